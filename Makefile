@@ -1,0 +1,40 @@
+# `make demo` and `make test` need nothing but Python 3.11+, a C compiler and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml constraints.txt $(wildcard ext/*.pyx ext/*.pxd ext/*.h)
+
+.PHONY: demo test lint types pytest clean
+
+demo: $(VENV)/.demo
+	$(BIN)/triplex-deploy demo --out demo-out
+
+test: lint types pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+pytest: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+# Each stamp is an installed set of extras; a change to the build inputs reinstalls it.
+$(VENV)/.demo: $(SOURCES)
+	$(call install,cpu$(comma)export)
+
+$(VENV)/.dev: $(SOURCES)
+	$(call install,cpu$(comma)export$(comma)dev)
+	touch $(VENV)/.demo
+
+comma := ,
+define install
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(1)]"
+	touch $@
+endef
+
+clean:
+	rm -rf $(VENV) build demo-out *.egg-info triplex_deploy/tiles/_kernels*.so

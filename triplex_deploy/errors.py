@@ -1,0 +1,45 @@
+"""Every error a user can cause or meet; each message is one line: what, why, and the remedy."""
+
+
+class TriplexError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class ConfigError(TriplexError):
+    """A model or option value is unknown or out of range."""
+
+
+class CheckpointError(TriplexError):
+    """A checkpoint cannot be read, or is not one of ours."""
+
+
+class BundleError(TriplexError):
+    """A bundle is missing, incomplete, altered, or of an unknown schema."""
+
+
+class ContractError(TriplexError):
+    """A tensor does not have the name, dtype or shape its graph declares."""
+
+
+class BackendError(TriplexError):
+    """The requested device, backend or precision cannot be had on this machine."""
+
+
+class ParityError(TriplexError):
+    """An exported graph does not reproduce the PyTorch model within its gate."""
+
+
+class SlideError(TriplexError):
+    """A slide cannot be opened, read, or placed on a physical scale."""
+
+
+class SpotsError(TriplexError):
+    """A spots file or layout yields no usable spots."""
+
+
+class TilingError(TriplexError):
+    """Arrays handed to the tiling kernels have the wrong dtype, layout or bounds."""
+
+
+class OutputError(TriplexError):
+    """A result cannot be written where it was asked for."""
