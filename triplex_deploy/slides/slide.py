@@ -1,0 +1,93 @@
+"""One abstract slide, whatever the file behind it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import SlideError
+
+RGB = tuple[int, int, int]
+Size = tuple[int, int]
+
+
+class Slide(ABC):
+    """A whole-slide image as a pyramid of RGB levels; level 0 is the finest.
+
+    Sizes are (width, height) and coordinates (x, y). A reader implements ``_read_inside`` and
+    ``_release``; clipping, zero fill and checks are done here, once for all of them.
+    """
+
+    path: Path
+    format: str
+    """The file's vendor or container, such as ``aperio``, ``dicom`` or ``jpeg``."""
+    level_sizes: tuple[Size, ...]
+    level_downsamples: tuple[float, ...]
+    """Level-0 pixels per pixel of each level, both axes averaged."""
+    mpp: float | None
+    """Micrometres per level-0 pixel from the file's metadata; None when it names none."""
+    background_rgb: RGB
+    """Colour of the places inside the slide that hold no pixels."""
+    closed: bool = False
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """RGB pixels, shape (height, width, 3), of a window of one level; safe to call from threads.
+
+        ``x`` and ``y`` are pixels of that level and may be negative or beyond it; pixels outside
+        the level are 0. Raises ``SlideError`` where the file cannot be read.
+        """
+        if self.closed:
+            raise SlideError(f"{self.path}: the slide is closed; open it again to read")
+        if not 0 <= level < len(self.level_sizes):
+            raise SlideError(
+                f"{self.path}: level {level} does not exist; levels are 0 to {len(self.level_sizes) - 1}"
+            )
+        if width < 0 or height < 0:
+            raise SlideError(f"{self.path}: window {width}x{height} is negative; use sizes >= 0")
+        level_width, level_height = self.level_sizes[level]
+        left, right = _clip(x, width, level_width)
+        top, bottom = _clip(y, height, level_height)
+        if right <= left or bottom <= top:
+            return np.zeros((height, width, 3), np.uint8)
+        inside = self._read_inside(level, left, top, right - left, bottom - top)
+        if inside.shape == (height, width, 3):
+            return inside
+        window = np.zeros((height, width, 3), np.uint8)
+        window[top - y : bottom - y, left - x : right - x] = inside
+        return window
+
+    def close(self) -> None:
+        """Release the file; reading afterwards raises ``SlideError``. Closing twice is allowed."""
+        if not self.closed:
+            self.closed = True
+            self._release()
+
+    @abstractmethod
+    def _read_inside(
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        """A new (height, width, 3) array of a non-empty window that lies wholly in the level."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Free the file and any decoded pixels; called once."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _clip(start: int, length: int, limit: int) -> tuple[int, int]:
+    return min(max(start, 0), limit), min(max(start + length, 0), limit)
