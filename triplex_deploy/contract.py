@@ -101,7 +101,9 @@ class ModelConfig:
         if depth < least:
             raise ConfigError(f"{part}_depth={depth}: use at least {least}")
         if heads < 1 or self.embedding_dim % heads:
-            raise ConfigError(f"{part}_heads={heads}: must divide embedding_dim={self.embedding_dim}")
+            raise ConfigError(
+                f"{part}_heads={heads}: must divide embedding_dim={self.embedding_dim}"
+            )
         if getattr(self, f"{part}_mlp_ratio") <= 0:
             raise ConfigError(f"{part}_mlp_ratio must be positive")
         if not 0 <= getattr(self, f"{part}_dropout") < 1:

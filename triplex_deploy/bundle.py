@@ -1,0 +1,213 @@
+"""Read, verify and describe a bundle: the directory of ONNX graphs that predicts a slide.
+
+Reading is strict. A bundle whose schema is unknown, whose files are missing or altered, or whose
+manifest points outside its own directory is refused with a ``BundleError`` that names the culprit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from triplex_deploy.contract import GraphSpec, ModelConfig, graph_specs
+from triplex_deploy.errors import BundleError, ConfigError
+
+SCHEMA_VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+PARITY: Final = "parity.json"
+PARITY_INPUTS: Final = "parity_inputs.npz"
+MODEL_CARD: Final = "README.md"
+
+Target = Literal["onnxruntime", "tensorrt"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class TensorEntry(_Strict):
+    """A graph's input or output as the manifest records it."""
+
+    name: str
+    dtype: str
+    axes: tuple[int | str, ...]
+
+
+class GraphEntry(_Strict):
+    """One ONNX file: which graph, for which runtime, at which precision."""
+
+    name: str
+    file: str
+    sha256: str
+    precision: str
+    opset: int
+    target: Target
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+
+
+class Manifest(_Strict):
+    """``manifest.json``: everything a runtime must know about a bundle besides the weights.
+
+    ``tile_mpp`` is in microns per pixel; ``mean`` and ``std`` are those the graphs apply to RGB in
+    [0, 1]; ``files`` maps every other checked file to its sha256.
+    """
+
+    schema_version: int
+    config: dict[str, Any]
+    genes: tuple[str, ...]
+    tile_px: int
+    tile_mpp: float
+    neighborhood: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    label_transform: dict[str, Any]
+    graphs: tuple[GraphEntry, ...]
+    files: dict[str, str]
+    provenance: dict[str, Any]
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: its directory, manifest and model configuration."""
+
+    path: Path
+    manifest: Manifest
+    config: ModelConfig
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits over the contents: equal for equal graphs, genes and scale."""
+        manifest = self.manifest
+        content = {
+            "config": manifest.config,
+            "genes": manifest.genes,
+            "tile_mpp": manifest.tile_mpp,
+            "graphs": sorted(entry.sha256 for entry in manifest.graphs),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def specs(self) -> dict[str, GraphSpec]:
+        return graph_specs(self.config)
+
+    def entry(self, graph: str, target: Target, precision: str) -> GraphEntry:
+        """The file that serves ``graph``; raises ``BundleError`` naming what the bundle has."""
+        for entry in self.manifest.graphs:
+            if (entry.name, entry.target, entry.precision) == (graph, target, precision):
+                return entry
+        have = ", ".join(f"{e.name}/{e.target}/{e.precision}" for e in self.manifest.graphs)
+        raise BundleError(
+            f"{self.path}: no {graph} graph for {target} at {precision} (it has {have}); "
+            "export the checkpoint again with that precision"
+        )
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read a bundle and check every file against its recorded sha256.
+
+    Raises ``BundleError`` naming the file and what is wrong with it.
+    """
+    root = Path(path)
+    manifest = _read_manifest(root)
+    try:
+        config = ModelConfig.from_dict(manifest.config)
+    except ConfigError as error:
+        raise BundleError(f"{root / MANIFEST}: {error}") from error
+    _check_contract(root, manifest, config)
+    for entry in manifest.graphs:
+        _check_file(root, entry.file, entry.sha256)
+    for name, digest in manifest.files.items():
+        _check_file(root, name, digest)
+    return Bundle(root, manifest, config)
+
+
+def tensor_entries(spec: GraphSpec) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
+    """The manifest form of a graph's inputs and outputs."""
+    inputs = tuple(TensorEntry(**asdict(tensor)) for tensor in spec.inputs)
+    outputs = tuple(TensorEntry(**asdict(tensor)) for tensor in spec.outputs)
+    return inputs, outputs
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_manifest(root: Path) -> Manifest:
+    path = root / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BundleError(
+            f"{root}: not a bundle, it has no {MANIFEST}; make one with `triplex-deploy export`"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from error
+    _check_schema(path, text)
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(
+            f"{path}: {where}: {first['msg']}; the manifest was altered, export the bundle again"
+        ) from error
+
+
+def _check_schema(path: Path, text: str) -> None:
+    try:
+        version = json.loads(text).get("schema_version")
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise BundleError(f"{path}: not a JSON object; export the bundle again") from error
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: schema version {version!r}, this release reads {SCHEMA_VERSION}; "
+            "export the checkpoint again with this release"
+        )
+
+
+def _check_contract(root: Path, manifest: Manifest, config: ModelConfig) -> None:
+    path = root / MANIFEST
+    if len(manifest.genes) != config.n_genes:
+        raise BundleError(
+            f"{path}: {len(manifest.genes)} genes listed for a model of {config.n_genes}; "
+            "export the bundle again"
+        )
+    specs = graph_specs(config)
+    for name in specs.keys() - {entry.name for entry in manifest.graphs}:
+        raise BundleError(f"{path}: the {name} graph is missing; export the bundle again")
+    for entry in manifest.graphs:
+        if entry.name not in specs:
+            raise BundleError(f"{path}: unknown graph {entry.name!r}; export the bundle again")
+        if (entry.inputs, entry.outputs) != tensor_entries(specs[entry.name]):
+            raise BundleError(
+                f"{path}: the tensors of {entry.name} differ from the contract of this release; "
+                "export the checkpoint again"
+            )
+
+
+def _check_file(root: Path, name: str, digest: str) -> None:
+    """Refuse a path that leaves the bundle, a missing file and a changed one."""
+    relative = PurePosixPath(name)
+    path = root / relative
+    if relative.is_absolute() or ".." in relative.parts or "\\" in name:
+        raise BundleError(f"{root / MANIFEST}: {name!r} points outside the bundle; do not use it")
+    if not path.is_file():
+        raise BundleError(f"{path}: missing from the bundle; export the bundle again")
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"{path}: links outside the bundle; do not use it")
+    found = sha256_of(path)
+    if found != digest:
+        raise BundleError(
+            f"{path}: altered (sha256 {found[:12]}, the manifest says {digest[:12]}); "
+            "export the bundle again"
+        )

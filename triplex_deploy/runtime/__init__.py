@@ -1,0 +1,1 @@
+"""Run a bundle's graphs: one ``Session`` per graph, dict of arrays in, dict of arrays out."""
