@@ -1,0 +1,27 @@
+"""PyTorch modules of TRIPLEX and the checkpoints that hold their weights."""
+
+from triplex_deploy.models.checkpoint import (
+    Checkpoint,
+    read_checkpoint,
+    state_of,
+    write_checkpoint,
+)
+from triplex_deploy.models.eval_mode import assert_eval
+from triplex_deploy.models.loss import fusion_loss
+from triplex_deploy.models.resnet import TargetEncoder, TileEncoder, load_resnet18_weights
+from triplex_deploy.models.triplex import Triplex, TriplexOutput, build_model
+
+__all__ = [
+    "Checkpoint",
+    "TargetEncoder",
+    "TileEncoder",
+    "Triplex",
+    "TriplexOutput",
+    "assert_eval",
+    "build_model",
+    "fusion_loss",
+    "load_resnet18_weights",
+    "read_checkpoint",
+    "state_of",
+    "write_checkpoint",
+]

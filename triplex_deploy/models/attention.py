@@ -1,0 +1,91 @@
+"""Multi-head self- and cross-attention over a replaceable, parameter-free core."""
+
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MASKED_LOGIT: Final = -65504.0
+"""Logit of a masked key: the least float16, so that a fully masked row attends uniformly."""
+
+
+class DotProductAttention(nn.Module):
+    """softmax(q k^T / sqrt(head_dim) + bias) v, per head, without dropout on the probabilities.
+
+    It holds no parameters and sits at ``attend`` of each attention, so that an export may put an
+    operator of its target there: same signature, packed heads in and out.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None = None,
+        key_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend from (B, Q, D) to (B, K, D); bias (heads, Q, K), key_mask (B, K) True = keep."""
+        if key_mask is not None:
+            # With the key at zero the logit is exactly MASKED_LOGIT, whatever query and bias are.
+            key = key.masked_fill(~key_mask.unsqueeze(-1), 0.0)
+            kept = query.new_zeros(()) if bias is None else bias
+            bias = torch.where(key_mask[:, None, None, :], kept, MASKED_LOGIT)
+        q, k, v = (self._split(packed) for packed in (query, key, value))
+        out = F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
+        return out.transpose(1, 2).flatten(2)
+
+    def _split(self, packed: Tensor) -> Tensor:
+        batch, length, dim = packed.shape
+        heads = packed.view(batch, length, self.heads, dim // self.heads)
+        return heads.transpose(1, 2)  # (B, heads, L, head_dim)
+
+
+class SelfAttention(nn.Module):
+    """Tokens attend to each other; q, k, v are one projection without bias, in that order.
+
+    ``bias`` is a module returning an additive (heads, L, L) table. A single head has neither out
+    projection nor dropout, the rule of the published models.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float, bias: nn.Module | None = None) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.bias = bias
+        self.attend = DotProductAttention(heads)
+        self.out = out_projection(dim, heads)
+        self.dropout = nn.Dropout(dropout if heads > 1 else 0.0)
+
+    def forward(self, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        query, key, value = self.qkv(tokens).chunk(3, dim=-1)
+        bias = None if self.bias is None else self.bias()
+        attended = self.attend(query, key, value, bias, key_mask)
+        result: Tensor = self.dropout(self.out(attended))
+        return result
+
+
+class CrossAttention(nn.Module):
+    """Queries attend to other tokens; k, v are one projection without bias, in that order."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.attend = DotProductAttention(heads)
+        self.out = out_projection(dim, heads)
+        self.dropout = nn.Dropout(dropout if heads > 1 else 0.0)
+
+    def forward(self, queries: Tensor, context: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        key, value = self.key_value(context).chunk(2, dim=-1)
+        attended = self.attend(self.query(queries), key, value, None, key_mask)
+        result: Tensor = self.dropout(self.out(attended))
+        return result
+
+
+def out_projection(dim: int, heads: int) -> nn.Module:
+    """Linear with bias over the concatenated heads; nothing where there is one head."""
+    return nn.Linear(dim, dim) if heads > 1 else nn.Identity()

@@ -1,0 +1,207 @@
+"""Our ``.ckpt``: weights, the frozen tile encoder, and all that is needed to use them."""
+
+import contextlib
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from triplex_deploy.contract import TILE_PX, ModelConfig
+from triplex_deploy.errors import CheckpointError, ConfigError
+from triplex_deploy.models.resnet import TileEncoder
+from triplex_deploy.models.safe_load import load_tensors
+from triplex_deploy.models.strict_state import check_state, load_strictly
+from triplex_deploy.models.triplex import Triplex
+
+FORMAT: Final = "triplex-checkpoint"
+VERSION: Final = 1
+
+_KEYS: Final = frozenset(
+    {
+        "format",
+        "version",
+        "config",
+        "genes",
+        "label_transform",
+        "tile",
+        "state_dict",
+        "tile_encoder",
+        "provenance",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and its frozen tile encoder; an inconsistent one raises ``CheckpointError``.
+
+    ``genes`` are in the order of the outputs; ``tile_mpp`` is microns per pixel of the tiles;
+    ``label_transform`` and ``provenance`` hold plain values (strings, numbers, lists, dicts).
+    """
+
+    config: ModelConfig
+    genes: tuple[str, ...]
+    label_transform: dict[str, Any]
+    tile_mpp: float
+    state_dict: dict[str, Tensor]
+    tile_encoder_name: str
+    tile_encoder_state_dict: dict[str, Tensor]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_genes(self.genes, self.config.n_genes)
+        if not (math.isfinite(self.tile_mpp) and self.tile_mpp > 0):
+            raise CheckpointError(f"tile mpp {self.tile_mpp}: use positive microns per pixel")
+        _require_plain(self.label_transform, "label_transform")
+        _require_plain(self.provenance, "provenance")
+        with torch.device("meta"):  # shapes without memory or initialisation
+            model, tile_encoder = Triplex(self.config), TileEncoder()
+        check_state(model, self.state_dict, "state_dict")
+        check_state(tile_encoder, self.tile_encoder_state_dict, "tile_encoder")
+
+    def build_model(self) -> Triplex:
+        """The trained model, in evaluation mode."""
+        model = Triplex(self.config)
+        load_strictly(model, self.state_dict, "state_dict")
+        return model.eval()
+
+    def build_tile_encoder(self) -> TileEncoder:
+        """The frozen tile encoder, in evaluation mode and without gradients."""
+        encoder = TileEncoder()
+        load_strictly(encoder, self.tile_encoder_state_dict, "tile_encoder")
+        return encoder.eval().requires_grad_(False)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read and check a ``.ckpt``; ``CheckpointError`` says what is wrong with it, key by key."""
+    content = load_tensors(path)
+    try:
+        return _parse(content)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write a ``.ckpt`` so that ``path`` holds either the whole file or what it held before."""
+    path = Path(path)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": checkpoint.config.to_dict(),
+        "genes": list(checkpoint.genes),
+        "label_transform": checkpoint.label_transform,
+        "tile": {"px": TILE_PX, "mpp": float(checkpoint.tile_mpp)},
+        "state_dict": _storable(checkpoint.state_dict),
+        "tile_encoder": {
+            "name": checkpoint.tile_encoder_name,
+            "state_dict": _storable(checkpoint.tile_encoder_state_dict),
+        },
+        "provenance": checkpoint.provenance,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(partial).unlink()
+        raise
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's weights as detached CPU tensors, ready for a ``Checkpoint``."""
+    return _storable(module.state_dict())
+
+
+def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU copies: a view would drag its whole storage into the file."""
+    return {key: value.detach().cpu().clone() for key, value in state.items()}
+
+
+def _parse(content: object) -> Checkpoint:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"not a {FORMAT}; official TRIPLEX weights go through import-checkpoint first"
+        )
+    if content.get("version") != VERSION:
+        raise CheckpointError(
+            f"version {content.get('version')}: this release reads {VERSION}; "
+            "update triplex-deploy or write the checkpoint again"
+        )
+    _check_keys("checkpoint", content, _KEYS)
+    tile = _section(content, "tile", {"px", "mpp"})
+    tile_encoder = _section(content, "tile_encoder", {"name", "state_dict"})
+    if tile["px"] != TILE_PX:
+        raise CheckpointError(f"tile px {tile['px']}: the model takes tiles of {TILE_PX} px")
+    return Checkpoint(
+        config=ModelConfig.from_dict(_typed(content, "config", dict)),
+        genes=tuple(_typed(content, "genes", list)),
+        label_transform=_typed(content, "label_transform", dict),
+        tile_mpp=float(_typed(tile, "mpp", float | int)),
+        state_dict=_typed(content, "state_dict", dict),
+        tile_encoder_name=_typed(tile_encoder, "name", str),
+        tile_encoder_state_dict=_typed(tile_encoder, "state_dict", dict),
+        provenance=_typed(content, "provenance", dict),
+    )
+
+
+def _section(content: Mapping[str, Any], key: str, keys: set[str]) -> dict[str, Any]:
+    section: dict[str, Any] = _typed(content, key, dict)
+    _check_keys(key, section, keys)
+    return section
+
+
+def _typed(content: Mapping[str, Any], key: str, kind: Any) -> Any:
+    value = content[key]
+    if not isinstance(value, kind):
+        raise CheckpointError(
+            f"{key}: expected {getattr(kind, '__name__', kind)}, found {type(value).__name__}; "
+            "write the checkpoint again"
+        )
+    return value
+
+
+def _check_keys(where: str, content: Mapping[str, Any], keys: set[str] | frozenset[str]) -> None:
+    odd = sorted(str(key) for key in keys ^ set(content))
+    if odd:
+        raise CheckpointError(
+            f"{where}: missing or unknown keys: {', '.join(odd)}; write the checkpoint again"
+        )
+
+
+def _check_genes(genes: tuple[str, ...], n_genes: int) -> None:
+    if not all(isinstance(gene, str) and gene for gene in genes):
+        raise CheckpointError("genes: every gene is a non-empty string; correct the gene list")
+    if len(genes) != n_genes:
+        raise CheckpointError(
+            f"genes: {len(genes)} listed but the model predicts {n_genes}; give one per output"
+        )
+    repeated = sorted(gene for gene, count in Counter(genes).items() if count > 1)
+    if repeated:
+        raise CheckpointError(f"genes: listed twice: {', '.join(repeated[:5])}; list each once")
+
+
+def _require_plain(value: object, where: str) -> None:
+    """Refuse what could not be read back without unpickling objects."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _require_plain(key, f"{where} key")
+            _require_plain(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _require_plain(item, where)
+    elif not (value is None or type(value) in (str, int, float, bool)):
+        raise CheckpointError(
+            f"{where}: {type(value).__name__} cannot be stored; use strings, numbers, lists, dicts"
+        )

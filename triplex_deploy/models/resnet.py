@@ -1,0 +1,95 @@
+"""ResNet18 with torchvision's parameter names, as trainable target encoder and frozen tile encoder.
+
+Written here so that neither training nor export needs torchvision (He et al. 2016; MODELS 1.4).
+"""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from triplex_deploy.models.strict_state import load_strictly
+
+_PREFIXES = ("model.", "resnet.")
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut, projected where stride or width changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class ResNet18(nn.Module):
+    """The convolutional trunk; a 224 px image leaves it as a (512, 7, 7) feature map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(64, 64, stride=1)
+        self.layer2 = _stage(64, 128, stride=2)
+        self.layer3 = _stage(128, 256, stride=2)
+        self.layer4 = _stage(256, 512, stride=2)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Feature map (B, 512, H/32, W/32) of normalised images (B, 3, H, W)."""
+        x = self.maxpool(F.relu(self.bn1(self.conv1(images))))
+        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return features
+
+
+class TargetEncoder(ResNet18):
+    """Normalised tiles (B, 3, 224, 224) to 49 tokens (B, 49, 512), row-major over the 7x7 map."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.feature_map(images).flatten(2).transpose(1, 2)
+
+
+class TileEncoder(ResNet18):
+    """Normalised tiles (B, 3, 224, 224) to average-pooled features (B, 512)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.feature_map(images).mean((2, 3))
+
+
+def load_resnet18_weights(encoder: ResNet18, weights: Mapping[str, Tensor]) -> None:
+    """Load published ResNet18 weights, such as the histology SimCLR ones of Ciga et al.
+
+    Prefixes ``model.`` and ``resnet.`` are stripped and the classifier ``fc`` is dropped. Any other
+    missing, unexpected or misshaped key raises ``CheckpointError``.
+    """
+    stripped = {_strip_prefixes(key): value for key, value in weights.items()}
+    trunk = {key: value for key, value in stripped.items() if not key.startswith("fc.")}
+    load_strictly(encoder, trunk, "ResNet18 weights")
+
+
+def _strip_prefixes(key: str) -> str:
+    for prefix in _PREFIXES:
+        key = key.removeprefix(prefix)
+    return key
+
+
+def _stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels, 1)
+    )

@@ -1,0 +1,38 @@
+"""Reading files of tensors without running the code a pickle may carry."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from triplex_deploy.errors import CheckpointError
+
+
+def load_tensors(path: str | Path) -> Any:
+    """Plain values and CPU tensors of a ``torch.save`` file.
+
+    A file that is absent, damaged, or needs arbitrary objects unpickled raises ``CheckpointError``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; pass the path of a checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, since it is not made of plain values and tensors alone "
+            f"({_reason(error)}); save tensors, strings and numbers only"
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable torch file ({_reason(error)}); copy or save it again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The telling line of torch's long message: the refused object, else the first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
+    line = (telling or lines or [type(error).__name__])[0]
+    return line.split(" Please use")[0].rstrip(".")[:200]
