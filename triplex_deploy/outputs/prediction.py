@@ -44,6 +44,13 @@ class Prediction:
         _require("level0_xy", self.level0_xy, np.float64, (n_spots, 2))
         _require("grid_rc", self.grid_rc, np.int64, (n_spots, 2))
         _require("thumbnail", self.thumbnail, np.uint8, (*self.thumbnail.shape[:2], 3))
+        _require_unique("genes", self.genes)
+        _require_unique("grid_rc", self.spot_names)
+        self._require_geometry()
+
+    def _require_geometry(self) -> None:
+        if not self.slide_name or "/" in self.slide_name:
+            raise ContractError(f"slide_name={self.slide_name!r}: give the stem of a file name")
         if not 0 < min(self.thumbnail.shape) <= max(self.thumbnail.shape) <= THUMBNAIL_MAX_PX:
             raise ContractError(
                 f"thumbnail: shape {self.thumbnail.shape}; give 1 to {THUMBNAIL_MAX_PX} px a side"
@@ -52,11 +59,7 @@ class Prediction:
             if not 0 < getattr(self, name) < float("inf"):
                 raise ContractError(f"{name}={getattr(self, name)}: give a positive length")
         if len(self.slide_size_wh) != 2 or min(self.slide_size_wh) < 1:
-            raise ContractError(
-                f"slide_size_wh={self.slide_size_wh}: give level-0 width and height"
-            )
-        _require_unique("genes", self.genes)
-        _require_unique("grid_rc", self.spot_names)
+            raise ContractError(f"slide_size_wh={self.slide_size_wh}: give width and height")
 
     @property
     def n_spots(self) -> int:
@@ -68,7 +71,7 @@ class Prediction:
         return tuple(f"{column}x{row}" for row, column in self.grid_rc.tolist())
 
     def select_genes(self, names: Sequence[str]) -> Prediction:
-        """The same spots with only ``names``, in that order; ``ConfigError`` for an unknown gene."""
+        """The same spots with ``names`` alone, in that order; ``ConfigError`` if one is unknown."""
         column = {gene: index for index, gene in enumerate(self.genes)}
         unknown = [name for name in names if name not in column]
         if unknown:
@@ -81,7 +84,7 @@ class Prediction:
         return replace(self, expression=expression, genes=chosen)
 
     def write_h5ad(self, path: str | Path) -> None:
-        """Write an AnnData file that scanpy and squidpy draw; atomic, ``OutputError`` on failure."""
+        """Write an AnnData file for scanpy and squidpy, atomically; ``OutputError`` on failure."""
         from triplex_deploy.outputs.h5ad import write_h5ad
 
         write_h5ad(self, path)

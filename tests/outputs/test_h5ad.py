@@ -1,0 +1,172 @@
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from triplex_deploy.errors import OutputError
+from triplex_deploy.outputs import Prediction
+from triplex_deploy.outputs.h5ad import read_h5ad, to_anndata
+
+
+def test_round_trip_keeps_every_field(prediction: Prediction, tmp_path: Path) -> None:
+    prediction.write_h5ad(tmp_path / "a.h5ad")
+    back = read_h5ad(tmp_path / "a.h5ad")
+    for name in ("expression", "level0_xy", "grid_rc", "thumbnail"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(prediction, name))
+        assert getattr(back, name).dtype == getattr(prediction, name).dtype
+    for name in ("slide_name", "genes", "slide_size_wh", "slide_mpp", "spot_diameter_px", "run"):
+        assert getattr(back, name) == getattr(prediction, name)
+
+
+def test_other_programs_find_the_names_they_expect(prediction: Prediction, tmp_path: Path) -> None:
+    import anndata
+
+    prediction.write_h5ad(tmp_path / "a.h5ad")
+    table = anndata.read_h5ad(tmp_path / "a.h5ad")
+    assert table.X.dtype == np.float32
+    assert list(table.var_names) == ["GNAS", "FASN", "ERBB2"]
+    assert list(table.obs_names[5:8]) == ["5x0", "0x1", "1x1"]
+    assert table.obs.loc["1x2"].to_dict() == {
+        "in_tissue": 1,
+        "array_row": 2,
+        "array_col": 1,
+        "pxl_row_in_fullres": 1156.0,
+        "pxl_col_in_fullres": 748.5,
+    }
+    np.testing.assert_array_equal(table.obsm["spatial"][13], [748.5, 1156.0])
+    library = table.uns["spatial"]["section A"]
+    assert library["images"]["hires"].shape == (600, 800, 3)
+    assert library["images"]["lowres"].shape == (450, 600, 3)
+    assert library["scalefactors"] == {
+        "tissue_hires_scalef": 0.25,
+        "tissue_lowres_scalef": 0.1875,
+        "spot_diameter_fullres": 448.0,
+        "fiducial_diameter_fullres": pytest.approx(723.69, abs=0.01),
+    }
+
+
+def test_run_facts_are_readable_as_plain_values(prediction: Prediction, tmp_path: Path) -> None:
+    import anndata
+
+    prediction.write_h5ad(tmp_path / "a.h5ad")
+    facts = anndata.read_h5ad(tmp_path / "a.h5ad").uns["triplex"]
+    assert facts["bundle_id"] == "sha256:0f3a"
+    assert facts["bundle_mpp"] == 0.5
+    assert not facts["resampled"]
+    assert facts["timings"]["encode_s"] == 7.5
+    assert facts["versions"]["onnxruntime"] == "1.22.0"
+
+
+def test_scanpy_draws_the_prediction(prediction: Prediction, tmp_path: Path) -> None:
+    scanpy = pytest.importorskip("scanpy")
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    mpl.use("Agg")
+    prediction.write_h5ad(tmp_path / "a.h5ad")
+    table = scanpy.read_h5ad(tmp_path / "a.h5ad")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Use `squidpy.pl.spatial_scatter`")
+        warnings.filterwarnings("ignore", message="The set_bad function")
+        axes = scanpy.pl.spatial(table, color="GNAS", show=False)
+    try:
+        assert axes[0].get_title() == "GNAS"
+        assert axes[0].get_images()[0].get_array().shape == (600, 800, 3)
+        drawn = np.asarray(axes[0].collections[0].get_array())  # lowest first, scanpy's order
+        np.testing.assert_allclose(drawn, np.sort(prediction.expression[:, 0]))
+    finally:
+        plt.close("all")
+
+
+def test_squidpy_draws_the_prediction(prediction: Prediction) -> None:
+    squidpy = pytest.importorskip("squidpy")
+    squidpy.pl.spatial_scatter(to_anndata(prediction), color="GNAS")
+
+
+def test_an_earlier_result_is_replaced(prediction: Prediction, tmp_path: Path) -> None:
+    target = tmp_path / "a.h5ad"
+    target.write_text("old")
+    prediction.write_h5ad(target)
+    assert read_h5ad(target).n_spots == 30
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_failed_write_leaves_the_earlier_result_and_no_temporary_file(
+    prediction: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import anndata
+
+    def fill_disk(self: object, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("unable to extend file: No space left on device")
+
+    target = tmp_path / "a.h5ad"
+    target.write_text("old")
+    monkeypatch.setattr(anndata.AnnData, "write_h5ad", fill_disk)
+    with pytest.raises(OutputError, match=r"No space left on device.*free space"):
+        prediction.write_h5ad(target)
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_text() == "old"
+
+
+def test_folders_that_cannot_take_the_file_are_named(
+    prediction: Prediction, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match="is not a folder; create it first"):
+        prediction.write_h5ad(tmp_path / "absent" / "a.h5ad")
+    with pytest.raises(OutputError, match="is a folder; give the name of a file"):
+        prediction.write_h5ad(tmp_path)
+    with pytest.raises(OutputError, match="cannot be written"):
+        prediction.write_h5ad(tmp_path / ("n" * 300))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_folder_is_named(
+    prediction: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(OutputError, match="not writable; choose another folder"):
+        prediction.write_h5ad(tmp_path / "a.h5ad")
+
+
+def test_foreign_files_are_refused(prediction: Prediction, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no such file"):
+        read_h5ad(tmp_path / "absent.h5ad")
+    (tmp_path / "text.h5ad").write_text("not HDF5")
+    with pytest.raises(OutputError, match="cannot be read as h5ad"):
+        read_h5ad(tmp_path / "text.h5ad")
+    table = to_anndata(prediction)
+    table.uns["triplex"]["schema"] = "triplex-prediction/2"
+    table.write_h5ad(tmp_path / "newer.h5ad")
+    with pytest.raises(OutputError, match="newer than this version reads; upgrade"):
+        read_h5ad(tmp_path / "newer.h5ad")
+    del table.uns["triplex"]
+    table.write_h5ad(tmp_path / "foreign.h5ad")
+    with pytest.raises(OutputError, match="not a prediction of this package"):
+        read_h5ad(tmp_path / "foreign.h5ad")
+
+
+def test_an_altered_prediction_is_refused(prediction: Prediction, tmp_path: Path) -> None:
+    table = to_anndata(prediction)
+    del table.obs["array_row"]
+    table.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(OutputError, match="altered since it was written"):
+        read_h5ad(tmp_path / "a.h5ad")
+
+
+def test_a_subset_made_in_scanpy_is_still_a_prediction(
+    prediction: Prediction, tmp_path: Path
+) -> None:
+    to_anndata(prediction)[5:9, ["FASN"]].copy().write_h5ad(tmp_path / "a.h5ad")
+    back = read_h5ad(tmp_path / "a.h5ad")
+    assert back.genes == ("FASN",)
+    np.testing.assert_array_equal(back.expression, prediction.expression[5:9, 1:2])
+
+
+def test_writing_leaves_the_prediction_untouched(prediction: Prediction, tmp_path: Path) -> None:
+    twin = replace(prediction, expression=prediction.expression.copy())
+    prediction.write_h5ad(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(prediction.expression, twin.expression)
