@@ -31,12 +31,14 @@ class Slide(ABC):
     """Level-0 pixels per pixel of each level, both axes averaged."""
     mpp: float | None
     """Micrometres per level-0 pixel from the file's metadata; None when it names none."""
+    mpp_xy: tuple[float, float] | None = None
+    """The same along x and y, for readers that know both."""
     background_rgb: RGB
     """Colour of the places inside the slide that hold no pixels."""
     closed: bool = False
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """RGB pixels, shape (height, width, 3), of a window of one level; safe to call from threads.
+        """RGB pixels, shape (height, width, 3), of a window of one level; safe from many threads.
 
         ``x`` and ``y`` are pixels of that level and may be negative or beyond it; pixels outside
         the level are 0. Raises ``SlideError`` where the file cannot be read.
@@ -44,9 +46,8 @@ class Slide(ABC):
         if self.closed:
             raise SlideError(f"{self.path}: the slide is closed; open it again to read")
         if not 0 <= level < len(self.level_sizes):
-            raise SlideError(
-                f"{self.path}: level {level} does not exist; levels are 0 to {len(self.level_sizes) - 1}"
-            )
+            coarsest = len(self.level_sizes) - 1
+            raise SlideError(f"{self.path}: no level {level}; its levels are 0 to {coarsest}")
         if width < 0 or height < 0:
             raise SlideError(f"{self.path}: window {width}x{height} is negative; use sizes >= 0")
         level_width, level_height = self.level_sizes[level]

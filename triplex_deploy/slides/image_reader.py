@@ -1,0 +1,146 @@
+"""Plain JPEG and PNG images: one level, decoded whole on the first read."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin, PngImagePlugin
+
+from triplex_deploy.errors import SlideError
+from triplex_deploy.slides.mpp import plausible_mpp_xy
+from triplex_deploy.slides.slide import Slide
+
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS = 1_000_000_000
+"""Decoding takes 7 bytes per pixel for a moment; beyond this a tiled format is due."""
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+EXIF_ORIENTATION = 0x0112
+MICROMETRES_PER_INCH = 25400.0
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+"""What Pillow raises on damaged files."""
+
+
+class ImageReader(Slide):
+    """A JPEG or PNG; grey and palette images become RGB, transparency shows white.
+
+    A resolution tag counts only where it is plausible for a microscope: photographs carry 72 or
+    300 dpi that mean nothing.
+    """
+
+    @classmethod
+    def open(cls, path: Path, kind: str) -> ImageReader:
+        """Open as ``kind`` ("jpeg" or "png"); the header is read now, the pixels later."""
+        try:
+            # The plugin itself, since Image.open refuses or warns above 89 megapixels.
+            image: Image.Image = (
+                JpegImagePlugin.JpegImageFile(path)
+                if kind == "jpeg"
+                else PngImagePlugin.PngImageFile(path)
+            )
+        except _BROKEN as error:
+            raise SlideError(
+                f"{path}: not a readable {kind.upper()}: {error}; check that the copy is complete"
+            ) from error
+        try:
+            _require_usable(path, image)
+        except SlideError:
+            image.close()
+            raise
+        return cls(path, kind, image)
+
+    def __init__(self, path: Path, kind: str, image: Image.Image) -> None:
+        self.path = path
+        self.format = kind
+        self.level_sizes = (image.size,)
+        self.level_downsamples = (1.0,)
+        self.mpp_xy = _mpp_xy(image)
+        self.mpp = None if self.mpp_xy is None else sum(self.mpp_xy) / 2
+        self.background_rgb = (255, 255, 255)
+        self._image: Image.Image | None = image
+        self._pixels: NDArray[np.uint8] | None = None
+        self._lock = threading.Lock()
+
+    def _read_inside(
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        return self._decoded()[y : y + height, x : x + width].copy()
+
+    def _decoded(self) -> NDArray[np.uint8]:
+        with self._lock:
+            if self._pixels is None:
+                if self._image is None:
+                    raise SlideError(
+                        f"{self.path}: an earlier read failed or closed it; open it again"
+                    )
+                image, self._image = self._image, None
+                self._pixels = _decode(self.path, image)
+            return self._pixels
+
+    def _release(self) -> None:
+        with self._lock:
+            if self._image is not None:
+                self._image.close()
+            self._image = self._pixels = None
+
+
+def _require_usable(path: Path, image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise SlideError(
+            f"{path}: {width}x{height} pixels would have to be decoded at once, the limit is "
+            f"{MAX_PIXELS / 1e9:g} gigapixel; convert it to a tiled TIFF, "
+            "such as with vips tiffsave --tile --pyramid"
+        )
+    if image.mode.startswith(("I", "F")) or _is_deep_png(image):
+        raise SlideError(f"{path}: has more than 8 bits per channel; export it as 8-bit RGB")
+    if image.mode not in MODES:
+        raise SlideError(f"{path}: its colours are {image.mode}; export it as 8-bit RGB")
+    if image.mode in ("1", "L", "LA"):
+        logger.warning("%s: the image is grey; models expect H&E colour", path)
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    if orientation != 1:
+        logger.warning(
+            "%s: EXIF orientation %s is ignored; pixels count as stored", path, orientation
+        )
+
+
+def _is_deep_png(image: Image.Image) -> bool:
+    return any("16B" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _mpp_xy(image: Image.Image) -> tuple[float, float] | None:
+    dpi = image.info.get("dpi")
+    if not dpi or not all(value > 0 for value in dpi):
+        return None
+    return plausible_mpp_xy(MICROMETRES_PER_INCH / dpi[0], MICROMETRES_PER_INCH / dpi[1])
+
+
+def _decode(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    try:
+        with image:
+            image.load()
+            return _to_rgb(image)
+    except _BROKEN as error:
+        raise SlideError(
+            f"{path}: decoding failed: {error}; the file is damaged or cut short, copy it again"
+        ) from error
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert in strips, so that only one copy of the picture is added."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    transparent = image.mode in ("LA", "RGBA") or "transparency" in image.info
+    for top in range(0, height, 1024):
+        strip = image.crop((0, top, width, min(top + 1024, height)))
+        if transparent:
+            rgba = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        pixels[top : top + 1024] = np.asarray(strip.convert("RGB"))
+    return pixels

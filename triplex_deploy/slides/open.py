@@ -1,0 +1,73 @@
+"""Find the reader for a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from triplex_deploy.errors import SlideError
+from triplex_deploy.slides.slide import Slide
+
+GENERIC_TIFF = "generic-tiff"
+_MAGIC = {
+    b"\xff\xd8\xff": "jpeg",
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
+}
+
+
+def open_slide(path: str | Path) -> Slide:
+    """Open a slide: what OpenSlide reads, other TIFFs (untiled, OME), JPEG and PNG images.
+
+    Raises ``SlideError`` for anything else, naming the file. Use it as a context manager.
+    """
+    path = Path(path)
+    kind = _container(path)
+    # Readers import their libraries, which commands that open no slide should not pay for.
+    from triplex_deploy.slides.openslide_reader import OpenSlideReader, openslide_vendor
+
+    vendor = openslide_vendor(path)
+    if vendor is not None and vendor != GENERIC_TIFF:
+        return OpenSlideReader.open(path)
+    if vendor == GENERIC_TIFF:
+        try:
+            return OpenSlideReader.open(path)
+        except SlideError:
+            # Tiled, but with a compression or sample layout that OpenSlide lacks.
+            return _open_tiff(path)
+    if kind == "tiff":
+        return _open_tiff(path)
+    if kind in ("jpeg", "png"):
+        from triplex_deploy.slides.image_reader import ImageReader
+
+        return ImageReader.open(path, kind)
+    raise SlideError(
+        f"{path}: not a slide; pass a format OpenSlide reads (SVS, NDPI, MRXS, DICOM, ...), "
+        "a TIFF, a JPEG or a PNG"
+    )
+
+
+def _open_tiff(path: Path) -> Slide:
+    from triplex_deploy.slides.tiff_reader import TiffReader
+
+    return TiffReader.open(path)
+
+
+def _container(path: Path) -> str | None:
+    """What the first bytes say, None when nothing known; raises where there is no file to read."""
+    if path.is_dir():
+        raise SlideError(
+            f"{path}: is a folder; pass a slide file (for DICOM, any one of its files)"
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except FileNotFoundError as error:
+        raise SlideError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise SlideError(f"{path}: {error.strerror}; check its permissions") from error
+    if not head:
+        raise SlideError(f"{path}: the file is empty; copy it again")
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)

@@ -1,0 +1,59 @@
+"""A small picture of a whole slide."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.slides.slide import Slide
+
+BAND_PX = 1 << 20
+"""Pixels read at once; at least the rows under one row of the thumbnail."""
+
+
+def thumbnail(slide: Slide, max_px: int) -> NDArray[np.uint8]:
+    """The slide area-averaged to (h, w, 3) with the longer side ``max_px``, never enlarged.
+
+    Reads bands of the coarsest level that is at least as large, so that memory stays small on a
+    slide with a single level too.
+    """
+    width, height = slide.level_sizes[0]
+    shrink = max(1.0, max(width, height) / max_px)
+    out_width, out_height = max(1, round(width / shrink)), max(1, round(height / shrink))
+    level = _coarsest_level(slide, out_width, out_height)
+    level_width, level_height = slide.level_sizes[level]
+    edges_x = np.linspace(0, level_width, out_width + 1)
+    edges_y = np.linspace(0, level_height, out_height + 1)
+    picture = np.empty((out_height, out_width, 3), np.uint8)
+    band = max(1, int(BAND_PX / (level_width * level_height / out_height)))
+    for row in range(0, out_height, band):
+        edges = edges_y[row : row + band + 1]
+        top, bottom = int(edges[0]), min(int(np.ceil(edges[-1])), level_height)
+        pixels = slide.read(level, 0, top, level_width, bottom - top)
+        means = average_between(average_between(pixels, edges - top, 0), edges_x, 1)
+        picture[row : row + band] = np.floor(means + 0.5).astype(np.uint8)
+    return picture
+
+
+def average_between(
+    values: NDArray[np.generic], edges: NDArray[np.float64], axis: int
+) -> NDArray[np.float64]:
+    """Mean over [edges[i], edges[i+1]) along one axis, where parts of a pixel count in part."""
+    padded_shape = list(values.shape)
+    padded_shape[axis] = 1
+    dtype = np.uint32 if values.dtype == np.uint8 else np.float64
+    sums = np.concatenate(
+        [np.zeros(padded_shape, dtype), np.cumsum(values, axis=axis, dtype=dtype)], axis=axis
+    )
+    whole = np.minimum(edges.astype(np.int64), values.shape[axis] - 1)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    part = (edges - whole).reshape(shape)
+    at_edges = np.take(sums, whole, axis) + part * np.take(values, whole, axis)
+    means: NDArray[np.float64] = np.diff(at_edges, axis=axis) / np.diff(edges).reshape(shape)
+    return means
+
+
+def _coarsest_level(slide: Slide, width: int, height: int) -> int:
+    fitting = [i for i, (w, h) in enumerate(slide.level_sizes) if w >= width and h >= height]
+    return max(fitting)

@@ -1,0 +1,115 @@
+"""TIFFs that OpenSlide refuses: untiled, OME, or with other compressions."""
+
+from __future__ import annotations
+
+import os
+import struct
+from contextlib import ExitStack
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import SlideError
+from triplex_deploy.slides.guard import ReadGuard
+from triplex_deploy.slides.segment_cache import SegmentCache
+from triplex_deploy.slides.slide import Slide
+from triplex_deploy.slides.tiff_pages import Page, pyramid_pages
+from triplex_deploy.slides.tiff_scale import ome_mpp_xy, tag_mpp_xy
+
+CACHE_BYTES = 256 << 20
+BACKGROUND = 255
+_BROKEN = (tifffile.TiffFileError, OSError, ValueError, LookupError, ArithmeticError, struct.error)
+"""What tifffile raises on damaged structures."""
+
+
+class TiffReader(Slide):
+    """The largest RGB or grey image of a TIFF with its pyramid; missing tiles and alpha are white.
+
+    tifffile gives the structure; strips and tiles are read with one ``pread`` each, decoded by
+    imagecodecs without the GIL, and the last of them kept.
+    """
+
+    @classmethod
+    def open(cls, path: Path) -> TiffReader:
+        with ExitStack() as on_failure:
+            try:
+                tif = on_failure.enter_context(tifffile.TiffFile(path))
+                reader = cls(path, tif, *pyramid_pages(path, tif))
+            except _BROKEN as error:
+                raise SlideError(
+                    f"{path}: not a readable TIFF: {error}; check that the copy is complete"
+                ) from error
+            on_failure.pop_all()
+            return reader
+
+    def __init__(self, path: Path, tif: Any, pages: tuple[Page, ...], image: int) -> None:
+        self.path = path
+        self.format = "ome-tiff" if tif.is_ome else "tiff"
+        self.level_sizes = tuple(page.size_wh for page in pages)
+        width, height = self.level_sizes[0]
+        self.level_downsamples = tuple((width / w + height / h) / 2 for w, h in self.level_sizes)
+        ome_xml = tif.ome_metadata if tif.is_ome else None
+        self.mpp_xy = ome_mpp_xy(ome_xml, image) or tag_mpp_xy(pages[0].tiff)
+        self.mpp = None if self.mpp_xy is None else sum(self.mpp_xy) / 2
+        self.background_rgb = (BACKGROUND,) * 3
+        self._tif = tif
+        self._pages = pages
+        self._fileno = tif.filehandle.fileno()
+        self._cache = SegmentCache(CACHE_BYTES)
+        self._guard = ReadGuard(path)
+
+    def _read_inside(
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        page = self._pages[level]
+        window = np.empty((height, width, page.samples), np.uint8)
+        rows = range(y // page.segment_height, -(-(y + height) // page.segment_height))
+        columns = range(x // page.segment_width, -(-(x + width) // page.segment_width))
+        with self._guard.reading():
+            for plane, row, column in product(range(page.planes), rows, columns):
+                top, left = row * page.segment_height, column * page.segment_width
+                segment = self._segment(level, page.index(plane, row, column))
+                y0, x0 = max(top, y), max(left, x)
+                y1, x1 = (
+                    min(top + segment.shape[0], y + height),
+                    min(left + segment.shape[1], x + width),
+                )
+                samples = slice(plane, plane + 1) if page.planes > 1 else slice(None)
+                window[y0 - y : y1 - y, x0 - x : x1 - x, samples] = segment[
+                    y0 - top : y1 - top, x0 - left : x1 - left
+                ]
+        return page.to_rgb(window)
+
+    def _segment(self, level: int, index: int) -> NDArray[np.uint8]:
+        page = self._pages[level]
+        return self._cache.get(
+            (level, index), page.segment_bytes, lambda: self._decode(page, index)
+        )
+
+    def _decode(self, page: Page, index: int) -> NDArray[np.uint8]:
+        """One strip or tile, (h, w, samples); sparse ones are background."""
+        tiff = page.tiff
+        offset, count = tiff.dataoffsets[index], tiff.databytecounts[index]
+        data = os.pread(self._fileno, count, offset) if count else None
+        if data is not None and len(data) != count:
+            raise SlideError(f"{self.path}: the file is cut short; copy it again")
+        try:
+            pixels, _, shape = tiff.decode(data, index, jpegtables=tiff.jpegtables)
+        except (ValueError, RuntimeError, NotImplementedError, tifffile.TiffFileError) as error:
+            raise SlideError(
+                f"{self.path}: decoding part {index} of a level failed: {error}; "
+                "the file is damaged, or export it with JPEG, LZW or deflate compression"
+            ) from error
+        if pixels is None:
+            return np.full(shape[1:], BACKGROUND, np.uint8)
+        segment: NDArray[np.uint8] = np.asarray(pixels)[0]
+        return segment
+
+    def _release(self) -> None:
+        self._guard.shut()
+        self._cache.clear()
+        self._tif.close()

@@ -1,0 +1,63 @@
+"""Micrometres per pixel from the metadata of a TIFF."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+from triplex_deploy.slides.mpp import plausible_mpp_xy
+
+MICROMETRES = {
+    "µm": 1.0,
+    "μm": 1.0,
+    "um": 1.0,
+    "micron": 1.0,
+    "nm": 1e-3,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+    "Å": 1e-4,
+    "in": 25400.0,
+}
+RESOLUTION_UNIT_UM = {2: 25400.0, 3: 10000.0}
+"""ResolutionUnit inch and centimetre; 1 means that the numbers only give an aspect ratio."""
+
+
+def ome_mpp_xy(ome_xml: str | None, image: int) -> tuple[float, float] | None:
+    """PhysicalSizeX and Y of one image of an OME-XML document, in micrometres; as they stand."""
+    if not ome_xml:
+        return None
+    try:
+        pixels = ElementTree.fromstring(ome_xml).findall("{*}Image/{*}Pixels")[image].attrib
+    except (ElementTree.ParseError, IndexError):
+        return None
+    x = _length(pixels, "PhysicalSizeX")
+    y = _length(pixels, "PhysicalSizeY")
+    if x is None and y is None:
+        return None
+    return (x if x is not None else y), (y if y is not None else x)  # type: ignore[return-value]
+
+
+def tag_mpp_xy(page: Any) -> tuple[float, float] | None:
+    """From XResolution and YResolution in pixels per inch or centimetre; None where implausible."""
+    unit_um = RESOLUTION_UNIT_UM.get(int(page.tags.valueof("ResolutionUnit", 2)))
+    x = _ratio(page.tags.valueof("XResolution"))
+    y = _ratio(page.tags.valueof("YResolution"))
+    if unit_um is None or not x or not y:
+        return None
+    return plausible_mpp_xy(unit_um / x, unit_um / y)
+
+
+def _length(pixels: dict[str, str], name: str) -> float | None:
+    unit_um = MICROMETRES.get(pixels.get(f"{name}Unit", "µm"))
+    try:
+        value = float(pixels[name])
+    except (KeyError, ValueError):
+        return None
+    return value * unit_um if unit_um is not None and value > 0 else None
+
+
+def _ratio(value: tuple[int, int] | None) -> float:
+    if not value or len(value) < 2 or not value[1]:
+        return 0.0
+    return value[0] / value[1]
