@@ -69,6 +69,7 @@ class Manifest(_Strict):
     label_transform: dict[str, Any]
     graphs: tuple[GraphEntry, ...]
     files: dict[str, str]
+    parity_passed: bool
     provenance: dict[str, Any]
 
     def to_json(self) -> str:

@@ -1,0 +1,213 @@
+"""Checkpoint in, bundle out: trace, write, prove parity, and only then put the bundle in place."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from exporters.model_card import model_card
+from exporters.parity import ParityReport, measure_parity, store_parity_inputs
+from exporters.to_onnx import OPSET, write_onnx
+from exporters.wrappers import graph_modules
+from triplex_deploy import __version__
+from triplex_deploy.bundle import (
+    MANIFEST,
+    MODEL_CARD,
+    PARITY,
+    PARITY_INPUTS,
+    SCHEMA_VERSION,
+    Bundle,
+    GraphEntry,
+    Manifest,
+    read_bundle,
+    sha256_of,
+    tensor_entries,
+)
+from triplex_deploy.contract import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    NEIGHBORHOOD,
+    TILE_PX,
+    GraphSpec,
+    graph_specs,
+)
+from triplex_deploy.errors import OutputError, ParityError
+from triplex_deploy.models import Checkpoint, read_checkpoint
+from triplex_deploy.runtime.ort import open_ort_session
+from triplex_deploy.runtime.session import Session
+
+logger = logging.getLogger(__name__)
+
+PRECISION = "fp32"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """``force`` replaces an existing bundle; ``allow_parity_failure`` keeps one that missed its
+    gate, marked as such."""
+
+    force: bool = False
+    allow_parity_failure: bool = False
+
+
+def export_bundle(
+    checkpoint_path: str | Path, out: str | Path, options: ExportOptions | None = None
+) -> tuple[Bundle, ParityReport]:
+    """Export a checkpoint for ONNX Runtime in fp32.
+
+    The bundle appears at ``out`` whole or not at all. Raises ``CheckpointError`` for the
+    checkpoint, ``OutputError`` for ``out`` and ``ParityError`` for a missed gate.
+    """
+    options = options or ExportOptions()
+    target = Path(out)
+    if target.exists() and not options.force:
+        raise OutputError(f"{target}: exists already; choose another --out or pass --force")
+    checkpoint = read_checkpoint(checkpoint_path)
+    with _staging(target) as stage:
+        report = _fill(stage, checkpoint, Path(checkpoint_path))
+        if not report.passed and not options.allow_parity_failure:
+            raise ParityError(
+                f"{checkpoint_path}: the exported graphs miss the {report.precision} gate "
+                f"({'; '.join(report.failures())}); report this, or pass --allow-parity-failure"
+            )
+        read_bundle(stage)
+        _replace(stage, target)
+    return read_bundle(target), report
+
+
+def _fill(stage: Path, checkpoint: Checkpoint, checkpoint_path: Path) -> ParityReport:
+    """Write all of the bundle's files into ``stage``."""
+    specs = graph_specs(checkpoint.config)
+    modules = graph_modules(checkpoint.build_model(), checkpoint.build_tile_encoder())
+    entries = tuple(_write_graph(stage, checkpoint, specs[n], modules[n]) for n in specs)
+    with _sessions(stage, entries, specs) as sessions:
+        logger.info("comparing %d graphs with PyTorch", len(sessions))
+        report = measure_parity(checkpoint.config, modules, sessions, PRECISION)
+    (stage / PARITY).write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    store_parity_inputs(stage / PARITY_INPUTS, specs, modules)
+    manifest = _manifest(stage, checkpoint, checkpoint_path, entries, report)
+    (stage / MODEL_CARD).write_text(model_card(manifest, report), encoding="utf-8")
+    (stage / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return report
+
+
+def _write_graph(
+    stage: Path, checkpoint: Checkpoint, spec: GraphSpec, module: nn.Module
+) -> GraphEntry:
+    logger.info("exporting %s", spec.name)
+    path = stage / f"{spec.name}.onnx"
+    write_onnx(module, spec, "onnxruntime", _metadata(checkpoint, spec), path)
+    inputs, outputs = tensor_entries(spec)
+    return GraphEntry(
+        name=spec.name,
+        file=path.name,
+        sha256=sha256_of(path),
+        precision=PRECISION,
+        opset=OPSET,
+        target="onnxruntime",
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def _metadata(checkpoint: Checkpoint, spec: GraphSpec) -> dict[str, str]:
+    """What travels inside each ONNX file, so that a file alone still says what it is."""
+    return {
+        "triplex.graph": spec.name,
+        "triplex.config": json.dumps(checkpoint.config.to_dict()),
+        "triplex.genes": json.dumps(checkpoint.genes),
+        "triplex.label_transform": json.dumps(checkpoint.label_transform),
+        "triplex.tile": json.dumps({"px": TILE_PX, "mpp": checkpoint.tile_mpp}),
+        "triplex.normalisation": json.dumps({"mean": IMAGE_MEAN, "std": IMAGE_STD}),
+        "triplex.provenance": json.dumps(checkpoint.provenance),
+    }
+
+
+def _manifest(
+    stage: Path,
+    checkpoint: Checkpoint,
+    checkpoint_path: Path,
+    entries: tuple[GraphEntry, ...],
+    report: ParityReport,
+) -> Manifest:
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        config=checkpoint.config.to_dict(),
+        genes=checkpoint.genes,
+        tile_px=TILE_PX,
+        tile_mpp=checkpoint.tile_mpp,
+        neighborhood=NEIGHBORHOOD,
+        mean=IMAGE_MEAN,
+        std=IMAGE_STD,
+        label_transform=checkpoint.label_transform,
+        graphs=entries,
+        files={name: sha256_of(stage / name) for name in (PARITY, PARITY_INPUTS)},
+        parity_passed=report.passed,
+        provenance=_provenance(checkpoint, checkpoint_path),
+    )
+
+
+def _provenance(checkpoint: Checkpoint, checkpoint_path: Path) -> dict[str, Any]:
+    return {
+        **checkpoint.provenance,
+        "tile_encoder": checkpoint.tile_encoder_name,
+        "checkpoint": checkpoint_path.name,
+        "checkpoint_sha256": sha256_of(checkpoint_path),
+        "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "exported_with": {"triplex-deploy": __version__, "torch": str(torch.__version__)},
+    }
+
+
+@contextmanager
+def _sessions(
+    stage: Path, entries: tuple[GraphEntry, ...], specs: Mapping[str, GraphSpec]
+) -> Iterator[dict[str, Session]]:
+    """The runtime that will serve the bundle, on the CPU."""
+    with ExitStack() as stack:
+        yield {
+            entry.name: stack.enter_context(open_ort_session(stage / entry.file, specs[entry.name]))
+            for entry in entries
+        }
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` that is gone afterwards unless it was moved into place."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error}); choose another --out") from error
+    try:
+        stage.chmod(0o755)
+        yield stage
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error}); choose another --out") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _replace(stage: Path, target: Path) -> None:
+    """Move the finished bundle into place; a replaced one is removed only after the move."""
+    if not target.exists():
+        stage.rename(target)
+        return
+    old = target.with_name(f"{stage.name}.old")
+    target.rename(old)
+    try:
+        stage.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,49 @@
+"""Seeded inputs for any graph of the contract, used to trace, to prove parity and to verify."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.contract import CENTER, GraphSpec, TensorSpec
+
+SEED: Final = 2024
+_PATCH_PX: Final = 32
+
+
+def graph_inputs(spec: GraphSpec, size: int, seed: int = SEED) -> dict[str, NDArray[Any]]:
+    """One distinct array per input, every dynamic axis ``size`` long."""
+    rng = np.random.default_rng([seed, size])
+    return {tensor.name: _tensor(tensor, size, rng) for tensor in spec.inputs}
+
+
+def tiles(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Tiles (B, H, W, 3) of coloured patches under fine grain, each of its own hue and contrast."""
+    batch, height, width, channels = shape
+    coarse = (batch, -(-height // _PATCH_PX), -(-width // _PATCH_PX), channels)
+    contrast = rng.uniform(5, 60, (batch, 1, 1, 1))
+    patches = rng.normal(rng.uniform(60, 230, (batch, 1, 1, channels)), contrast, coarse)
+    fine = np.repeat(np.repeat(patches, _PATCH_PX, axis=1), _PATCH_PX, axis=2)
+    grain = rng.integers(-4, 5, (height, width, 1))
+    return np.clip(fine[:, :height, :width] + grain, 0, 255).astype(np.uint8)
+
+
+def _tensor(tensor: TensorSpec, size: int, rng: np.random.Generator) -> NDArray[Any]:
+    shape = tuple(size if isinstance(axis, str) else axis for axis in tensor.axes)
+    if tensor.dtype == "uint8":
+        return tiles(shape, rng)
+    if tensor.dtype == "bool":
+        return _mask(shape, rng)
+    if tensor.dtype == "int64":
+        return rng.integers(-1, size, shape, dtype=np.int64)
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def _mask(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Every other spot with all its neighbours, the rest with some; the centre always inside."""
+    mask = rng.random(shape) < 0.6
+    mask[0::2] = True
+    mask[:, CENTER] = True
+    return mask

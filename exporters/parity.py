@@ -1,0 +1,162 @@
+"""The parity gate: exported graphs against PyTorch fp32, one by one and chained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from exporters.gates import (
+    GATES,
+    EndToEndParity,
+    GraphParity,
+    compare_end_to_end,
+    compare_graph,
+)
+from exporters.inputs import SEED, graph_inputs, tiles
+from triplex_deploy.contract import FEATURE_DIM, NEIGHBORHOOD, TILES, GraphSpec, ModelConfig
+from triplex_deploy.runtime.session import Session
+
+SIZES: Final = {
+    "tile_encoder": (1, 5, 32),
+    "target_encoder": (1, 5, 32),
+    "neighbor_encoder": (1, 32, 256),
+    "global_encoder": (1, 200, 2000),
+    "fusion_head": (1, 32, 256),
+}
+"""Batch or spots at which each graph is compared: one, typical, many."""
+
+GRID_SIDE: Final = 6
+"""The end-to-end comparison predicts a GRID_SIDE x GRID_SIDE slide, edges masked."""
+
+STORED_SIZE: Final = 3
+"""Batch of the inputs and reference outputs kept in the bundle for ``verify``."""
+
+Runner = Callable[[str, Mapping[str, NDArray[Any]]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Everything the gate measured; ``passed`` decides whether the bundle may exist."""
+
+    precision: str
+    graphs: tuple[GraphParity, ...]
+    end_to_end: EndToEndParity
+
+    @property
+    def passed(self) -> bool:
+        return self.end_to_end.passed and all(graph.passed for graph in self.graphs)
+
+    def failures(self) -> list[str]:
+        """One phrase per missed gate, naming the graph and by how much."""
+        missed = [
+            f"{g.graph} at size {g.size}: relative error {g.relative:.1e}, cosine {g.cosine:.6f}"
+            for g in self.graphs
+            if not g.passed
+        ]
+        if not self.end_to_end.passed:
+            missed.append(f"end to end: least per-gene PCC {self.end_to_end.min_gene_pcc:.6f}")
+        return missed
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed,
+            "precision": self.precision,
+            "reference": f"torch {torch.__version__} fp32",
+            "gate": asdict(GATES[self.precision]),
+            "seed": SEED,
+            "graphs": [graph.to_dict() for graph in self.graphs],
+            "end_to_end": self.end_to_end.to_dict(),
+        }
+
+
+def measure_parity(
+    config: ModelConfig,
+    modules: Mapping[str, nn.Module],
+    sessions: Mapping[str, Session],
+    precision: str,
+) -> ParityReport:
+    """Compare every graph at three sizes and the chained prediction of a small slide."""
+    gate = GATES[precision]
+    reference, exported = torch_runner(modules), session_runner(sessions)
+    graphs = []
+    for name, session in sessions.items():
+        for size in SIZES[name]:
+            inputs = graph_inputs(session.spec, size)
+            found, wanted = exported(name, inputs), reference(name, inputs)
+            graphs.append(compare_graph(name, size, found, wanted, gate))
+    kernel = config.apeg_kernel
+    found, wanted = _predict_grid(exported, kernel), _predict_grid(reference, kernel)
+    end_to_end = compare_end_to_end(found, wanted, gate)
+    return ParityReport(precision, tuple(graphs), end_to_end)
+
+
+def store_parity_inputs(
+    path: Path, specs: Mapping[str, GraphSpec], modules: Mapping[str, nn.Module]
+) -> None:
+    """Write ``<graph>/in/<name>`` inputs and ``<graph>/out/<name>`` PyTorch outputs for replay."""
+    run = torch_runner(modules)
+    arrays: dict[str, NDArray[Any]] = {}
+    for graph, spec in specs.items():
+        inputs = graph_inputs(spec, STORED_SIZE)
+        arrays |= {f"{graph}/in/{name}": array for name, array in inputs.items()}
+        arrays[f"{graph}/out/{spec.outputs[0].name}"] = run(graph, inputs)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def torch_runner(modules: Mapping[str, nn.Module]) -> Runner:
+    """Run graphs by name in PyTorch eager mode."""
+
+    def run(graph: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        with torch.inference_mode():
+            output: torch.Tensor = modules[graph](*map(torch.from_numpy, inputs.values()))
+        return output.numpy()
+
+    return run
+
+
+def session_runner(sessions: Mapping[str, Session]) -> Runner:
+    """Run graphs by name in their sessions."""
+
+    def run(graph: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        (output,) = sessions[graph].run(inputs).values()
+        return output
+
+    return run
+
+
+def _predict_grid(run: Runner, apeg_kernel: int) -> NDArray[np.float32]:
+    """Expression (spots, G) of a synthetic grid slide, through all five graphs."""
+    spots = GRID_SIDE**2
+    images = tiles((spots, *(int(axis) for axis in TILES.axes[1:])), np.random.default_rng(SEED))
+    features = np.vstack(
+        [run("tile_encoder", {"tiles": images}), np.zeros((1, FEATURE_DIM), np.float32)]
+    )
+    around = _lattice(NEIGHBORHOOD)
+    mask = around >= 0
+    neighbors = {"features": features[around], "mask": mask}
+    spot_table = {"features": features[:spots], "apeg_index": _lattice(apeg_kernel)}
+    return run(
+        "fusion_head",
+        {
+            "global_tokens": run("global_encoder", spot_table),
+            "target_tokens": run("target_encoder", {"tiles": images}),
+            "neighbor_tokens": run("neighbor_encoder", neighbors),
+            "mask": mask,
+        },
+    )
+
+
+def _lattice(window: int) -> NDArray[np.int64]:
+    """For each grid cell the cells of its window x window surroundings, -1 off the grid."""
+    reach = window // 2
+    cells = np.arange(GRID_SIDE**2, dtype=np.int64).reshape(GRID_SIDE, GRID_SIDE)
+    padded = np.pad(cells, reach, constant_values=-1)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (window, window))
+    return np.ascontiguousarray(windows.reshape(GRID_SIDE**2, window * window))

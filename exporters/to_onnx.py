@@ -1,0 +1,74 @@
+"""PyTorch graphs to ONNX opset 20 with dynamic batch and token axes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from exporters.attention import with_linear_memory
+from exporters.inputs import graph_inputs
+from exporters.wrappers import GlobalGraph
+from triplex_deploy.bundle import Target
+from triplex_deploy.contract import GraphSpec
+
+OPSET: Final = 20
+"""The last opset without the ``Attention`` operator, which the runtimes treat differently."""
+
+_TRACED_SIZE: Final = 3
+"""Length of a dynamic axis while tracing; 0 and 1 would be specialised."""
+
+
+def write_onnx(
+    module: nn.Module, spec: GraphSpec, target: Target, metadata: dict[str, str], path: Path
+) -> None:
+    """Trace ``module`` and write it as one self-contained file for ``target``."""
+    if target == "onnxruntime" and isinstance(module, GlobalGraph):
+        module = GlobalGraph(with_linear_memory(module.encoder)).eval()
+    proto = _trace(module, spec).model_proto
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
+    path.write_bytes(proto.SerializeToString())
+
+
+def _trace(module: nn.Module, spec: GraphSpec) -> Any:
+    arguments = tuple(
+        torch.from_numpy(array) for array in graph_inputs(spec, _TRACED_SIZE).values()
+    )
+    dynamic = torch.export.Dim(spec.batch_axis)
+    shapes = tuple(
+        {i: dynamic for i, axis in enumerate(tensor.axes) if isinstance(axis, str)}
+        for tensor in spec.inputs
+    )
+    with _quiet(), torch.inference_mode():
+        return torch.onnx.export(
+            module,
+            arguments,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+            dynamic_shapes=shapes,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter says of its own internals; its errors still raise."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

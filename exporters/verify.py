@@ -1,0 +1,43 @@
+"""Replay a bundle's stored inputs through the runtime and compare with PyTorch's stored outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.gates import GATES, GraphParity, compare_graph
+from triplex_deploy.bundle import PARITY_INPUTS
+from triplex_deploy.errors import BundleError
+from triplex_deploy.runtime.model import Model
+
+
+def replay_parity(model: Model) -> tuple[GraphParity, ...]:
+    """Run every graph of an opened bundle on its stored inputs; needs no PyTorch.
+
+    Raises ``BundleError`` if the stored arrays do not cover the bundle's graphs.
+    """
+    path = model.bundle.path / PARITY_INPUTS
+    arrays = _load(path)
+    gate = GATES[model.precision]
+    results = []
+    for name, session in model.sessions.items():
+        try:
+            inputs = {t.name: arrays[f"{name}/in/{t.name}"] for t in session.spec.inputs}
+            wanted = arrays[f"{name}/out/{session.spec.outputs[0].name}"]
+        except KeyError as error:
+            raise BundleError(f"{path}: no {error}; export the bundle again") from error
+        (found,) = model.run(name, inputs).values()
+        results.append(compare_graph(name, len(wanted), found, wanted, gate))
+    return tuple(results)
+
+
+def _load(path: Path) -> Mapping[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from error

@@ -1,0 +1,3 @@
+from triplex_deploy.cli.main import main
+
+main()

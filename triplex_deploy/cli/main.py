@@ -1,0 +1,77 @@
+"""Entry point: lazy sub-commands, and the one place where an error becomes a line of text."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+from triplex_deploy import __version__
+from triplex_deploy.errors import TriplexError
+
+COMMANDS = {
+    "demo": "Try everything on synthetic data: checkpoint, bundle, slide, prediction.",
+    "doctor": "Show versions, devices and libraries, and what is missing.",
+    "export": "Turn a checkpoint into a bundle of ONNX graphs.",
+    "predict": "Predict gene expression over whole slides.",
+    "verify": "Check a bundle's files and replay its parity inputs.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that lists its commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"triplex_deploy.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog="Start with: triplex-deploy demo --out demo-out",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="triplex-deploy")
+def group() -> None:
+    """Predict spatial gene expression from H&E whole-slide images with TRIPLEX."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its status (0, 1, 2 or 3)."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status; errors are one line on stderr."""
+    try:
+        status: Any = group.main(arguments, prog_name="triplex-deploy", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("error: interrupted; nothing half-written was left", err=True)
+        return 130
+    except TriplexError as error:
+        if logging.getLogger("triplex_deploy").isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
+        click.echo(f"error: {_one_line(error)}", err=True)
+        return 1
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,39 @@
+"""Find requested genes among those a bundle predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import ConfigError
+
+
+def gene_indices(requested: Sequence[str] | None, genes: Sequence[str]) -> NDArray[np.int64]:
+    """Positions in ``genes`` of the requested ones, in the order asked; None means all.
+
+    Raises ``ConfigError`` naming a gene the bundle lacks, with the closest it has, or a repeat.
+    """
+    if requested is None:
+        return np.arange(len(genes), dtype=np.int64)
+    if not requested:
+        raise ConfigError("genes: none named; leave the option out to predict all of them")
+    position = {gene: i for i, gene in enumerate(genes)}
+    chosen: dict[str, int] = {}
+    for gene in requested:
+        if gene not in position:
+            raise ConfigError(f"gene {gene}: this bundle does not predict it; {_hint(gene, genes)}")
+        if gene in chosen:
+            raise ConfigError(f"gene {gene}: named twice; name it once")
+        chosen[gene] = position[gene]
+    return np.array(list(chosen.values()), dtype=np.int64)
+
+
+def _hint(gene: str, genes: Sequence[str]) -> str:
+    upper = {name.upper(): name for name in genes}
+    close = get_close_matches(gene.upper(), list(upper), n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {upper[close[0]]}?"
+    return f"its {len(genes)} genes are listed in the bundle's manifest.json"
