@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import openslide
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
+from triplex_deploy.slides.dicom_color import holds_mislabelled_ycbcr
 from triplex_deploy.slides.guard import ReadGuard
-from triplex_deploy.slides.openslide_pixels import read_rgb
+from triplex_deploy.slides.openslide_pixels import PixelSource
 from triplex_deploy.slides.slide import RGB, Slide
+
+logger = logging.getLogger(__name__)
 
 WHITE: RGB = (255, 255, 255)
 
@@ -46,7 +50,11 @@ class OpenSlideReader(Slide):
         )
         self.mpp = None if self.mpp_xy is None else sum(self.mpp_xy) / 2
         self.background_rgb = _color(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
+        is_ycbcr = self.format == "dicom" and holds_mislabelled_ycbcr(path, properties)
+        if is_ycbcr:
+            logger.warning("%s: the header says RGB, its JPEG frames are YCbCr; converted", path)
         self._handle = handle
+        self._source = PixelSource(handle, self.background_rgb, is_ycbcr)
         self._guard = ReadGuard(path)
 
     def _read_inside(
@@ -54,7 +62,7 @@ class OpenSlideReader(Slide):
     ) -> NDArray[np.uint8]:
         with self._guard.reading():
             try:
-                return read_rgb(self._handle, level, x, y, width, height, self.background_rgb)
+                return self._source.read(level, x, y, width, height)
             except openslide.OpenSlideError as error:
                 # OpenSlide keeps its first error: every later read of this slide fails as well.
                 raise SlideError(
