@@ -2,7 +2,6 @@
 
 from typing import Final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,19 +29,31 @@ class DotProductAttention(nn.Module):
         key_mask: Tensor | None = None,
     ) -> Tensor:
         """Attend from (B, Q, D) to (B, K, D); bias (heads, Q, K), key_mask (B, K) True = keep."""
-        if key_mask is not None:
-            # With the key at zero the logit is exactly MASKED_LOGIT, whatever query and bias are.
-            key = key.masked_fill(~key_mask.unsqueeze(-1), 0.0)
-            kept = query.new_zeros(()) if bias is None else bias
-            bias = torch.where(key_mask[:, None, None, :], kept, MASKED_LOGIT)
         q, k, v = (self._split(packed) for packed in (query, key, value))
-        out = F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
+        if bias is None and key_mask is None:
+            out = F.scaled_dot_product_attention(q, k, v)
+        else:
+            out = _attention_weights(q, k, bias, key_mask) @ v
         return out.transpose(1, 2).flatten(2)
 
     def _split(self, packed: Tensor) -> Tensor:
         batch, length, dim = packed.shape
         heads = packed.view(batch, length, self.heads, dim // self.heads)
         return heads.transpose(1, 2)  # (B, heads, L, head_dim)
+
+
+def _attention_weights(
+    query: Tensor, key: Tensor, bias: Tensor | None, key_mask: Tensor | None
+) -> Tensor:
+    """Written out, because the fused kernels lose the gradient of a fully masked row."""
+    scale: float = key.shape[3] ** -0.5
+    logits = query @ key.transpose(2, 3) * scale  # (B, heads, Q, K)
+    if bias is not None:
+        logits = logits + bias
+    if key_mask is not None:
+        logits = logits.masked_fill(~key_mask[:, None, None, :], MASKED_LOGIT)
+    weights: Tensor = logits.softmax(-1)
+    return weights
 
 
 class SelfAttention(nn.Module):

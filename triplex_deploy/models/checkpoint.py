@@ -1,9 +1,7 @@
 """Our ``.ckpt``: weights, the frozen tile encoder, and all that is needed to use them."""
 
-import contextlib
 import math
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from triplex_deploy.contract import TILE_PX, ModelConfig
-from triplex_deploy.errors import CheckpointError, ConfigError
+from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
 from triplex_deploy.models.resnet import TileEncoder
 from triplex_deploy.models.safe_load import load_tensors
 from triplex_deploy.models.strict_state import check_state, load_strictly
@@ -89,7 +87,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write a ``.ckpt`` so that ``path`` holds either the whole file or what it held before."""
+    """Write a ``.ckpt``; ``path`` then holds the whole file, or what it held before.
+
+    A file that cannot be written raises ``OutputError``.
+    """
     path = Path(path)
     content = {
         "format": FORMAT,
@@ -105,23 +106,30 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         },
         "provenance": checkpoint.provenance,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(partial).unlink()
-        raise
+        _write_atomically(content, path)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error}); check the folder's permissions and free space"
+        ) from error
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
     """A module's weights as detached CPU tensors, ready for a ``Checkpoint``."""
     return _storable(module.state_dict())
+
+
+def _write_atomically(content: object, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,182 @@
+"""Our checkpoint: a faithful round trip, and a named reason for every refusal."""
+
+import dataclasses
+import fractions
+
+import pytest
+import torch
+
+from triplex_deploy.errors import CheckpointError, OutputError
+from triplex_deploy.models.checkpoint import (
+    Checkpoint,
+    read_checkpoint,
+    state_of,
+    write_checkpoint,
+)
+from triplex_deploy.models.eval_mode import assert_eval
+from triplex_deploy.models.resnet import TileEncoder
+from triplex_deploy.models.triplex import build_model
+
+GENES = ("GNAS", "FASN", "ERBB2", "CLDN4", "ACTB", "KRT19", "COL1A1")
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_config):
+    return state_of(build_model(tiny_config, seed=4))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(weights, tiny_config):
+    return Checkpoint(
+        config=tiny_config,
+        genes=GENES,
+        label_transform={"library": "panel", "scale": 10_000.0, "log": 10, "smoothing": 3},
+        tile_mpp=0.5,
+        state_dict=weights,
+        tile_encoder_name="histology-resnet18",
+        tile_encoder_state_dict=state_of(TileEncoder()),
+        provenance={"folds": [0, 1], "note": None},
+    )
+
+
+@pytest.fixture
+def written(checkpoint, tmp_path):
+    path = tmp_path / "model.ckpt"
+    write_checkpoint(checkpoint, path)
+    return path
+
+
+@pytest.fixture
+def weightless(checkpoint):
+    """The content of a file, but for its weights, which are checked last."""
+    return {
+        "format": "triplex-checkpoint",
+        "version": 1,
+        "config": checkpoint.config.to_dict(),
+        "genes": list(GENES),
+        "label_transform": {},
+        "tile": {"px": 224, "mpp": 0.5},
+        "state_dict": {},
+        "tile_encoder": {"name": "histology-resnet18", "state_dict": {}},
+        "provenance": {},
+    }
+
+
+def test_round_trip(checkpoint, written, slide_inputs):
+    again = read_checkpoint(written)
+    plain = ("config", "genes", "label_transform", "tile_mpp", "tile_encoder_name", "provenance")
+    for name in plain:
+        assert getattr(again, name) == getattr(checkpoint, name)
+    trained, model = checkpoint.build_model(), again.build_model()
+    arguments = slide_inputs.arguments(torch.arange(2))
+    with torch.inference_mode():
+        assert torch.equal(model(*arguments).fusion, trained(*arguments).fusion)
+    assert_eval(model)
+
+
+def test_tile_encoder_comes_back_frozen(written, checkpoint):
+    encoder = read_checkpoint(written).build_tile_encoder()
+    assert_eval(encoder)
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    stem = checkpoint.tile_encoder_state_dict["conv1.weight"]
+    assert torch.equal(encoder.conv1.weight, stem)
+
+
+def test_layout_of_the_file(written):
+    content = torch.load(written, weights_only=True)
+    assert content["format"] == "triplex-checkpoint"
+    assert content["version"] == 1
+    assert content["tile"] == {"px": 224, "mpp": 0.5}
+    assert content["genes"] == list(GENES)
+    assert set(content["tile_encoder"]) == {"name", "state_dict"}
+
+
+def test_equal_checkpoints_are_equal_files(checkpoint, written, tmp_path):
+    again = tmp_path / "again" / "other-name.ckpt"
+    write_checkpoint(checkpoint, again)
+    assert again.read_bytes() == written.read_bytes()
+
+
+def test_failed_write_leaves_the_old_file_and_no_leftovers(checkpoint, written, monkeypatch):
+    before = written.read_bytes()
+
+    def full_disk(content, file):
+        file.write(b"partial")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OutputError, match=r"model\.ckpt: cannot be written \(no space left"):
+        write_checkpoint(checkpoint, written)
+    assert written.read_bytes() == before
+    assert list(written.parent.iterdir()) == [written]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format": "other"}, "not a triplex-checkpoint"),
+        ({"version": 2}, "version 2: this release reads 1"),
+        ({"genes": ...}, "missing or unknown keys: genes"),
+        ({"surprise": 1}, "missing or unknown keys: surprise"),
+        ({"genes": list(GENES[:-1])}, "6 listed but the model predicts 7"),
+        ({"genes": [*GENES[:-1], "GNAS"]}, "listed twice: GNAS"),
+        ({"genes": [*GENES[:-1], ""]}, "non-empty string"),
+        ({"config": {"depth1": 2}}, "depth1: not a model option"),
+        ({"tile": {"px": 256, "mpp": 0.5}}, "tile px 256"),
+        ({"tile": {"px": 224, "mpp": -1.0}}, "tile mpp -1.0"),
+        ({"tile": {"px": 224, "mpp": "0.5"}}, "mpp: expected"),
+        ({"tile_encoder": {"name": "x"}}, "tile_encoder: missing or unknown keys: state_dict"),
+        ({"provenance": None}, "provenance: expected dict, found NoneType"),
+        ({}, "state_dict: missing keys: target_encoder.conv1.weight"),
+    ],
+)
+def test_malformed_file_is_refused_with_the_reason(weightless, tmp_path, changes, reason):
+    path = tmp_path / "model.ckpt"
+    content = weightless | changes
+    torch.save({key: value for key, value in content.items() if value is not ...}, path)
+    with pytest.raises(CheckpointError) as refusal:
+        read_checkpoint(path)
+    assert str(refusal.value).startswith(f"{path}: ")
+    assert reason in str(refusal.value)
+
+
+def test_misfitting_weights_are_named(checkpoint, weights):
+    missing = {key: value for key, value in weights.items() if key != "global_encoder.apeg.bias"}
+    with pytest.raises(CheckpointError, match=r"missing keys: global_encoder\.apeg\.bias"):
+        dataclasses.replace(checkpoint, state_dict=missing)
+    with pytest.raises(CheckpointError, match=r"unexpected keys: cls_token"):
+        dataclasses.replace(checkpoint, state_dict=weights | {"cls_token": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"expression_head\.bias \(3,\) instead of \(7,\)"):
+        dataclasses.replace(
+            checkpoint, state_dict=weights | {"expression_head.bias": torch.ones(3)}
+        )
+    with pytest.raises(CheckpointError, match=r"tile_encoder: missing keys: conv1\.weight"):
+        dataclasses.replace(checkpoint, tile_encoder_state_dict={})
+
+
+def test_values_that_need_unpickling_are_not_written(checkpoint):
+    with pytest.raises(CheckpointError, match=r"provenance\.ratio: Fraction cannot be stored"):
+        dataclasses.replace(checkpoint, provenance={"ratio": fractions.Fraction(1, 2)})
+
+
+def test_pickled_objects_are_refused_and_not_run(tmp_path):
+    path = tmp_path / "pickle.ckpt"
+    torch.save({"format": "triplex-checkpoint", "hook": fractions.Fraction(1, 2)}, path)
+    with pytest.raises(CheckpointError, match=r"refused, .*fractions\.Fraction"):
+        read_checkpoint(path)
+
+
+def test_absent_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"absent\.ckpt: no such file"):
+        read_checkpoint(tmp_path / "absent.ckpt")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_damaged_file_is_refused(written, damage):
+    content = written.read_bytes()
+    written.write_bytes(
+        {"truncated": content[: len(content) // 2], "text": b"hello\n", "empty": b""}[damage]
+    )
+    with pytest.raises(CheckpointError, match=str(written)) as refusal:
+        read_checkpoint(written)
+    assert "\n" not in str(refusal.value)

@@ -1,0 +1,191 @@
+"""Weights of the published TRIPLEX code, renamed and reordered to ours, key by key.
+
+``2024`` is the code of the paper's time and ``2025`` its rewrite. Each function takes the state of
+one official module, its prefix removed, and raises ``CheckpointError`` for a key it does not know;
+loading the result strictly then finds what is missing.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
+
+from torch import Tensor
+
+from triplex_deploy.contract import ModelConfig
+from triplex_deploy.errors import CheckpointError, ConfigError
+
+Layout = Literal["2024", "2025"]
+State = Mapping[str, Tensor]
+
+_ATTENTION: Final = {
+    "attention_biases": "bias.table",
+    "to_qkv.weight": "qkv.weight",
+    "to_q.weight": "query.weight",
+    "to_kv.weight": "key_value.weight",
+    "to_out.0.weight": "out.weight",
+    "to_out.0.bias": "out.bias",
+}
+_BLOCK: Final = {
+    "0.norm.weight": "attention_norm.weight",
+    "0.norm.bias": "attention_norm.bias",
+    **{f"0.fn.{theirs}": f"attention.{ours}" for theirs, ours in _ATTENTION.items()},
+    "1.norm.weight": "mlp_norm.weight",
+    "1.norm.bias": "mlp_norm.bias",
+    "1.fn.net.0.weight": "mlp.expand.weight",
+    "1.fn.net.0.bias": "mlp.expand.bias",
+    "1.fn.net.3.weight": "mlp.contract.weight",
+    "1.fn.net.3.bias": "mlp.contract.bias",
+}
+_LAYER: Final = re.compile(r"(layer|layer1|layer2|fusion_layer)\.layers\.(\d+)\.(.+)")
+_NORM: Final = ("norm.weight", "norm.bias")
+_TRUNK: Final = {
+    "0": "conv1",
+    "1": "bn1",
+    "4": "layer1",
+    "5": "layer2",
+    "6": "layer3",
+    "7": "layer4",
+}
+_HEADS: Final = {
+    "fc": "expression_head",
+    "fc_target": "target_head",
+    "fc_neighbor": "neighbor_head",
+    "fc_global": "global_head",
+}
+
+
+def triplex_state(official: State, config: ModelConfig, layout: Layout) -> dict[str, Tensor]:
+    """State of ``Triplex(config)`` from a whole official state dict."""
+    _check_supported(official, config, layout)
+    converted: dict[str, Tensor] = {}
+    for part, state in _by_part(_without_prefix(official)).items():
+        try:
+            ours, renamed = _convert_part(part, state, layout)
+        except CheckpointError as error:
+            raise CheckpointError(f"official {layout} checkpoint, {part}: {error}") from error
+        converted.update({f"{ours}.{key}": value for key, value in renamed.items()})
+    return converted
+
+
+def target_encoder_state(official: State) -> dict[str, Tensor]:
+    """State of ``TargetEncoder`` from the official sequence of ResNet18 stages."""
+    converted = {}
+    for key, value in official.items():
+        stage, _, rest = key.partition(".")
+        if stage not in _TRUNK:
+            raise _unknown([key])
+        converted[f"{_TRUNK[stage]}.{rest}"] = value
+    return converted
+
+
+def encoder_state(official: State) -> dict[str, Tensor]:
+    """State of ``NeighborEncoder`` or ``FusionEncoder``; the same in both layouts."""
+    converted: dict[str, Tensor] = {}
+    for key, value in official.items():
+        ours = key if key in _NORM else _layer_key(key)
+        if ours is None or ours in converted:
+            raise _unknown([key])
+        converted[ours] = value
+    return converted
+
+
+def global_encoder_state(official: State, layout: Layout) -> dict[str, Tensor]:
+    """State of ``GlobalEncoder``, with or without its position encoding."""
+    position = {key: value for key, value in official.items() if key.startswith("pos_layer.")}
+    layers = {key: value for key, value in official.items() if key not in position}
+    converted = encoder_state(layers)
+    if layout == "2025":
+        for key in converted:
+            if key.endswith("attention.qkv.weight"):
+                converted[key] = contiguous_qkv(converted[key])
+    if position:
+        bare = {key.removeprefix("pos_layer."): value for key, value in position.items()}
+        apeg = apeg_state(bare, layout)
+        converted.update({f"apeg.{key}": value for key, value in apeg.items()})
+    return converted
+
+
+def apeg_state(official: State, layout: Layout) -> dict[str, Tensor]:
+    """State of ``Apeg`` from an official depthwise convolution.
+
+    Its kernel's last axis runs along the first coordinate of a spot: the row in 2024, where
+    positions are (y, x), and the column in 2025, where they are (x, y).
+    """
+    name = "proj1" if layout == "2024" else "proj"
+    known = (f"{name}.weight", f"{name}.bias")
+    if set(official) != set(known):
+        raise _unknown(f"pos_layer.{key}" for key in sorted(set(official) ^ set(known)))
+    kernel = official[f"{name}.weight"].squeeze(1)  # (D, k, k)
+    by_row_and_col = kernel.transpose(1, 2) if layout == "2024" else kernel
+    return {"weight": by_row_and_col.flatten(1).T.contiguous(), "bias": official[f"{name}.bias"]}
+
+
+def attention_state(official: State) -> dict[str, Tensor]:
+    """State of ``SelfAttention`` or ``CrossAttention`` whose q, k and v are contiguous."""
+    unknown = [key for key in official if key not in _ATTENTION]
+    if unknown:
+        raise _unknown(unknown)
+    return {_ATTENTION[key]: value for key, value in official.items()}
+
+
+def contiguous_qkv(weight: Tensor) -> Tensor:
+    """The 2025 global encoder's qkv weight, whose rows alternate q, k, v, in q|k|v order."""
+    rows, dim = weight.shape
+    return weight.reshape(rows // 3, 3, dim).transpose(0, 1).reshape(rows, dim)
+
+
+def _convert_part(part: str, state: State, layout: Layout) -> tuple[str, State]:
+    if part in _HEADS:
+        return _HEADS[part], state
+    if part == "target_encoder":
+        return part, target_encoder_state(state)
+    if part == "neighbor_encoder":
+        return part, encoder_state(state)
+    if part == "global_encoder":
+        return part, global_encoder_state(state, layout)
+    if part == "fusion_encoder":
+        return "fusion", encoder_state(state)
+    raise _unknown(state)
+
+
+def _layer_key(key: str) -> str | None:
+    match = _LAYER.fullmatch(key)
+    if match is None or match[3] not in _BLOCK:
+        return None
+    index = int(match[2]) + (match[1] == "layer2")  # layer1 holds the first block alone
+    return f"layers.{index}.{_BLOCK[match[3]]}"
+
+
+def _check_supported(official: State, config: ModelConfig, layout: Layout) -> None:
+    if any("target_linear." in key for key in official):
+        raise CheckpointError(
+            "target_linear: this official model projects its target tokens, which ours do not; "
+            "import a 2024 checkpoint"
+        )
+    if config.position == "apeg" and config.apeg_residual != (layout == "2024"):
+        raise ConfigError(
+            f"apeg_residual={config.apeg_residual}: the {layout} code has "
+            f"{'one' if layout == '2024' else 'none'}; set it to {layout == '2024'}"
+        )
+
+
+def _without_prefix(official: State) -> State:
+    if all(key.startswith("model.") for key in official):
+        return {key.removeprefix("model."): value for key, value in official.items()}
+    return official
+
+
+def _by_part(official: State) -> dict[str, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in official.items():
+        part, _, rest = key.partition(".")
+        parts.setdefault(part, {})[rest] = value
+    return parts
+
+
+def _unknown(keys: Iterable[str]) -> CheckpointError:
+    listed = list(keys)
+    return CheckpointError(
+        f"unexpected or missing keys: {', '.join(listed[:5])}"
+        f"{f' and {len(listed) - 5} more' if len(listed) > 5 else ''}; check --layout and --config"
+    )
