@@ -1,0 +1,41 @@
+"""The spots of an AnnData file, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from triplex_deploy.errors import SpotsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OBS = ("array_row", "array_col", "in_tissue")
+
+
+def read_h5ad_table(path: Path) -> pd.DataFrame:
+    """``obsm["spatial"]`` (x, y) as pixel_x and pixel_y, with the array columns of ``obs`` if any.
+
+    The expression matrix is not loaded. Raises ``SpotsError``.
+    """
+    import anndata
+    import pandas as pd
+
+    if not path.exists():
+        raise SpotsError(f"{path}: no such spots file; check the path")
+    try:
+        backed = anndata.read_h5ad(path, backed="r")
+        obs, spatial = backed.obs, backed.obsm.get("spatial")
+        backed.file.close()
+    except (OSError, KeyError, ValueError) as error:
+        raise SpotsError(f"{path}: not a readable h5ad: {error}; write it again") from error
+    if spatial is None or np.ndim(spatial) != 2 or np.shape(spatial)[1] < 2:
+        raise SpotsError(f'{path}: no (x, y) in obsm["spatial"]; add level-0 pixel centres')
+    xy = np.asarray(spatial)
+    table = pd.DataFrame({"pixel_x": xy[:, 0], "pixel_y": xy[:, 1]})
+    for name in OBS:
+        if name in obs:
+            table[name] = obs[name].to_numpy()
+    return table

@@ -1,0 +1,96 @@
+"""Read a table of spots from CSV, TSV or Parquet; values stay text until they are checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import SpotsError
+
+POSITIONS_LIST = (
+    "barcode",
+    "in_tissue",
+    "array_row",
+    "array_col",
+    "pxl_row_in_fullres",
+    "pxl_col_in_fullres",
+)
+"""Columns of Space Ranger's tissue_positions_list.csv, which has no header."""
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The table with its column names; raises ``SpotsError`` where it cannot be parsed."""
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = file.readline()
+        if not first.strip():
+            raise SpotsError(f"{path}: the spots file is empty; it needs a header and rows")
+        separator = "\t" if "\t" in first else ","
+        fields = [field.strip() for field in first.rstrip("\r\n").split(separator)]
+        table = pd.read_csv(
+            path,
+            sep=separator,
+            header=None if _is_positions_list(fields) else 0,
+            dtype=str,
+            encoding="utf-8-sig",
+            keep_default_na=False,
+            skipinitialspace=True,
+            index_col=False,
+        )
+    except FileNotFoundError as error:
+        raise SpotsError(f"{path}: no such spots file; check the path") from error
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        reason = str(error).strip().replace("\n", " ")
+        raise SpotsError(f"{path}: not a table: {reason}; pass CSV, TSV or h5ad") from error
+    table.columns = pd.Index(
+        POSITIONS_LIST if _is_positions_list(fields) else [str(c).strip() for c in table.columns]
+    )
+    return table
+
+
+def number_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    """One column as finite numbers; raises ``SpotsError`` with the first value that is none."""
+    values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise SpotsError(
+            f"{path}: {name} of spot {int(bad[0]) + 1} is {table[name].iloc[int(bad[0])]!r}, not a "
+            "number; correct or remove that row"
+        )
+    return values
+
+
+def integer_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.int64]:
+    """One column as integers; raises ``SpotsError`` on a fraction."""
+    values = number_column(path, table, name)
+    bad = np.flatnonzero(values != np.round(values))
+    if bad.size:
+        raise SpotsError(
+            f"{path}: {name} of spot {int(bad[0]) + 1} is {values[bad[0]]:g}, not an integer; "
+            "array coordinates count rows and columns"
+        )
+    return values.astype(np.int64)
+
+
+def _is_positions_list(first_row: list[str]) -> bool:
+    return len(first_row) == len(POSITIONS_LIST) and all(
+        field.lstrip("-").isdecimal() for field in first_row[1:]
+    )
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise SpotsError(f"{path}: no such spots file; check the path") from error
+    except ImportError as error:
+        raise SpotsError(
+            f"{path}: reading Parquet needs the package pyarrow; install it or pass the CSV"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise SpotsError(f"{path}: not a Parquet table: {error}; pass CSV, TSV or h5ad") from error
