@@ -1,0 +1,51 @@
+"""The neighbour table of the position encoding: which spot lies at each offset of each spot."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from triplex_deploy.errors import TilingError
+from triplex_deploy.tiles import _kernels
+
+
+def apeg_index(grid_rc: ArrayLike, kernel: int = 3) -> NDArray[np.int64]:
+    """Index of the spot at every offset of a kernel x kernel window around each spot (MODELS 3.2).
+
+    ``grid_rc`` is (N, 2), integer array coordinates (row, column) of any sign and size. Returns
+    (N, kernel * kernel), offsets (drow, dcol) row-major from -(kernel // 2); -1 where no spot lies.
+    Raises ``TilingError`` if the kernel is even, the coordinates are not integers, or two spots
+    share their coordinates.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise TilingError(f"kernel={kernel}: a window needs a centre; use an odd number, such as 3")
+    grid = _as_int64(np.asarray(grid_rc))
+    order = np.lexsort((grid[:, 1], grid[:, 0])).astype(np.int64)
+    rows, columns = np.ascontiguousarray(grid[order].T)
+    _check_unique(rows, columns, order)
+    table = np.empty((len(grid), kernel * kernel), np.int64)
+    _kernels.apeg_table(rows, columns, order, kernel // 2, table)
+    return table
+
+
+def _as_int64(grid: NDArray[np.generic]) -> NDArray[np.int64]:
+    if grid.ndim != 2 or grid.shape[1] != 2:
+        raise TilingError(f"grid_rc: shape {grid.shape}; expected (spots, 2) as (row, column)")
+    if grid.dtype.kind not in "iu":
+        raise TilingError(f"grid_rc: dtype {grid.dtype}; round array coordinates to integers")
+    if grid.size and int(grid.max()) > np.iinfo(np.int64).max:
+        raise TilingError(f"grid_rc: {grid.max()} does not fit in int64; shift the coordinates")
+    return grid.astype(np.int64)
+
+
+def _check_unique(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], order: NDArray[np.int64]
+) -> None:
+    """Compare lexicographic neighbours; ``order`` gives back the callers' spot numbers."""
+    repeated = np.flatnonzero((rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1]))
+    if repeated.size:
+        at = int(repeated[0])
+        raise TilingError(
+            f"grid_rc: spots {order[at]} and {order[at + 1]} share row {rows[at]}, column "
+            f"{columns[at]}; keep one spot per array position"
+        )

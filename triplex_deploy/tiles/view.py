@@ -1,0 +1,177 @@
+"""A slide seen at the bundle's microns per pixel.
+
+The map between the frames, defined here and nowhere else. Per axis:
+
+- Level pixel = level-0 pixel / ratio. Where a level's size is the slide's divided by a whole number
+  up to rounding, ratio is that number; else it is the quotient of the two sizes.
+- View pixel = level-0 pixel / scale. Where the level's mpp is within 1 % of the wanted one, the
+  level's pixels are the view's and scale is ratio; else scale is wanted mpp / slide mpp.
+- So view pixel v covers level pixels [v * step, (v + 1) * step), step = scale / ratio.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import SlideError, TilingError
+from triplex_deploy.slides import Slide
+from triplex_deploy.tiles.kernels import resample
+from triplex_deploy.tiles.weights import AxisWeights, area_weights, bilinear_weights
+
+MPP_TOLERANCE = 0.01
+"""A level this close to the wanted mpp, relatively, is used pixel by pixel."""
+MAX_ENLARGEMENT = 2.0
+
+Resampling = Literal["none", "area", "bilinear"]
+Pair = tuple[float, float]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SlideView:
+    """A slide's pixels at one mpp; made by ``SlideView.open``. The caller closes the slide."""
+
+    slide: Slide
+    mpp: float
+    level: int
+    """The slide level the pixels come from."""
+    resampling: Resampling
+    """What is done to them: nothing, area averaging, or bilinear enlargement."""
+    scale_xy: Pair
+    """Level-0 pixels per view pixel; the axes differ only where the level's own sizes do."""
+    step_xy: Pair
+    """Pixels of ``level`` per view pixel."""
+    size_wh: tuple[int, int]
+    """Width and height in view pixels: the whole ones that fit into the slide."""
+
+    @classmethod
+    def open(cls, slide: Slide, slide_mpp: float, mpp: float) -> SlideView:
+        """View ``slide``, whose level 0 has ``slide_mpp``, at ``mpp`` (both um per pixel).
+
+        Pixels come from the coarsest level that is not coarser than wanted. Raises ``SlideError``
+        if the finest level would have to be enlarged more than twofold.
+        """
+        if not (0 < slide_mpp < np.inf and 0 < mpp < np.inf):
+            raise SlideError(f"{slide.path}: mpp {slide_mpp} viewed at {mpp}; use positive numbers")
+        wanted_scale = mpp / slide_mpp
+        level = _best_level(slide, wanted_scale)
+        ratio_xy = _level_ratio_xy(slide, level)
+        resampling = _resampling(wanted_scale / _mean(ratio_xy))
+        scale_xy = ratio_xy if resampling == "none" else (wanted_scale, wanted_scale)
+        step_xy = (scale_xy[0] / ratio_xy[0], scale_xy[1] / ratio_xy[1])
+        if resampling == "bilinear":
+            _check_enlargement(slide, slide_mpp, mpp)
+        size_wh = _view_size(slide, level, scale_xy, resampling)
+        _log.info(
+            "%s: level %d at %.4g um/px serves %.4g um/px, resampling: %s",
+            *(slide.path, level, _mean(ratio_xy) * slide_mpp, mpp, resampling),
+        )
+        return cls(slide, mpp, level, resampling, scale_xy, step_xy, size_wh)
+
+    @property
+    def scale(self) -> float:
+        """Level-0 pixels per view pixel, both axes averaged."""
+        return _mean(self.scale_xy)
+
+    def centers(self, level0_xy: NDArray[np.float64]) -> NDArray[np.int64]:
+        """View pixels (N, 2) that hold the level-0 points (N, 2); ``TilingError`` if not finite."""
+        points = np.asarray(level0_xy, np.float64)
+        if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+            raise TilingError(
+                f"level0_xy: shape {points.shape}; pass finite (x, y) of shape (N, 2)"
+            )
+        # The millionth absorbs float error, so that a whole number of pixels stays that pixel.
+        return np.floor(points / self.scale_xy + 1e-6).astype(np.int64)
+
+    def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """RGB pixels (height, width, 3) of a window of the view; safe to call from threads.
+
+        The window may lie anywhere; pixels outside the view are 0. A pixel has the same value
+        whichever window it is read in.
+        """
+        left, right = _clip(x, width, self.size_wh[0])
+        top, bottom = _clip(y, height, self.size_wh[1])
+        if right <= left or bottom <= top:
+            return np.zeros((height, width, 3), np.uint8)
+        inside = self._read_inside(left, top, right - left, bottom - top)
+        if inside.shape == (height, width, 3):
+            return inside
+        window = np.zeros((height, width, 3), np.uint8)
+        window[top - y : bottom - y, left - x : right - x] = inside
+        return window
+
+    def _read_inside(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        if self.resampling == "none":
+            return np.ascontiguousarray(self.slide.read(self.level, x, y, width, height))
+        columns, rows = self._weights(0, x, width), self._weights(1, y, height)
+        (left, right), (top, bottom) = columns.span, rows.span
+        block = self.slide.read(self.level, left, top, right - left, bottom - top)
+        return resample(
+            np.ascontiguousarray(block), rows.relative_to(top), columns.relative_to(left)
+        )
+
+    def _weights(self, axis: int, first: int, count: int) -> AxisWeights:
+        weights = area_weights if self.resampling == "area" else bilinear_weights
+        return weights(first, count, self.step_xy[axis], self.slide.level_sizes[self.level][axis])
+
+
+def _level_ratio_xy(slide: Slide, level: int) -> Pair:
+    """Level-0 pixels per pixel of ``level`` along x and y, as the module's docstring defines it."""
+    full, reduced = slide.level_sizes[0], slide.level_sizes[level]
+    ratio = (full[0] / reduced[0], full[1] / reduced[1])
+    whole = round(_mean(ratio))
+    if all(abs(reduced[axis] * whole - full[axis]) < whole for axis in (0, 1)):
+        return float(whole), float(whole)
+    return ratio
+
+
+def _best_level(slide: Slide, scale: float) -> int:
+    """The coarsest level that is not coarser than wanted; the finest if there is none."""
+    ratios = [_mean(_level_ratio_xy(slide, level)) for level in range(len(slide.level_sizes))]
+    usable = [n for n, ratio in enumerate(ratios) if _resampling(scale / ratio) != "bilinear"]
+    return max(usable, key=lambda level: ratios[level], default=0)
+
+
+def _resampling(step: float) -> Resampling:
+    if abs(step - 1) <= MPP_TOLERANCE + 1e-9:
+        return "none"
+    return "area" if step > 1 else "bilinear"
+
+
+def _mean(pair: Pair) -> float:
+    return (pair[0] + pair[1]) / 2
+
+
+def _check_enlargement(slide: Slide, slide_mpp: float, mpp: float) -> None:
+    if slide_mpp / mpp > MAX_ENLARGEMENT:
+        raise SlideError(
+            f"{slide.path}: {slide_mpp:.4g} um/px is too coarse for a model of {mpp:.4g} um/px; "
+            f"use a slide scanned at {mpp * MAX_ENLARGEMENT:.4g} um/px or finer"
+        )
+    _log.warning(
+        "%s: %.4g um/px is coarser than the model's %.4g um/px; enlarging",
+        slide.path,
+        slide_mpp,
+        mpp,
+    )
+
+
+def _view_size(slide: Slide, level: int, scale_xy: Pair, resampling: Resampling) -> tuple[int, int]:
+    width, height = (
+        int(np.floor(full / scale + 1e-6))
+        for full, scale in zip(slide.level_sizes[0], scale_xy, strict=True)
+    )
+    if resampling == "none":  # a level may be a pixel short of the slide
+        width = min(width, slide.level_sizes[level][0])
+        height = min(height, slide.level_sizes[level][1])
+    return width, height
+
+
+def _clip(start: int, length: int, limit: int) -> tuple[int, int]:
+    return min(max(start, 0), limit), min(max(start + length, 0), limit)
