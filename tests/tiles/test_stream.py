@@ -1,0 +1,135 @@
+import threading
+
+import numpy as np
+import pytest
+
+from triplex_deploy.errors import SlideError, TilingError
+from triplex_deploy.tiles import SlideView, plan_tiles, stream_tiles
+from triplex_deploy.tiles.stream import cell_px
+
+
+def stream_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("stream-tiles")]
+
+
+def collect(view, plan, **options):
+    """All tiles in the plan's order; every tile must come exactly once."""
+    tiles = np.zeros((len(plan.origins_xy), 224, 224, 3), np.uint8)
+    seen = np.zeros(len(tiles), np.int64)
+    for batch in stream_tiles(view, plan, **options):
+        tiles[batch.tile_index] = batch.tiles
+        np.add.at(seen, batch.tile_index, 1)
+    assert (seen == 1).all()
+    return tiles
+
+
+def grid_plan(view, pitch=224):
+    width, height = view.size_wh
+    x, y = np.meshgrid(np.arange(112, width, pitch), np.arange(112, height, pitch))
+    return plan_tiles(np.stack([x.ravel(), y.ravel()], axis=1), view.size_wh)
+
+
+@pytest.mark.parametrize(("slide_mpp", "mpp"), [(0.5, 0.5), (0.4, 0.5), (0.7, 0.5)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_tile_comes_once_with_the_pixels_of_the_view(memory_slide, slide_mpp, mpp, threads):
+    view = SlideView.open(memory_slide((1100, 900)), slide_mpp, mpp)
+    centers = np.random.default_rng(1).integers(0, view.size_wh, (6, 2))
+    plan = plan_tiles(centers, view.size_wh)
+    tiles = collect(view, plan, batch_size=7, threads=threads)
+    for tile, (x, y) in zip(tiles, plan.origins_xy.tolist(), strict=True):
+        np.testing.assert_array_equal(tile, view.read(x, y, 224, 224))
+
+
+def test_batches_are_full_but_for_the_last(memory_slide):
+    view = SlideView.open(memory_slide((224 * 5, 224 * 3)), 0.5, 0.5)
+    sizes = [len(batch.tiles) for batch in stream_tiles(view, grid_plan(view), 4)]
+    assert sizes == [4, 4, 4, 3]
+
+
+def test_a_contiguous_grid_reads_every_pixel_once(memory_slide, monkeypatch):
+    monkeypatch.setattr("triplex_deploy.tiles.stream._CELL_TILES", 3)
+    slide = memory_slide((224 * 7, 224 * 5))
+    collect(
+        SlideView.open(slide, 0.5, 0.5), grid_plan(SlideView.open(slide, 0.5, 0.5)), batch_size=8
+    )
+    assert len(slide.windows) == 6
+    assert (slide.reads == 1).all()
+
+
+def test_empty_space_between_tiles_is_not_read(memory_slide):
+    slide = memory_slide((3400, 3400))
+    view = SlideView.open(slide, 0.5, 0.5)
+    plan = plan_tiles(np.array([[600, 600], [2800, 2800]]), view.size_wh)
+    collect(view, plan, batch_size=16)
+    assert slide.reads.sum() == 2 * 1120 * 1120
+
+
+def test_tiles_outside_the_slide_are_padded_without_reading_there(memory_slide):
+    slide = memory_slide((300, 300))
+    view = SlideView.open(slide, 0.5, 0.5)
+    tiles = collect(view, plan_tiles(np.array([[0, 0]]), view.size_wh), batch_size=1)
+    np.testing.assert_array_equal(tiles[0, 112:, 112:], slide.levels[0][:112, :112])
+    assert not tiles[0, :112].any()
+
+
+def test_batches_belong_to_the_consumer(memory_slide):
+    view = SlideView.open(memory_slide((224 * 4, 224)), 0.5, 0.5)
+    batches = list(stream_tiles(view, grid_plan(view), 2))
+    assert not np.shares_memory(batches[0].tiles, batches[1].tiles)
+    assert not np.array_equal(batches[0].tiles, batches[1].tiles)
+
+
+def test_an_empty_plan_yields_nothing(memory_slide):
+    view = SlideView.open(memory_slide((300, 300)), 0.5, 0.5)
+    assert list(stream_tiles(view, plan_tiles(np.zeros((0, 2), np.int64), (300, 300)), 4)) == []
+
+
+def test_reading_ahead_is_bounded(memory_slide, monkeypatch):
+    monkeypatch.setattr("triplex_deploy.tiles.stream._CELL_TILES", 1)
+    slide = memory_slide((224 * 30, 224))
+    view = SlideView.open(slide, 0.5, 0.5)
+    stream = stream_tiles(view, grid_plan(view), 1, threads=2)
+    next(stream)
+    stream.close()
+    assert len(slide.windows) <= 3
+
+
+def test_closing_early_ends_the_threads(memory_slide, monkeypatch):
+    monkeypatch.setattr("triplex_deploy.tiles.stream._CELL_TILES", 1)
+    view = SlideView.open(memory_slide((224 * 30, 224)), 0.5, 0.5)
+    stream = stream_tiles(view, grid_plan(view), 2)
+    next(stream)
+    assert stream_threads()
+    stream.close()
+    assert not stream_threads()
+
+
+def test_an_unused_stream_starts_no_threads(memory_slide):
+    view = SlideView.open(memory_slide((300, 300)), 0.5, 0.5)
+    stream = stream_tiles(view, grid_plan(view), 2)
+    assert not stream_threads()
+    stream.close()
+
+
+def test_an_error_of_the_slide_reaches_the_consumer_and_ends_the_threads(memory_slide):
+    slide = memory_slide((1000, 1000))
+    view = SlideView.open(slide, 0.5, 0.5)
+    slide.fail = SlideError("memory.tif: broken tile")
+    with pytest.raises(SlideError, match="broken tile"):
+        list(stream_tiles(view, grid_plan(view), 2))
+    assert not stream_threads()
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(0, 1), (1, 0)])
+def test_counts_below_one_are_refused_at_once(memory_slide, batch_size, threads):
+    view = SlideView.open(memory_slide((300, 300)), 0.5, 0.5)
+    with pytest.raises(TilingError, match="use at least 1 of each"):
+        stream_tiles(view, grid_plan(view), batch_size, threads)
+
+
+@pytest.mark.parametrize(
+    ("slide_mpp", "mpp", "expected"),
+    [(0.5, 0.5, 3584), (0.25, 0.5, 1792), (0.2, 0.5, 1344), (0.01, 0.5, 224), (1.0, 0.5, 3584)],
+)
+def test_cells_shrink_with_the_level_pixels_behind_them(memory_slide, slide_mpp, mpp, expected):
+    assert cell_px(SlideView.open(memory_slide((300, 300)), slide_mpp, mpp)) == expected
