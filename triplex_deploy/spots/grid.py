@@ -1,0 +1,62 @@
+"""A grid of square tiles over the tissue."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import SpotsError
+from triplex_deploy.slides import Slide
+from triplex_deploy.spots.spots import Spots
+from triplex_deploy.spots.tissue import TissueMask
+
+TILE_PX = 224
+"""Side of a model's tile in its view of the slide."""
+SAME_SCALE = 0.01
+"""Within this, the view shows level-0 pixels as they are."""
+MIN_TISSUE_FRACTION = 0.5
+"""A spot is kept where tissue covers at least this much of it."""
+
+
+def grid_spots(
+    slide: Slide, slide_mpp: float, tile_um: float, pitch_um: float | None, tissue: TissueMask
+) -> Spots:
+    """Tiles of ``tile_um`` wholly inside the slide and at least half on tissue.
+
+    ``pitch_um`` is the distance of tile centres; None puts tiles edge to edge, which lets
+    neighbourhoods share every tile. Centres lie at integers of the view, the slide at
+    ``tile_um / 224`` per pixel: the first at (112, 112). Raises ``SpotsError`` where no tile fits.
+    """
+    view_scale = tile_um / TILE_PX / slide_mpp
+    scale = 1.0 if abs(view_scale - 1) <= SAME_SCALE else view_scale
+    pitch_px = TILE_PX if pitch_um is None else pitch_um / (slide_mpp * scale)
+    if not pitch_px >= 1:
+        raise SpotsError(
+            f"pitch {pitch_um:g} um: is below a pixel; give the spacing of spots in um"
+        )
+    width, height = (int(side / scale) for side in slide.level_sizes[0])
+    columns, rows = _centers(width, pitch_px), _centers(height, pitch_px)
+    if not columns.size or not rows.size:
+        raise SpotsError(
+            f"{slide.path}: {width}x{height} pixels at the model's scale, less than one tile of "
+            f"{TILE_PX}; use a larger slide or check --mpp"
+        )
+    row, column = (axis.ravel() for axis in np.mgrid[: rows.size, : columns.size])
+    center_xy = np.stack([columns[column], rows[row]], axis=1)
+    half = TILE_PX // 2
+    boxes = np.concatenate([center_xy - half, center_xy + half], axis=1) * scale
+    kept = tissue.fraction(boxes) >= MIN_TISSUE_FRACTION
+    if not kept.any():
+        raise SpotsError(
+            f"{slide.path}: no tile is at least half on tissue; list spots in a file (--spots)"
+        )
+    grid_rc = np.stack([row, column], axis=1)[kept].astype(np.int64)
+    return Spots(center_xy[kept] * scale, grid_rc, "grid", TILE_PX * scale)
+
+
+def _centers(length: int, pitch_px: float) -> NDArray[np.int64]:
+    """Tile centres along one axis of the view, where the whole tile is inside."""
+    half = TILE_PX // 2
+    steps = np.arange(max(0, int((length - TILE_PX) / pitch_px) + 2))
+    centers = half + np.round(steps * pitch_px).astype(np.int64)
+    return centers[centers + half <= length]

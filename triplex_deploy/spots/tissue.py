@@ -1,0 +1,153 @@
+"""Where the tissue of an H&E slide is.
+
+Array slides are photographed on backgrounds from white to pink or grey, uneven, with printed
+dots, shadows and pen marks, so brightness tells little. Two things do: glass is smooth, tissue is
+not; and both stains absorb green more than they absorb red and blue together. The background is
+estimated from the smooth places around each point, and what absorbs green beyond it is tissue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import SpotsError
+from triplex_deploy.slides import Slide, thumbnail
+
+MASK_UM = 8.0
+"""Micrometres per mask pixel, about one nucleus."""
+MAX_MASK_PX = 4096
+TEXTURE_WINDOW_PX = 5
+MAX_GLASS_TEXTURE = 0.03
+"""Local standard deviation of optical density; glass measures below 0.01, tissue above 0.04."""
+MAX_GLASS_STAIN = 0.25
+MAX_STAIN_ABOVE_GLASS = 0.15
+"""Smooth places this much more stained than the clearest ones are not glass."""
+GLASS_REACH_PX = 50.0
+MIN_GLASS_WEIGHT = 0.02
+STAIN_BLUR_PX = 2.0
+STAIN_THRESHOLD_RANGE = (0.05, 0.10)
+"""Otsu's threshold is kept within these, since a blank or a full slide has no two classes."""
+MAX_INK = 0.25
+"""Red absorbed beyond green: more than haematoxylin does, as blue and green ink do."""
+MIN_TISSUE_UM2 = 20_000.0
+MAX_HOLE_UM2 = 100_000.0
+
+Density = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """True where there is tissue; row 0, column 0 is the slide's top left corner."""
+
+    mask: NDArray[np.bool_]
+    """(h, w), covering the whole slide."""
+    level0_per_px: tuple[float, float]
+    """Level-0 pixels per mask pixel along x and y."""
+
+    def fraction(self, level0_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of each box (N, 4: left, top, right, bottom; level 0) that is tissue, (N,).
+
+        Mask pixels count by the part that lies in the box; the outside of the slide is no tissue.
+        """
+        height, width = self.mask.shape
+        area = np.zeros((height + 1, width + 1))
+        area[1:, 1:] = self.mask.cumsum(axis=0).cumsum(axis=1)
+        boxes = np.asarray(level0_boxes, np.float64) / np.tile(self.level0_per_px, 2)
+        left, top, right, bottom = boxes.T
+        tissue = (
+            _at(area, bottom, right)
+            - _at(area, top, right)
+            - _at(area, bottom, left)
+            + _at(area, top, left)
+        )
+        return np.asarray(tissue / ((right - left) * (bottom - top)))
+
+
+def tissue_mask(slide: Slide, slide_mpp: float) -> TissueMask:
+    """Find the tissue of an H&E slide at about 8 um per pixel.
+
+    Raises ``SpotsError`` where there is none. Red ink cannot be told from eosin.
+    """
+    width, height = slide.level_sizes[0]
+    longest_px = min(MAX_MASK_PX, max(1, round(max(width, height) * slide_mpp / MASK_UM)))
+    picture = thumbnail(slide, longest_px)
+    mask_um = slide_mpp * max(width, height) / max(picture.shape[:2])
+    mask = find_tissue(picture, mask_um)
+    if not mask.any():
+        raise SpotsError(
+            f"{slide.path}: no tissue found; if there is some, list its spots in a file (--spots)"
+        )
+    return TissueMask(mask, (width / mask.shape[1], height / mask.shape[0]))
+
+
+def find_tissue(rgb: NDArray[np.uint8], um_per_px: float) -> NDArray[np.bool_]:
+    """Mask (h, w) of a picture (h, w, 3) at about 8 um per pixel."""
+    from scipy.ndimage import gaussian_filter
+    from skimage.filters import threshold_otsu
+    from skimage.morphology import remove_small_holes, remove_small_objects
+
+    density = -np.log((rgb.astype(np.float32) + 1) / 256)
+    density -= _glass_density(density)
+    stain = gaussian_filter(_stain(density), STAIN_BLUR_PX)
+    ink = gaussian_filter(density[..., 0] - density[..., 1], STAIN_BLUR_PX) > MAX_INK
+    threshold = np.clip(threshold_otsu(stain), *STAIN_THRESHOLD_RANGE)
+    mask = (stain > threshold) & ~ink
+    px_um2 = um_per_px**2
+    mask = remove_small_objects(mask, max_size=int(MIN_TISSUE_UM2 / px_um2))
+    mask = remove_small_holes(mask, max_size=int(MAX_HOLE_UM2 / px_um2))
+    return np.asarray(mask, np.bool_)
+
+
+def _stain(density: Density) -> Density:
+    """Green absorbed beyond the lesser of red and blue: 0 for grey, negative for green."""
+    return np.asarray(density[..., 1] - np.minimum(density[..., 0], density[..., 2]))
+
+
+def _glass_density(density: Density) -> Density:
+    """Optical density of the glass around each pixel, (h, w, 3); 0 where the slide shows none."""
+    from scipy.ndimage import gaussian_filter
+
+    glass = _smooth_places(density)
+    if not glass.any():
+        return np.zeros_like(density)
+    typical = np.median(density[glass], axis=0)
+    weight = glass.astype(np.float32)
+    around = gaussian_filter(weight, GLASS_REACH_PX) + MIN_GLASS_WEIGHT
+    local = [
+        (gaussian_filter(density[..., c] * weight, GLASS_REACH_PX) + MIN_GLASS_WEIGHT * typical[c])
+        / around
+        for c in range(3)
+    ]
+    return np.stack(local, axis=2)
+
+
+def _smooth_places(density: Density) -> NDArray[np.bool_]:
+    from scipy.ndimage import uniform_filter
+
+    grey = density.mean(axis=2).astype(np.float64)
+    variance = (
+        uniform_filter(grey**2, TEXTURE_WINDOW_PX) - uniform_filter(grey, TEXTURE_WINDOW_PX) ** 2
+    )
+    smooth: NDArray[np.bool_] = variance < MAX_GLASS_TEXTURE**2
+    stain = _stain(density)
+    if not smooth.any():
+        return smooth
+    clearest = min(float(np.percentile(stain[smooth], 5)), MAX_GLASS_STAIN - MAX_STAIN_ABOVE_GLASS)
+    return np.asarray(smooth & (stain < clearest + MAX_STAIN_ABOVE_GLASS))
+
+
+def _at(
+    area: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Summed area at fractional corners, clipped to the mask."""
+    rows = np.clip(rows, 0, area.shape[0] - 1)
+    columns = np.clip(columns, 0, area.shape[1] - 1)
+    r = np.minimum(rows.astype(np.int64), area.shape[0] - 2)
+    c = np.minimum(columns.astype(np.int64), area.shape[1] - 2)
+    dr, dc = rows - r, columns - c
+    upper = area[r, c] * (1 - dc) + area[r, c + 1] * dc
+    lower = area[r + 1, c] * (1 - dc) + area[r + 1, c + 1] * dc
+    return np.asarray(upper * (1 - dr) + lower * dr)
