@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from triplex_deploy.errors import ContractError
-from triplex_deploy.models.attention import DotProductAttention
+from triplex_deploy.models.attention import SelfAttention
 from triplex_deploy.models.global_encoder import GlobalEncoder
 
 
@@ -46,9 +46,6 @@ class OrtMultiHeadAttention(nn.Module):
 def with_linear_memory(encoder: GlobalEncoder) -> GlobalEncoder:
     """A copy of the encoder, sharing its weights, that exports with the linear-memory operator."""
     twin = copy.deepcopy(encoder, {id(parameter): parameter for parameter in encoder.parameters()})
-    for layer in twin.layers:
-        attention = layer.attention
-        if not isinstance(attention.attend, DotProductAttention):
-            raise ContractError("global encoder: its attention was replaced already")
+    for attention in [part for part in twin.modules() if isinstance(part, SelfAttention)]:
         attention.attend = OrtMultiHeadAttention(attention.attend.heads)
     return twin.eval()

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from triplex_deploy import __version__
+from triplex_deploy.cli.shared import start_logging
 from triplex_deploy.errors import TriplexError
 
 COMMANDS = {
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status; errors are one line on stderr."""
+    start_logging()
     try:
         status: Any = group.main(arguments, prog_name="triplex-deploy", standalone_mode=False)
         return status if isinstance(status, int) else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +44,7 @@ def fuse_spots(
         rows = slice(begin, begin + SPOTS_PER_BATCH)
         mask = plan.neighbor_mask[rows]
         around = {"features": features[plan.neighbor_tile[rows]], "mask": mask}
-        views = {
+        views: dict[str, NDArray[Any]] = {
             "global_tokens": global_tokens[rows],
             "target_tokens": store.take(own.slot_of_spot[rows]),
             "neighbor_tokens": run.graph("neighbor_encoder", around),

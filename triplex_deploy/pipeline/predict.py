@@ -75,7 +75,7 @@ def predict_slide(
         slide_mpp=slide_mpp,
         spot_diameter_px=spots.spot_diameter_px,
         thumbnail=picture,
-        run=_facts(run, view, spots, plan),
+        run=_facts(run, slide_mpp, view, spots, plan),
     )
 
 
@@ -109,7 +109,9 @@ def place_spots(slide: Slide, slide_mpp: float, tile_mpp: float, options: Predic
     return spots
 
 
-def _facts(run: Run, view: SlideView, spots: Spots, plan: TilePlan) -> dict[str, Any]:
+def _facts(
+    run: Run, slide_mpp: float, view: SlideView, spots: Spots, plan: TilePlan
+) -> dict[str, Any]:
     """What the run was and what it cost, ready for JSON."""
     n_spots, n_tiles = len(spots.level0_xy), len(plan.origins_xy)
     needed = int(np.count_nonzero(plan.neighbor_mask))
@@ -119,8 +121,8 @@ def _facts(run: Run, view: SlideView, spots: Spots, plan: TilePlan) -> dict[str,
         "device": str(model.device),
         "backend": model.backend,
         "precision": model.precision,
-        "slide_mpp": view.slide_mpp,
-        "bundle_mpp": view.mpp,
+        "slide_mpp": slide_mpp,
+        "bundle_mpp": model.bundle.manifest.tile_mpp,
         "level0_px_per_tile_px": view.scale,
         "layout": spots.layout,
         "spots": n_spots,

@@ -1,0 +1,35 @@
+"""``--help`` answers at once: it imports none of the heavy libraries."""
+
+import subprocess
+import sys
+
+from triplex_deploy.cli.main import COMMANDS, run
+
+HEAVY = ("torch", "onnxruntime", "tensorrt", "pycuda", "numpy", "anndata", "skimage", "openslide")
+
+
+def test_help_imports_no_heavy_library() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "triplex_deploy.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
+    assert "click" in imported
+    assert not imported & set(HEAVY)
+    for name in COMMANDS:
+        assert name in finished.stdout
+
+
+def test_every_command_has_help_with_an_example(capsys) -> None:
+    for name in COMMANDS:
+        assert run([name, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert "Example: triplex-deploy" in text, name
+        assert "--json" in text, name
+
+
+def test_unknown_command_is_a_usage_error(capsys) -> None:
+    assert run(["predcit"]) == 2
+    assert "predcit" in capsys.readouterr().err

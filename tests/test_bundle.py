@@ -1,0 +1,163 @@
+"""Strict reading of bundles; the graphs here are stand-in files, since nothing is run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from triplex_deploy.bundle import (
+    GraphEntry,
+    Manifest,
+    read_bundle,
+    sha256_of,
+    tensor_entries,
+)
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, ModelConfig, graph_specs
+from triplex_deploy.errors import BundleError
+
+GENES = ("GNAS", "ERBB2", "FASN")
+Edit = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A well-formed bundle of three genes."""
+    config = ModelConfig(n_genes=len(GENES))
+    root = tmp_path / "bundle"
+    root.mkdir()
+    entries = []
+    for name, spec in graph_specs(config).items():
+        path = root / f"{name}.onnx"
+        path.write_bytes(f"stand-in for {name}".encode())
+        inputs, outputs = tensor_entries(spec)
+        entries.append(
+            GraphEntry(
+                name=name,
+                file=path.name,
+                sha256=sha256_of(path),
+                precision="fp32",
+                opset=20,
+                target="onnxruntime",
+                inputs=inputs,
+                outputs=outputs,
+            )
+        )
+    (root / "parity.json").write_text("{}")
+    manifest = Manifest(
+        schema_version=1,
+        config=config.to_dict(),
+        genes=GENES,
+        tile_px=224,
+        tile_mpp=0.5,
+        neighborhood=5,
+        mean=IMAGE_MEAN,
+        std=IMAGE_STD,
+        label_transform={},
+        graphs=tuple(entries),
+        files={"parity.json": sha256_of(root / "parity.json")},
+        parity_passed=True,
+        provenance={},
+    )
+    (root / "manifest.json").write_text(manifest.to_json())
+    return root
+
+
+def _edit(folder: Path, change: Edit) -> None:
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_whole_bundle_is_read(folder: Path) -> None:
+    bundle = read_bundle(folder)
+    assert bundle.manifest.genes == GENES
+    assert bundle.config.n_genes == 3
+    assert bundle.entry("fusion_head", "onnxruntime", "fp32").file == "fusion_head.onnx"
+    assert len(bundle.id) == 12
+
+
+def test_id_follows_the_contents_and_not_the_place(folder: Path, tmp_path: Path) -> None:
+    before = read_bundle(folder).id
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert read_bundle(moved).id == before
+    _edit(moved, lambda m: m.update(tile_mpp=0.25))
+    assert read_bundle(moved).id != before
+
+
+def test_changed_byte_is_found_and_the_file_named(folder: Path) -> None:
+    path = folder / "target_encoder.onnx"
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"target_encoder\.onnx: altered"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["global_encoder.onnx", "parity.json"])
+def test_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(BundleError, match=f"{name}: missing"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["../outside.onnx", "/etc/hostname", "a\\..\\b"])
+def test_path_outside_the_bundle_is_refused(folder: Path, name: str) -> None:
+    (folder.parent / "outside.onnx").write_bytes(b"x")
+    _edit(folder, lambda m: m["graphs"][0].update(file=name))
+    with pytest.raises(BundleError, match="outside the bundle"):
+        read_bundle(folder)
+
+
+def test_link_out_of_the_bundle_is_refused(folder: Path) -> None:
+    inside, outside = folder / "fusion_head.onnx", folder.parent / "outside.onnx"
+    outside.write_bytes(inside.read_bytes())
+    inside.unlink()
+    inside.symlink_to(outside)
+    with pytest.raises(BundleError, match=r"fusion_head\.onnx: links outside"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("version", [2, "1", None])
+def test_unknown_schema_version_is_refused(folder: Path, version: object) -> None:
+    _edit(folder, lambda m: m.update(schema_version=version))
+    with pytest.raises(BundleError, match="schema version"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda m: m.pop("genes"), "genes"),
+        (lambda m: m.update(surprise=1), "surprise"),
+        (lambda m: m.update(tile_mpp="half"), "tile_mpp"),
+        (lambda m: m["genes"].pop(), "2 genes listed for a model of 3"),
+        (lambda m: m["graphs"].pop(), "the fusion_head graph is missing"),
+        (lambda m: m["graphs"].append({**m["graphs"][0], "name": "odd"}), "unknown graph 'odd'"),
+        (lambda m: m["graphs"][0]["inputs"][0].update(dtype="float32"), "tensors of tile_encoder"),
+        (lambda m: m["config"].update(depth=3), "depth: not a model option"),
+    ],
+)
+def test_manifest_that_breaks_the_contract_is_named(folder: Path, change: Edit, named: str) -> None:
+    _edit(folder, change)
+    with pytest.raises(BundleError) as caught:
+        read_bundle(folder)
+    assert named in str(caught.value)
+
+
+def test_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not a bundle"):
+        read_bundle(tmp_path)
+
+
+def test_manifest_that_is_not_json_is_refused(folder: Path) -> None:
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match="not a JSON object"):
+        read_bundle(folder)
+
+
+def test_absent_precision_names_what_there_is(folder: Path) -> None:
+    with pytest.raises(BundleError, match="fusion_head/onnxruntime/fp32"):
+        read_bundle(folder).entry("fusion_head", "onnxruntime", "int8")

@@ -1,0 +1,120 @@
+"""``triplex-deploy doctor``: what is installed here, what works, and what to install."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.errors import BackendError, TriplexError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; ``ok`` is None where its absence is a choice, not a fault."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+@click.command(epilog="Example: triplex-deploy doctor --json")
+@common_options
+def command(as_json: bool) -> None:
+    """Show versions, devices and libraries; exits 1 if predicting cannot work here."""
+    findings = [_system(), *_libraries(), _openslide(), _kernels(), _runtime(), _gpu(), _tensorrt()]
+    faults = [finding for finding in findings if finding.ok is False]
+    marks = {True: "ok", False: "FAULT", None: "-"}
+    lines = [f"{marks[f.ok]:6} {f.name:16} {f.detail}" for f in findings]
+    print_summary(as_json, {"ok": not faults, "findings": [asdict(f) for f in findings]}, lines)
+    if faults:
+        raise BackendError("; ".join(f"{fault.name}: {fault.detail}" for fault in faults))
+
+
+def _system() -> Finding:
+    cores = os.cpu_count()
+    return Finding("system", True, f"{platform.platform()}, {cores} cores, {_python()}")
+
+
+def _python() -> str:
+    return f"Python {platform.python_version()}"
+
+
+def _libraries() -> list[Finding]:
+    needed = ("triplex-deploy", "numpy", "anndata", "tifffile", "imagecodecs")
+    optional = {"torch": "export", "onnx": "export", "lightning": "train"}
+    found = [_package(name, None) for name in needed]
+    return found + [_package(name, extra) for name, extra in optional.items()]
+
+
+def _package(name: str, extra: str | None) -> Finding:
+    try:
+        return Finding(name, True, version(name))
+    except PackageNotFoundError:
+        if extra is None:
+            return Finding(name, False, "missing; run `pip install triplex-deploy`")
+        return Finding(name, None, f"absent; `pip install 'triplex-deploy[{extra}]'` adds it")
+
+
+def _openslide() -> Finding:
+    try:
+        openslide = import_module("openslide")
+    except (ImportError, OSError) as error:
+        return Finding("OpenSlide", False, f"{error}; run `pip install openslide-bin`")
+    return Finding("OpenSlide", True, openslide.__library_version__)
+
+
+def _kernels() -> Finding:
+    try:
+        import_module("triplex_deploy.tiles._kernels")
+    except ImportError as error:
+        return Finding("tiling kernels", False, f"{error}; reinstall with a C compiler present")
+    return Finding("tiling kernels", True, "compiled")
+
+
+def _runtime() -> Finding:
+    from triplex_deploy.runtime.ort import import_onnxruntime
+
+    try:
+        ort = import_onnxruntime()
+    except TriplexError as error:
+        return Finding("onnxruntime", False, str(error))
+    return Finding("onnxruntime", True, f"{ort.__version__}, {', '.join(_provider_names(ort))}")
+
+
+def _provider_names(ort: object) -> list[str]:
+    names: list[str] = ort.get_available_providers()  # type: ignore[attr-defined]
+    return [name.removesuffix("ExecutionProvider") for name in names]
+
+
+def _gpu() -> Finding:
+    from triplex_deploy.runtime.ort import cuda_device_count, cuda_usable
+
+    count = cuda_device_count()
+    if count == 0:
+        return Finding("GPU", None, "none: no CUDA driver or no device; predictions run on the CPU")
+    try:
+        usable = cuda_usable()
+    except TriplexError:
+        usable = False
+    if usable:
+        return Finding("GPU", True, f"{count} CUDA device(s), used by onnxruntime")
+    return Finding("GPU", None, f"{count} CUDA device(s) idle; install 'triplex-deploy[gpu]'")
+
+
+def _tensorrt() -> Finding:
+    try:
+        return Finding("TensorRT", True, version("tensorrt"))
+    except PackageNotFoundError:
+        pass
+    try:
+        ctypes.CDLL("libnvinfer.so.11")
+    except OSError:
+        return Finding("TensorRT", None, "absent; this release does not need it")
+    return Finding("TensorRT", None, "library present, Python package absent")

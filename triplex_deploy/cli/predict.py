@@ -1,0 +1,176 @@
+"""``triplex-deploy predict``: slides and a bundle in, one h5ad per slide out."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.errors import ConfigError, OutputError, TriplexError
+
+if TYPE_CHECKING:
+    from triplex_deploy.pipeline.options import PredictOptions
+    from triplex_deploy.runtime.model import Model
+
+logger = logging.getLogger(__name__)
+
+SOME_FAILED = 3
+
+
+@click.command(
+    epilog="Example: triplex-deploy predict slide.svs --bundle bundle/ --out predictions/"
+)
+@click.argument("slides", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle to run.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
+@click.option("--spots", type=click.Path(path_type=Path), help="Spots file, instead of a layout.")
+@click.option(
+    "--layout",
+    type=click.Choice(["grid", "visium"]),
+    default="grid",
+    show_default=True,
+    help="Where to predict: contiguous tiles, or a Visium lattice, over the tissue.",
+)
+@click.option("--pitch-um", type=float, help="Spot distance of the grid in microns.")
+@click.option("--mpp", type=float, help="Microns per pixel of the slide, over its metadata.")
+@click.option("--genes", help="Only these genes, comma-separated.")
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu or cuda:N; never substituted."
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "onnxruntime"]),
+    default="auto",
+    show_default=True,
+    help="Runtime that executes the graphs.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Tiles per call."
+)
+@click.option(
+    "--memory-gb",
+    type=click.FloatRange(0, min_open=True),
+    default=4.0,
+    show_default=True,
+    help="Memory for target tokens; beyond it they wait in a temporary file.",
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads per operator.")
+@click.option("--no-report", is_flag=True, help="Leave out the HTML report.")
+@common_options
+def command(
+    slides: tuple[Path, ...],
+    bundle: Path,
+    out: Path,
+    spots: Path | None,
+    layout: str,
+    pitch_um: float | None,
+    mpp: float | None,
+    genes: str | None,
+    device: str,
+    backend: str,
+    batch_size: int,
+    memory_gb: float,
+    threads: int | None,
+    no_report: bool,
+    as_json: bool,
+) -> int:
+    """Predict gene expression at every spot of SLIDES.
+
+    Writes SLIDE.h5ad (scanpy, squidpy), SLIDE.json (facts and timings) and SLIDE.html (report)
+    into the output folder.
+    """
+    from triplex_deploy.pipeline.options import PredictOptions
+    from triplex_deploy.runtime.model import load_bundle
+
+    options = PredictOptions(
+        spots=spots,
+        layout=layout,
+        pitch_um=pitch_um,
+        mpp=mpp,
+        genes=_split_genes(genes),
+        batch_size=batch_size,
+        memory_gb=memory_gb,
+    )
+    _require_distinct_stems(slides)
+    if spots is not None and len(slides) > 1:
+        raise ConfigError(
+            f"--spots {spots}: belongs to one slide; predict {len(slides)} one by one"
+        )
+    loaded = load_bundle(bundle)
+    _create_folder(out)
+    with loaded.open(device=device, backend=backend, threads=threads) as model:
+        done, failed = _predict_all(slides, model, options, out, report=not no_report)
+    lines = [_line(summary) for summary in done]
+    print_summary(as_json, {"done": done, "failed": failed}, lines)
+    if not failed:
+        return 0
+    return SOME_FAILED if done else 1
+
+
+def _predict_all(
+    slides: tuple[Path, ...], model: Model, options: PredictOptions, out: Path, report: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Predict each slide; with several, one that fails is reported and the rest go on."""
+    done: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for slide in slides:
+        try:
+            done.append(_predict_one(slide, model, options, out, report))
+        except TriplexError as error:
+            if len(slides) == 1:
+                raise
+            logger.error("%s", error)
+            failed.append({"slide": str(slide), "error": str(error)})
+    return done, failed
+
+
+def _predict_one(
+    slide: Path, model: Model, options: PredictOptions, out: Path, report: bool
+) -> dict[str, Any]:
+    from triplex_deploy.cli.progress import StageBars
+    from triplex_deploy.outputs.files import write_outputs
+    from triplex_deploy.pipeline.predict import predict_slide
+
+    with StageBars() as progress:
+        prediction = predict_slide(slide, model, options, progress)
+    path = write_outputs(prediction, out, report)
+    return {"slide": str(slide), "prediction": str(path), **prediction.run}
+
+
+def _split_genes(genes: str | None) -> tuple[str, ...] | None:
+    if genes is None:
+        return None
+    return tuple(name.strip() for name in genes.split(",") if name.strip())
+
+
+def _create_folder(out: Path) -> None:
+    """Fail before the work rather than after it when results could not be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{out}: cannot be written ({error.strerror or error}); choose another --out"
+        ) from error
+
+
+def _require_distinct_stems(slides: tuple[Path, ...]) -> None:
+    stems = [slide.stem for slide in slides]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise ConfigError(
+                f"{stem}: two slides share this name, and so their outputs; "
+                "predict them into different --out folders"
+            )
+
+
+def _line(summary: dict[str, Any]) -> str:
+    return (
+        f"{summary['prediction']}: {summary['spots']} spots, {summary['tiles_encoded']} tiles, "
+        f"{summary['spots_per_s']} spots/s on {summary['device']}"
+    )

@@ -1,0 +1,45 @@
+"""A small, seeded, untrained TRIPLEX checkpoint: enough to try every step, worth nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from triplex_deploy.contract import ModelConfig
+from triplex_deploy.models import Checkpoint, TileEncoder, build_model, state_of, write_checkpoint
+
+UNTRAINED: Final = "Untrained demo weights: the predictions show that it runs and mean nothing."
+
+GENES: Final = (
+    *("GNAS", "ERBB2", "FASN", "CLDN4", "MUC1", "KRT8", "KRT18", "KRT19", "EPCAM", "CD24"),
+    *("COL1A1", "COL1A2", "COL3A1", "FN1", "SPARC", "VIM", "ACTA2", "TAGLN", "CD74", "B2M"),
+    *("HLA-A", "HLA-B", "HLA-DRA", "IGKC", "IGHG3", "C1QA", "APOE", "FTL", "FTH1", "ACTB"),
+)
+
+
+def write_demo_checkpoint(path: str | Path, tile_mpp: float, seed: int = 0) -> None:
+    """Write a checkpoint with random weights that says so in its provenance."""
+    config = ModelConfig(
+        n_genes=len(GENES),
+        global_depth=2,
+        global_heads=8,
+        global_mlp_ratio=1.0,
+        neighbor_depth=1,
+        neighbor_heads=8,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tile_encoder = TileEncoder()
+    checkpoint = Checkpoint(
+        config=config,
+        genes=GENES,
+        label_transform={},
+        tile_mpp=tile_mpp,
+        state_dict=state_of(build_model(config, seed)),
+        tile_encoder_name="random ResNet18",
+        tile_encoder_state_dict=state_of(tile_encoder),
+        provenance={"note": UNTRAINED, "seed": seed},
+    )
+    write_checkpoint(checkpoint, path)
