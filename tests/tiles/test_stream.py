@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from triplex_deploy.errors import SlideError, TilingError
+from triplex_deploy.slides import open_slide
 from triplex_deploy.tiles import SlideView, plan_tiles, stream_tiles
 from triplex_deploy.tiles.stream import cell_px
 
@@ -133,3 +134,13 @@ def test_counts_below_one_are_refused_at_once(memory_slide, batch_size, threads)
 )
 def test_cells_shrink_with_the_level_pixels_behind_them(memory_slide, slide_mpp, mpp, expected):
     assert cell_px(SlideView.open(memory_slide((300, 300)), slide_mpp, mpp)) == expected
+
+
+def test_tiles_of_a_real_slide_equal_its_level(shared_data):
+    with open_slide(shared_data / "slides" / "CMU-1-Small-Region.svs") as slide:
+        view = SlideView.open(slide, 0.499, 0.5)
+        plan = grid_plan(view)
+        tiles = collect(view, plan, batch_size=32)
+        for tile, (x, y) in zip(tiles, plan.origins_xy.tolist(), strict=True):
+            np.testing.assert_array_equal(tile, slide.read(0, x, y, 224, 224))
+        assert tiles.mean() > 100
