@@ -1,0 +1,45 @@
+from triplex_deploy.outputs.facts import Fact, Stage, grouped_facts, run_facts, stages
+
+RUN = {
+    "bundle_id": "abc",
+    "bundle_mpp": 0.5,
+    "level0_px_per_tile_px": 1.0,
+    "spots_per_s": 23.714,
+    "n_spots": 4992,
+    "peak_memory_mb": 1812.44,
+    "resampled": False,
+    "device": None,
+    "genes": ["A", "B"],
+    "timings_s": {"read": 1.5, "fuse_spots": 4.5, "total": 6},
+    "versions": {"triplex-deploy": "0.1.0"},
+}
+
+
+def test_facts_are_labelled_with_the_unit_their_name_says() -> None:
+    assert run_facts(RUN) == [
+        Fact("Bundle ID", "abc"),
+        Fact("Bundle scale", "0.5 µm/px"),
+        Fact("Level-0 px per tile px", "1"),
+        Fact("Spots per second", "23.71"),
+        Fact("Spots", "4,992"),
+        Fact("Peak memory", "1,812.4 MB"),
+        Fact("Resampled", "no"),
+        Fact("Device", "none"),
+        Fact("Genes", "A, B"),
+    ]
+
+
+def test_groups_keep_the_names_they_have() -> None:
+    assert grouped_facts(RUN) == {"Versions": [Fact("triplex-deploy", "0.1.0")]}
+
+
+def test_stages_are_parts_of_the_total() -> None:
+    assert stages(RUN) == [
+        Stage("Read", "1.50 s", 0.25),
+        Stage("Fuse spots", "4.50 s", 0.75),
+        Stage("Total", "6.00 s", None),
+    ]
+
+
+def test_a_run_without_timings_has_no_stages() -> None:
+    assert stages({"layout": "grid"}) == []

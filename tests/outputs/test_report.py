@@ -1,0 +1,101 @@
+import base64
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from triplex_deploy.errors import ConfigError, OutputError
+from triplex_deploy.outputs import Prediction
+from triplex_deploy.outputs.report import render_report, write_report
+
+
+def data_of(html: str) -> dict:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_report_holds_every_gene_and_spot(prediction: Prediction, tmp_path: Path) -> None:
+    write_report(prediction, tmp_path / "a.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+    html = (tmp_path / "a.html").read_text(encoding="utf-8")
+    data = data_of(html)
+    assert data["genes"]["names"] == ["GNAS", "FASN", "ERBB2"]
+    assert data["genes"]["moran"][2] is None  # constant
+    found = re.search(r'id="codes">([^<]*)<', html)
+    assert found
+    codes = np.frombuffer(base64.b64decode(found[1]), "<u2").reshape(3, 30)
+    low, high = np.array(data["genes"]["low"]), np.array(data["genes"]["high"])
+    values = low[:, None] + codes / 65534 * (high - low)[:, None]
+    np.testing.assert_allclose(values.T, prediction.expression, atol=1e-4)
+    xy = np.frombuffer(base64.b64decode(data["spots"]["xy"]), "<f4").reshape(30, 2)
+    np.testing.assert_allclose(xy, prediction.level0_xy)
+
+
+def test_the_report_refers_to_nothing_outside_itself(prediction: Prediction) -> None:
+    html = render_report(prediction)
+    links = re.findall(r'(?:src|href)="([^"]{0,20})', html)
+    assert links
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert "@import" not in html
+    assert "url(" not in html
+    outside = set(re.findall(r"https?://[^\s\"']+", html)) - {"http://www.w3.org/2000/svg"}
+    assert outside == set()
+
+
+def test_text_from_files_is_escaped(prediction: Prediction) -> None:
+    attack = "</script><script>alert(1)</script>"
+    genes = (attack, '"><img src=x onerror=alert(1)>', "A&B")
+    html = render_report(replace(prediction, slide_name="<b>name<b>", genes=genes))
+    assert attack not in html
+    assert "<img src=x" not in html
+    assert "<b>name<b>" not in html
+    assert "<b>µm</b>" not in html  # a run fact
+    assert "&lt;b&gt;µm&lt;/b&gt;" in html
+    assert data_of(html)["genes"]["names"] == list(genes)
+
+
+def test_genes_can_be_chosen(prediction: Prediction, tmp_path: Path) -> None:
+    write_report(prediction, tmp_path / "a.html", genes=["FASN"])
+    html = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert data_of(html)["genes"]["names"] == ["FASN"]
+    with pytest.raises(ConfigError, match="NOPE"):
+        write_report(prediction, tmp_path / "b.html", genes=["NOPE"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
+def test_the_strongest_pattern_comes_first(prediction: Prediction) -> None:
+    genes = re.findall(r'data-gene="(\w+)"', render_report(prediction))
+    assert genes == ["GNAS", "FASN"]
+
+
+def test_a_large_report_stays_small(prediction: Prediction) -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.divmod(np.arange(5000), 100)
+    large = replace(
+        prediction,
+        expression=rng.random((5000, 250), np.float32),
+        genes=tuple(f"GENE{index}" for index in range(250)),
+        level0_xy=np.stack([columns, rows], axis=1).astype(float),
+        grid_rc=np.stack([rows, columns], axis=1).astype(np.int64),
+        thumbnail=rng.integers(120, 255, (2000, 2000, 3), np.uint8),  # incompressible
+    )
+    assert len(render_report(large).encode()) < 15e6
+
+
+def test_one_spot_and_missing_values_are_no_error(prediction: Prediction) -> None:
+    one = replace(
+        prediction,
+        expression=np.array([[1, np.nan, 0]], np.float32),
+        level0_xy=prediction.level0_xy[:1],
+        grid_rc=prediction.grid_rc[:1],
+    )
+    assert "No gene varies over adjacent spots" in render_report(one)
+
+
+def test_an_absent_folder_is_named(prediction: Prediction, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="create it first"):
+        write_report(prediction, tmp_path / "absent" / "a.html")
