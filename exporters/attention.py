@@ -47,5 +47,5 @@ def with_linear_memory(encoder: GlobalEncoder) -> GlobalEncoder:
     """A copy of the encoder, sharing its weights, that exports with the linear-memory operator."""
     twin = copy.deepcopy(encoder, {id(parameter): parameter for parameter in encoder.parameters()})
     for attention in [part for part in twin.modules() if isinstance(part, SelfAttention)]:
-        attention.attend = OrtMultiHeadAttention(attention.attend.heads)
+        attention.attend = OrtMultiHeadAttention(attention.heads)
     return twin.eval()

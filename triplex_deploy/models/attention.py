@@ -65,9 +65,10 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float, bias: nn.Module | None = None) -> None:
         super().__init__()
+        self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.bias = bias
-        self.attend = DotProductAttention(heads)
+        self.attend: nn.Module = DotProductAttention(heads)
         self.out = out_projection(dim, heads)
         self.dropout = nn.Dropout(dropout if heads > 1 else 0.0)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.pipeline.encode import OwnTiles
 from triplex_deploy.pipeline.run import Run
 from triplex_deploy.pipeline.token_store import TokenStore
+from triplex_deploy.runtime.session import Arrays
 from triplex_deploy.tiles.apeg import apeg_index
 from triplex_deploy.tiles.plan import TilePlan
 
@@ -22,7 +21,7 @@ def encode_slide(
     """Run the global encoder once over all spots; returns global tokens (N, D)."""
     run.progress.start("relating spots", len(grid_rc))
     table = apeg_index(grid_rc, run.model.bundle.config.apeg_kernel)
-    inputs = {"features": features[plan.spot_tile], "apeg_index": table}
+    inputs: Arrays = {"features": features[plan.spot_tile], "apeg_index": table}
     tokens = run.graph("global_encoder", inputs)
     run.progress.advance(len(grid_rc))
     return tokens
@@ -43,8 +42,11 @@ def fuse_spots(
     for begin in range(0, n_spots, SPOTS_PER_BATCH):
         rows = slice(begin, begin + SPOTS_PER_BATCH)
         mask = plan.neighbor_mask[rows]
-        around = {"features": features[plan.neighbor_tile[rows]], "mask": mask}
-        views: dict[str, NDArray[Any]] = {
+        around: Arrays = {
+            "features": features[plan.neighbor_tile[rows]],
+            "mask": mask,
+        }
+        views: Arrays = {
             "global_tokens": global_tokens[rows],
             "target_tokens": store.take(own.slot_of_spot[rows]),
             "neighbor_tokens": run.graph("neighbor_encoder", around),
