@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import struct
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.slides.mpp import plausible_mpp_xy
-from triplex_deploy.slides.slide import Slide
+from triplex_deploy.slides.slide import Size, Slide
 
 logger = logging.getLogger(__name__)
 
@@ -36,33 +38,20 @@ class ImageReader(Slide):
     @classmethod
     def open(cls, path: Path, kind: str) -> ImageReader:
         """Open as ``kind`` ("jpeg" or "png"); the header is read now, the pixels later."""
-        try:
-            # The plugin itself, since Image.open refuses or warns above 89 megapixels.
-            image: Image.Image = (
-                JpegImagePlugin.JpegImageFile(path)
-                if kind == "jpeg"
-                else PngImagePlugin.PngImageFile(path)
-            )
-        except _BROKEN as error:
-            raise SlideError(
-                f"{path}: not a readable {kind.upper()}: {error}; check that the copy is complete"
-            ) from error
-        try:
+        with _image(path, kind) as image:
             _require_usable(path, image)
-        except SlideError:
-            image.close()
-            raise
-        return cls(path, kind, image)
+            return cls(path, kind, image.size, _mpp_xy(image))
 
-    def __init__(self, path: Path, kind: str, image: Image.Image) -> None:
+    def __init__(
+        self, path: Path, kind: str, size_wh: Size, mpp_xy: tuple[float, float] | None
+    ) -> None:
         self.path = path
         self.format = kind
-        self.level_sizes = (image.size,)
+        self.level_sizes = (size_wh,)
         self.level_downsamples = (1.0,)
-        self.mpp_xy = _mpp_xy(image)
-        self.mpp = None if self.mpp_xy is None else sum(self.mpp_xy) / 2
+        self.mpp_xy = mpp_xy
+        self.mpp = None if mpp_xy is None else sum(mpp_xy) / 2
         self.background_rgb = (255, 255, 255)
-        self._image: Image.Image | None = image
         self._pixels: NDArray[np.uint8] | None = None
         self._lock = threading.Lock()
 
@@ -74,19 +63,29 @@ class ImageReader(Slide):
     def _decoded(self) -> NDArray[np.uint8]:
         with self._lock:
             if self._pixels is None:
-                if self._image is None:
-                    raise SlideError(
-                        f"{self.path}: an earlier read failed or closed it; open it again"
-                    )
-                image, self._image = self._image, None
-                self._pixels = _decode(self.path, image)
+                with _image(self.path, self.format) as image:
+                    image.load()
+                    self._pixels = _to_rgb(image)
             return self._pixels
 
     def _release(self) -> None:
         with self._lock:
-            if self._image is not None:
-                self._image.close()
-            self._image = self._pixels = None
+            self._pixels = None
+
+
+@contextmanager
+def _image(path: Path, kind: str) -> Iterator[Image.Image]:
+    """The opened image; what Pillow raises on damaged files becomes ``SlideError``."""
+    # The plugin itself, since Image.open refuses or warns above 89 megapixels.
+    plugin = JpegImagePlugin.JpegImageFile if kind == "jpeg" else PngImagePlugin.PngImageFile
+    try:
+        with path.open("rb") as file:
+            yield plugin(file)
+    except _BROKEN as error:
+        raise SlideError(
+            f"{path}: not a readable {kind.upper()}: {error}; "
+            "the file is damaged or cut short, copy it again"
+        ) from error
 
 
 def _require_usable(path: Path, image: Image.Image) -> None:
@@ -119,17 +118,6 @@ def _mpp_xy(image: Image.Image) -> tuple[float, float] | None:
     if not dpi or not all(value > 0 for value in dpi):
         return None
     return plausible_mpp_xy(MICROMETRES_PER_INCH / dpi[0], MICROMETRES_PER_INCH / dpi[1])
-
-
-def _decode(path: Path, image: Image.Image) -> NDArray[np.uint8]:
-    try:
-        with image:
-            image.load()
-            return _to_rgb(image)
-    except _BROKEN as error:
-        raise SlideError(
-            f"{path}: decoding failed: {error}; the file is damaged or cut short, copy it again"
-        ) from error
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

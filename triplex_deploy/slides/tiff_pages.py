@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -76,9 +77,8 @@ def pyramid_pages(path: Path, tif: Any) -> tuple[tuple[Page, ...], int]:
 
     Raises ``SlideError`` where it is not an 8-bit RGB or grey image, or where data is missing.
     """
-    series = max(
-        tif.series, key=lambda s: prod(s.sizes.get(axis, 1) for axis in "YX"), default=None
-    )
+    _require_whole_chain(path, tif)
+    series = max(tif.series, key=_area, default=None)
     if series is None:
         raise SlideError(f"{path}: the TIFF holds no image; export it again")
     _require_one_picture(path, series)
@@ -97,12 +97,35 @@ def pyramid_pages(path: Path, tif: Any) -> tuple[tuple[Page, ...], int]:
     return pages, tif.series.index(series)
 
 
+def _area(series: Any) -> int:
+    return prod(
+        length for axis, length in zip(series.axes, series.shape, strict=True) if axis in "YX"
+    )
+
+
+def _require_whole_chain(path: Path, tif: Any) -> None:
+    """Follow the directories to the last; tifffile stops at a broken link without an error."""
+    file, form = tif.filehandle, tif.tiff
+    file.seek(8 if form.is_bigtiff else 4)  # where the header keeps the first link
+    seen: set[int] = set()
+    while offset := _unpack(file, form.offsetformat, form.offsetsize):
+        if offset in seen or offset >= file.size:
+            raise SlideError(f"{path}: a directory is lost, the file is cut short; copy it again")
+        seen.add(offset)
+        file.seek(offset)
+        tags = _unpack(file, form.tagnoformat, form.tagnosize)
+        file.seek(offset + form.tagnosize + tags * form.tagsize)
+
+
+def _unpack(file: Any, form: str, size: int) -> int:
+    return int(struct.unpack(form, file.read(size))[0])
+
+
 def _require_one_picture(path: Path, series: Any) -> None:
-    for axis, length in series.sizes.items():
-        name = {"height": "Y", "width": "X", "sample": "S"}.get(axis, axis)
-        if name in "YXS" or length == 1:
+    for axis, length in zip(series.axes, series.shape, strict=True):
+        if axis in "YXS" or length == 1:
             continue
-        if name in ("C", "channel"):
+        if axis == "C":
             raise SlideError(
                 f"{path}: has {length} separate channels (axes {series.axes}), as fluorescence "
                 "does; export an RGB image"

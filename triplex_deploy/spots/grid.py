@@ -19,22 +19,30 @@ MIN_TISSUE_FRACTION = 0.5
 
 
 def grid_spots(
-    slide: Slide, slide_mpp: float, tile_um: float, pitch_um: float | None, tissue: TissueMask
+    slide: Slide,
+    slide_mpp: float,
+    tile_um: float,
+    pitch_um: float | None,
+    tissue: TissueMask,
+    *,
+    scale_xy: tuple[float, float] | None = None,
+    view_size_wh: tuple[int, int] | None = None,
 ) -> Spots:
     """Tiles of ``tile_um`` wholly inside the slide and at least half on tissue.
 
     ``pitch_um`` is the distance of tile centres; None puts tiles edge to edge, which lets
-    neighbourhoods share every tile. Centres lie at integers of the view, the slide at
-    ``tile_um / 224`` per pixel: the first at (112, 112). Raises ``SpotsError`` where no tile fits.
+    neighbourhoods share every tile. Centres lie at integers of the view, the first at (112, 112).
+    ``scale_xy`` (level-0 pixels per view pixel) and ``view_size_wh`` are those of the view the
+    tiles will be read from; without them, the view is level 0 at ``tile_um / 224`` per pixel.
+    Raises ``SpotsError`` where no tile fits.
     """
-    view_scale = tile_um / TILE_PX / slide_mpp
-    scale = 1.0 if abs(view_scale - 1) <= SAME_SCALE else view_scale
-    pitch_px = TILE_PX if pitch_um is None else pitch_um / (slide_mpp * scale)
+    scale = np.array(scale_xy or (_scale(slide_mpp, tile_um),) * 2)
+    width, height = view_size_wh or (slide.level_sizes[0] / scale + 1e-6).astype(int).tolist()
+    pitch_px = TILE_PX if pitch_um is None else pitch_um / (slide_mpp * float(scale.mean()))
     if not pitch_px >= 1:
         raise SpotsError(
             f"pitch {pitch_um:g} um: is below a pixel; give the spacing of spots in um"
         )
-    width, height = (int(side / scale) for side in slide.level_sizes[0])
     columns, rows = _centers(width, pitch_px), _centers(height, pitch_px)
     if not columns.size or not rows.size:
         raise SpotsError(
@@ -44,14 +52,19 @@ def grid_spots(
     row, column = (axis.ravel() for axis in np.mgrid[: rows.size, : columns.size])
     center_xy = np.stack([columns[column], rows[row]], axis=1)
     half = TILE_PX // 2
-    boxes = np.concatenate([center_xy - half, center_xy + half], axis=1) * scale
+    boxes = np.hstack([(center_xy - half) * scale, (center_xy + half) * scale])
     kept = tissue.fraction(boxes) >= MIN_TISSUE_FRACTION
     if not kept.any():
         raise SpotsError(
             f"{slide.path}: no tile is at least half on tissue; list spots in a file (--spots)"
         )
     grid_rc = np.stack([row, column], axis=1)[kept].astype(np.int64)
-    return Spots(center_xy[kept] * scale, grid_rc, "grid", TILE_PX * scale)
+    return Spots(center_xy[kept] * scale, grid_rc, "grid", TILE_PX * float(scale.mean()))
+
+
+def _scale(slide_mpp: float, tile_um: float) -> float:
+    scale = tile_um / TILE_PX / slide_mpp
+    return 1.0 if abs(scale - 1) <= SAME_SCALE else scale
 
 
 def _centers(length: int, pitch_px: float) -> NDArray[np.int64]:

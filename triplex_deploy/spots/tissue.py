@@ -87,18 +87,26 @@ def find_tissue(rgb: NDArray[np.uint8], um_per_px: float) -> NDArray[np.bool_]:
     """Mask (h, w) of a picture (h, w, 3) at about 8 um per pixel."""
     from scipy.ndimage import gaussian_filter
     from skimage.filters import threshold_otsu
-    from skimage.morphology import remove_small_holes, remove_small_objects
 
     density = -np.log((rgb.astype(np.float32) + 1) / 256)
     density -= _glass_density(density)
     stain = gaussian_filter(_stain(density), STAIN_BLUR_PX)
     ink = gaussian_filter(density[..., 0] - density[..., 1], STAIN_BLUR_PX) > MAX_INK
-    threshold = np.clip(threshold_otsu(stain), *STAIN_THRESHOLD_RANGE)
-    mask = (stain > threshold) & ~ink
+    otsu = float(threshold_otsu(stain))  # type: ignore[no-untyped-call]
+    mask = (stain > np.clip(otsu, *STAIN_THRESHOLD_RANGE)) & ~ink
     px_um2 = um_per_px**2
-    mask = remove_small_objects(mask, max_size=int(MIN_TISSUE_UM2 / px_um2))
-    mask = remove_small_holes(mask, max_size=int(MAX_HOLE_UM2 / px_um2))
-    return np.asarray(mask, np.bool_)
+    mask = _without_small(mask, MIN_TISSUE_UM2 / px_um2)
+    return ~_without_small(~mask, MAX_HOLE_UM2 / px_um2)
+
+
+def _without_small(mask: NDArray[np.bool_], min_px: float) -> NDArray[np.bool_]:
+    """The mask without its connected parts of fewer than ``min_px`` pixels."""
+    from scipy.ndimage import label
+
+    parts, _ = label(mask)
+    large = np.bincount(parts.ravel()) >= min_px
+    large[0] = False
+    return np.asarray(large[parts])
 
 
 def _stain(density: Density) -> Density:

@@ -32,7 +32,7 @@ def visium_spots(slide: Slide, slide_mpp: float, tissue: TissueMask) -> Spots:
     kept = tissue.fraction(boxes_um / slide_mpp) >= MIN_TISSUE_FRACTION
     if not kept.any():
         raise SpotsError(
-            f"{slide.path}: no Visium spot is at least half on tissue; list spots in a file (--spots)"
+            f"{slide.path}: no Visium spot is half on tissue; list spots in a file (--spots)"
         )
     grid_rc = np.stack([row, column], axis=1)[kept].astype(np.int64)
     return Spots(center_um[kept] / slide_mpp, grid_rc, "visium", SPOT_UM / slide_mpp)
