@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from triplex_deploy.demo.growth import grow_section
 from triplex_deploy.demo.slide import synthesise_slide
-from triplex_deploy.demo.tissue import grow_section
 from triplex_deploy.errors import ConfigError, OutputError
 
 SIZE = (1300, 900)

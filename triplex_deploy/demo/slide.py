@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.demo.tissue import grow_section
+from triplex_deploy.demo.growth import grow_section
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.outputs.atomic import atomic_path
 

@@ -87,9 +87,10 @@
     counts.forEach((count, bin) => {
       const fill = colors[Math.max(shadeOf(low + ((bin + 0.5) / BINS) * (high - low)), 0)];
       const height = count ? Math.max((count / most) * 84, 1) : 0;
-      svg.append(element("rect", { x: bin + 0.06, y: 86 - height, width: 0.88, height, fill }));
+      svg.append(element("rect", { class: "bar", x: bin + 0.06, y: 86 - height, width: 0.88, height, fill }));
       svg.append(element("rect", { x: bin, y: 91, width: 1.02, height: 9, fill }));
     });
+    svg.append(element("rect", { class: "frame", x: 0, y: 91, width: BINS, height: 9 }));
     svg.append(element("rect", { class: "marker", y: 0, width: 0.28, height: 100, visibility: "hidden" }));
     byId("histogram").replaceChildren(svg);
     byId("axis").replaceChildren(text("span", format(low)), text("span", format(high)));
