@@ -59,7 +59,8 @@ def _close_pairs(xy: NDArray[np.float64]) -> tuple[NDArray[np.int64], float]:
     from scipy.spatial import KDTree
 
     tree = KDTree(xy)
-    spacing = float(np.median(tree.query(xy, k=2)[0][:, 1]))
+    # The nearest alone would be too near under jitter; any lattice has four at one spacing.
+    spacing = float(np.median(tree.query(xy, k=min(5, len(xy)))[0][:, 1:]))
     if spacing <= 0:
         raise SpotsError("several spots share one pixel position; remove the duplicates")
     pairs: NDArray[np.int64] = tree.query_pairs(NEIGHBOR_REACH * spacing, output_type="ndarray")

@@ -23,6 +23,8 @@ POSITIONS_LIST = (
 
 def read_table(path: Path) -> pd.DataFrame:
     """The table with its column names; raises ``SpotsError`` where it cannot be parsed."""
+    if not path.exists():
+        raise SpotsError(f"{path}: no such spots file; check the path")
     if path.suffix == ".parquet":
         return _read_parquet(path)
     try:
@@ -42,8 +44,6 @@ def read_table(path: Path) -> pd.DataFrame:
             skipinitialspace=True,
             index_col=False,
         )
-    except FileNotFoundError as error:
-        raise SpotsError(f"{path}: no such spots file; check the path") from error
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         reason = str(error).strip().replace("\n", " ")
         raise SpotsError(f"{path}: not a table: {reason}; pass CSV, TSV or h5ad") from error
@@ -86,8 +86,6 @@ def _is_positions_list(first_row: list[str]) -> bool:
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
-    except FileNotFoundError as error:
-        raise SpotsError(f"{path}: no such spots file; check the path") from error
     except ImportError as error:
         raise SpotsError(
             f"{path}: reading Parquet needs the package pyarrow; install it or pass the CSV"

@@ -22,14 +22,18 @@ MAX_MASK_PX = 4096
 TEXTURE_WINDOW_PX = 5
 MAX_GLASS_TEXTURE = 0.03
 """Local standard deviation of optical density; glass measures below 0.01, tissue above 0.04."""
-MAX_GLASS_STAIN = 0.25
+MAX_GLASS_TINT = 0.1
+"""Pink light glass measures 0.08 on the stain scale, grey glass 0."""
 MAX_STAIN_ABOVE_GLASS = 0.15
-"""Smooth places this much more stained than the clearest ones are not glass."""
+MAX_SHADE = 0.7
+"""Smooth places this much more stained, or denser, than the clearest ones are not glass."""
 GLASS_REACH_PX = 50.0
 MIN_GLASS_WEIGHT = 0.02
 STAIN_BLUR_PX = 2.0
 STAIN_THRESHOLD_RANGE = (0.05, 0.10)
 """Otsu's threshold is kept within these, since a blank or a full slide has no two classes."""
+MIN_STAIN_SHARE = 0.1
+"""Of the mean density; below, what is dark is black ink or dirt. Both stains have over 0.5."""
 MAX_INK = 0.25
 """Red absorbed beyond green: more than haematoxylin does, as blue and green ink do."""
 MIN_TISSUE_UM2 = 20_000.0
@@ -85,7 +89,7 @@ def tissue_mask(slide: Slide, slide_mpp: float) -> TissueMask:
 
 def find_tissue(rgb: NDArray[np.uint8], um_per_px: float) -> NDArray[np.bool_]:
     """Mask (h, w) of a picture (h, w, 3) at about 8 um per pixel."""
-    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import binary_fill_holes, gaussian_filter
     from skimage.filters import threshold_otsu
 
     density = -np.log((rgb.astype(np.float32) + 1) / 256)
@@ -93,20 +97,22 @@ def find_tissue(rgb: NDArray[np.uint8], um_per_px: float) -> NDArray[np.bool_]:
     stain = gaussian_filter(_stain(density), STAIN_BLUR_PX)
     ink = gaussian_filter(density[..., 0] - density[..., 1], STAIN_BLUR_PX) > MAX_INK
     otsu = float(threshold_otsu(stain))  # type: ignore[no-untyped-call]
-    mask = (stain > np.clip(otsu, *STAIN_THRESHOLD_RANGE)) & ~ink
+    black = stain < MIN_STAIN_SHARE * gaussian_filter(density.mean(axis=2), STAIN_BLUR_PX)
+    mask = (stain > np.clip(otsu, *STAIN_THRESHOLD_RANGE)) & ~ink & ~black
     px_um2 = um_per_px**2
-    mask = _without_small(mask, MIN_TISSUE_UM2 / px_um2)
-    return ~_without_small(~mask, MAX_HOLE_UM2 / px_um2)
+    mask &= ~_small_parts(mask, MIN_TISSUE_UM2 / px_um2)
+    holes = binary_fill_holes(mask) & ~mask
+    return np.asarray(mask | _small_parts(holes, MAX_HOLE_UM2 / px_um2))
 
 
-def _without_small(mask: NDArray[np.bool_], min_px: float) -> NDArray[np.bool_]:
-    """The mask without its connected parts of fewer than ``min_px`` pixels."""
+def _small_parts(mask: NDArray[np.bool_], max_px: float) -> NDArray[np.bool_]:
+    """The connected parts of fewer than ``max_px`` pixels."""
     from scipy.ndimage import label
 
     parts, _ = label(mask)
-    large = np.bincount(parts.ravel()) >= min_px
-    large[0] = False
-    return np.asarray(large[parts])
+    small = np.bincount(parts.ravel()) < max_px
+    small[0] = False
+    return np.asarray(small[parts])
 
 
 def _stain(density: Density) -> Density:
@@ -143,8 +149,10 @@ def _smooth_places(density: Density) -> NDArray[np.bool_]:
     stain = _stain(density)
     if not smooth.any():
         return smooth
-    clearest = min(float(np.percentile(stain[smooth], 5)), MAX_GLASS_STAIN - MAX_STAIN_ABOVE_GLASS)
-    return np.asarray(smooth & (stain < clearest + MAX_STAIN_ABOVE_GLASS))
+    clearest = np.clip(np.percentile(stain[smooth], 5), -MAX_GLASS_TINT, MAX_GLASS_TINT)
+    brightest = np.percentile(grey[smooth], 5)
+    alike = np.abs(stain - clearest) < MAX_STAIN_ABOVE_GLASS
+    return np.asarray(smooth & alike & (grey < brightest + MAX_SHADE))
 
 
 def _at(
