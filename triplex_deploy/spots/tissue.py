@@ -37,7 +37,7 @@ MIN_STAIN_SHARE = 0.1
 MAX_INK = 0.25
 """Red absorbed beyond green: more than haematoxylin does, as blue and green ink do."""
 MIN_TISSUE_UM2 = 20_000.0
-MAX_HOLE_UM2 = 100_000.0
+MAX_HOLE_UM2 = 50_000.0
 
 Density = NDArray[np.float32]
 
