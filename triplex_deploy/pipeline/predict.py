@@ -59,7 +59,7 @@ def predict_slide(
         slide_mpp = resolve_mpp(slide, options.mpp)
         view = SlideView.open(slide, slide_mpp, manifest.tile_mpp)
         with run.clock.stage("spots"):
-            spots = place_spots(slide, slide_mpp, manifest.tile_mpp, options)
+            spots = place_spots(slide, slide_mpp, view, options)
         with run.clock.stage("plan"):
             plan = plan_tiles(view.centers(spots.level0_xy), view.size_wh)
         expression = _predict_plan(run, view, plan, spots, options)
@@ -91,22 +91,34 @@ def _predict_plan(
         return fuse_spots(run, plan, features, global_tokens, own, store)
 
 
-def place_spots(slide: Slide, slide_mpp: float, tile_mpp: float, options: PredictOptions) -> Spots:
+def place_spots(slide: Slide, slide_mpp: float, view: SlideView, options: PredictOptions) -> Spots:
     """The spots the options ask for, checked against the slide."""
     if isinstance(options.spots, Spots):
         spots = options.spots
     elif options.spots is not None:
         spots = read_spots(options.spots)
     else:
-        tissue = tissue_mask(slide, slide_mpp)
-        if options.layout == "visium":
-            spots = visium_spots(slide, slide_mpp, tissue)
-        else:
-            spots = grid_spots(slide, slide_mpp, TILE_PX * tile_mpp, options.pitch_um, tissue)
+        spots = _lay_out(slide, slide_mpp, view, options)
     check_spots(spots, slide.level_sizes[0])
     if spots.note:
         logger.warning("%s", spots.note)
     return spots
+
+
+def _lay_out(slide: Slide, slide_mpp: float, view: SlideView, options: PredictOptions) -> Spots:
+    """The chosen layout over the tissue; a grid follows the view's pixels, so that tiles abut."""
+    tissue = tissue_mask(slide, slide_mpp)
+    if options.layout == "visium":
+        return visium_spots(slide, slide_mpp, tissue)
+    return grid_spots(
+        slide,
+        slide_mpp,
+        TILE_PX * view.mpp,
+        options.pitch_um,
+        tissue,
+        scale_xy=view.scale_xy,
+        view_size_wh=view.size_wh,
+    )
 
 
 def _facts(

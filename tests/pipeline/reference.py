@@ -1,0 +1,84 @@
+"""The published way of predicting, one spot at a time: slow, obvious, and shared with nothing.
+
+Every spot reads its own 1120 x 1120 window and encodes its own 25 tiles; the global features are
+the spot's own tile encoded once more. Only the graphs are the ones under test.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.runtime.model import Model
+
+Pixels = NDArray[np.uint8]
+
+
+def predict_one_by_one(
+    pixels: Pixels, center_xy: NDArray[np.int64], grid_rc: NDArray[np.int64], model: Model
+) -> NDArray[np.float32]:
+    """Expression (N, G) of spots centred at ``center_xy`` in ``pixels`` (H, W, 3)."""
+    slide_features = np.vstack(
+        [
+            _run(model, "tile_encoder", tiles=_window(pixels, x - 112, y - 112, 224)[None])
+            for x, y in center_xy
+        ]
+    )
+    global_tokens = _run(
+        model, "global_encoder", features=slide_features, apeg_index=_table(grid_rc)
+    )
+    rows = []
+    for spot, (x, y) in enumerate(center_xy):
+        window = _window(pixels, x - 560, y - 560, 1120)
+        tiles = window.reshape(5, 224, 5, 224, 3).swapaxes(1, 2).reshape(25, 224, 224, 3)
+        mask = _mask(x, y, pixels.shape[1], pixels.shape[0])
+        features = _run(model, "tile_encoder", tiles=np.ascontiguousarray(tiles))
+        target_tokens = _run(model, "target_encoder", tiles=np.ascontiguousarray(tiles[12:13]))
+        neighbor_tokens = _run(model, "neighbor_encoder", features=features[None], mask=mask[None])
+        rows.append(
+            _run(
+                model,
+                "fusion_head",
+                global_tokens=global_tokens[spot : spot + 1],
+                target_tokens=target_tokens,
+                neighbor_tokens=neighbor_tokens,
+                mask=mask[None],
+            )
+        )
+    return np.vstack(rows)
+
+
+def _run(model: Model, graph: str, **inputs: NDArray[Any]) -> NDArray[Any]:
+    (output,) = model.run(graph, inputs).values()
+    return output
+
+
+def _window(pixels: Pixels, x: int, y: int, side: int) -> Pixels:
+    height, width = pixels.shape[:2]
+    window = np.zeros((side, side, 3), np.uint8)
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + side, width), min(y + side, height)
+    window[y0 - y : y1 - y, x0 - x : x1 - x] = pixels[y0:y1, x0:x1]
+    return window
+
+
+def _mask(x: int, y: int, width: int, height: int) -> NDArray[np.bool_]:
+    """MODELS 1.5: rings of 560 and 336 px; a row or column that leaves the slide is masked."""
+    mask = np.ones((5, 5), bool)
+    for ring, reach in enumerate((560, 336)):
+        if y - reach < 0:
+            mask[ring] = False
+        if y + reach > height:
+            mask[4 - ring] = False
+        if x - reach < 0:
+            mask[:, ring] = False
+        if x + reach > width:
+            mask[:, 4 - ring] = False
+    return mask.ravel()
+
+
+def _table(grid_rc: NDArray[np.int64]) -> NDArray[np.int64]:
+    spot_at = {tuple(cell): i for i, cell in enumerate(grid_rc.tolist())}
+    offsets = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1)]
+    return np.array(
+        [[spot_at.get((row + r, col + c), -1) for r, c in offsets] for row, col in grid_rc.tolist()]
+    )
