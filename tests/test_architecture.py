@@ -32,6 +32,19 @@ MAY_IMPORT = {
         "triplex_deploy",
     },
     "models": {"contract", "errors"},
+    "expression": {"errors"},
+    "data": {"expression", "slides", "spots", "errors"},
+    "training": {
+        "contract",
+        "models",
+        "data",
+        "slides",
+        "tiles",
+        "runtime",
+        "expression",
+        "outputs",
+        "errors",
+    },
     "exporters": {"models", "contract", "bundle", "runtime", "errors", "triplex_deploy"},
     "demo": {
         "contract",
@@ -48,14 +61,19 @@ MAY_IMPORT = {
 
 # third-party package -> the files and folders that may import it
 ONLY_IN = {
-    "torch": ("triplex_deploy/models", "exporters", "triplex_deploy/demo/checkpoint.py"),
+    "torch": (
+        "triplex_deploy/models",
+        "triplex_deploy/training",
+        "exporters",
+        "triplex_deploy/demo/checkpoint.py",
+    ),
     "onnx": ("exporters",),
     "onnxruntime": ("triplex_deploy/runtime/ort.py",),
     "tensorrt": ("triplex_deploy/runtime/trt.py", "exporters/tensorrt.py"),
     "pycuda": ("triplex_deploy/runtime/trt.py",),
     "openslide": ("triplex_deploy/slides",),
     "tifffile": ("triplex_deploy/slides", "triplex_deploy/demo/slide.py"),
-    "anndata": ("triplex_deploy/outputs", "triplex_deploy/spots"),
+    "anndata": ("triplex_deploy/outputs", "triplex_deploy/spots", "triplex_deploy/data"),
     "rich": ("triplex_deploy/cli",),
     "click": ("triplex_deploy/cli",),
 }

@@ -41,5 +41,9 @@ class TilingError(TriplexError):
     """Arrays handed to the tiling kernels have the wrong dtype, layout or bounds."""
 
 
+class DatasetError(TriplexError):
+    """Measured expression on disk cannot be read, or its parts do not belong together."""
+
+
 class OutputError(TriplexError):
     """A result cannot be written where it was asked for."""

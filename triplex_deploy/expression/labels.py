@@ -1,0 +1,99 @@
+"""Raw counts to what a model is trained on; every step is an option and travels with the weights.
+
+The defaults are the paper's (MODELS 1.6): library size over the predicted genes, 10,000 counts per
+spot, log10 with pseudocount 1, then the mean over the 3x3 window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import ConfigError, DatasetError
+from triplex_deploy.expression.smoothing import WINDOWS, smooth_spots
+
+LIBRARIES: Final = ("panel", "all", "none")
+LOGS: Final = ("log10", "ln", "none")
+
+
+@dataclass(frozen=True)
+class LabelTransform:
+    """The steps from counts to labels, in this order; an unknown value raises ``ConfigError``.
+
+    ``library`` is what a spot's counts are divided by: their sum over the predicted genes
+    (``panel``) or over ``all`` genes, or ``none``; ``scale`` then multiplies them. ``log`` is of
+    1 + value. ``smoothing`` averages afterwards: ``3x3``, ``hex`` (Visium) or ``none``.
+    """
+
+    library: str = "panel"
+    scale: float = 10_000.0
+    log: str = "log10"
+    smoothing: str = "3x3"
+
+    def __post_init__(self) -> None:
+        for key, value, known in (
+            ("library", self.library, LIBRARIES),
+            ("log", self.log, LOGS),
+            ("smoothing", self.smoothing, (*WINDOWS, "none")),
+        ):
+            if value not in known:
+                raise ConfigError(f"label {key} {value!r}: not known; use {', '.join(known)}")
+        if not (np.isfinite(self.scale) and self.scale > 0):
+            raise ConfigError(f"label scale {self.scale}: use a positive number, such as 10000")
+
+    def __call__(
+        self,
+        counts: NDArray[Any],
+        grid_rc: NDArray[np.int64],
+        library_all: NDArray[Any] | None = None,
+    ) -> NDArray[np.float64]:
+        """Labels (N, G) of one section from raw counts (N, G) of the predicted genes.
+
+        ``grid_rc`` (N, 2) are array coordinates; ``library_all`` (N,) are the counts over all
+        genes, needed with ``library="all"``. A spot without counts becomes 0. Raises
+        ``DatasetError`` for counts that are none.
+        """
+        _check_counts(counts)
+        values = self._normalise(counts.astype(np.float64), library_all)
+        if self.log == "log10":
+            values = np.log10(1 + values)
+        elif self.log == "ln":
+            values = np.log1p(values)
+        if self.smoothing == "none":
+            return values
+        return smooth_spots(values, grid_rc, self.smoothing)
+
+    def _normalise(
+        self, counts: NDArray[np.float64], library_all: NDArray[Any] | None
+    ) -> NDArray[np.float64]:
+        if self.library == "none":
+            return counts
+        if self.library == "panel":
+            library = counts.sum(axis=1)
+        elif library_all is None:
+            raise DatasetError("labels: library 'all' needs each spot's count over all genes")
+        else:
+            library = library_all.astype(np.float64)
+        return counts / np.where(library > 0, library, 1)[:, None] * self.scale
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LabelTransform:
+        """Read back ``to_dict``; an unknown key raises ``ConfigError``."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ConfigError(f"label transform: unknown keys {', '.join(unknown)}; remove them")
+        return cls(**values)
+
+
+def _check_counts(counts: NDArray[Any]) -> None:
+    if counts.ndim != 2:
+        raise DatasetError(f"counts: shape {counts.shape}; give spots x genes")
+    if counts.size and not (np.isfinite(counts).all() and counts.min() >= 0):
+        raise DatasetError("counts: some are negative or not finite; give raw counts")

@@ -1,0 +1,56 @@
+"""Averaging each spot with the spots next to it on the array (MODELS 1.6, step 4)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import DatasetError
+
+WINDOWS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
+    "3x3": tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1)),
+    "hex": ((0, 0), (0, -2), (0, 2), (-1, -1), (-1, 1), (1, -1), (1, 1)),
+}
+"""Offsets (row, column) that are averaged. ``hex`` is a Visium spot with its six neighbours, whose
+columns are two apart within a row; there ``3x3`` holds four of the six and is the paper's rule."""
+
+
+def smooth_spots(
+    values: NDArray[np.floating], grid_rc: NDArray[np.int64], window: str = "3x3"
+) -> NDArray[np.float64]:
+    """Replace each row of ``values`` (N, G) by the mean over the spots of its window, itself too.
+
+    ``grid_rc`` (N, 2) are the array coordinates of one section's spots; places without a spot do
+    not count. Raises ``DatasetError`` for an unknown window or two spots on one place.
+    """
+    if window not in WINDOWS:
+        raise DatasetError(f"smoothing {window!r}: not known; use {' or '.join(WINDOWS)}")
+    keys = _keys(grid_rc)
+    order = np.argsort(keys, kind="stable")
+    ranked = keys[order]
+    if (ranked[1:] == ranked[:-1]).any():
+        raise DatasetError("smoothing: two spots share an array place; keep one of them")
+    stride = _stride(grid_rc)
+    total = np.zeros(values.shape, np.float64)
+    present = np.zeros(len(values), np.int64)
+    for row, col in WINDOWS[window]:
+        wanted = keys + row * stride + col
+        at = np.minimum(np.searchsorted(ranked, wanted), len(ranked) - 1)
+        found = ranked[at] == wanted
+        total[found] += values[order[at[found]]]
+        present += found
+    return total / present[:, None]
+
+
+def _keys(grid_rc: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One integer per place, such that a step of one row or column is a constant step."""
+    row, col = (grid_rc - grid_rc.min(axis=0)).T
+    keys: NDArray[np.int64] = row * _stride(grid_rc) + col
+    return keys
+
+
+def _stride(grid_rc: NDArray[np.int64]) -> int:
+    """Columns of a row, with room for a step of two beyond either end."""
+    return int(np.ptp(grid_rc[:, 1])) + 5
