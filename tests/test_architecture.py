@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "contract": {"errors"},
     "bundle": {"contract", "errors"},
     "slides": {"errors"},
-    "spots": {"slides", "errors"},
+    "spots": {"slides", "contract", "errors"},
     "tiles": {"slides", "spots", "contract", "errors"},
     "runtime": {"contract", "bundle", "errors"},
     "outputs": {"contract", "errors"},

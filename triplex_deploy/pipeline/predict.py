@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import N_TARGET_TOKENS, TILE_PX
+from triplex_deploy.contract import N_TARGET_TOKENS
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.encode import encode_tiles, own_tiles
 from triplex_deploy.pipeline.fuse import encode_slide, fuse_spots
@@ -110,15 +110,7 @@ def _lay_out(slide: Slide, slide_mpp: float, view: SlideView, options: PredictOp
     tissue = tissue_mask(slide, slide_mpp)
     if options.layout == "visium":
         return visium_spots(slide, slide_mpp, tissue)
-    return grid_spots(
-        slide,
-        slide_mpp,
-        TILE_PX * view.mpp,
-        options.pitch_um,
-        tissue,
-        scale_xy=view.scale_xy,
-        view_size_wh=view.size_wh,
-    )
+    return grid_spots(slide, view.size_wh, view.scale_xy, view.mpp, options.pitch_um, tissue)
 
 
 def _facts(

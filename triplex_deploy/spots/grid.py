@@ -5,40 +5,34 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.contract import TILE_PX
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.slides import Slide
 from triplex_deploy.spots.spots import Spots
 from triplex_deploy.spots.tissue import TissueMask
 
-TILE_PX = 224
-"""Side of a model's tile in its view of the slide."""
-SAME_SCALE = 0.01
-"""Within this, the view shows level-0 pixels as they are."""
 MIN_TISSUE_FRACTION = 0.5
 """A spot is kept where tissue covers at least this much of it."""
 
 
 def grid_spots(
     slide: Slide,
-    slide_mpp: float,
-    tile_um: float,
+    view_size_wh: tuple[int, int],
+    scale_xy: tuple[float, float],
+    mpp: float,
     pitch_um: float | None,
     tissue: TissueMask,
-    *,
-    scale_xy: tuple[float, float] | None = None,
-    view_size_wh: tuple[int, int] | None = None,
 ) -> Spots:
-    """Tiles of ``tile_um`` wholly inside the slide and at least half on tissue.
+    """Tiles of 224 px wholly inside the view of a slide and at least half on tissue.
 
+    The view is the slide at ``mpp``, ``view_size_wh`` pixels with ``scale_xy`` level-0 pixels each.
     ``pitch_um`` is the distance of tile centres; None puts tiles edge to edge, which lets
     neighbourhoods share every tile. Centres lie at integers of the view, the first at (112, 112).
-    ``scale_xy`` (level-0 pixels per view pixel) and ``view_size_wh`` are those of the view the
-    tiles will be read from; without them, the view is level 0 at ``tile_um / 224`` per pixel.
     Raises ``SpotsError`` where no tile fits.
     """
-    scale = np.array(scale_xy or (_scale(slide_mpp, tile_um),) * 2)
-    width, height = view_size_wh or (slide.level_sizes[0] / scale + 1e-6).astype(int).tolist()
-    pitch_px = TILE_PX if pitch_um is None else pitch_um / (slide_mpp * float(scale.mean()))
+    scale = np.array(scale_xy)
+    width, height = view_size_wh
+    pitch_px = TILE_PX if pitch_um is None else pitch_um / mpp
     if not pitch_px >= 1:
         raise SpotsError(
             f"pitch {pitch_um:g} um: is below a pixel; give the spacing of spots in um"
@@ -60,11 +54,6 @@ def grid_spots(
         )
     grid_rc = np.stack([row, column], axis=1)[kept].astype(np.int64)
     return Spots(center_xy[kept] * scale, grid_rc, "grid", TILE_PX * float(scale.mean()))
-
-
-def _scale(slide_mpp: float, tile_um: float) -> float:
-    scale = tile_um / TILE_PX / slide_mpp
-    return 1.0 if abs(scale - 1) <= SAME_SCALE else scale
 
 
 def _centers(length: int, pitch_px: float) -> NDArray[np.int64]:
