@@ -1,5 +1,6 @@
 """``--help`` answers at once: it imports none of the heavy libraries."""
 
+import logging
 import subprocess
 import sys
 
@@ -33,3 +34,19 @@ def test_every_command_has_help_with_an_example(capsys) -> None:
 def test_unknown_command_is_a_usage_error(capsys) -> None:
     assert run(["predcit"]) == 2
     assert "predcit" in capsys.readouterr().err
+
+
+def test_bug_of_ours_is_one_line_and_a_traceback_under_vv(capsys, monkeypatch) -> None:
+    from triplex_deploy.cli import doctor
+
+    def broken() -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(doctor, "_kernels", broken)
+    assert run(["doctor", "-v"]) == 1
+    plain = capsys.readouterr().err
+    assert "error: unexpected ZeroDivisionError: oops" in plain
+    assert "Traceback" not in plain
+    assert run(["doctor", "-vv"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    logging.getLogger("triplex_deploy").setLevel(logging.WARNING)

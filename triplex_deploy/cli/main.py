@@ -69,10 +69,17 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("error: interrupted; nothing half-written was left", err=True)
         return 130
     except TriplexError as error:
-        if logging.getLogger("triplex_deploy").isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
-        click.echo(f"error: {_one_line(error)}", err=True)
-        return 1
+        return _fail(_one_line(error))
+    except Exception as error:  # noqa: BLE001 - a bug of ours, still told in one line
+        what = f"{type(error).__name__}: {_one_line(error)}"
+        return _fail(f"unexpected {what}; run again with -vv and report the traceback")
+
+
+def _fail(line: str) -> int:
+    if logging.getLogger("triplex_deploy").isEnabledFor(logging.DEBUG):
+        traceback.print_exc()
+    click.echo(f"error: {line}", err=True)
+    return 1
 
 
 def _one_line(error: BaseException) -> str:
