@@ -26,7 +26,7 @@ $(VENV)/.demo: $(SOURCES)
 	$(call install,cpu$(comma)export)
 
 $(VENV)/.dev: $(SOURCES)
-	$(call install,cpu$(comma)export$(comma)dev)
+	$(call install,cpu$(comma)export$(comma)train$(comma)dev)
 	touch $(VENV)/.demo
 
 comma := ,

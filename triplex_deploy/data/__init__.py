@@ -1,0 +1,17 @@
+"""Measured spatial expression on disk, in one form: sections of spots, and folds over patients."""
+
+from triplex_deploy.data.dataset import FORMATS, read_dataset
+from triplex_deploy.data.folds import Fold, inner_validation, make_folds
+from triplex_deploy.data.section import Section
+from triplex_deploy.data.section_list import SectionEntry, read_section_list
+
+__all__ = [
+    "FORMATS",
+    "Fold",
+    "Section",
+    "SectionEntry",
+    "inner_validation",
+    "make_folds",
+    "read_dataset",
+    "read_section_list",
+]

@@ -1,0 +1,74 @@
+"""A dataset folder of any known layout, as sections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from triplex_deploy.data.hest import find_hest_sections, hest_patient, read_hest_section
+from triplex_deploy.data.section import Section
+from triplex_deploy.data.section_list import SectionEntry
+from triplex_deploy.data.space_ranger import find_visium_sections, read_visium_section
+from triplex_deploy.data.st import find_st_sections, read_st_section
+from triplex_deploy.errors import DatasetError
+
+FORMATS: Final = ("st", "visium", "hest")
+
+Reader = Callable[[str, SectionEntry], Section]
+
+
+def read_dataset(
+    root: str | Path, layout: str, listed: Mapping[str, SectionEntry] | None = None
+) -> tuple[Section, ...]:
+    """All sections of ``root``, ordered by patient and name with numbers counted as numbers.
+
+    ``layout`` is ``st``, ``visium`` or ``hest``. ``listed`` (``read_section_list``) names patients,
+    and then only its sections are read; Space Ranger names no patients and needs it for more than
+    one section. Raises ``DatasetError``.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder; pass a dataset's folder")
+    found, reader = _find(root, layout)
+    if listed is None:
+        entries = {name: SectionEntry(_patient(root, layout, name, found)) for name in found}
+    else:
+        absent = sorted(set(listed) - set(found))
+        if absent:
+            raise DatasetError(f"{root}: no section {', '.join(absent)}; correct --patients")
+        entries = dict(listed)
+    sections = [reader(name, entry) for name, entry in entries.items()]
+    return tuple(sorted(sections, key=lambda s: (natural_key(s.patient), natural_key(s.name))))
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key by which P2 comes before P10."""
+    pieces = re.findall(r"\d+|\D+", text)
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces)
+
+
+def _find(root: Path, layout: str) -> tuple[Mapping[str, str | Path], Reader]:
+    if layout == "st":
+        return find_st_sections(root), partial(read_st_section, root)
+    if layout == "hest":
+        return find_hest_sections(root), partial(read_hest_section, root)
+    if layout == "visium":
+        folders = find_visium_sections(root)
+        return folders, lambda name, entry: read_visium_section(folders[name], name, entry)
+    raise DatasetError(f"layout {layout!r}: not known; use {', '.join(FORMATS)}")
+
+
+def _patient(root: Path, layout: str, name: str, found: Mapping[str, str | Path]) -> str:
+    if layout == "st":
+        return str(found[name])
+    if layout == "hest":
+        return hest_patient(root, name)
+    if len(found) > 1:
+        raise DatasetError(
+            f"{root}: Space Ranger names no patients; list section and patient in a CSV and pass "
+            "it with --patients"
+        )
+    return name

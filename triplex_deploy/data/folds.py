@@ -1,0 +1,131 @@
+"""Which sections are trained on and which are tested on (MODELS 6.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from triplex_deploy.data.dataset import natural_key
+from triplex_deploy.data.section import Section
+from triplex_deploy.errors import DatasetError
+
+BC2_FOLDS: Final = (
+    ("BC23277", "BC23287", "BC23508"),
+    ("BC24105", "BC24220", "BC24223"),
+    ("BC23803", "BC23377", "BC23895"),
+    ("BC23272", "BC23288", "BC23903"),
+    ("BC23270", "BC23268", "BC23567"),
+    ("BC23269", "BC23810", "BC23901"),
+    ("BC23209", "BC23450", "BC23506"),
+    ("BC23944", "BC24044"),
+)
+"""Test patients of the paper's eight folds of the ST-Net dataset."""
+SCHEMES: Final = ("patients", "bc2", "kfold:K", "sections")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Names of the sections on either side."""
+
+    index: int
+    name: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    shares_patients: bool
+    """Whether a test patient is trained on too: then the fold says nothing about new patients."""
+
+
+def make_folds(
+    patient_of: dict[str, str], scheme: str = "patients", seed: int = 2021
+) -> tuple[Fold, ...]:
+    """Folds over the sections of ``patient_of`` (section name to patient, matched exactly).
+
+    ``patients`` leaves one patient out at a time, ``bc2`` is the paper's fixed list, ``kfold:K``
+    deals shuffled patients to K groups, and ``sections`` leaves one section out whatever its
+    patient. Raises ``DatasetError`` where a scheme does not fit the patients.
+    """
+    if scheme == "sections":
+        names = sorted(patient_of, key=natural_key)
+        return _folds([(name, (name,)) for name in names], patient_of)
+    groups = _patient_groups(patient_of, scheme, seed)
+    tests = [
+        ("+".join(group), tuple(name for name, patient in patient_of.items() if patient in group))
+        for group in groups
+    ]
+    return _folds(tests, patient_of)
+
+
+def inner_validation(
+    fold: Fold, patient_of: dict[str, str], seed: int = 2021
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split a fold's training sections for ``honest`` selection: (to fit on, to select on).
+
+    One training patient, drawn by ``seed``, is held out; with a single training patient, one of
+    its sections is. Raises ``DatasetError`` where nothing would be left to fit on.
+    """
+    if len(fold.train) < 2:
+        raise DatasetError(
+            f"fold {fold.name}: one training section leaves none to select on; use --selection "
+            "paper, which selects on the test fold and says so"
+        )
+    patients = sorted({patient_of[name] for name in fold.train}, key=natural_key)
+    rng = np.random.default_rng([seed, fold.index])
+    if len(patients) > 1:
+        chosen = patients[int(rng.integers(len(patients)))]
+        held = tuple(name for name in fold.train if patient_of[name] == chosen)
+    else:
+        held = (fold.train[int(rng.integers(len(fold.train)))],)
+    return tuple(name for name in fold.train if name not in held), held
+
+
+def patients_of(sections: Sequence[Section]) -> dict[str, str]:
+    """Patient of each section by name; a name used twice raises ``DatasetError``."""
+    if len({section.name for section in sections}) < len(sections):
+        raise DatasetError("sections: two have the same name; rename one")
+    return {section.name: section.patient for section in sections}
+
+
+def _patient_groups(patient_of: dict[str, str], scheme: str, seed: int) -> list[tuple[str, ...]]:
+    patients = sorted(set(patient_of.values()), key=natural_key)
+    if len(patients) < 2:
+        raise DatasetError(
+            f"folds: all {len(patient_of)} sections are of one patient; use --folds sections, "
+            "which says nothing about new patients"
+        )
+    if scheme == "patients":
+        return [(patient,) for patient in patients]
+    if scheme == "bc2":
+        listed = {patient for group in BC2_FOLDS for patient in group}
+        if listed != set(patients):
+            odd = sorted(listed ^ set(patients))
+            raise DatasetError(f"folds bc2: {', '.join(odd[:5])} not on both sides; use kfold:8")
+        return list(BC2_FOLDS)
+    match = re.fullmatch(r"kfold:(\d+)", scheme)
+    if match is None:
+        raise DatasetError(f"folds {scheme!r}: not known; use {', '.join(SCHEMES)}")
+    return _deal(patients, int(match[1]), seed)
+
+
+def _deal(patients: list[str], n_groups: int, seed: int) -> list[tuple[str, ...]]:
+    if not 2 <= n_groups <= len(patients):
+        raise DatasetError(f"folds kfold:{n_groups}: use 2 to {len(patients)}, one per patient")
+    shuffled = np.random.default_rng(seed).permutation(len(patients))
+    parts = np.array_split(shuffled, n_groups)
+    return [tuple(patients[i] for i in sorted(part.tolist())) for part in parts]
+
+
+def _folds(
+    tests: list[tuple[str, tuple[str, ...]]], patient_of: dict[str, str]
+) -> tuple[Fold, ...]:
+    folds = []
+    for index, (name, test) in enumerate(tests):
+        train = tuple(section for section in patient_of if section not in test)
+        if not train:
+            raise DatasetError(f"fold {name}: no section is left to train on; add one")
+        shared = {patient_of[s] for s in train} & {patient_of[s] for s in test}
+        folds.append(Fold(index, name, train, test, bool(shared)))
+    return tuple(folds)

@@ -1,0 +1,80 @@
+"""Visium sections as Space Ranger writes them, one folder per section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from triplex_deploy.data.assemble import SectionFacts, SpotTable, assemble_section
+from triplex_deploy.data.feature_matrix import read_feature_matrix
+from triplex_deploy.data.pitch import VISIUM_STEP_UM, mpp_from_array
+from triplex_deploy.data.section import Section
+from triplex_deploy.data.section_list import SectionEntry
+from triplex_deploy.data.slide_file import only_slide
+from triplex_deploy.errors import DatasetError, SpotsError
+
+POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
+
+
+def find_visium_sections(root: Path) -> dict[str, Path]:
+    """Section folders by name: ``root`` itself, or those in it that hold ``[outs/]spatial``."""
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder; pass the folder of Space Ranger outputs")
+    if (root / "spatial").is_dir() or (root / "outs" / "spatial").is_dir():
+        return {root.resolve().name: root}
+    found = {path.name: path for path in sorted(root.iterdir()) if _outs(path) is not None}
+    if not found:
+        raise DatasetError(
+            f"{root}: no Space Ranger output here or one folder down; each section's folder holds "
+            "spatial/ and filtered_feature_bc_matrix.h5, or an outs/ with them"
+        )
+    return found
+
+
+def read_visium_section(folder: Path, name: str, entry: SectionEntry) -> Section:
+    """Read one section; spots outside the tissue are left out.
+
+    The full-resolution image lies in the section's folder or is named by ``entry``; without a
+    given mpp the lattice's 100 um give the scale.
+    """
+    outs = _outs(folder)
+    if outs is None:
+        raise DatasetError(f"{folder}: no spatial/ here or in outs/; pass a Space Ranger output")
+    spots = _read_positions(outs / "spatial")
+    mpp = entry.mpp or mpp_from_array(
+        name, spots.grid_rc.astype(np.float64), spots.level0_xy, VISIUM_STEP_UM
+    )
+    slide = entry.slide or only_slide(folder, name)
+    facts = SectionFacts(name, entry.patient, slide, mpp, is_hexagonal=True)
+    return assemble_section(facts, read_feature_matrix(outs), spots)
+
+
+def _read_positions(spatial: Path) -> SpotTable:
+    """Columns go by their header or, in the headerless list, by Space Ranger's fixed order."""
+    from triplex_deploy.spots.table import integer_column, number_column, read_table
+
+    path = next((spatial / name for name in POSITIONS if (spatial / name).is_file()), None)
+    if path is None:
+        raise DatasetError(f"{spatial}: none of {', '.join(POSITIONS)}; copy one there")
+    try:
+        table = read_table(path)
+        missing = {"barcode", "in_tissue", "array_row", "pxl_row_in_fullres"} - set(table.columns)
+        if missing:
+            raise SpotsError(f"{path}: no column {', '.join(sorted(missing))}; copy it again")
+        table = table[number_column(path, table, "in_tissue") != 0]
+        rows, cols = (integer_column(path, table, name) for name in ("array_row", "array_col"))
+        x = number_column(path, table, "pxl_col_in_fullres")
+        y = number_column(path, table, "pxl_row_in_fullres")
+    except SpotsError as error:
+        raise DatasetError(str(error)) from error
+    return SpotTable(
+        tuple(map(str, table["barcode"])), np.stack([rows, cols], 1), np.stack([x, y], 1)
+    )
+
+
+def _outs(folder: Path) -> Path | None:
+    for outs in (folder, folder / "outs"):
+        if (outs / "spatial").is_dir():
+            return outs
+    return None
