@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import N_TARGET_TOKENS
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.encode import encode_tiles, own_tiles
@@ -53,6 +54,7 @@ def predict_slide(
     """
     options = options or PredictOptions()
     run = Run(model, progress or Silent())
+    _warn_of_the_bundle(model.bundle)
     manifest = model.bundle.manifest
     gene_index = gene_indices(options.genes, manifest.genes)
     with run.clock.stage("total"), open_slide(slide_path) as slide:
@@ -113,6 +115,15 @@ def _lay_out(slide: Slide, slide_mpp: float, view: SlideView, options: PredictOp
     return grid_spots(slide, view.size_wh, view.scale_xy, view.mpp, options.pitch_um, tissue)
 
 
+def _warn_of_the_bundle(bundle: Bundle) -> None:
+    """Say what its maker said: that the weights are untrained, or that parity was missed."""
+    note = bundle.manifest.provenance.get("note")
+    if note:
+        logger.warning("%s: %s", bundle.path, note)
+    if not bundle.manifest.parity_passed:
+        logger.warning("%s: differs from PyTorch beyond its gate, see parity.json", bundle.path)
+
+
 def _facts(
     run: Run, slide_mpp: float, view: SlideView, spots: Spots, plan: TilePlan
 ) -> dict[str, Any]:
@@ -122,6 +133,7 @@ def _facts(
     model, seconds = run.model, run.clock.seconds
     return {
         "bundle_id": model.bundle.id,
+        "bundle_note": model.bundle.manifest.provenance.get("note", ""),
         "device": str(model.device),
         "backend": model.backend,
         "precision": model.precision,
