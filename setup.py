@@ -1,17 +1,26 @@
-"""Build the Cython tiling kernels in ``ext/`` into ``triplex_deploy.tiles``; the rest is in pyproject.toml."""
+"""Build the Cython kernels in ``ext/`` into the package; the rest is in pyproject.toml."""
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = Extension(
-    name="triplex_deploy.tiles._kernels",
-    sources=["ext/_kernels.pyx"],
-    extra_compile_args=["-O3"],
-)
+MODULES = {
+    "triplex_deploy.tiles._kernels": "ext/_kernels.pyx",
+    "triplex_deploy.slides._pixels": "ext/_pixels.pyx",
+}
+KERNELS = [
+    Extension(
+        name=name,
+        sources=[source],
+        include_dirs=["ext"],
+        depends=["ext/rgb_rows.h"],
+        extra_compile_args=["-O3"],
+    )
+    for name, source in MODULES.items()
+]
 
 setup(
     ext_modules=cythonize(
-        [KERNELS],
+        KERNELS,
         build_dir="build",
         compiler_directives={
             "language_level": 3,

@@ -8,6 +8,12 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
 
+cdef extern from "rgb_rows.h" nogil:
+    void triplex_bgra_row(
+        const uint32_t* argb, uint8_t* rgb, int64_t width, uint32_t r, uint32_t g, uint32_t b
+    )
+
+
 cdef void crop_one(
     const uint8_t* block, int64_t height, int64_t width,
     int64_t x, int64_t y, uint8_t* tile, int64_t side,
@@ -43,6 +49,47 @@ def crop_tiles(
             )
 
 
+def gather(
+    const uint8_t[:, :, :, ::1] segments,
+    const int64_t[:, :, ::1] slots,
+    const int64_t[:, ::1] first_xy,
+    const int64_t[:, ::1] origin_xy,
+    int64_t limit_width, int64_t limit_height,
+    uint8_t[:, :, :, ::1] out,
+):
+    """Put windows together from the segments under them; outside the limits they are zero."""
+    cdef int64_t n, r, c, row, left, right, top, bottom, x0, x1, y0, y1, x, y
+    cdef int64_t high = segments.shape[1], wide = segments.shape[2]
+    cdef int64_t height = out.shape[1], width = out.shape[2]
+    cdef const uint8_t* source
+    cdef uint8_t* target
+    with nogil:
+        for n in range(out.shape[0]):
+            x, y = origin_xy[n, 0], origin_xy[n, 1]
+            left, right = max(x, 0), min(x + width, limit_width)
+            top, bottom = max(y, 0), min(y + height, limit_height)
+            target = &out[n, 0, 0, 0]
+            if right - left < width or bottom - top < height:
+                memset(target, 0, 3 * width * height)
+            for r in range(slots.shape[1]):
+                y0 = max(top, first_xy[n, 1] + r * high)
+                y1 = min(bottom, first_xy[n, 1] + (r + 1) * high)
+                for c in range(slots.shape[2]):
+                    x0 = max(left, first_xy[n, 0] + c * wide)
+                    x1 = min(right, first_xy[n, 0] + (c + 1) * wide)
+                    if slots[n, r, c] < 0 or x1 <= x0:
+                        continue
+                    source = &segments[slots[n, r, c], 0, 0, 0]
+                    source += 3 * (x0 - first_xy[n, 0] - c * wide)
+                    source -= 3 * wide * (first_xy[n, 1] + r * high)
+                    for row in range(y0, y1):
+                        memcpy(
+                            target + 3 * ((row - y) * width + x0 - x),
+                            source + 3 * wide * row,
+                            3 * (x1 - x0),
+                        )
+
+
 def crop_neighborhoods(
     const uint8_t[:, :, ::1] block,
     const int64_t[:, :, ::1] origin_xy,
@@ -62,56 +109,13 @@ def crop_neighborhoods(
                     memset(&tiles[n, k, 0, 0, 0], 0, 3 * side * side)
 
 
-cdef inline uint8_t over(uint32_t channel, uint32_t clear, uint32_t backdrop) noexcept nogil:
-    """One premultiplied channel over a backdrop, rounded; ``clear`` is 255 - alpha."""
-    return <uint8_t>min((channel & 0xFF) + (clear * backdrop + 127) // 255, 255)
-
-
-cdef inline uint32_t reverse(uint32_t argb) noexcept nogil:
-    """Bytes reversed: alpha, red, green, blue in the memory of a little-endian machine."""
-    return (argb >> 24) | (argb >> 8 & 0xFF00) | (argb << 8 & 0xFF0000) | (argb << 24)
-
-
-cdef inline bint is_opaque(const uint32_t* argb, int64_t width) noexcept nogil:
-    cdef int64_t x
-    cdef uint32_t alpha = <uint32_t>-1
-    for x in range(width):
-        alpha &= argb[x]
-    return alpha >> 24 == 255
-
-
-cdef void drop_alpha(const uint32_t* argb, uint8_t* rgb, int64_t width) noexcept nogil:
-    """Convert a row of opaque pixels; four of them make three words."""
-    cdef int64_t x
-    cdef uint32_t a, b, c, d
-    for x in range(0, width - 3, 4):
-        a = (reverse(argb[x]) >> 8) | (argb[x + 1] << 8 & <uint32_t>0xFF000000)
-        b = (reverse(argb[x + 1]) >> 16) | (reverse(argb[x + 2]) << 8 & <uint32_t>0xFFFF0000)
-        c = (reverse(argb[x + 2]) >> 24) | (reverse(argb[x + 3]) & <uint32_t>0xFFFFFF00)
-        memcpy(rgb + 3 * x, &a, 4)
-        memcpy(rgb + 3 * x + 4, &b, 4)
-        memcpy(rgb + 3 * x + 8, &c, 4)
-    for x in range(width & ~<int64_t>3, width):
-        d = reverse(argb[x]) >> 8
-        memcpy(rgb + 3 * x, &d, 3)
-
-
 def bgra_to_rgb(
     const uint32_t[:, ::1] argb, uint8_t[:, :, :] rgb, uint32_t r, uint32_t g, uint32_t b
 ):
-    cdef int64_t x, y, width = argb.shape[1]
-    cdef uint32_t pixel, clear
+    cdef int64_t y
     with nogil:
         for y in range(argb.shape[0]):
-            if is_opaque(&argb[y, 0], width):
-                drop_alpha(&argb[y, 0], &rgb[y, 0, 0], width)
-                continue
-            for x in range(width):
-                pixel = argb[y, x]
-                clear = 255 - (pixel >> 24)
-                rgb[y, x, 0] = over(pixel >> 16, clear, r)
-                rgb[y, x, 1] = over(pixel >> 8, clear, g)
-                rgb[y, x, 2] = over(pixel, clear, b)
+            triplex_bgra_row(&argb[y, 0], &rgb[y, 0, 0], argb.shape[1], r, g, b)
 
 
 def neighbor_table(

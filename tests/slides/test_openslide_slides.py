@@ -7,26 +7,8 @@ import pytest
 
 from triplex_deploy.slides import open_slide
 from triplex_deploy.slides.dicom_color import holds_mislabelled_ycbcr
-from triplex_deploy.slides.openslide_pixels import PixelSource
 
 DICOM = "slides/dicom_cmu1_small/level-0-frames-0-30.dcm"
-
-
-class HalfTransparent:
-    """A region of 100 with alpha 0, 128 and 255 in its three columns."""
-
-    level_downsamples = (1.0,)
-    level_dimensions = ((3, 1),)
-
-    def read_region(self, origin: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
-        return np.array(
-            [[[100, 100, 100, 0], [100, 100, 100, 128], [100, 100, 100, 255]]], np.uint8
-        )
-
-
-def test_transparency_shows_the_background() -> None:
-    pixels = PixelSource(HalfTransparent(), (200, 0, 255)).read(0, 0, 0, 3, 1)
-    assert pixels.tolist() == [[[200, 0, 255], [150, 50, 177], [100, 100, 100]]]
 
 
 def test_svs_pixels(shared_data: Path) -> None:

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from triplex_deploy.errors import SlideError
 from triplex_deploy.slides import Slide
 
 Level = NDArray[np.uint8]
 
 
 class MemorySlide(Slide):
-    """A slide whose levels are arrays (height, width, 3); ``fail`` makes every read raise."""
+    """A slide whose levels are arrays (height, width, 3).
+
+    ``fail`` makes every read raise, ``fail_at`` those that begin at that pixel.
+    """
 
     def __init__(self, levels: Sequence[Level]) -> None:
         self.path = Path("memory.tif")
@@ -27,11 +31,14 @@ class MemorySlide(Slide):
         self.reads = np.zeros(levels[0].shape[:2], np.int64)
         self.windows: list[tuple[int, int, int, int, int]] = []
         self.fail: Exception | None = None
+        self.fail_at: tuple[int, int] | None = None
         self._lock = Lock()
 
     def _read_inside(self, level: int, x: int, y: int, width: int, height: int) -> Level:
         if self.fail is not None:
             raise self.fail
+        if self.fail_at == (x, y):
+            raise SlideError(f"memory.tif: broken cell at {x}, {y}")
         with self._lock:
             self.windows.append((level, x, y, width, height))
             if level == 0:

@@ -6,7 +6,7 @@ import pytest
 from triplex_deploy.errors import SlideError, TilingError
 from triplex_deploy.slides import open_slide
 from triplex_deploy.tiles import SlideView, plan_tiles, stream_tiles
-from triplex_deploy.tiles.stream import cell_px
+from triplex_deploy.tiles.stream import StreamStats
 
 
 def stream_threads():
@@ -47,22 +47,62 @@ def test_batches_are_full_but_for_the_last(memory_slide):
     assert sizes == [4, 4, 4, 3]
 
 
-def test_a_contiguous_grid_reads_every_pixel_once(memory_slide, monkeypatch):
-    monkeypatch.setattr("triplex_deploy.tiles.stream._CELL_TILES", 3)
+def test_every_segment_is_decoded_once(memory_slide):
     slide = memory_slide((224 * 7, 224 * 5))
-    collect(
-        SlideView.open(slide, 0.5, 0.5), grid_plan(SlideView.open(slide, 0.5, 0.5)), batch_size=8
-    )
-    assert len(slide.windows) == 6
-    assert (slide.reads == 1).all()
-
-
-def test_empty_space_between_tiles_is_not_read(memory_slide):
-    slide = memory_slide((3400, 3400))
     view = SlideView.open(slide, 0.5, 0.5)
-    plan = plan_tiles(np.array([[600, 600], [2800, 2800]]), view.size_wh)
+    stats = StreamStats()
+    collect(view, grid_plan(view), batch_size=8, stats=stats)
+    assert (slide.reads == 1).all()
+    assert stats.segments_decoded == stats.segments_planned == len(slide.windows)
+
+
+@pytest.mark.parametrize("mpp", [0.5, 0.8])
+def test_dense_irregular_neighborhoods_decode_no_segment_twice(memory_slide, mpp):
+    slide = memory_slide((3000, 2600))
+    view = SlideView.open(slide, 0.5, mpp)
+    centers = np.random.default_rng(5).integers(0, view.size_wh, (40, 2))
+    collect(view, plan_tiles(centers, view.size_wh), batch_size=16, threads=3)
+    assert slide.reads.max() == 1
+
+
+def test_segments_under_no_tile_are_not_decoded(memory_slide):
+    slide = memory_slide((4096, 4096))
+    view = SlideView.open(slide, 0.5, 0.5)
+    plan = plan_tiles(np.array([[600, 600], [3200, 3200]]), view.size_wh)
     collect(view, plan, batch_size=16)
-    assert slide.reads.sum() == 2 * 1120 * 1120
+    assert len(slide.windows) == 2 * 3 * 3  # 1120 pixels from 40 and from 2640, in cells of 512
+
+
+@pytest.mark.parametrize("mpp", [0.5, 0.8])
+def test_a_small_budget_is_kept_by_reading_in_stripes(memory_slide, mpp, monkeypatch):
+    monkeypatch.setattr("triplex_deploy.tiles.stream.MIN_STEP_TILES", 4)
+    slide = memory_slide((9000, 2400))
+    view = SlideView.open(slide, 0.5, mpp)
+    plan = grid_plan(view)
+    free, tight = StreamStats(), StreamStats()
+    whole = collect(view, plan, batch_size=4, stats=free)
+    budget = 3 * 4 * 224 * 224 * 3 + free.buffer_bytes * 2 // 3
+    striped = collect(view, plan, batch_size=4, memory_bytes=budget, stats=tight)
+    np.testing.assert_array_equal(striped, whole)
+    assert tight.buffer_bytes <= free.buffer_bytes * 2 // 3
+    assert tight.segments_planned < 1.5 * free.segments_planned
+
+
+def test_a_budget_too_small_for_anything_is_refused_at_once(memory_slide):
+    view = SlideView.open(memory_slide((1000, 1000)), 0.5, 0.5)
+    with pytest.raises(TilingError, match="raise --memory-gb"):
+        stream_tiles(view, grid_plan(view), 4, memory_bytes=1000)
+
+
+def test_memory_does_not_grow_with_the_height_of_the_slide(memory_slide, monkeypatch):
+    monkeypatch.setattr("triplex_deploy.tiles.stream.MIN_STEP_TILES", 4)
+    needed = []
+    for height in (4000, 12000):
+        view = SlideView.open(memory_slide((1000, height)), 0.5, 0.5)
+        stats = StreamStats()
+        collect(view, grid_plan(view), batch_size=4, stats=stats)
+        needed.append(stats.buffer_bytes)
+    assert needed[0] == needed[1]
 
 
 def test_tiles_outside_the_slide_are_padded_without_reading_there(memory_slide):
@@ -86,18 +126,17 @@ def test_an_empty_plan_yields_nothing(memory_slide):
 
 
 def test_reading_ahead_is_bounded(memory_slide, monkeypatch):
-    monkeypatch.setattr("triplex_deploy.tiles.stream._CELL_TILES", 1)
-    slide = memory_slide((224 * 30, 224))
+    monkeypatch.setattr("triplex_deploy.tiles.stream.MIN_STEP_TILES", 1)
+    slide = memory_slide((512 * 30, 512))
     view = SlideView.open(slide, 0.5, 0.5)
-    stream = stream_tiles(view, grid_plan(view), 1, threads=2)
+    stream = stream_tiles(view, grid_plan(view, pitch=512), 1, threads=2)
     next(stream)
     stream.close()
-    assert len(slide.windows) <= 3
+    assert len(slide.windows) <= 5
 
 
-def test_closing_early_ends_the_threads(memory_slide, monkeypatch):
-    monkeypatch.setattr("triplex_deploy.tiles.stream._CELL_TILES", 1)
-    view = SlideView.open(memory_slide((224 * 30, 224)), 0.5, 0.5)
+def test_closing_early_ends_the_threads(memory_slide):
+    view = SlideView.open(memory_slide((224 * 60, 224)), 0.5, 0.5)
     stream = stream_tiles(view, grid_plan(view), 2)
     next(stream)
     assert stream_threads()
@@ -128,12 +167,25 @@ def test_counts_below_one_are_refused_at_once(memory_slide, batch_size, threads)
         stream_tiles(view, grid_plan(view), batch_size, threads)
 
 
-@pytest.mark.parametrize(
-    ("slide_mpp", "mpp", "expected"),
-    [(0.5, 0.5, 3584), (0.25, 0.5, 1792), (0.2, 0.5, 1344), (0.01, 0.5, 224), (1.0, 0.5, 3584)],
-)
-def test_cells_shrink_with_the_level_pixels_behind_them(memory_slide, slide_mpp, mpp, expected):
-    assert cell_px(SlideView.open(memory_slide((300, 300)), slide_mpp, mpp)) == expected
+def test_an_unknown_way_with_bad_tiles_is_refused(memory_slide):
+    view = SlideView.open(memory_slide((300, 300)), 0.5, 0.5)
+    with pytest.raises(TilingError, match="use 'raise' or 'skip'"):
+        stream_tiles(view, grid_plan(view), 1, on_bad_tile="ignore")
+
+
+def test_bad_segments_are_zero_and_listed_when_skipped(memory_slide):
+    slide = memory_slide((1024, 1024))
+    slide.fail_at = (512, 0)
+    view = SlideView.open(slide, 0.5, 0.5)
+    plan, stats = grid_plan(view), StreamStats()
+    with pytest.raises(SlideError, match="broken cell"):
+        collect(view, plan, batch_size=4)
+    tiles = collect(view, plan, batch_size=4, on_bad_tile="skip", stats=stats)
+    slide.levels[0][:512, 512:], slide.fail_at = 0, None
+    for tile, (x, y) in zip(tiles, plan.origins_xy.tolist(), strict=True):
+        np.testing.assert_array_equal(tile, view.read(x, y, 224, 224))
+    assert [(bad.level, bad.column, bad.row) for bad in stats.bad_tiles] == [(0, 1, 0)]
+    assert "broken cell" in stats.bad_tiles[0].error
 
 
 def test_tiles_of_a_real_slide_equal_its_level(shared_data):

@@ -11,10 +11,6 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _PIXEL_DATA = b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff"
 """The tag of encapsulated frames, in explicit little-endian as all JPEG syntaxes are."""
@@ -44,13 +40,6 @@ def holds_mislabelled_ycbcr(path: Path, properties: Mapping[str, str]) -> bool:
             return _is_subsampled(data[frame : frame + (1 << 16)])
         except (IndexError, struct.error):
             return False
-
-
-def ycbcr_to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Full-range YCbCr, as JFIF has it, to RGB; both (h, w, 3)."""
-    height, width, _ = pixels.shape
-    image = Image.frombuffer("YCbCr", (width, height), np.ascontiguousarray(pixels).tobytes())
-    return np.array(image.convert("RGB"))
 
 
 def _is_subsampled(jpeg: bytes) -> bool:

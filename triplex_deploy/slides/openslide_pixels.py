@@ -2,60 +2,114 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from triplex_deploy.slides.dicom_color import ycbcr_to_rgb
-from triplex_deploy.slides.slide import RGB
+from triplex_deploy.errors import SlideError
+from triplex_deploy.slides import _pixels
+from triplex_deploy.slides.openslide_handle import OpenSlideHandle
+from triplex_deploy.slides.slide import RGB, Size
 
 BLOCK_PX = 256
 """Side of the fixed blocks in which levels with a fractional downsample are read."""
 
 
 @dataclass(frozen=True)
-class PixelSource:
-    """An open slide and what its pixels need on their way to RGB."""
+class Pyramid:
+    """What the pixel path has to know of a slide."""
 
-    slide: openslide.OpenSlide
+    path: Path
+    level_sizes: tuple[Size, ...]
+    level_downsamples: tuple[float, ...]
     background: RGB
     is_ycbcr: bool = False
+    """Whether its pixels are YCbCr although the header says RGB."""
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """RGB of a window inside one level, (height, width, 3); x and y are pixels of that level.
+
+class PixelSource:
+    """An open slide whose handle is replaced when OpenSlide has given it up."""
+
+    def __init__(self, pyramid: Pyramid, cache_bytes: int) -> None:
+        """Open the file; raises ``openslide.OpenSlideError``."""
+        self._pyramid = pyramid
+        self._cache_bytes = cache_bytes
+        self._handle: OpenSlideHandle | None = OpenSlideHandle(pyramid.path, cache_bytes)
+        self._closed = False
+        self._lock = threading.Lock()
+        self._alone = threading.Lock()
+
+    def read(self, level: int, x: int, y: int, out: NDArray[np.uint8]) -> None:
+        """Fill ``out`` (h, w, 3) with a window inside one level; x and y are its pixels.
 
         OpenSlide addresses every level in level-0 pixels. Where those are not whole multiples, it
         interpolates, differently for each origin; such levels are read in blocks at fixed
         origins, so that a pixel does not depend on the window it was asked in.
         """
-        if float(self.slide.level_downsamples[level]).is_integer():
-            return self._region(level, x, y, width, height)
-        window = np.empty((height, width, 3), np.uint8)
-        level_width, level_height = self.slide.level_dimensions[level]
-        for top in range(y - y % BLOCK_PX, y + height, BLOCK_PX):
-            bottom = min(top + BLOCK_PX, level_height)
-            y0, y1 = max(top, y), min(bottom, y + height)
-            for left in range(x - x % BLOCK_PX, x + width, BLOCK_PX):
-                right = min(left + BLOCK_PX, level_width)
-                x0, x1 = max(left, x), min(right, x + width)
-                block = self._region(level, left, top, right - left, bottom - top)
-                window[y0 - y : y1 - y, x0 - x : x1 - x] = block[
+        if self._pyramid.level_downsamples[level].is_integer():
+            self.region(level, x, y, out)
+            return
+        height, width, _ = out.shape
+        level_width, level_height = self._pyramid.level_sizes[level]
+        for top, y0, y1 in _blocks(y, height):
+            for left, x0, x1 in _blocks(x, width):
+                size = (min(BLOCK_PX, level_height - top), min(BLOCK_PX, level_width - left), 3)
+                block = np.empty(size, np.uint8)
+                self.region(level, left, top, block)
+                out[y0 - y : y1 - y, x0 - x : x1 - x] = block[
                     y0 - top : y1 - top, x0 - left : x1 - left
                 ]
-        return window
 
-    def _region(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        downsample = self.slide.level_downsamples[level]
-        origin = (round(x * downsample), round(y * downsample))
-        rgba = np.asarray(self.slide.read_region(origin, level, (width, height)))  # straight alpha
-        rgb = np.ascontiguousarray(rgba[..., :3])
-        if self.is_ycbcr:
-            rgb = ycbcr_to_rgb(rgb)
-        alpha = rgba[..., 3:]
-        if alpha.min() == 255:
-            return rgb
-        weight = alpha.astype(np.uint32)
-        over = rgb * weight + np.asarray(self.background, np.uint32) * (255 - weight)
-        return ((over + 127) // 255).astype(np.uint8)
+    def region(self, level: int, x: int, y: int, out: NDArray[np.uint8]) -> None:
+        """The same as OpenSlide shows it in one region, interpolated or not."""
+        downsample = self._pyramid.level_downsamples[level]
+        level0_xy = (round(x * downsample), round(y * downsample))
+        background = self._pyramid.background
+        handle = self._current()
+        try:
+            handle.read(level, level0_xy, background, out)
+        except (openslide.OpenSlideError, SlideError):
+            # The error may be another thread's: OpenSlide refuses all reads after its first one.
+            self._give_up(handle)
+            with self._alone, closing(self._opened()) as own:
+                own.read(level, level0_xy, background, out)
+        if self._pyramid.is_ycbcr:
+            _pixels.ycbcr_to_rgb(out)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+
+    def _current(self) -> OpenSlideHandle:
+        """The shared handle, opened again where it was given up."""
+        with self._lock:
+            if self._handle is None:
+                self._handle = self._opened()
+            return self._handle
+
+    def _opened(self) -> OpenSlideHandle:
+        if self._closed:
+            raise SlideError(f"{self._pyramid.path}: the slide is closed; open it again to read")
+        return OpenSlideHandle(self._pyramid.path, self._cache_bytes)
+
+    def _give_up(self, handle: OpenSlideHandle) -> None:
+        with self._lock:
+            if self._handle is not handle:
+                return
+            self._handle = None
+        handle.close()
+
+
+def _blocks(start: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """First pixel of each fixed block under a span, and the part of the span it holds."""
+    for first in range(start - start % BLOCK_PX, start + length, BLOCK_PX):
+        yield first, max(first, start), min(first + BLOCK_PX, start + length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,17 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.slides.dicom_color import holds_mislabelled_ycbcr
-from triplex_deploy.slides.guard import ReadGuard
-from triplex_deploy.slides.openslide_pixels import PixelSource
-from triplex_deploy.slides.slide import RGB, Slide
+from triplex_deploy.slides.openslide_pixels import BLOCK_PX, PixelSource, Pyramid
+from triplex_deploy.slides.segment_grid import CELL_PX, SegmentGrid
+from triplex_deploy.slides.slide import RGB, Size, Slide
 
 logger = logging.getLogger(__name__)
 
 WHITE: RGB = (255, 255, 255)
+MIN_SEGMENT_PX = 200
+"""Compressed tiles smaller than this are read several at a time."""
+MAX_SEGMENT_PX = 4096
+CACHE_BYTES_RANGE = (32 << 20, 256 << 20)
 
 
 def openslide_vendor(path: Path) -> str | None:
@@ -32,18 +37,29 @@ class OpenSlideReader(Slide):
     @classmethod
     def open(cls, path: Path) -> OpenSlideReader:
         try:
-            return cls(path, openslide.OpenSlide(path))
+            with openslide.OpenSlide(path) as handle:
+                return cls(
+                    path,
+                    dict(handle.properties),
+                    handle.level_dimensions,
+                    handle.level_downsamples,
+                )
         except openslide.OpenSlideError as error:
             raise SlideError(
                 f"{path}: cannot be opened as a slide: {error}; check that the copy is complete"
             ) from error
 
-    def __init__(self, path: Path, handle: openslide.OpenSlide) -> None:
-        properties = handle.properties
+    def __init__(
+        self,
+        path: Path,
+        properties: Mapping[str, str],
+        level_sizes: tuple[Size, ...],
+        level_downsamples: tuple[float, ...],
+    ) -> None:
         self.path = path
         self.format = properties[openslide.PROPERTY_NAME_VENDOR]
-        self.level_sizes = handle.level_dimensions
-        self.level_downsamples = handle.level_downsamples
+        self.level_sizes = level_sizes
+        self.level_downsamples = level_downsamples
         self.mpp_xy = _mpp_xy(
             properties.get(openslide.PROPERTY_NAME_MPP_X),
             properties.get(openslide.PROPERTY_NAME_MPP_Y),
@@ -53,26 +69,70 @@ class OpenSlideReader(Slide):
         is_ycbcr = self.format == "dicom" and holds_mislabelled_ycbcr(path, properties)
         if is_ycbcr:
             logger.warning("%s: the header says RGB, its JPEG frames are YCbCr; converted", path)
-        self._handle = handle
-        self._source = PixelSource(handle, self.background_rgb, is_ycbcr)
-        self._guard = ReadGuard(path)
+        self._compressed_wh = [_compressed_wh(properties, n) for n in range(len(level_sizes))]
+        pyramid = Pyramid(path, level_sizes, level_downsamples, self.background_rgb, is_ycbcr)
+        self._source = PixelSource(pyramid, self._band_bytes())
+
+    def segment_grid(self, level: int) -> SegmentGrid:
+        """One or more whole compressed tiles, so that none is decoded for two segments."""
+        if not self.level_downsamples[level].is_integer():
+            return SegmentGrid.over(self.level_sizes[level], BLOCK_PX, BLOCK_PX)
+        width, height = (_segment_px(side) for side in self._compressed_wh[level])
+        return SegmentGrid.over(self.level_sizes[level], width, height)
+
+    def read_segment(self, level: int, column: int, row: int, out: NDArray[np.uint8]) -> None:
+        level_width, level_height = self.level_sizes[level]
+        x, y = column * out.shape[1], row * out.shape[0]
+        inside = out[: level_height - y, : level_width - x]
+        try:
+            self._source.read(level, x, y, inside)
+        except openslide.OpenSlideError as error:
+            raise SlideError(
+                f"{self.path}: level {level}, tile (column {column}, row {row}) cannot be read: "
+                f"{error}; the file is damaged, cut short or gone, copy or export it again"
+            ) from error
 
     def _read_inside(
         self, level: int, x: int, y: int, width: int, height: int
     ) -> NDArray[np.uint8]:
-        with self._guard.reading():
-            try:
-                return self._source.read(level, x, y, width, height)
-            except openslide.OpenSlideError as error:
-                # OpenSlide keeps its first error: every later read of this slide fails as well.
-                raise SlideError(
-                    f"{self.path}: reading {width}x{height} pixels at ({x}, {y}) of level {level} "
-                    f"failed: {error}; the file is damaged or cut short, copy or export it again"
-                ) from error
+        window = np.empty((height, width, 3), np.uint8)
+        try:
+            self._source.read(level, x, y, window)
+        except openslide.OpenSlideError as error:
+            raise SlideError(
+                f"{self.path}: reading {width}x{height} pixels at ({x}, {y}) of level {level} "
+                f"failed: {error}; the file is damaged or cut short, copy or export it again"
+            ) from error
+        return window
+
+    def read_region(self, level: int, x: int, y: int, out: NDArray[np.uint8]) -> None:
+        """Fill ``out`` (h, w, 3) with one region of OpenSlide's, interpolation and all."""
+        try:
+            self._source.region(level, x, y, out)
+        except openslide.OpenSlideError as error:
+            raise SlideError(f"{self.path}: {error}; the file is damaged, copy it again") from error
+
+    def _band_bytes(self) -> int:
+        """What OpenSlide's cache needs to hold the compressed tiles of two rows of segments."""
+        row_px = max(CELL_PX, self._compressed_wh[0][1])
+        low, high = CACHE_BYTES_RANGE
+        return min(max(2 * 4 * self.level_sizes[0][0] * row_px, low), high)
 
     def _release(self) -> None:
-        self._guard.shut()
-        self._handle.close()
+        self._source.close()
+
+
+def _compressed_wh(properties: Mapping[str, str], level: int) -> Size:
+    """Size of the file's own compressed tiles; of our cells where OpenSlide names none."""
+    prefix = f"openslide.level[{level}].tile-"
+    width, height = (int(properties.get(prefix + side, 0)) for side in ("width", "height"))
+    return (width, height) if width > 0 and height > 0 else (CELL_PX, CELL_PX)
+
+
+def _segment_px(compressed_px: int) -> int:
+    if compressed_px > MAX_SEGMENT_PX:
+        return CELL_PX
+    return compressed_px * -(-MIN_SEGMENT_PX // compressed_px)
 
 
 def _mpp_xy(x: str | None, y: str | None) -> tuple[float, float] | None:

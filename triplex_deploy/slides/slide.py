@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
+from triplex_deploy.slides.segment_grid import CELL_PX, SegmentGrid
 
 RGB = tuple[int, int, int]
 Size = tuple[int, int]
@@ -20,7 +21,8 @@ class Slide(ABC):
     """A whole-slide image as a pyramid of RGB levels; level 0 is the finest.
 
     Sizes are (width, height) and coordinates (x, y). A reader implements ``_read_inside`` and
-    ``_release``; clipping, zero fill and checks are done here, once for all of them.
+    ``_release``; clipping, zero fill and checks are done here, once for all of them. Where the file
+    has parts that can be decoded apart, it also implements ``segment_grid`` and ``read_segment``.
     """
 
     path: Path
@@ -61,6 +63,24 @@ class Slide(ABC):
         window = np.zeros((height, width, 3), np.uint8)
         window[top - y : bottom - y, left - x : right - x] = inside
         return window
+
+    def segment_grid(self, level: int) -> SegmentGrid:
+        """The parts of a level that cost least to decode one by one, each exactly once."""
+        return SegmentGrid.over(self.level_sizes[level], CELL_PX, CELL_PX)
+
+    def read_segment(
+        self, level: int, column: int, row: int, out: NDArray[np.uint8]
+    ) -> None:  # out (height_px, width_px, 3) of the segment
+        """Decode one segment of ``segment_grid(level)`` into ``out``; safe from many threads.
+
+        Pixels equal ``read``'s; what lies beyond the level's edge is left undefined. Raises
+        ``SlideError`` where the segment cannot be read.
+        """
+        level_width, level_height = self.level_sizes[level]
+        height_px, width_px, _ = out.shape
+        x, y = column * width_px, row * height_px
+        width, height = min(width_px, level_width - x), min(height_px, level_height - y)
+        out[:height, :width] = self._read_inside(level, x, y, width, height)
 
     def close(self) -> None:
         """Release the file; reading afterwards raises ``SlideError``. Closing twice is allowed."""

@@ -8,6 +8,15 @@ _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
 
 def crop_tiles(block: _Bytes, origin_xy: _Ints, tiles: _Bytes) -> None: ...
+def gather(
+    segments: _Bytes,
+    slots: _Ints,
+    first_xy: _Ints,
+    origin_xy: _Ints,
+    limit_width: int,
+    limit_height: int,
+    out: _Bytes,
+) -> None: ...
 def crop_neighborhoods(block: _Bytes, origin_xy: _Ints, mask: _Bytes, tiles: _Bytes) -> None: ...
 def bgra_to_rgb(argb: NDArray[np.uint32], rgb: _Bytes, r: int, g: int, b: int) -> None: ...
 def neighbor_table(

@@ -53,6 +53,37 @@ def crop_tiles(
     return out
 
 
+def gather(
+    segments: RGBImage,
+    slots: NDArray[np.int64],
+    first_xy: NDArray[np.int64],
+    origin_xy: NDArray[np.int64],
+    limit_wh: tuple[int, int],
+    out: RGBImage,
+) -> None:
+    """Put windows together from decoded segments of an image.
+
+    ``segments`` is (S, h, w, 3); ``slots`` (B, rows, columns) says which of them lie under each
+    window, -1 for none, in a lattice whose first one begins at ``first_xy`` (B, 2) of the image.
+    ``out`` (B, H, W, 3) gets the windows at ``origin_xy`` (B, 2); what lies outside ``limit_wh``
+    becomes 0, what lies inside but under no slot is left alone. Raises ``TilingError`` if an array
+    does not fit.
+    """
+    _check("segments", segments, np.uint8, (None, None, None, 3))
+    _check("out", out, np.uint8, (None, None, None, 3))
+    _check("slots", slots, np.int64, (len(out), None, None))
+    _check("first_xy", first_xy, np.int64, (len(out), 2))
+    _check("origin_xy", origin_xy, np.int64, (len(out), 2))
+    _check_coordinates("first_xy", first_xy)
+    _check_coordinates("origin_xy", origin_xy)
+    if slots.size and slots.max() >= len(segments):
+        raise TilingError(f"slots: {slots.max()} is beyond the {len(segments)} segments")
+    if not out.flags.writeable or np.may_share_memory(out, segments):
+        raise TilingError("out: pass a writable array apart from the segments")
+    if out.size:
+        _kernels.gather(segments, slots, first_xy, origin_xy, *limit_wh, out)
+
+
 def crop_neighborhoods(
     block: RGBImage,
     origin_xy: NDArray[np.int64],

@@ -1,24 +1,40 @@
-"""Read the tiles of a plan block by block, each block once, ahead of the consumer."""
+"""Read the tiles of a plan ahead of the consumer, each compressed tile decoded once."""
 
 from __future__ import annotations
 
-from collections import deque
+import logging
+import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import TILE_PX
-from triplex_deploy.errors import TilingError
-from triplex_deploy.tiles.blocks import Block, plan_blocks
-from triplex_deploy.tiles.kernels import crop_tiles
+from triplex_deploy.errors import SlideError, TilingError
+from triplex_deploy.tiles.kernels import gather, resample
 from triplex_deploy.tiles.plan import TilePlan
+from triplex_deploy.tiles.reading import TILE_BYTES, Layer, Reading, cell_span, plan_reading
+from triplex_deploy.tiles.store import SegmentStore
 from triplex_deploy.tiles.view import SlideView
+from triplex_deploy.tiles.weights import AxisWeights
 
-_CELL_TILES = 16
-"""Side of a cell in tiles at level resolution: a block of at most 3,808 pixels a side, 44 MB."""
+MEMORY_BYTES = 1 << 30
+"""Default budget for decoded pixels; a slide of 100,000 pixels across needs a quarter."""
+MIN_STEP_TILES = 32
+"""Tiles are cut out at least this many at a time, however small the batches."""
+JOB_SEGMENTS = 8
+"""Segments a thread decodes before it looks for other work."""
+OUTPUT_STEPS = 3
+"""Steps whose tiles may exist at once."""
+
+OnBadTile = Literal["raise", "skip"]
+Tiles = NDArray[np.uint8]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,81 +45,221 @@ class TileBatch:
     tiles: NDArray[np.uint8]  # (B, 224, 224, 3) RGB
 
 
+@dataclass(frozen=True)
+class BadTile:
+    """A compressed tile that could not be read and was shown as zeros."""
+
+    level: int
+    column: int
+    row: int
+    error: str
+
+
+@dataclass
+class StreamStats:
+    """What a stream has done so far; hand one in to be told."""
+
+    segments_planned: int = 0
+    """Compressed tiles to decode; more than there are only where memory forces stripes."""
+    segments_decoded: int = 0
+    buffer_bytes: int = 0
+    """Most memory decoded segments may take."""
+    bad_tiles: list[BadTile] = field(default_factory=list)
+
+
 def stream_tiles(
-    view: SlideView, plan: TilePlan, batch_size: int, threads: int = 2
+    view: SlideView,
+    plan: TilePlan,
+    batch_size: int,
+    threads: int = 2,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    on_bad_tile: OnBadTile = "raise",
+    stats: StreamStats | None = None,
 ) -> Generator[TileBatch, None, None]:
     """Yield every planned tile exactly once, in batches of ``batch_size`` but for the last.
 
-    ``threads`` threads read ahead, at most ``threads + 1`` blocks; they end with the generator,
-    also when it is closed early. Batches come in reading order, not in the plan's. Raises
-    ``TilingError`` for a count below 1, and whatever the slide raises.
+    ``threads`` threads read a few steps ahead; they end with the generator, also when it is closed
+    early. Batches come in reading order, not in the plan's. Decoded pixels and waiting batches
+    together stay within ``memory_bytes``. A compressed tile that cannot be read raises
+    ``SlideError``; with ``on_bad_tile="skip"`` it is zero, logged, and listed in ``stats``.
+    Raises ``TilingError`` for counts below 1 and for a budget that is too small.
     """
     if batch_size < 1 or threads < 1:
         raise TilingError(f"batch_size={batch_size}, threads={threads}: use at least 1 of each")
-    return _stream(view, plan, batch_size, threads)
+    if on_bad_tile not in ("raise", "skip"):
+        raise TilingError(f"on_bad_tile={on_bad_tile!r}: unknown; use 'raise' or 'skip'")
+    step_tiles = batch_size * max(1, MIN_STEP_TILES // batch_size)
+    outputs = OUTPUT_STEPS * min(step_tiles, len(plan.origins_xy)) * TILE_BYTES
+    reading = plan_reading(view, plan.origins_xy, step_tiles, memory_bytes - outputs)
+    work = _Work(view, reading, on_bad_tile == "skip", stats or StreamStats())
+    return _stream(work, batch_size, threads)
 
 
-def _stream(
-    view: SlideView, plan: TilePlan, batch_size: int, threads: int
-) -> Generator[TileBatch, None, None]:
+def _stream(work: _Work, batch_size: int, threads: int) -> Generator[TileBatch, None, None]:
+    reading = work.reading
     pool = ThreadPoolExecutor(threads, thread_name_prefix="stream-tiles")
     try:
-        blocks = plan_blocks(plan.origins_xy, cell_px(view))
-        yield from _batches(_read_ahead(pool, view, blocks, threads + 1), plan, batch_size)
+        for step in range(reading.steps + reading.ahead):
+            tiles = work.finish(step - reading.ahead)
+            work.submit(pool, step)
+            if tiles is None:
+                continue
+            first = (step - reading.ahead) * work.step_tiles
+            for start in range(0, len(tiles), batch_size):
+                part = tiles[start : start + batch_size]
+                yield TileBatch(reading.order[first + start :][: len(part)], part)
+            del tiles
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def cell_px(view: SlideView) -> int:
-    """Side of the square cells tile origins are grouped in, in view pixels: whole tiles.
+class _Work:
+    """The jobs of each step: decode segments, resample cells if the view needs it, cut tiles out.
 
-    Larger cells read fewer pixels twice at their seams; the limit is the memory of a block, which
-    is read at the resolution of the view's level.
+    Jobs of a later stage wait for those of the stage before, which the pool has always started by
+    then, since it takes jobs in order. They are submitted a step later, so they seldom wait.
     """
-    tiles = int(_CELL_TILES / max(1.0, *view.step_xy))
-    return TILE_PX * max(1, tiles)
+
+    def __init__(self, view: SlideView, reading: Reading, skip: bool, stats: StreamStats) -> None:
+        self.view = view
+        self.reading = reading
+        self.last_layer = reading.view or reading.level
+        self.step_tiles = int(self.last_layer.first_use[1]) if reading.steps else 1
+        self._skip = skip
+        self._stats = stats
+        self._stats.segments_planned += len(reading.level.schedule.segment)
+        self._stats.buffer_bytes += reading.n_bytes
+        self._counting = threading.Lock()
+        self._decoded = _store(reading.level)
+        self._cells = _store(reading.view) if reading.view else None
+        self._pending: list[dict[int, list[Future[None]]]] = [{}, {}]
+        self._tiles: dict[int, Future[Tiles]] = {}
+        self._weights = lru_cache(maxsize=4096)(view.weights)
+
+    def submit(self, pool: ThreadPoolExecutor, step: int) -> None:
+        """Start the stages that are due: decoding of this step, cutting of an earlier one."""
+        self._submit_decoding(pool, step)
+        if self._cells is None:
+            self._submit_cutting(pool, step - 1, self._pending[0])
+        else:
+            self._submit_resampling(pool, step - 1, self._cells)
+            self._submit_cutting(pool, step - 2, self._pending[1])
+
+    def finish(self, step: int) -> Tiles | None:
+        """Wait for a step's tiles and free what only it and earlier ones needed; None if none."""
+        if not 0 <= step < self.reading.steps:
+            return None
+        tiles = self._tiles.pop(step).result()
+        self._decoded.finish(step)
+        if self._cells is not None:
+            self._cells.finish(step)
+        for pending in self._pending:
+            pending.pop(step, None)
+        return tiles
+
+    def _submit_decoding(self, pool: ThreadPoolExecutor, step: int) -> None:
+        if step >= self.reading.steps:
+            return
+        jobs = []
+        for items in _parts(self._decoded.start(step), JOB_SEGMENTS):
+            numbers = self._decoded.schedule.segment[items.start : items.stop].tolist()
+            jobs.append(pool.submit(self._decode, numbers, self._decoded.slots(items)))
+        self._pending[0][step] = jobs
+
+    def _submit_resampling(self, pool: ThreadPoolExecutor, step: int, cells: SegmentStore) -> None:
+        if not 0 <= step < self.reading.steps:
+            return
+        needed = _until(step, self._pending[0])
+        jobs = []
+        for items in _parts(cells.start(step), JOB_SEGMENTS):
+            numbers = cells.schedule.segment[items.start : items.stop].tolist()
+            below = self._decoded.slots_of_uses(slice(items.start, items.stop))
+            args = (numbers, cells.slots(items), below, items.start, needed)
+            jobs.append(pool.submit(self._resample, *args))
+        self._pending[1][step] = jobs
+
+    def _submit_cutting(
+        self, pool: ThreadPoolExecutor, step: int, before: dict[int, list[Future[None]]]
+    ) -> None:
+        if not 0 <= step < self.reading.steps:
+            return
+        needed = _until(step, before)
+        uses = slice(*self.last_layer.first_use[step : step + 2].tolist())
+        store = self._cells or self._decoded
+        self._tiles[step] = pool.submit(self._cut, uses, store.slots_of_uses(uses), needed)
+
+    def _decode(self, numbers: list[int], slots: list[int]) -> None:
+        view, columns = self.view, self.reading.level.grid.columns
+        for number, slot in zip(numbers, slots, strict=True):
+            row, column = divmod(number, columns)
+            out = self._decoded.pixels[slot]
+            try:
+                view.slide.read_segment(view.level, column, row, out)
+            except SlideError as error:
+                if not self._skip or view.slide.closed:
+                    raise
+                out[:] = 0
+                logger.warning("shown as zeros: %s", error)
+                self._stats.bad_tiles.append(BadTile(view.level, column, row, str(error)))
+        with self._counting:
+            self._stats.segments_decoded += len(numbers)
+
+    def _resample(
+        self,
+        numbers: list[int],
+        slots: list[int],
+        below: NDArray[np.int64],
+        first: int,
+        needed: list[Future[None]],
+    ) -> None:
+        """Compute cells of the view from the segments in the slots ``below`` them."""
+        _wait(needed)
+        assert self._cells is not None
+        columns = self.last_layer.grid.columns
+        for n, (number, slot) in enumerate(zip(numbers, slots, strict=True)):
+            row, column = divmod(number, columns)
+            weights_x = self._weights(0, *cell_span(self.view, 0, column))
+            weights_y = self._weights(1, *cell_span(self.view, 1, row))
+            block = self._block(weights_x, weights_y, below[n : n + 1], first + n)
+            left, top = weights_x.span[0], weights_y.span[0]
+            cell = resample(block, weights_y.relative_to(top), weights_x.relative_to(left))
+            self._cells.pixels[slot, : cell.shape[0], : cell.shape[1]] = cell
+
+    def _block(
+        self, weights_x: AxisWeights, weights_y: AxisWeights, slots: NDArray[np.int64], use: int
+    ) -> Tiles:
+        """The level's pixels under one cell, (h, w, 3)."""
+        (left, right), (top, bottom) = weights_x.span, weights_y.span
+        uses = self.reading.level.uses[use : use + 1]
+        block: Tiles = np.empty((1, bottom - top, right - left, 3), np.uint8)
+        limit = self.view.slide.level_sizes[self.view.level]
+        gather(self._decoded.pixels, slots, uses.first_xy, uses.origin_xy, limit, block)
+        return block.reshape(block.shape[1:])
+
+    def _cut(self, uses: slice, slots: NDArray[np.int64], needed: list[Future[None]]) -> Tiles:
+        _wait(needed)
+        windows = self.last_layer.uses[uses]
+        tiles = np.empty((len(slots), TILE_PX, TILE_PX, 3), np.uint8)
+        pixels = (self._cells or self._decoded).pixels
+        gather(pixels, slots, windows.first_xy, windows.origin_xy, self.view.size_wh, tiles)
+        return tiles
 
 
-def _read_ahead(
-    pool: ThreadPoolExecutor, view: SlideView, blocks: Iterator[Block], in_flight: int
-) -> Iterator[tuple[Block, NDArray[np.uint8]]]:
-    """Blocks with their pixels, in order, while the next ones are being read."""
-    pending: deque[tuple[Block, Future[NDArray[np.uint8]]]] = deque()
-    for block in blocks:
-        pending.append((block, pool.submit(view.read, *block.xywh)))
-        if len(pending) == in_flight:
-            first, pixels = pending.popleft()
-            yield first, pixels.result()
-    while pending:
-        first, pixels = pending.popleft()
-        yield first, pixels.result()
+def _store(layer: Layer) -> SegmentStore:
+    grid = layer.grid
+    return SegmentStore(layer.schedule, layer.n_slots, (grid.width_px, grid.height_px))
 
 
-def _batches(
-    blocks: Iterator[tuple[Block, NDArray[np.uint8]]], plan: TilePlan, batch_size: int
-) -> Iterator[TileBatch]:
-    left = len(plan.origins_xy)
-    batch, filled = _empty_batch(min(batch_size, left)), 0
-    for block, pixels in blocks:
-        for index in _runs(block.tile_index, batch_size, filled):
-            relative_xy = plan.origins_xy[index] - block.xywh[:2]
-            batch.tile_index[filled : filled + len(index)] = index
-            crop_tiles(pixels, relative_xy, out=batch.tiles[filled : filled + len(index)])
-            filled += len(index)
-            if filled == len(batch.tile_index):
-                yield batch
-                left -= filled
-                batch, filled = _empty_batch(min(batch_size, left)), 0
+def _parts(items: range, size: int) -> Iterator[range]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _runs(index: NDArray[np.int64], batch_size: int, filled: int) -> Iterator[NDArray[np.int64]]:
-    """Cut a block's tiles where batches end, the current one holding ``filled`` already."""
-    start = 0
-    while start < len(index):
-        stop = start + batch_size - filled
-        yield index[start:stop]
-        start, filled = stop, 0
+def _until(step: int, pending: dict[int, list[Future[None]]]) -> list[Future[None]]:
+    return [job for earlier, jobs in pending.items() if earlier <= step for job in jobs]
 
 
-def _empty_batch(size: int) -> TileBatch:
-    return TileBatch(np.empty(size, np.int64), np.empty((size, TILE_PX, TILE_PX, 3), np.uint8))
+def _wait(jobs: list[Future[None]]) -> None:
+    """Raise the first error among the jobs once they are done."""
+    for job in jobs:
+        job.result()

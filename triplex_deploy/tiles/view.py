@@ -109,14 +109,15 @@ class SlideView:
     def _read_inside(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         if self.resampling == "none":
             return np.ascontiguousarray(self.slide.read(self.level, x, y, width, height))
-        columns, rows = self._weights(0, x, width), self._weights(1, y, height)
+        columns, rows = self.weights(0, x, width), self.weights(1, y, height)
         (left, right), (top, bottom) = columns.span, rows.span
         block = self.slide.read(self.level, left, top, right - left, bottom - top)
         return resample(
             np.ascontiguousarray(block), rows.relative_to(top), columns.relative_to(left)
         )
 
-    def _weights(self, axis: int, first: int, count: int) -> AxisWeights:
+    def weights(self, axis: int, first: int, count: int) -> AxisWeights:
+        """What level pixels make up ``count`` (>= 1) view pixels along x (0) or y (1)."""
         weights = area_weights if self.resampling == "area" else bilinear_weights
         return weights(first, count, self.step_xy[axis], self.slide.level_sizes[self.level][axis])
 

@@ -1,0 +1,101 @@
+"""Pixels of slide files: OpenSlide's C function, YCbCr, and the markers of a JPEG.
+
+Nothing here checks anything. Call these through ``triplex_deploy.slides``, which does.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.string cimport memchr
+
+
+cdef extern from "rgb_rows.h" nogil:
+    void triplex_bgra_row(
+        const uint32_t* argb, uint8_t* rgb, int64_t width, uint32_t r, uint32_t g, uint32_t b
+    )
+
+
+ctypedef void (*read_region_t)(
+    void* slide, uint32_t* argb, int64_t x, int64_t y, int32_t level, int64_t w, int64_t h
+) noexcept nogil
+
+
+def read_region(
+    size_t function, size_t slide, uint32_t[:, ::1] argb,
+    int64_t x, int64_t y, int32_t level,
+    uint8_t[:, :, :] rgb, uint32_t r, uint32_t g, uint32_t b,
+):
+    """Call openslide_read_region at address ``function``, then convert into ``rgb``."""
+    cdef int64_t row
+    with nogil:
+        (<read_region_t><void*>function)(
+            <void*>slide, &argb[0, 0], x, y, level, argb.shape[1], argb.shape[0]
+        )
+        for row in range(argb.shape[0]):
+            triplex_bgra_row(&argb[row, 0], &rgb[row, 0, 0], argb.shape[1], r, g, b)
+
+
+cdef inline uint8_t clip(int32_t value) noexcept nogil:
+    return <uint8_t>min(max(value, 0), 255)
+
+
+def ycbcr_to_rgb(uint8_t[:, :, :] pixels):
+    """Full-range YCbCr to RGB in place, in the 16-bit fixed point of libjpeg and OpenSlide."""
+    cdef int64_t row, x
+    cdef int32_t luma, blue, red
+    with nogil:
+        for row in range(pixels.shape[0]):
+            for x in range(pixels.shape[1]):
+                luma = pixels[row, x, 0]
+                blue = pixels[row, x, 1] - 128
+                red = pixels[row, x, 2] - 128
+                pixels[row, x, 0] = clip(luma + ((91881 * red + 32768) >> 16))
+                pixels[row, x, 1] = clip(luma + ((-22554 * blue - 46802 * red + 32768) >> 16))
+                pixels[row, x, 2] = clip(luma + ((116130 * blue + 32768) >> 16))
+
+
+def jpeg_is_whole(const uint8_t[::1] data):
+    """Whether markers lead from the start of a JPEG to its end, as damage seldom leaves them.
+
+    libjpeg fills what it cannot decode with grey and only warns, so this is looked at before.
+    """
+    cdef int64_t size = data.shape[0]
+    cdef bint whole = False
+    if size >= 4:
+        with nogil:
+            whole = markers_reach_the_end(&data[0], size)
+    return whole
+
+
+cdef bint markers_reach_the_end(const uint8_t* data, int64_t size) noexcept nogil:
+    cdef int64_t at = 2
+    cdef uint8_t marker
+    cdef const uint8_t* found
+    if data[0] != 0xFF or data[1] != 0xD8:
+        return False
+    while at + 1 < size:
+        if data[at] != 0xFF:
+            return False
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return True
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker < 0xC0 or 0xD0 <= marker <= 0xD8 or at + 3 >= size:
+            return False
+        at += 2 + (data[at + 2] << 8 | data[at + 3])
+        if marker != 0xDA:
+            continue
+        while True:  # entropy-coded data up to the next marker that ends it
+            if at >= size - 1:
+                return False
+            found = <const uint8_t*>memchr(data + at, 0xFF, size - 1 - at)
+            if found == NULL:
+                return False
+            at = found - data
+            if data[at + 1] == 0 or 0xD0 <= data[at + 1] <= 0xD7:
+                at += 2
+            elif data[at + 1] == 0xFF:
+                at += 1
+            else:
+                break
+    return False

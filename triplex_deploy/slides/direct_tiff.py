@@ -1,0 +1,233 @@
+"""Tiled TIFF and SVS files decoded tile by tile, where that gives OpenSlide's very pixels."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import SlideError
+from triplex_deploy.slides.codecs import DECODE_ERRORS, Decoder, tile_decoder
+from triplex_deploy.slides.guard import ReadGuard
+from triplex_deploy.slides.openslide_reader import OpenSlideReader
+from triplex_deploy.slides.segment_cache import SegmentCache
+from triplex_deploy.slides.segment_grid import SegmentGrid
+from triplex_deploy.slides.slide import Size, Slide
+from triplex_deploy.slides.tiff_pages import RGB, YCBCR
+
+logger = logging.getLogger(__name__)
+
+VENDORS = ("aperio", "generic-tiff")
+"""Those whose levels are plain pages; others overlap, shift or fill their tiles."""
+TILE_PX_RANGE = (64, 4096)
+CACHE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class TiffLevel:
+    """Where the compressed tiles of a level lie in the file, and how they are decoded."""
+
+    grid: SegmentGrid
+    offsets: tuple[int, ...]
+    byte_counts: tuple[int, ...]
+    decode: Decoder
+
+    @classmethod
+    def of(cls, page: Any) -> TiffLevel:
+        size_wh = (int(page.imagewidth), int(page.imagelength))
+        return cls(
+            SegmentGrid.over(size_wh, int(page.tilewidth), int(page.tilelength)),
+            tuple(page.dataoffsets),
+            tuple(page.databytecounts),
+            tile_decoder(page),
+        )
+
+
+class DirectTiffReader(Slide):
+    """What OpenSlide shows of a TIFF or SVS, one ``pread`` and one decoding per compressed tile.
+
+    Made by ``open_direct``. OpenSlide stays open for tiles that the file leaves out.
+    """
+
+    def __init__(self, base: OpenSlideReader, tif: Any, levels: tuple[TiffLevel, ...]) -> None:
+        self.path = base.path
+        self.format = base.format
+        self.level_sizes = base.level_sizes
+        self.level_downsamples = base.level_downsamples
+        self.mpp, self.mpp_xy = base.mpp, base.mpp_xy
+        self.background_rgb = base.background_rgb
+        self._base = base
+        self._tif = tif
+        self._fileno = tif.filehandle.fileno()
+        self._levels = levels
+        self._cache = SegmentCache(CACHE_BYTES)
+        self._guard = ReadGuard(base.path)
+
+    def segment_grid(self, level: int) -> SegmentGrid:
+        return self._levels[level].grid
+
+    def read_segment(self, level: int, column: int, row: int, out: NDArray[np.uint8]) -> None:
+        source = self._levels[level]
+        index = row * source.grid.columns + column
+        count = source.byte_counts[index]
+        if count == 0:
+            self._fill_missing(level, column, row, out)
+            return
+        try:
+            with self._guard.reading():
+                data = os.pread(self._fileno, count, source.offsets[index])
+            if len(data) != count:
+                raise ValueError(f"the file ends {count - len(data)} bytes too early")
+            source.decode(data, index, out)
+        except DECODE_ERRORS as error:
+            raise SlideError(
+                f"{self.path}: level {level}, tile (column {column}, row {row}) cannot be read: "
+                f"{error}; the file is damaged, cut short or gone, copy or export it again"
+            ) from error
+
+    def _fill_missing(self, level: int, column: int, row: int, out: NDArray[np.uint8]) -> None:
+        """A tile of no bytes: background, but for Aperio, where OpenSlide asks a coarser level."""
+        if self.format == "aperio":
+            height, width, _ = out.shape
+            out[:] = self._base.read(level, column * width, row * height, width, height)
+        else:
+            out[:] = self.background_rgb
+
+    def _read_inside(
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        grid = self._levels[level].grid
+        window = np.empty((height, width, 3), np.uint8)
+        rows = range(y // grid.height_px, -(-(y + height) // grid.height_px))
+        columns = range(x // grid.width_px, -(-(x + width) // grid.width_px))
+        for row, column in product(rows, columns):
+            top, left = row * grid.height_px, column * grid.width_px
+            y0, y1 = max(top, y), min(top + grid.height_px, y + height)
+            x0, x1 = max(left, x), min(left + grid.width_px, x + width)
+            segment = self._segment(level, column, row)
+            window[y0 - y : y1 - y, x0 - x : x1 - x] = segment[
+                y0 - top : y1 - top, x0 - left : x1 - left
+            ]
+        return window
+
+    def _segment(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        grid = self._levels[level].grid
+
+        def decode() -> NDArray[np.uint8]:
+            out = np.empty((grid.height_px, grid.width_px, 3), np.uint8)
+            self.read_segment(level, column, row, out)
+            return out
+
+        return self._cache.get((level, column, row), grid.segment_bytes, decode)
+
+    def _release(self) -> None:
+        self._guard.shut()
+        self._cache.clear()
+        self._tif.close()
+        self._base.close()
+
+
+def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
+    """Read ``base``'s file without OpenSlide; None where the pixels are not proven equal.
+
+    The reader then owns ``base``. A few tiles of every level are decoded both ways and compared.
+    """
+    if base.format not in VENDORS:
+        return None
+    with ExitStack() as on_failure:
+        try:
+            tif = on_failure.enter_context(tifffile.TiffFile(path))
+            levels = _levels(tif, base.level_sizes)
+            if levels is None:
+                logger.info("%s: its tiles are read through OpenSlide", path)
+                return None
+            reader = DirectTiffReader(base, tif, levels)
+            if not all(_is_proven(reader, base, level) for level in range(len(levels))):
+                logger.warning("%s: direct decoding differs from OpenSlide, which is used", path)
+                return None
+        except (*DECODE_ERRORS, SlideError) as error:
+            logger.warning("%s: direct decoding failed, OpenSlide is used: %s", path, error)
+            return None
+        on_failure.pop_all()
+        return reader
+
+
+def _levels(tif: Any, level_sizes: tuple[Size, ...]) -> tuple[TiffLevel, ...] | None:
+    """The pages that are OpenSlide's levels, None where one is not plain or not unique."""
+    pages = [page.aspage() for page in tif.pages]
+    found = []
+    for size in level_sizes:
+        matching = [p for p in pages if p.is_tiled and (p.imagewidth, p.imagelength) == size]
+        if len(matching) != 1 or not _is_plain(matching[0]):
+            return None
+        found.append(TiffLevel.of(matching[0]))
+        if len(found[-1].offsets) != found[-1].grid.columns * found[-1].grid.rows:
+            return None
+    return tuple(found)
+
+
+def _is_plain(page: Any) -> bool:
+    """Whether a page is 8-bit RGB in tiles of a usual size."""
+    low, high = TILE_PX_RANGE
+    return (
+        page.dtype == np.uint8
+        and int(page.samplesperpixel) == 3
+        and int(page.planarconfig) == 1
+        and int(page.photometric) in (RGB, YCBCR)
+        and int(page.imagedepth) == 1
+        and low <= page.tilewidth <= high
+        and low <= page.tilelength <= high
+    )
+
+
+def _is_proven(reader: DirectTiffReader, base: OpenSlideReader, level: int) -> bool:
+    """Whether at least one tile is equal and none differs; tiles nobody can read say nothing."""
+    grid = reader.segment_grid(level)
+    exact = base.level_downsamples[level].is_integer()
+    tiles = _telling_tiles(reader._levels[level]) if exact else [(0, 0)]
+    # OpenSlide addresses levels in level-0 pixels: where those are no whole multiples, only what
+    # is read from the origin is free of interpolation.
+    span = 1 if exact else 2
+    equal = 0
+    for column, row in tiles:
+        window = (column * grid.width_px, row * grid.height_px)
+        size = (min(span, grid.columns) * grid.width_px, min(span, grid.rows) * grid.height_px)
+        try:
+            expected = _openslide_pixels(base, level, *window, *size)
+        except SlideError:
+            continue
+        if not np.array_equal(reader.read(level, *window, *size), expected):
+            return False
+        equal += 1
+    return equal > 0
+
+
+def _telling_tiles(level: TiffLevel) -> list[tuple[int, int]]:
+    """The (column, row) of tiles that would show a difference: rich, median, edge and missing."""
+    counts = np.array(level.byte_counts)
+    order = np.argsort(counts, kind="stable")
+    held = order[np.count_nonzero(counts == 0) :]
+    chosen = [*held[-2:], *held[len(held) // 2 :][:1], *order[:1], len(counts) - 1]
+    chosen.append((level.grid.rows - 1) * level.grid.columns)
+    chosen.append(level.grid.columns - 1)
+    unique = list(dict.fromkeys(int(index) for index in chosen))
+    return [(index % level.grid.columns, index // level.grid.columns) for index in unique]
+
+
+def _openslide_pixels(
+    base: OpenSlideReader, level: int, x: int, y: int, width: int, height: int
+) -> NDArray[np.uint8]:
+    """A window read at once, as OpenSlide shows it; outside the level it is 0."""
+    level_width, level_height = base.level_sizes[level]
+    window = np.zeros((height, width, 3), np.uint8)
+    inside = window[: max(0, level_height - y), : max(0, level_width - x)]
+    base.read_region(level, x, y, inside)
+    return window

@@ -1,0 +1,138 @@
+"""The order in which a plan's tiles are read, and every segment decoded for them.
+
+Tiles are taken by the row of segments they begin in, from left to right: a row of segments is then
+held until the next one is through, and no longer. Where even that would not fit into memory, the
+slide is taken in vertical stripes, and the segments under their seams are decoded twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.contract import TILE_PX
+from triplex_deploy.errors import TilingError
+from triplex_deploy.slides.segment_grid import SegmentGrid
+from triplex_deploy.tiles.cover import Cover, cover
+from triplex_deploy.tiles.schedule import Schedule
+from triplex_deploy.tiles.view import SlideView
+
+VIEW_CELL_PX = 256
+"""Side of the cells in which a resampled view is computed, each once."""
+TILE_BYTES = 3 * TILE_PX * TILE_PX
+MAX_STRIPES = 1 << 12
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One grid of segments, what is taken from them step by step, and the memory that needs."""
+
+    grid: SegmentGrid
+    uses: Cover
+    first_use: NDArray[np.int64]  # (steps + 1,) uses of step s are first_use[s] : first_use[s + 1]
+    schedule: Schedule
+    n_slots: int
+
+    @property
+    def n_bytes(self) -> int:
+        return self.n_slots * self.grid.segment_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """How to read the tiles of a plan in ``steps`` steps."""
+
+    order: NDArray[np.int64]  # (T,) tiles of the plan in reading order
+    steps: int
+    ahead: int
+    """A step ends before the step ``ahead`` later begins."""
+    level: Layer
+    """Segments of the slide's level; its uses are tiles, or cells of the view."""
+    view: Layer | None
+    """Cells of a resampled view, whose uses are tiles."""
+
+    @property
+    def n_bytes(self) -> int:
+        return self.level.n_bytes + (self.view.n_bytes if self.view else 0)
+
+
+def plan_reading(
+    view: SlideView, origin_xy: NDArray[np.int64], step_tiles: int, memory_bytes: int
+) -> Reading:
+    """Order the tiles at ``origin_xy`` (T, 2) of the view so that segments fit into memory.
+
+    Raises ``TilingError`` where a few segments are already too much.
+    """
+    stripes = 1
+    while True:
+        reading = _in_stripes(view, origin_xy, step_tiles, stripes)
+        if reading.n_bytes <= memory_bytes:
+            return reading
+        narrow = view.size_wh[0] // stripes <= 2 * TILE_PX
+        if narrow or stripes >= MAX_STRIPES:
+            raise TilingError(
+                f"{view.slide.path}: reading tiles takes {reading.n_bytes / 1e6:.0f} MB, "
+                f"{memory_bytes / 1e6:.0f} MB are allowed; raise --memory-gb"
+            )
+        stripes = max(stripes * 2, stripes * reading.n_bytes // max(memory_bytes, 1))
+
+
+def _in_stripes(
+    view: SlideView, origin_xy: NDArray[np.int64], step_tiles: int, stripes: int
+) -> Reading:
+    resampled = view.resampling != "none"
+    level_grid = view.slide.segment_grid(view.level)
+    cells = SegmentGrid.over(view.size_wh, VIEW_CELL_PX, VIEW_CELL_PX)
+    grid = cells if resampled else level_grid
+    tiles = cover(origin_xy, np.array([TILE_PX, TILE_PX]), grid, view.size_wh)
+    stripe = np.clip(origin_xy[:, 0], 0, None) * stripes // max(view.size_wh[0], 1)
+    order = np.lexsort((origin_xy[:, 0], tiles.first_xy[:, 1], stripe))
+    steps = -(-len(order) // step_tiles)
+    first_use = np.minimum(np.arange(steps + 1) * step_tiles, len(order))
+    ahead = 4 if resampled else 3
+    of_tiles = _layer(grid, tiles[order], first_use, stripe[order], ahead - int(resampled))
+    if not resampled:
+        return Reading(order, steps, ahead, of_tiles, None)
+    return Reading(order, steps, ahead, _under(view, level_grid, of_tiles, ahead), of_tiles)
+
+
+def _layer(
+    grid: SegmentGrid,
+    uses: Cover,
+    first_use: NDArray[np.int64],
+    stripe: NDArray[np.int64],
+    delay: int,
+) -> Layer:
+    step = np.repeat(np.arange(len(first_use) - 1), np.diff(first_use))
+    schedule = Schedule.of(uses.segment, step, stripe)
+    return Layer(grid, uses, first_use, schedule, schedule.peak(delay))
+
+
+def _under(view: SlideView, grid: SegmentGrid, cells: Layer, ahead: int) -> Layer:
+    """The layer of level segments under the cells of a view, in the order of the cells."""
+    row, column = np.divmod(cells.schedule.segment, cells.grid.columns)
+    x, width = _level_spans(view, 0, cells.grid.columns)
+    y, height = _level_spans(view, 1, cells.grid.rows)
+    origin_xy = np.stack([x[column], y[row]], axis=1)
+    size_wh = np.stack([width[column], height[row]], axis=1)
+    uses = cover(origin_xy, size_wh, grid, view.slide.level_sizes[view.level])
+    steps = len(cells.first_use) - 1
+    first_use = np.searchsorted(cells.schedule.first_step, np.arange(steps + 1))
+    return _layer(grid, uses, first_use, cells.schedule.stripe, ahead)
+
+
+def _level_spans(
+    view: SlideView, axis: int, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First level pixel and number of them under each cell along one axis."""
+    spans = [view.weights(axis, *cell_span(view, axis, n)).span for n in range(count)]
+    low, high = np.array(spans, np.int64).reshape(-1, 2).T
+    return low, high - low
+
+
+def cell_span(view: SlideView, axis: int, number: int) -> tuple[int, int]:
+    """First view pixel of a cell along one axis, and how many the view has there."""
+    first = number * VIEW_CELL_PX
+    return first, min(VIEW_CELL_PX, view.size_wh[axis] - first)
