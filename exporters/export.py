@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
 
+from exporters.int8 import CONVNETS, quantise, split_calibration
 from exporters.model_card import model_card
 from exporters.parity import ParityReport, measure_parity, store_parity_inputs
 from exporters.to_onnx import OPSET, write_onnx
@@ -42,29 +44,41 @@ from triplex_deploy.contract import (
     GraphSpec,
     graph_specs,
 )
-from triplex_deploy.errors import OutputError, ParityError
+from triplex_deploy.errors import ConfigError, OutputError, ParityError
 from triplex_deploy.models import Checkpoint, read_checkpoint
 from triplex_deploy.runtime.ort import open_ort_session
 from triplex_deploy.runtime.session import Session
 
 logger = logging.getLogger(__name__)
 
-PRECISION = "fp32"
+PRECISIONS = ("fp32", "int8")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """``force`` replaces an existing bundle; ``allow_parity_failure`` keeps one that missed its
-    gate, marked as such."""
+    """What a caller may choose about one export.
 
+    ``precision`` int8 quantises the two image encoders and needs ``calibration``, tiles
+    (T, 224, 224, 3) uint8 of slides like those to be predicted. ``force`` replaces an existing
+    bundle; ``allow_parity_failure`` keeps one that missed its gate, marked as such.
+    """
+
+    precision: str = "fp32"
+    calibration: NDArray[np.uint8] | None = None
     force: bool = False
     allow_parity_failure: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision {self.precision!r}: use {' or '.join(PRECISIONS)}")
+        if (self.precision == "int8") != (self.calibration is not None):
+            raise ConfigError("calibration: int8 needs slides to calibrate on, fp32 takes none")
 
 
 def export_bundle(
     checkpoint_path: str | Path, out: str | Path, options: ExportOptions | None = None
 ) -> tuple[Bundle, ParityReport]:
-    """Export a checkpoint for ONNX Runtime in fp32.
+    """Export a checkpoint for ONNX Runtime.
 
     The bundle appears at ``out`` whole or not at all. Raises ``CheckpointError`` for the
     checkpoint, ``OutputError`` for ``out`` and ``ParityError`` for a missed gate.
@@ -75,7 +89,7 @@ def export_bundle(
         raise OutputError(f"{target}: exists already; choose another --out or pass --force")
     checkpoint = read_checkpoint(checkpoint_path)
     with _staging(target) as stage:
-        report = _fill(stage, checkpoint, Path(checkpoint_path))
+        report = _fill(stage, checkpoint, Path(checkpoint_path), options)
         if not report.passed and not options.allow_parity_failure:
             raise ParityError(
                 f"{checkpoint_path}: the exported graphs miss the {report.precision} gate "
@@ -86,14 +100,26 @@ def export_bundle(
     return read_bundle(target), report
 
 
-def _fill(stage: Path, checkpoint: Checkpoint, checkpoint_path: Path) -> ParityReport:
+def _fill(
+    stage: Path, checkpoint: Checkpoint, checkpoint_path: Path, options: ExportOptions
+) -> ParityReport:
     """Write all of the bundle's files into ``stage``."""
     specs = graph_specs(checkpoint.config)
     modules = graph_modules(checkpoint.build_model(), checkpoint.build_tile_encoder())
-    entries = tuple(_write_graph(stage, checkpoint, specs[n], modules[n]) for n in specs)
+    held_out = None
+    for name, spec in specs.items():
+        logger.info("exporting %s", name)
+        path = stage / f"{name}.onnx"
+        write_onnx(modules[name], spec, "onnxruntime", _metadata(checkpoint, spec), path)
+    if options.calibration is not None:
+        held_out = _quantise_convnets(stage, options.calibration)
+    entries = tuple(_entry(stage / f"{name}.onnx", specs[name], options) for name in specs)
+    precisions = {entry.name: entry.precision for entry in entries}
     with _sessions(stage, entries, specs) as sessions:
         logger.info("comparing %d graphs with PyTorch", len(sessions))
-        report = measure_parity(checkpoint.config, modules, sessions, PRECISION)
+        report = measure_parity(
+            checkpoint.config, modules, sessions, precisions, options.precision, held_out
+        )
     (stage / PARITY).write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
     store_parity_inputs(stage / PARITY_INPUTS, specs, modules)
     manifest = _manifest(stage, checkpoint, checkpoint_path, entries, report)
@@ -102,18 +128,25 @@ def _fill(stage: Path, checkpoint: Checkpoint, checkpoint_path: Path) -> ParityR
     return report
 
 
-def _write_graph(
-    stage: Path, checkpoint: Checkpoint, spec: GraphSpec, module: nn.Module
-) -> GraphEntry:
-    logger.info("exporting %s", spec.name)
-    path = stage / f"{spec.name}.onnx"
-    write_onnx(module, spec, "onnxruntime", _metadata(checkpoint, spec), path)
+def _quantise_convnets(stage: Path, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Replace the image encoders by their int8 form; returns the tiles kept from calibration."""
+    calibration, held_out = split_calibration(tiles)
+    for name in CONVNETS:
+        logger.info("quantising %s on %d tiles", name, len(calibration))
+        path = stage / f"{name}.onnx"
+        exact = path.rename(stage / f"{name}.fp32.onnx")
+        quantise(exact, calibration, path)
+        exact.unlink()
+    return held_out
+
+
+def _entry(path: Path, spec: GraphSpec, options: ExportOptions) -> GraphEntry:
     inputs, outputs = tensor_entries(spec)
     return GraphEntry(
         name=spec.name,
         file=path.name,
         sha256=sha256_of(path),
-        precision=PRECISION,
+        precision=options.precision if spec.name in CONVNETS else "fp32",
         opset=OPSET,
         target="onnxruntime",
         inputs=inputs,
@@ -151,6 +184,7 @@ def _manifest(
         mean=IMAGE_MEAN,
         std=IMAGE_STD,
         label_transform=checkpoint.label_transform,
+        precision=report.precision,
         graphs=entries,
         files={name: sha256_of(stage / name) for name in (PARITY, PARITY_INPUTS)},
         parity_passed=report.passed,

@@ -23,6 +23,7 @@ class Gate:
 
 GATES: Final = {
     "fp32": Gate(max_relative=1e-4, min_cosine=None, median_gene_pcc=0.99999, min_gene_pcc=0.99999),
+    "int8": Gate(max_relative=None, min_cosine=0.99, median_gene_pcc=0.99, min_gene_pcc=0.95),
 }
 
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from triplex_deploy.contract import CENTER, GraphSpec, TensorSpec
 
 SEED: Final = 2024
-_PATCH_PX: Final = 32
+_PATCH_PX: Final = 16
+_STAINS: Final = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+"""Optical density of haematoxylin and eosin in red, green, blue (Ruifrok and Johnston 2001)."""
 
 
 def graph_inputs(spec: GraphSpec, size: int, seed: int = SEED) -> dict[str, NDArray[Any]]:
@@ -20,13 +22,13 @@ def graph_inputs(spec: GraphSpec, size: int, seed: int = SEED) -> dict[str, NDAr
 
 
 def tiles(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Tiles (B, H, W, 3) of coloured patches under fine grain, each of its own hue and contrast."""
-    batch, height, width, channels = shape
-    coarse = (batch, -(-height // _PATCH_PX), -(-width // _PATCH_PX), channels)
-    contrast = rng.uniform(5, 60, (batch, 1, 1, 1))
-    patches = rng.normal(rng.uniform(60, 230, (batch, 1, 1, channels)), contrast, coarse)
+    """Tiles (B, H, W, 3) stained like H&E: patches of haematoxylin and eosin under fine grain."""
+    batch, height, width, _ = shape
+    coarse = (batch, -(-height // _PATCH_PX), -(-width // _PATCH_PX), len(_STAINS))
+    amount = rng.gamma(2.0, 0.25, coarse) * rng.uniform(0.0, 2.0, (batch, 1, 1, len(_STAINS)))
+    patches = 240 * np.exp(-amount @ _STAINS)
     fine = np.repeat(np.repeat(patches, _PATCH_PX, axis=1), _PATCH_PX, axis=2)
-    grain = rng.integers(-4, 5, (height, width, 1))
+    grain = rng.integers(-12, 13, (height, width, 1))
     return np.clip(fine[:, :height, :width] + grain, 0, 255).astype(np.uint8)
 
 

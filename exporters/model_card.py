@@ -21,6 +21,8 @@ def model_card(manifest: Manifest, report: ParityReport) -> str:
         f"- **Predicts** {len(manifest.genes)} genes per spot: {genes}",
         f"- **Reads** tiles of {manifest.tile_px} px = {tile_um:g} um, RGB, from H&E slides",
         f"- **Units** of the output: {_units(manifest)}",
+        f"- **Precision**: {manifest.precision}"
+        + ("" if manifest.precision == "fp32" else ", image encoders only; transformers fp32"),
         f"- **Parity** with PyTorch fp32: {verdict}; worst graph {worst.graph}, relative error "
         f"{worst.relative:.1e}; least per-gene correlation {report.end_to_end.min_gene_pcc:.7f}. "
         f"All numbers are in `{PARITY}`.",

@@ -80,21 +80,35 @@ def measure_parity(
     config: ModelConfig,
     modules: Mapping[str, nn.Module],
     sessions: Mapping[str, Session],
+    precisions: Mapping[str, str],
     precision: str,
+    slide_tiles: NDArray[np.uint8] | None = None,
 ) -> ParityReport:
-    """Compare every graph at three sizes and the chained prediction of a small slide."""
+    """Compare every graph at three sizes and the chained prediction of a small slide.
+
+    Each graph answers to the gate of its own precision in ``precisions``, the chain to that of the
+    bundle. ``slide_tiles`` (T, 224, 224, 3), where given, are one more size of the image graphs.
+    """
     gate = GATES[precision]
     reference, exported = torch_runner(modules), session_runner(sessions)
     graphs = []
     for name, session in sessions.items():
-        for size in SIZES[name]:
-            inputs = graph_inputs(session.spec, size)
+        for inputs in _graph_cases(session.spec, slide_tiles):
             found, wanted = exported(name, inputs), reference(name, inputs)
-            graphs.append(compare_graph(name, size, found, wanted, gate))
+            graphs.append(compare_graph(name, len(wanted), found, wanted, GATES[precisions[name]]))
     kernel = config.apeg_kernel
     found, wanted = _predict_grid(exported, kernel), _predict_grid(reference, kernel)
     end_to_end = compare_end_to_end(found, wanted, gate)
     return ParityReport(precision, tuple(graphs), end_to_end)
+
+
+def _graph_cases(
+    spec: GraphSpec, slide_tiles: NDArray[np.uint8] | None
+) -> list[dict[str, NDArray[Any]]]:
+    cases = [graph_inputs(spec, size) for size in SIZES[spec.name]]
+    if slide_tiles is not None and spec.inputs == (TILES,):
+        cases.append({TILES.name: slide_tiles})
+    return cases
 
 
 def store_parity_inputs(

@@ -55,6 +55,7 @@ def folder(tmp_path: Path) -> Path:
         mean=IMAGE_MEAN,
         std=IMAGE_STD,
         label_transform={},
+        precision="fp32",
         graphs=tuple(entries),
         files={"parity.json": sha256_of(root / "parity.json")},
         parity_passed=True,
@@ -75,7 +76,7 @@ def test_whole_bundle_is_read(folder: Path) -> None:
     bundle = read_bundle(folder)
     assert bundle.manifest.genes == GENES
     assert bundle.config.n_genes == 3
-    assert bundle.entry("fusion_head", "onnxruntime", "fp32").file == "fusion_head.onnx"
+    assert bundle.entry("fusion_head", "onnxruntime").file == "fusion_head.onnx"
     assert len(bundle.id) == 12
 
 
@@ -158,6 +159,6 @@ def test_manifest_that_is_not_json_is_refused(folder: Path) -> None:
         read_bundle(folder)
 
 
-def test_absent_precision_names_what_there_is(folder: Path) -> None:
-    with pytest.raises(BundleError, match="fusion_head/onnxruntime/fp32"):
-        read_bundle(folder).entry("fusion_head", "onnxruntime", "int8")
+def test_absent_target_names_what_there_is(folder: Path) -> None:
+    with pytest.raises(BundleError, match="fusion_head for onnxruntime"):
+        read_bundle(folder).entry("fusion_head", "tensorrt")

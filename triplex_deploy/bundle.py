@@ -55,7 +55,8 @@ class Manifest(_Strict):
     """``manifest.json``: everything a runtime must know about a bundle besides the weights.
 
     ``tile_mpp`` is in microns per pixel; ``mean`` and ``std`` are those the graphs apply to RGB in
-    [0, 1]; ``files`` maps every other checked file to its sha256.
+    [0, 1]; ``precision`` names the gate the bundle passed, and each graph its own;
+    ``files`` maps every other checked file to its sha256.
     """
 
     schema_version: int
@@ -67,6 +68,7 @@ class Manifest(_Strict):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     label_transform: dict[str, Any]
+    precision: str
     graphs: tuple[GraphEntry, ...]
     files: dict[str, str]
     parity_passed: bool
@@ -100,15 +102,14 @@ class Bundle:
     def specs(self) -> dict[str, GraphSpec]:
         return graph_specs(self.config)
 
-    def entry(self, graph: str, target: Target, precision: str) -> GraphEntry:
-        """The file that serves ``graph``; raises ``BundleError`` naming what the bundle has."""
+    def entry(self, graph: str, target: Target) -> GraphEntry:
+        """The file that serves ``graph`` on ``target``; ``BundleError`` says what there is."""
         for entry in self.manifest.graphs:
-            if (entry.name, entry.target, entry.precision) == (graph, target, precision):
+            if (entry.name, entry.target) == (graph, target):
                 return entry
-        have = ", ".join(f"{e.name}/{e.target}/{e.precision}" for e in self.manifest.graphs)
+        have = ", ".join(f"{entry.name} for {entry.target}" for entry in self.manifest.graphs)
         raise BundleError(
-            f"{self.path}: no {graph} graph for {target} at {precision} (it has {have}); "
-            "export the checkpoint again with that precision"
+            f"{self.path}: no {graph} graph for {target}, only {have}; export the checkpoint again"
         )
 
 

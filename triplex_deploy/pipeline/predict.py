@@ -136,7 +136,7 @@ def _facts(
         "bundle_note": model.bundle.manifest.provenance.get("note", ""),
         "device": str(model.device),
         "backend": model.backend,
-        "precision": model.precision,
+        "precision": model.bundle.manifest.precision,
         "slide_mpp": slide_mpp,
         "bundle_mpp": model.bundle.manifest.tile_mpp,
         "level0_px_per_tile_px": view.scale,

@@ -29,7 +29,6 @@ class RunnableBundle(Bundle):
         self,
         device: str = "auto",
         backend: str = "auto",
-        precision: str = "fp32",
         threads: int | None = None,
     ) -> Model:
         """Load every graph; use the result as a context manager.
@@ -48,10 +47,10 @@ class RunnableBundle(Bundle):
         with ExitStack() as stack:
             sessions: dict[str, Session] = {}
             for name, spec in self.specs.items():
-                entry = self.entry(name, "onnxruntime", precision)
+                entry = self.entry(name, "onnxruntime")
                 session = open_ort_session(self.path / entry.file, spec, chosen, threads)
                 sessions[name] = stack.enter_context(session)
-            return Model(self, sessions, chosen, "onnxruntime", precision, stack.pop_all())
+            return Model(self, sessions, chosen, "onnxruntime", stack.pop_all())
 
 
 @dataclass
@@ -62,7 +61,6 @@ class Model:
     sessions: Mapping[str, Session]
     device: Device
     backend: str
-    precision: str
     _open: ExitStack
 
     def run(self, graph: str, inputs: Mapping[str, NDArray[Any]]) -> Arrays:

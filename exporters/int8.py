@@ -1,0 +1,99 @@
+"""The two ResNet18 graphs in int8 for plain CPUs, calibrated on tiles of real slides."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.contract import TILE_PX, TILES
+from triplex_deploy.errors import ConfigError
+
+CONVNETS: Final = ("tile_encoder", "target_encoder")
+"""Graphs that keep their accuracy in int8; the transformers do not and stay fp32."""
+
+MIN_TILES: Final = 32
+HELD_OUT: Final = 16
+"""Tiles kept from calibration, on which the quantised graphs must pass their gate."""
+_BATCH: Final = 8
+_QUANTISED_OPS: Final = ("Conv", "Add", "MaxPool")
+
+
+def split_calibration(tiles: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Tiles (T, 224, 224, 3) as (for calibration, held out), evenly over their order.
+
+    Raises ``ConfigError`` if they are no tiles or too few.
+    """
+    if tiles.dtype != np.uint8 or tiles.shape[1:] != (TILE_PX, TILE_PX, 3):
+        raise ConfigError(f"calibration: {tiles.dtype} {tiles.shape}; give uint8 (T, 224, 224, 3)")
+    if len(tiles) < MIN_TILES:
+        raise ConfigError(
+            f"calibration: {len(tiles)} tiles on tissue; give slides with at least {MIN_TILES}"
+        )
+    held = np.zeros(len(tiles), bool)
+    held[np.linspace(0, len(tiles) - 1, HELD_OUT).astype(int)] = True
+    return tiles[~held], tiles[held]
+
+
+def quantise(source: Path, tiles: NDArray[np.uint8], out: Path) -> None:
+    """Write ``source``'s int8 form: uint8 activations, per-channel int8 weights.
+
+    Activation ranges come from ``tiles`` (T, 224, 224, 3); weights are limited to 7 bits, without
+    which CPUs that lack VNNI overflow (ONNX Runtime's ``reduce_range``).
+    """
+    from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
+
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder, _quiet():
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(out),
+            _reader(tiles),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTISED_OPS),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+
+def _reader(tiles: NDArray[np.uint8]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class TileReader(CalibrationDataReader):  # type: ignore[misc]
+        """Hands the tiles to the calibrator in batches."""
+
+        def __init__(self) -> None:
+            self._batches = _batches(tiles)
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            return next(self._batches, None)
+
+    return TileReader()
+
+
+def _batches(tiles: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]:
+    for begin in range(0, len(tiles), _BATCH):
+        yield {TILES.name: tiles[begin : begin + _BATCH]}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the quantiser's remarks on its own defaults; its errors still raise."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,31 @@
+"""Tissue tiles of a slide at a bundle's scale, for calibration and measurement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.contract import TILE_PX
+from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.pipeline.predict import place_spots
+from triplex_deploy.slides import open_slide, resolve_mpp
+from triplex_deploy.tiles import SlideView
+
+
+def sample_tiles(
+    slide_path: str | Path, tile_mpp: float, count: int, mpp: float | None = None
+) -> NDArray[np.uint8]:
+    """At most ``count`` tiles (T, 224, 224, 3) spread evenly over the slide's tissue.
+
+    ``mpp`` overrides the slide's own. Raises ``SlideError`` or ``SpotsError`` like a prediction.
+    """
+    options = PredictOptions(mpp=mpp)
+    with open_slide(slide_path) as slide:
+        slide_mpp = resolve_mpp(slide, mpp)
+        view = SlideView.open(slide, slide_mpp, tile_mpp)
+        centers = view.centers(place_spots(slide, slide_mpp, view, options).level0_xy)
+        chosen = np.linspace(0, len(centers) - 1, min(count, len(centers))).astype(int)
+        corners = (centers[chosen] - TILE_PX // 2).tolist()
+        return np.stack([view.read(x, y, TILE_PX, TILE_PX) for x, y in corners])
