@@ -12,7 +12,7 @@ KERNELS = [
         name=name,
         sources=[source],
         include_dirs=["ext"],
-        depends=["ext/rgb_rows.h"],
+        depends=["ext/copy_rows.h", "ext/rgb_rows.h"],
         extra_compile_args=["-O3"],
     )
     for name, source in MODULES.items()

@@ -5,7 +5,7 @@ Nothing here checks anything. Call these through ``triplex_deploy.tiles.kernels`
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 
 cdef extern from "rgb_rows.h" nogil:
@@ -14,27 +14,32 @@ cdef extern from "rgb_rows.h" nogil:
     )
 
 
+cdef extern from "copy_rows.h" nogil:
+    void triplex_ask_processor()
+    void triplex_copy_rows(
+        uint8_t* target, int64_t target_stride,
+        const uint8_t* source, int64_t source_stride, int64_t bytes, int64_t rows,
+    )
+
+
+triplex_ask_processor()
+
+
 cdef void crop_one(
     const uint8_t* block, int64_t height, int64_t width,
     int64_t x, int64_t y, uint8_t* tile, int64_t side,
 ) noexcept nogil:
     """Copy the square at (x, y) out of an RGB block; what lies outside the block becomes zero."""
-    cdef int64_t left = min(max(-x, 0), side)
-    cdef int64_t right = max(min(width - x, side), left)
-    cdef int64_t row
-    cdef uint8_t* line = tile
-    for row in range(side):
-        if y + row < 0 or y + row >= height or left == right:
-            memset(line, 0, 3 * side)
-        else:
-            memset(line, 0, 3 * left)
-            memcpy(
-                line + 3 * left,
-                block + 3 * ((y + row) * width + x + left),
-                3 * (right - left),
-            )
-            memset(line + 3 * right, 0, 3 * (side - right))
-        line += 3 * side
+    cdef int64_t left = max(x, 0), right = min(x + side, width)
+    cdef int64_t top = max(y, 0), bottom = min(y + side, height)
+    if right - left < side or bottom - top < side:
+        memset(tile, 0, 3 * side * side)
+    if right > left and bottom > top:
+        triplex_copy_rows(
+            tile + 3 * ((top - y) * side + left - x), 3 * side,
+            block + 3 * (top * width + left), 3 * width,
+            3 * (right - left), bottom - top,
+        )
 
 
 def crop_tiles(
@@ -58,7 +63,7 @@ def gather(
     uint8_t[:, :, :, ::1] out,
 ):
     """Put windows together from the segments under them; outside the limits they are zero."""
-    cdef int64_t n, r, c, row, left, right, top, bottom, x0, x1, y0, y1, x, y
+    cdef int64_t n, r, c, left, right, top, bottom, x0, x1, y0, y1, x, y, left_in, top_in
     cdef int64_t high = segments.shape[1], wide = segments.shape[2]
     cdef int64_t height = out.shape[1], width = out.shape[2]
     cdef const uint8_t* source
@@ -77,17 +82,15 @@ def gather(
                 for c in range(slots.shape[2]):
                     x0 = max(left, first_xy[n, 0] + c * wide)
                     x1 = min(right, first_xy[n, 0] + (c + 1) * wide)
-                    if slots[n, r, c] < 0 or x1 <= x0:
+                    if slots[n, r, c] < 0 or x1 <= x0 or y1 <= y0:
                         continue
+                    left_in, top_in = x0 - first_xy[n, 0] - c * wide, y0 - first_xy[n, 1] - r * high
                     source = &segments[slots[n, r, c], 0, 0, 0]
-                    source += 3 * (x0 - first_xy[n, 0] - c * wide)
-                    source -= 3 * wide * (first_xy[n, 1] + r * high)
-                    for row in range(y0, y1):
-                        memcpy(
-                            target + 3 * ((row - y) * width + x0 - x),
-                            source + 3 * wide * row,
-                            3 * (x1 - x0),
-                        )
+                    triplex_copy_rows(
+                        target + 3 * ((y0 - y) * width + x0 - x), 3 * width,
+                        source + 3 * (top_in * wide + left_in), 3 * wide,
+                        3 * (x1 - x0), y1 - y0,
+                    )
 
 
 def crop_neighborhoods(
