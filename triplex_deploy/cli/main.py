@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": "Show versions, devices and libraries, and what is missing.",
     "export": "Turn a checkpoint into a bundle of ONNX graphs.",
     "predict": "Predict gene expression over whole slides.",
+    "prepare": "Read a data set, encode its tiles once, and set up folds to train on.",
     "verify": "Check a bundle's files and replay its parity inputs.",
 }
 

@@ -45,6 +45,11 @@ def open_ort_session(
 
     Raises ``BackendError`` if the device's provider is absent or did not take the graph.
     """
+    return OrtSession(spec, load_session(path, device, threads))
+
+
+def load_session(path: Path, device: Device = CPU, threads: int | None = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` on ``device``; raises as ``open_ort_session``."""
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -64,7 +69,7 @@ def open_ort_session(
             f"device {device}: ONNX Runtime offered {session.get_providers()[0]} instead; "
             "check the CUDA libraries with `triplex-deploy doctor`, or pass --device cpu"
         )
-    return OrtSession(spec, session)
+    return session
 
 
 def import_onnxruntime() -> Any:

@@ -1,0 +1,203 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
+from triplex_deploy.errors import DatasetError
+from triplex_deploy.expression import LabelTransform
+from triplex_deploy.training import encode_section as encoding
+from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepared import Prepared, open_prepared
+from triplex_deploy.training.tile_encoder import OnnxEncoder
+
+from .conftest import center_xy
+
+
+@pytest.fixture
+def options(mean_encoder: Path) -> PrepareOptions:
+    return PrepareOptions(layout="st", n_genes=3, tile_encoder=mean_encoder, batch_size=8)
+
+
+@pytest.fixture
+def prepared(st_root: Path, tmp_path: Path, options: PrepareOptions) -> Prepared:
+    return prepare_dataset(st_root, tmp_path / "prepared", options)
+
+
+def crop(pixels: np.ndarray, x: int, y: int) -> np.ndarray:
+    """The tile at (x, y) with zeros outside the image."""
+    padded = np.pad(pixels, ((1200, 1200), (1200, 1200), (0, 0)))
+    return padded[y + 1200 : y + 1424, x + 1200 : x + 1424]
+
+
+def channel_means(tile: np.ndarray) -> np.ndarray:
+    return (tile.mean(axis=(0, 1)) / 255 - IMAGE_MEAN) / IMAGE_STD
+
+
+def test_features_are_those_of_the_tiles_around_each_spot(prepared: Prepared) -> None:
+    one = prepared.sections["B1"]
+    pixels = np.asarray(Image.open(one.section.slide_path))
+    rows = np.arange(one.section.n_spots)
+    neighbors = one.neighbor_features(rows)
+    assert neighbors.shape == (6, 25, 3)
+    for row, name in enumerate(one.section.spot_names):
+        x, y = center_xy(*map(int, name.split("x")))
+        np.testing.assert_array_equal(one.tiles[row], crop(pixels, x - 112, y - 112))
+        for n in range(25):
+            tile = crop(pixels, x - 560 + 224 * (n % 5), y - 560 + 224 * (n // 5))
+            if not one.neighbor_mask[row, n]:
+                tile = np.broadcast_to(np.array((124, 116, 104)), tile.shape)
+            np.testing.assert_allclose(neighbors[row, n], channel_means(tile), atol=1e-4)
+    np.testing.assert_array_equal(one.spot_features(), neighbors[:, 12])
+    assert 0 < one.neighbor_mask.sum() < one.neighbor_mask.size
+
+
+def test_shared_tiles_are_encoded_once(prepared: Prepared) -> None:
+    one = prepared.sections["A1"]
+    assert len(one.features) < one.neighbor_mask.sum() / 2
+
+
+def test_labels_follow_the_recorded_transform(prepared: Prepared) -> None:
+    one = prepared.sections["A1"]
+    panel = ("GNAS", "MUC1")
+    counts = one.section.panel_counts(panel)
+    expected = LabelTransform()(counts, one.section.grid_rc)
+    labels = one.labels(panel, prepared.label_transform)
+    np.testing.assert_allclose(labels, expected, rtol=1e-6)
+    assert labels.dtype == np.float32
+
+
+def test_honest_genes_come_from_the_training_patients_alone(prepared: Prepared) -> None:
+    without_a = prepared.folds[0]
+    assert without_a.name == "A"
+    assert "XIST" in prepared.panel(without_a, "paper")
+    assert "XIST" not in prepared.panel(without_a, "honest")
+
+
+def test_folds_and_scale_are_recorded(prepared: Prepared) -> None:
+    assert [fold.name for fold in prepared.folds] == ["A", "B", "C"]
+    assert prepared.tile_mpp == pytest.approx(200 / 224, abs=1e-4)
+    assert prepared.feature_dim == 3
+    assert prepared.tile_encoder_path.is_file()
+
+
+def test_second_run_encodes_nothing(
+    st_root: Path, prepared: Prepared, options: PrepareOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "stream_tiles", None)
+    again = prepare_dataset(st_root, prepared.path, options)
+    np.testing.assert_array_equal(again.sections["C1"].features, prepared.sections["C1"].features)
+
+
+def test_other_scale_encodes_again(
+    st_root: Path, prepared: Prepared, options: PrepareOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(encoding, "stream_tiles", None)
+    with pytest.raises(TypeError):
+        prepare_dataset(st_root, prepared.path, replace(options, tile_mpp=1.0))
+    with pytest.raises(DatasetError, match="not finished"):
+        open_prepared(prepared.path)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4])
+def test_interrupted_section_goes_on_where_it_stopped(
+    calls: int,
+    st_root: Path,
+    tmp_path: Path,
+    prepared: Prepared,
+    options: PrepareOptions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode = OnnxEncoder.encode
+    encoded: list[int] = []
+
+    def dying(self: OnnxEncoder, tiles: np.ndarray) -> np.ndarray:
+        if len(encoded) == calls:
+            raise KeyboardInterrupt
+        encoded.append(len(tiles))
+        return encode(self, tiles)
+
+    out = tmp_path / "interrupted"
+    monkeypatch.setattr(OnnxEncoder, "encode", dying)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_dataset(st_root, out, options)
+    with pytest.raises(DatasetError, match="not finished"):
+        open_prepared(out)
+
+    def counting(self: OnnxEncoder, tiles: np.ndarray) -> np.ndarray:
+        encoded.append(len(tiles))
+        return encode(self, tiles)
+
+    monkeypatch.setattr(OnnxEncoder, "encode", counting)
+    resumed = prepare_dataset(st_root, out, options)
+    n_tiles = sum(len(one.features) for one in prepared.sections.values())
+    assert sum(encoded) == n_tiles + len(prepared.sections)  # and one masked tile per section
+    for name, one in prepared.sections.items():
+        np.testing.assert_array_equal(resumed.sections[name].features, one.features)
+        np.testing.assert_array_equal(resumed.sections[name].tiles, one.tiles)
+
+
+def test_gene_list_is_kept_in_its_order(st_root: Path, tmp_path: Path, mean_encoder: Path) -> None:
+    genes = tmp_path / "genes.txt"
+    genes.write_text("MUC1\nGNAS\n\n")
+    options = PrepareOptions(layout="st", gene_list=genes, tile_encoder=mean_encoder)
+    prepared = prepare_dataset(st_root, tmp_path / "out", options)
+    assert prepared.panel(prepared.folds[0], "honest") == ("MUC1", "GNAS")
+    assert prepared.n_genes == 2
+
+
+def test_impossible_request_fails_before_anything_is_encoded(
+    st_root: Path, tmp_path: Path, mean_encoder: Path
+) -> None:
+    options = PrepareOptions(layout="st", n_genes=5, tile_encoder=mean_encoder)
+    with pytest.raises(DatasetError, match="hold 4"):
+        prepare_dataset(st_root, tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_altered_manifest_is_refused(prepared: Prepared) -> None:
+    path = prepared.path / "prepared.json"
+    content = json.loads(path.read_text())
+    del content["tile"]["mpp"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="incomplete or altered"):
+        open_prepared(prepared.path)
+
+
+def test_command_prints_what_it_prepared(
+    st_root: Path, tmp_path: Path, mean_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from triplex_deploy.cli.main import run
+
+    arguments = ["prepare", str(st_root), "--format", "st", "--genes", "2", "--folds", "sections"]
+    arguments += ["--tile-encoder", str(mean_encoder), "--out", str(tmp_path / "out"), "--json"]
+    assert run(arguments) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["sections"] == ["A1", "B1", "C1"]
+    assert summary["spots"] == 18
+    assert summary["tile_encoder"]["feature_dim"] == 3
+    assert [fold["test"] for fold in summary["folds"]] == [["A1"], ["B1"], ["C1"]]
+
+
+@pytest.mark.slow
+def test_real_sections_are_prepared_with_one_pass_per_tile(
+    shared_data: Path, tmp_path: Path, byte_encoder: Path
+) -> None:
+    table = tmp_path / "sections.csv"
+    table.write_text("section,patient\nC4,C\nC5,C\n")
+    options = PrepareOptions(
+        layout="st", section_list=table, folds="sections", tile_encoder=byte_encoder
+    )
+    prepared = prepare_dataset(shared_data / "her2st", tmp_path / "out", options)
+    assert [one.section.n_spots for one in prepared.sections.values()] == [184, 181]
+    assert prepared.tile_mpp == pytest.approx(0.688, abs=0.001)
+    panel = prepared.panel(prepared.folds[1], "honest")
+    assert len(panel) == 250
+    assert {"GNAS", "ERBB2", "FASN"} <= set(panel)
+    labels = prepared.sections["C5"].labels(panel, prepared.label_transform)
+    assert labels.shape == (181, 250)
+    assert 0 <= labels.min() <= labels.max() < 4

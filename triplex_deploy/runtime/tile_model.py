@@ -1,0 +1,119 @@
+"""Any ONNX file that maps tiles to feature vectors, run as a frozen tile encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILE_PX
+from triplex_deploy.errors import BackendError, ContractError
+from triplex_deploy.runtime.device import CPU, Device
+from triplex_deploy.runtime.ort import load_session
+
+UINT8_NHWC: Final = "uint8_nhwc"
+FLOAT_NCHW: Final = "float32_nchw"
+"""What the graph takes: RGB bytes (B, 224, 224, 3), or normalised images (B, 3, 224, 224)."""
+
+_INPUTS: Final = {
+    ("tensor(uint8)", (TILE_PX, TILE_PX, 3)): UINT8_NHWC,
+    ("tensor(float)", (3, TILE_PX, TILE_PX)): FLOAT_NCHW,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TileModel:
+    """An opened tile encoder; ``encode`` keeps nothing between calls."""
+
+    path: Path
+    input_layout: str
+    feature_dim: int
+    fixed_batch: int | None
+    """The batch the file was exported for, None where it is free."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Per-channel normalisation applied to ``float32_nchw`` inputs."""
+    session: Any
+
+    def encode(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features (B, F) of RGB tiles (B, 224, 224, 3)."""
+        return _encode(self.session, self._prepare(tiles), self.fixed_batch)
+
+    def _prepare(self, tiles: NDArray[np.uint8]) -> NDArray[Any]:
+        return _to_input(tiles, self.input_layout, self.mean, self.std)
+
+
+def open_tile_model(
+    path: str | Path,
+    device: Device = CPU,
+    threads: int | None = None,
+    mean: tuple[float, ...] = IMAGE_MEAN,
+    std: tuple[float, ...] = IMAGE_STD,
+) -> TileModel:
+    """Load ``path`` and find out what it takes and how wide its features are.
+
+    It has one input, RGB bytes (B, 224, 224, 3) or float images (B, 3, 224, 224) that are then
+    normalised by ``mean`` and ``std``, and one output (B, F). Another file raises
+    ``ContractError``; one that is absent or does not
+    load raises ``BackendError`` or ``BundleError``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BackendError(f"{path}: no such file; pass an ONNX tile encoder")
+    session = load_session(path, device, threads)
+    layout, fixed_batch = _input_of(path, session)
+    blank = np.zeros((1, TILE_PX, TILE_PX, 3), np.uint8)
+    features = _encode(session, _to_input(blank, layout, mean, std), fixed_batch)
+    if features.ndim != 2 or features.dtype != np.float32:
+        raise ContractError(
+            f"{path}: gives {features.dtype} of shape {features.shape} for one tile; export a "
+            "model that pools to one float32 vector (B, F)"
+        )
+    return TileModel(path, layout, features.shape[1], fixed_batch, mean, std, session)
+
+
+def _input_of(path: Path, session: Any) -> tuple[str, int | None]:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ContractError(
+            f"{path}: {len(inputs)} inputs and {len(outputs)} outputs; a tile encoder has one each"
+        )
+    shape = list(inputs[0].shape)
+    layout = _INPUTS.get((inputs[0].type, tuple(shape[1:])))
+    if layout is None:
+        raise ContractError(
+            f"{path}: takes {inputs[0].type} of shape {shape}; export it for uint8 "
+            f"(B, {TILE_PX}, {TILE_PX}, 3) or float32 (B, 3, {TILE_PX}, {TILE_PX})"
+        )
+    return layout, shape[0] if isinstance(shape[0], int) else None
+
+
+def _to_input(
+    tiles: NDArray[np.uint8], layout: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> NDArray[Any]:
+    if layout == UINT8_NHWC:
+        return tiles
+    scale = 1 / (255 * np.array(std, np.float32))
+    shift = np.array(mean, np.float32) / np.array(std, np.float32)
+    normalised = tiles * scale - shift
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
+
+
+def _encode(session: Any, images: NDArray[Any], fixed_batch: int | None) -> NDArray[np.float32]:
+    if fixed_batch is None:
+        return _run(session, images)
+    parts = []
+    for begin in range(0, len(images), fixed_batch):
+        part = images[begin : begin + fixed_batch]
+        missing = fixed_batch - len(part)
+        padded = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+        parts.append(_run(session, padded)[: len(part)])
+    return np.concatenate(parts)
+
+
+def _run(session: Any, images: NDArray[Any]) -> NDArray[np.float32]:
+    features: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: images})[0]
+    return features

@@ -1,0 +1,180 @@
+"""One section's tiles through the frozen encoder, by the plan and kernels of prediction."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.contract import IMAGE_MEAN, TILE_PX
+from triplex_deploy.data import Section
+from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.pipeline.progress import Progress
+from triplex_deploy.slides import open_slide
+from triplex_deploy.spots import Spots, check_spots
+from triplex_deploy.tiles import SlideView, TileBatch, TilePlan, plan_tiles, stream_tiles
+from triplex_deploy.training.content_key import feature_key, slide_digest
+from triplex_deploy.training.feature_file import FeatureFile
+from triplex_deploy.training.tile_encoder import FrozenEncoder
+
+logger = logging.getLogger(__name__)
+
+FACTS: Final = "section.json"
+PLAN: Final = "plan.npz"
+MEASURED: Final = "measured.npz"
+MEAN_COLOR: Final = tuple(round(255 * mean) for mean in IMAGE_MEAN)
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How sections are read: the scale of tiles, and how many go through the encoder at once.
+
+    With ``native_pixels`` slides are read pixel by pixel whatever their scale, as the published
+    code does; ``tile_mpp`` is then only what is recorded.
+    """
+
+    tile_mpp: float
+    native_pixels: bool = False
+    batch_size: int = 32
+
+
+def encode_section(
+    section: Section,
+    encoder: FrozenEncoder,
+    folder: Path,
+    options: EncodeOptions,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fill ``folder`` with a section's features, tiles and measurements; returns its facts.
+
+    A folder that is complete for the same content is left as it is, and an interrupted one is gone
+    on with. Raises ``SlideError`` or ``SpotsError`` where slide and spots do not fit.
+    """
+    tile_mpp = section.slide_mpp if options.native_pixels else options.tile_mpp
+    job = _Job(section, encoder, folder, tile_mpp, options, progress)
+    facts = _complete_facts(folder, job.key)
+    if facts is None:
+        facts = _encode(job)
+    else:
+        logger.info("%s: features are cached", section.name)
+    _write_measured(section, folder / MEASURED)
+    return facts
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One section on its way through the encoder."""
+
+    section: Section
+    encoder: FrozenEncoder
+    folder: Path
+    tile_mpp: float
+    options: EncodeOptions
+    progress: Progress
+
+    @cached_property
+    def key(self) -> str:
+        section = self.section
+        return feature_key(
+            slide_digest(section.slide_path),
+            self.encoder.digest,
+            section.slide_mpp,
+            self.tile_mpp,
+            section.level0_xy,
+        )
+
+
+def _encode(job: _Job) -> dict[str, Any]:
+    (job.folder / FACTS).unlink(missing_ok=True)
+    section = job.section
+    with open_slide(section.slide_path) as slide:
+        spots = Spots(section.level0_xy, section.grid_rc, "file", spot_diameter_px=1.0)
+        check_spots(spots, slide.level_sizes[0])
+        view = SlideView.open(slide, section.slide_mpp, job.tile_mpp)
+        plan = plan_tiles(view.centers(section.level0_xy), view.size_wh)
+        file = _stream(job, view, plan)
+    np.savez(
+        job.folder / PLAN,
+        neighbor_tile=plan.neighbor_tile,
+        neighbor_mask=plan.neighbor_mask,
+        spot_tile=plan.spot_tile,
+        masked_feature=masked_feature(job.encoder),
+    )
+    facts = {
+        "key": job.key,
+        "spots": section.n_spots,
+        "tiles": len(plan.origins_xy),
+        "tiles_without_sharing": int(plan.neighbor_mask.sum()),
+        "level0_px_per_tile_px": view.scale,
+    }
+    file.flush()
+    with atomic_path(job.folder / FACTS) as path:  # from here on the section is complete
+        path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    file.forget_progress()
+    return facts
+
+
+def masked_feature(encoder: FrozenEncoder) -> NDArray[np.float32]:
+    """Feature (F,) of a tile of the mean colour, which stands for masked neighbours (MODELS 1.5).
+
+    Attention never looks at it, but the mean over the neighbour tokens does.
+    """
+    tile = np.empty((1, TILE_PX, TILE_PX, 3), np.uint8)
+    tile[:] = MEAN_COLOR
+    feature: NDArray[np.float32] = encoder.encode(tile)[0]
+    return feature
+
+
+def _stream(job: _Job, view: SlideView, plan: TilePlan) -> FeatureFile:
+    """Encode the tiles that an earlier run left."""
+    n_tiles, n_spots = len(plan.origins_xy), len(plan.spot_tile)
+    file = FeatureFile.open(job.folder, job.key, n_tiles, n_spots, job.encoder.feature_dim)
+    missing = file.missing
+    job.progress.start(f"encoding {job.section.name}", len(missing))
+    rest = replace(plan, origins_xy=np.ascontiguousarray(plan.origins_xy[missing]))
+    if len(missing):
+        with closing(stream_tiles(view, rest, job.options.batch_size)) as batches:
+            for batch in batches:
+                tile_index = missing[batch.tile_index]
+                spots, own = _own_tiles(plan, tile_index, batch)
+                file.put(tile_index, job.encoder.encode(batch.tiles), spots, own)
+                job.progress.advance(len(tile_index))
+    return file
+
+
+def _own_tiles(
+    plan: TilePlan, tile_index: NDArray[np.int64], batch: TileBatch
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Spots whose own tile is in the batch, and those tiles."""
+    place = np.full(len(plan.origins_xy), -1, np.int64)
+    place[tile_index] = np.arange(len(tile_index))
+    spots = np.flatnonzero(place[plan.spot_tile] >= 0)
+    return spots, batch.tiles[place[plan.spot_tile[spots]]]
+
+
+def _write_measured(section: Section, path: Path) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            data=section.counts.data,
+            indices=section.counts.indices,
+            indptr=section.counts.indptr,
+            genes=np.array(section.genes),
+            grid_rc=section.grid_rc,
+            level0_xy=section.level0_xy,
+        )
+
+
+def _complete_facts(folder: Path, key: str) -> dict[str, Any] | None:
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) and facts.get("key") == key else None
