@@ -38,9 +38,13 @@ cdef inline uint8_t clip(int32_t value) noexcept nogil:
 
 
 def ycbcr_to_rgb(uint8_t[:, :, :] pixels):
-    """Full-range YCbCr to RGB in place, in the 16-bit fixed point of libjpeg and OpenSlide."""
+    """Full-range YCbCr to RGB in place, rounded as OpenSlide rounds it for JPEG 2000.
+
+    Green is 0.34414 and 0.71414 of the two chromas; 16-bit fixed point, as libjpeg has it, would be
+    one off where their sum comes close to a half.
+    """
     cdef int64_t row, x
-    cdef int32_t luma, blue, red
+    cdef int32_t luma, blue, green, red
     with nogil:
         for row in range(pixels.shape[0]):
             for x in range(pixels.shape[1]):
@@ -48,7 +52,8 @@ def ycbcr_to_rgb(uint8_t[:, :, :] pixels):
                 blue = pixels[row, x, 1] - 128
                 red = pixels[row, x, 2] - 128
                 pixels[row, x, 0] = clip(luma + ((91881 * red + 32768) >> 16))
-                pixels[row, x, 1] = clip(luma + ((-22554 * blue - 46802 * red + 32768) >> 16))
+                green = (-34414 * blue - 71414 * red + 50000 + 256 * 100000) // 100000 - 256
+                pixels[row, x, 1] = clip(luma + green)
                 pixels[row, x, 2] = clip(luma + ((116130 * blue + 32768) >> 16))
 
 

@@ -54,7 +54,7 @@ class TiffLevel:
 class DirectTiffReader(Slide):
     """What OpenSlide shows of a TIFF or SVS, one ``pread`` and one decoding per compressed tile.
 
-    Made by ``open_direct``. OpenSlide stays open for tiles that the file leaves out.
+    Made by ``open_direct``. Tiles that the file leaves out show the background.
     """
 
     def __init__(self, base: OpenSlideReader, tif: Any, levels: tuple[TiffLevel, ...]) -> None:
@@ -64,7 +64,6 @@ class DirectTiffReader(Slide):
         self.level_downsamples = base.level_downsamples
         self.mpp, self.mpp_xy = base.mpp, base.mpp_xy
         self.background_rgb = base.background_rgb
-        self._base = base
         self._tif = tif
         self._fileno = tif.filehandle.fileno()
         self._levels = levels
@@ -79,7 +78,7 @@ class DirectTiffReader(Slide):
         index = row * source.grid.columns + column
         count = source.byte_counts[index]
         if count == 0:
-            self._fill_missing(level, column, row, out)
+            out[:] = self.background_rgb
             return
         try:
             with self._guard.reading():
@@ -92,14 +91,6 @@ class DirectTiffReader(Slide):
                 f"{self.path}: level {level}, tile (column {column}, row {row}) cannot be read: "
                 f"{error}; the file is damaged, cut short or gone, copy or export it again"
             ) from error
-
-    def _fill_missing(self, level: int, column: int, row: int, out: NDArray[np.uint8]) -> None:
-        """A tile of no bytes: background, but for Aperio, where OpenSlide asks a coarser level."""
-        if self.format == "aperio":
-            height, width, _ = out.shape
-            out[:] = self._base.read(level, column * width, row * height, width, height)
-        else:
-            out[:] = self.background_rgb
 
     def _read_inside(
         self, level: int, x: int, y: int, width: int, height: int
@@ -132,13 +123,12 @@ class DirectTiffReader(Slide):
         self._guard.shut()
         self._cache.clear()
         self._tif.close()
-        self._base.close()
 
 
 def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
     """Read ``base``'s file without OpenSlide; None where the pixels are not proven equal.
 
-    The reader then owns ``base``. A few tiles of every level are decoded both ways and compared.
+    A few tiles of every level are decoded both ways and compared; afterwards ``base`` is not needed.
     """
     if base.format not in VENDORS:
         return None
@@ -146,7 +136,7 @@ def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
         try:
             tif = on_failure.enter_context(tifffile.TiffFile(path))
             levels = _levels(tif, base.level_sizes)
-            if levels is None:
+            if levels is None or (base.format == "aperio" and _has_missing(levels)):
                 logger.info("%s: its tiles are read through OpenSlide", path)
                 return None
             reader = DirectTiffReader(base, tif, levels)
@@ -172,6 +162,11 @@ def _levels(tif: Any, level_sizes: tuple[Size, ...]) -> tuple[TiffLevel, ...] | 
         if len(found[-1].offsets) != found[-1].grid.columns * found[-1].grid.rows:
             return None
     return tuple(found)
+
+
+def _has_missing(levels: tuple[TiffLevel, ...]) -> bool:
+    """Whether tiles are left out; OpenSlide replaces those of Aperio, in coarser levels too."""
+    return any(0 in level.byte_counts for level in levels)
 
 
 def _is_plain(page: Any) -> bool:

@@ -57,7 +57,11 @@ def _fastest(slide: OpenSlideReader) -> Slide:
     """The same slide read without OpenSlide where that is proven to give the same pixels."""
     from triplex_deploy.slides.direct_tiff import open_direct
 
-    return open_direct(slide.path, slide) or slide
+    direct = open_direct(slide.path, slide)
+    if direct is None:
+        return slide
+    slide.close()
+    return direct
 
 
 def _open_tiff(path: Path) -> Slide:

@@ -19,7 +19,7 @@ from triplex_deploy.slides.slide import RGB, Size, Slide
 logger = logging.getLogger(__name__)
 
 WHITE: RGB = (255, 255, 255)
-MIN_SEGMENT_PX = 200
+MIN_SEGMENT_PX = 120
 """Compressed tiles smaller than this are read several at a time."""
 MAX_SEGMENT_PX = 4096
 CACHE_BYTES_RANGE = (32 << 20, 256 << 20)

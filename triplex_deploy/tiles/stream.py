@@ -110,6 +110,7 @@ def _stream(work: _Work, batch_size: int, threads: int) -> Generator[TileBatch, 
                 part = tiles[start : start + batch_size]
                 yield TileBatch(reading.order[first + start :][: len(part)], part)
             del tiles
+        work.report_bad_tiles()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -158,6 +159,12 @@ class _Work:
             pending.pop(step, None)
         return tiles
 
+    def report_bad_tiles(self) -> None:
+        """Log how many compressed tiles are shown as zeros; the first was logged when it came."""
+        count = len(self._stats.bad_tiles)
+        if count > 1:
+            logger.warning("%s: %d tiles are shown as zeros", self.view.slide.path, count)
+
     def _submit_decoding(self, pool: ThreadPoolExecutor, step: int) -> None:
         if step >= self.reading.steps:
             return
@@ -200,7 +207,8 @@ class _Work:
                 if not self._skip or view.slide.closed:
                     raise
                 out[:] = 0
-                logger.warning("shown as zeros: %s", error)
+                if not self._stats.bad_tiles:
+                    logger.warning("shown as zeros: %s", error)
                 self._stats.bad_tiles.append(BadTile(view.level, column, row, str(error)))
         with self._counting:
             self._stats.segments_decoded += len(numbers)
