@@ -76,7 +76,7 @@ def write_slide(
     missing: Sequence[int] = (),
     bigtiff: bool = False,
 ) -> Path:
-    """A pyramid of the given (width, height); tiles of level 0 named in ``missing`` are left out."""
+    """A pyramid of the given (width, height), without the tiles of level 0 in ``missing``."""
     encode, tags, aperio = KINDS[kind]
     with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
         for level, (width, height) in enumerate(sizes):

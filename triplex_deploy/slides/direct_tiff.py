@@ -128,7 +128,7 @@ class DirectTiffReader(Slide):
 def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
     """Read ``base``'s file without OpenSlide; None where the pixels are not proven equal.
 
-    A few tiles of every level are decoded both ways and compared; afterwards ``base`` is not needed.
+    A few tiles of every level are decoded both ways and compared; ``base`` can be closed then.
     """
     if base.format not in VENDORS:
         return None
