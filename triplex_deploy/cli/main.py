@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -20,6 +24,7 @@ COMMANDS = {
     "export": "Turn a checkpoint into a bundle of ONNX graphs.",
     "predict": "Predict gene expression over whole slides.",
     "prepare": "Read a data set, encode its tiles once, and set up folds to train on.",
+    "train": "Train on a prepared data set; checkpoints, curves and metrics per fold.",
     "verify": "Check a bundle's files and replay its parity inputs.",
 }
 
@@ -61,7 +66,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status; errors are one line on stderr."""
     start_logging()
     try:
-        status: Any = group.main(arguments, prog_name="triplex-deploy", standalone_mode=False)
+        with _interrupted_by_sigterm():
+            status: Any = group.main(arguments, prog_name="triplex-deploy", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
         error.show()
@@ -74,6 +80,19 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - a bug of ours, still told in one line
         what = f"{type(error).__name__}: {_one_line(error)}"
         return _fail(f"unexpected {what}; run again with -vv and report the traceback")
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let a scheduler's SIGTERM clean up like Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(line: str) -> int:

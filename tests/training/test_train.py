@@ -1,0 +1,169 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from triplex_deploy.contract import ModelConfig
+from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
+from triplex_deploy.models import read_checkpoint
+from triplex_deploy.training.augment import augment_tiles
+from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepared import Prepared, open_prepared
+from triplex_deploy.training.spot_batches import SpotSampler
+from triplex_deploy.training.train import train_fold
+
+CONFIG = ModelConfig(
+    n_genes=3,
+    global_depth=2,
+    global_mlp_ratio=1.0,
+    neighbor_depth=1,
+    fusion_mlp_ratio=1.0,
+)
+OPTIONS = TrainOptions(selection="paper", epochs=3, batch_size=7, patience=3)
+
+
+@pytest.fixture(scope="module")
+def prepared(st_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    out = tmp_path_factory.mktemp("prepared") / "prepared"
+    return prepare_dataset(st_root, out, PrepareOptions(layout="st", n_genes=3))
+
+
+@pytest.fixture(scope="module")
+def run(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of the first fold."""
+    out = tmp_path_factory.mktemp("run") / "fold-0"
+    train_fold(prepared, prepared.folds[0], out, CONFIG, OPTIONS)
+    return out
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "state.pt", weights_only=True)["model"]
+
+
+def test_run_leaves_checkpoint_history_curves_and_metrics(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["selection"] == "paper"
+    assert metrics["tested_on"] == ["A1"] == metrics["selected_on"]
+    assert metrics["constant"]["pcc_m"] is None
+    assert metrics["constant"]["mse"] > 0
+    assert len(metrics["model"]["pcc"]) == 3
+    checkpoint = read_checkpoint(run / "checkpoint.ckpt")
+    assert checkpoint.genes == tuple(metrics["genes"])
+    assert checkpoint.label_transform["log"] == "log10"
+    assert checkpoint.provenance["epoch"] == metrics["best_epoch"]
+    assert len((run / "history.csv").read_text().splitlines()) == 1 + OPTIONS.epochs
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_run_killed_within_an_epoch_resumes_to_the_same_weights(
+    prepared: Prepared, run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    script = f"""
+import os, signal
+from pathlib import Path
+from triplex_deploy.training import loop
+from triplex_deploy.training.prepared import open_prepared
+from triplex_deploy.training.train import train_fold
+from tests.training.test_train import CONFIG, OPTIONS
+
+epoch = loop.SpotSampler.epoch
+def dying(self, number, *share):
+    for step, batch in enumerate(epoch(self, number, *share)):
+        if (number, step) == (2, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield batch
+loop.SpotSampler.epoch = dying
+prepared = open_prepared({str(prepared.path)!r})
+train_fold(prepared, prepared.folds[0], Path({str(out)!r}), CONFIG, OPTIONS)
+"""
+    root = Path(__file__).resolve().parents[2]
+    finished = subprocess.run([sys.executable, "-c", script], cwd=root, env=dict(os.environ))
+    assert finished.returncode == -signal.SIGKILL
+    assert len((out / "history.csv").read_text().splitlines()) == 1 + 2
+    train_fold(open_prepared(prepared.path), prepared.folds[0], out, CONFIG, OPTIONS, resume=True)
+    for key, value in weights(run).items():
+        torch.testing.assert_close(weights(out)[key], value, rtol=0, atol=0, msg=key)
+    assert (out / "history.csv").read_text() == (run / "history.csv").read_text()
+
+
+def test_resume_refuses_other_options(prepared: Prepared, run: Path) -> None:
+    other = replace(OPTIONS, learning_rate=1e-3)
+    with pytest.raises(CheckpointError, match="learning_rate differ"):
+        train_fold(prepared, prepared.folds[0], run, CONFIG, other, resume=True)
+
+
+def test_existing_run_is_not_overwritten(prepared: Prepared, run: Path) -> None:
+    with pytest.raises(OutputError, match="--resume"):
+        train_fold(prepared, prepared.folds[0], run, CONFIG, OPTIONS)
+
+
+def test_honest_selection_never_sees_the_test_section(prepared: Prepared, tmp_path: Path) -> None:
+    options = replace(OPTIONS, selection="honest", epochs=1)
+    metrics = train_fold(prepared, prepared.folds[0], tmp_path / "run", CONFIG, options)
+    assert metrics["selection"] == "honest"
+    assert set(metrics["fitted_on"]) | set(metrics["selected_on"]) == {"B1", "C1"}
+    assert "XIST" not in metrics["genes"]
+
+
+def test_gene_count_must_be_the_prepared_one(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="3 were prepared"):
+        train_fold(prepared, prepared.folds[0], tmp_path, replace(CONFIG, n_genes=4), OPTIONS)
+
+
+def test_every_epoch_draws_every_spot_once_in_its_own_order(prepared: Prepared) -> None:
+    sections = list(prepared.sections.values())
+    labels = [np.zeros((6, 3), np.float32)] * 3
+    sampler = SpotSampler(sections, labels, batch_size=7, seed=0, augment=False)
+    epochs = []
+    for epoch in (0, 1):
+        batches = list(sampler.epoch(epoch))
+        assert [len(batch.row) for batch in batches] == [7, 7, 4]
+        epochs.append(
+            [(int(s), int(r)) for b in batches for s, r in zip(b.section, b.row, strict=True)]
+        )
+    assert sorted(epochs[0]) == [(s, r) for s in range(3) for r in range(6)]
+    assert epochs[0] != epochs[1]
+    first = next(iter(sampler.epoch(0)))
+    for i, (s, row) in enumerate(epochs[0][:7]):
+        np.testing.assert_array_equal(first.tiles[i], sections[s].tiles[row])
+
+
+def test_processes_share_each_batch(prepared: Prepared) -> None:
+    sections = list(prepared.sections.values())
+    labels = [np.zeros((6, 3), np.float32)] * 3
+    sampler = SpotSampler(sections, labels, batch_size=6, seed=0, augment=False)
+    whole, halves = next(sampler.epoch(0)), [next(sampler.epoch(0, rank, 2)) for rank in (0, 1)]
+    assert [len(half.row) for half in halves] == [3, 3]
+    together = torch.cat([half.section * 10 + half.row for half in halves])
+    assert sorted(together.tolist()) == sorted((whole.section * 10 + whole.row).tolist())
+
+
+def test_augmentation_reaches_all_eight_orientations() -> None:
+    tile = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1).repeat(3, axis=3)
+    tiles = augment_tiles(tile.repeat(200, axis=0), np.random.default_rng(0))
+    assert len({each.tobytes() for each in tiles}) == 8
+
+
+def test_command_trains_a_fold_and_prints_the_constant_beside_it(
+    prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from triplex_deploy.cli.main import run as run_command
+
+    small = ("global_depth=2", "neighbor_depth=1", "global_mlp_ratio=1", "fusion_mlp_ratio=1")
+    arguments = ["train", str(prepared.path), "--out", str(tmp_path), "--epochs", "1"]
+    arguments += [part for setting in small for part in ("--set", setting)]
+    assert run_command([*arguments, "--selection", "paper"]) == 0
+    text = capsys.readouterr().out
+    assert "paper selection" in text
+    assert "constant predictor MSE" in text
+    assert run_command([*arguments, "--fold", "3"]) == 1
+    assert "folds 0 to 2" in capsys.readouterr().err

@@ -1,0 +1,85 @@
+"""``triplex-deploy train``: a prepared data set becomes checkpoints, one per fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.errors import ConfigError
+
+
+@click.command(epilog="Example: triplex-deploy train prepared/ --out run/ --fold 0")
+@click.argument("prepared", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--model", default="triplex", show_default=True, help="Model to train.")
+@click.option("--fold", type=click.IntRange(0), default=0, show_default=True, help="Fold number.")
+@click.option("--all-folds", is_flag=True, help="Train every fold in turn.")
+@click.option("--config", type=click.Path(path_type=Path), help="JSON of model and training keys.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one key.")
+@click.option(
+    "--selection",
+    type=click.Choice(["honest", "paper"]),
+    default="honest",
+    show_default=True,
+    help="Where the best epoch is looked for: a training patient, or the test fold.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Train at most this long.  [default: 200]")
+@click.option("--seed", type=int, help="Of weights, order and augmentation.  [default: 2021]")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@common_options
+def command(
+    prepared: Path,
+    out: Path,
+    model: str,
+    fold: int,
+    all_folds: bool,
+    config: Path | None,
+    settings: tuple[str, ...],
+    selection: str,
+    epochs: int | None,
+    seed: int | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train on PREPARED and score the best epoch on the fold's test sections.
+
+    Every fold's folder holds checkpoint.ckpt, which exports, with learning curves and metrics.
+    """
+    from triplex_deploy.cli.progress import StageBars
+    from triplex_deploy.training.prepared import open_prepared
+    from triplex_deploy.training.run_files import without_nan
+    from triplex_deploy.training.settings import read_settings, split_settings
+    from triplex_deploy.training.train import train_fold
+
+    opened = open_prepared(prepared)
+    if not all_folds and fold >= len(opened.folds):
+        raise ConfigError(f"--fold {fold}: there are folds 0 to {len(opened.folds) - 1}")
+    given: dict[str, Any] = {"epochs": epochs, "seed": seed}
+    values = {
+        **read_settings(config, settings),
+        "model": model,
+        "n_genes": opened.n_genes,
+        "selection": selection,
+        **{key: value for key, value in given.items() if value is not None},
+    }
+    model_config, options = split_settings(values)
+    results = []
+    for one in opened.folds if all_folds else (opened.folds[fold],):
+        folder = out / f"fold-{one.index}"
+        with StageBars() as progress:
+            metrics = train_fold(opened, one, folder, model_config, options, progress, resume)
+        results.append({"run": str(folder), **metrics})
+    print_summary(as_json, without_nan({"folds": results}), [_line(result) for result in results])
+
+
+def _line(result: dict[str, Any]) -> str:
+    model, constant = result["model"], result["constant"]
+    shared = "; its patients are trained on too" if result["shares_patients"] else ""
+    return (
+        f"{result['run']}: test {', '.join(result['tested_on'])} ({result['selection']} selection"
+        f"{shared}): PCC {model['pcc_m']:.4f}, MSE {model['mse']:.4f}, MAE {model['mae']:.4f}; "
+        f"constant predictor MSE {constant['mse']:.4f}, MAE {constant['mae']:.4f}"
+    )

@@ -1,0 +1,56 @@
+"""A model's predictions of prepared sections, and how far they are from the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from triplex_deploy.expression import FoldMetrics, measure_fold, measure_slide
+from triplex_deploy.models import Triplex, assert_eval
+from triplex_deploy.tiles import apeg_index
+from triplex_deploy.training.images import normalise_tiles
+from triplex_deploy.training.prepared import PreparedSection
+
+SPOTS_PER_BATCH = 128
+
+
+@torch.inference_mode()
+def predict_section(model: Triplex, one: PreparedSection) -> NDArray[np.float32]:
+    """Expression (N, G) of a prepared section by a model in evaluation mode, on its device."""
+    assert_eval(model)
+    device = next(model.parameters()).device
+    table = torch.from_numpy(apeg_index(one.section.grid_rc, model.config.apeg_kernel))
+    slide_features = torch.from_numpy(one.spot_features()).to(device)
+    global_tokens = model.global_encoder(slide_features, table.to(device))  # (N, D)
+    parts = []
+    for begin in range(0, one.section.n_spots, SPOTS_PER_BATCH):
+        rows = np.arange(begin, min(begin + SPOTS_PER_BATCH, one.section.n_spots))
+        mask = torch.from_numpy(one.neighbor_mask[rows]).to(device)
+        tiles = torch.from_numpy(np.asarray(one.tiles[rows])).to(device)
+        features = torch.from_numpy(one.neighbor_features(rows)).to(device)
+        output = model.predict_from_tokens(
+            global_tokens[begin : begin + len(rows)],
+            model.target_encoder(normalise_tiles(tiles)),
+            model.neighbor_encoder(features, mask),
+            mask,
+        )
+        parts.append(output.fusion.float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def measure_model(
+    model: Triplex, sections: Sequence[PreparedSection], labels: Sequence[NDArray[np.float32]]
+) -> FoldMetrics:
+    """Compare the model's predictions of sections with their labels."""
+    pairs = zip(sections, labels, strict=True)
+    return measure_fold([measure_slide(y, predict_section(model, one)) for one, y in pairs])
+
+
+def measure_constant(
+    constant: NDArray[np.float64], labels: Sequence[NDArray[np.float32]]
+) -> FoldMetrics:
+    """What predicting one value per gene everywhere would score."""
+    return measure_fold([measure_slide(y, np.broadcast_to(constant, y.shape)) for y in labels])

@@ -1,0 +1,76 @@
+"""What one fold of a run leaves on disk, each file whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from triplex_deploy.models.safe_load import load_tensors
+from triplex_deploy.outputs.atomic import atomic_path
+
+CHECKPOINT: Final = "checkpoint.ckpt"
+STATE: Final = "state.pt"
+HISTORY: Final = "history.csv"
+CURVES: Final = "curves.png"
+METRICS: Final = "metrics.json"
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write the state at the start of the next epoch, and the history so far as CSV."""
+    with atomic_path(folder / STATE) as path:
+        torch.save(dict(state), path)
+    write_history(folder, state["record"]["history"])
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The last saved state, None where the run has none yet."""
+    if not (folder / STATE).is_file():
+        return None
+    state: dict[str, Any] = load_tensors(folder / STATE)
+    return state
+
+
+def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    with atomic_path(folder / HISTORY) as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    with atomic_path(folder / METRICS) as path:
+        path.write_text(json.dumps(without_nan(metrics), indent=2) + "\n", encoding="utf-8")
+
+
+def draw_curves(folder: Path, history: Sequence[Mapping[str, float]], best_epoch: int) -> None:
+    """Training loss and the selection's correlation over epochs, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for axis, key, label in zip(
+        figure.subplots(1, 2),
+        ("train_loss", "select_pcc"),
+        ("training loss", "mean correlation"),
+        strict=True,
+    ):
+        axis.plot(epochs, [row[key] for row in history])
+        axis.axvline(best_epoch, color="0.6", linestyle=":")
+        axis.set(xlabel="epoch", ylabel=label)
+    with atomic_path(folder / CURVES) as path:
+        figure.savefig(path, format="png", dpi=120)
+
+
+def without_nan(value: Any) -> Any:
+    """The same plain values with None for NaN, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

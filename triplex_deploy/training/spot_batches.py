@@ -1,0 +1,77 @@
+"""Batches of spots drawn over all training sections, a pure function of seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from triplex_deploy.training.augment import augment_tiles
+from triplex_deploy.training.prepared import PreparedSection
+
+
+class SpotBatch(NamedTuple):
+    """B spots, possibly of several sections; ``section`` and ``row`` say which they are."""
+
+    tiles: Tensor  # (B, 224, 224, 3) uint8
+    neighbor_features: Tensor  # (B, 25, F)
+    mask: Tensor  # (B, 25) bool
+    section: Tensor  # (B,) int64
+    row: Tensor  # (B,) int64
+    labels: Tensor  # (B, G)
+
+    def to(self, device: torch.device) -> SpotBatch:
+        return SpotBatch(*(part.to(device) for part in self))
+
+
+class SpotSampler:
+    """Cuts the shuffled spots of ``sections`` into batches; tiles are read as they are needed."""
+
+    def __init__(
+        self,
+        sections: Sequence[PreparedSection],
+        labels: Sequence[NDArray[np.float32]],
+        batch_size: int,
+        seed: int,
+        augment: bool,
+    ) -> None:
+        self._sections = sections
+        self._labels = labels
+        self._batch_size = batch_size
+        self._seed = seed
+        self._augment = augment
+        counts = [one.section.n_spots for one in sections]
+        self._spots = np.array(
+            [(s, row) for s, count in enumerate(counts) for row in range(count)], np.int64
+        )  # (S, 2)
+
+    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[SpotBatch]:
+        """The batches of one epoch, or one process's share of each."""
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._spots))
+        for step, begin in enumerate(range(0, len(order), self._batch_size)):
+            chosen = np.sort(order[begin : begin + self._batch_size])[rank::world_size]
+            if len(chosen):
+                generator = np.random.default_rng([self._seed, epoch, step, rank])
+                yield self._batch(self._spots[chosen], generator)
+
+    def _batch(self, spots: NDArray[np.int64], rng: np.random.Generator) -> SpotBatch:
+        parts = []
+        for s in np.unique(spots[:, 0]).tolist():
+            one, rows = self._sections[s], spots[spots[:, 0] == s, 1]
+            parts.append(
+                (
+                    np.asarray(one.tiles[rows]),
+                    one.neighbor_features(rows),
+                    one.neighbor_mask[rows],
+                    self._labels[s][rows],
+                )
+            )
+        tiles, features, mask, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if self._augment:
+            tiles = augment_tiles(tiles, rng)
+        section, row = spots.T.copy()
+        return SpotBatch(*map(torch.from_numpy, (tiles, features, mask, section, row, labels)))

@@ -1,0 +1,182 @@
+"""``train_fold``: one fold of a prepared data set becomes a checkpoint and its test metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triplex_deploy.contract import FEATURE_DIM, ModelConfig
+from triplex_deploy.data import Fold, inner_validation
+from triplex_deploy.errors import ConfigError, OutputError
+from triplex_deploy.expression import FoldMetrics, constant_predictor
+from triplex_deploy.models import (
+    Checkpoint,
+    Triplex,
+    build_model,
+    read_checkpoint,
+    state_of,
+    write_checkpoint,
+)
+from triplex_deploy.models.safe_load import load_tensors
+from triplex_deploy.pipeline.progress import Progress, Silent
+from triplex_deploy.training.loop import Keeper, LabelledSections, Record, fit
+from triplex_deploy.training.measure import measure_constant, measure_model
+from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.prepared import Prepared
+from triplex_deploy.training.run_files import (
+    CHECKPOINT,
+    draw_curves,
+    load_state,
+    save_state,
+    write_metrics,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FoldPlan:
+    """Who is fitted on, selected on and tested on, and the genes."""
+
+    fold: Fold
+    fit: tuple[str, ...]
+    select: tuple[str, ...]
+    panel: tuple[str, ...]
+
+
+def train_fold(
+    prepared: Prepared,
+    fold: Fold,
+    out: Path,
+    config: ModelConfig,
+    options: TrainOptions,
+    progress: Progress | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train one fold into ``out`` and return its metrics, those of the constant predictor beside.
+
+    ``out`` then holds checkpoint.ckpt (the best epoch), state.pt, history.csv, curves.png and
+    metrics.json. With ``resume`` an interrupted run goes on and ends as if it had not been.
+    """
+    plan = _plan(prepared, fold, options)
+    if config.n_genes != len(plan.panel):
+        raise ConfigError(f"n_genes={config.n_genes}: {len(plan.panel)} were prepared; use that")
+    _require_trainable(prepared)
+    state = load_state(out) if resume else None
+    _claim(out, resume)
+    keeper = Keeper(
+        save_state=lambda content: save_state(out, content),
+        save_best=lambda model, record: write_checkpoint(
+            _checkpoint(prepared, plan, config, options, model, record), out / CHECKPOINT
+        ),
+    )
+    record = fit(
+        build_model(config, options.seed),
+        _labelled(prepared, plan.fit, plan.panel),
+        _labelled(prepared, plan.select, plan.panel),
+        options,
+        keeper,
+        progress or Silent(),
+        state,
+    )
+    draw_curves(out, record.history, record.best_epoch)
+    metrics = _test(prepared, plan, options, record, out)
+    write_metrics(out, metrics)
+    return metrics
+
+
+def _plan(prepared: Prepared, fold: Fold, options: TrainOptions) -> FoldPlan:
+    panel = prepared.panel(fold, options.selection)
+    if options.selection == "paper":
+        return FoldPlan(fold, fold.train, fold.test, panel)
+    fitted, held = inner_validation(fold, prepared.patient_of, options.seed)
+    return FoldPlan(fold, fitted, held, panel)
+
+
+def _require_trainable(prepared: Prepared) -> None:
+    encoder = prepared.tile_encoder
+    if encoder["kind"] != "resnet18" or prepared.feature_dim != FEATURE_DIM:
+        raise ConfigError(
+            f"tile encoder {encoder['name']}: gives {prepared.feature_dim} features by "
+            f"{encoder['kind']}, and this version trains on those of ResNet18 ({FEATURE_DIM}); "
+            "prepare with ResNet18 weights"
+        )
+
+
+def _claim(out: Path, resume: bool) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not resume and any(out.iterdir()):
+            raise OutputError(f"{out}: holds a run already; pass --resume or another --out")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error}); choose another --out") from error
+
+
+def _labelled(prepared: Prepared, names: Sequence[str], panel: tuple[str, ...]) -> LabelledSections:
+    sections = [prepared.sections[name] for name in names]
+    labels = [one.labels(panel, prepared.label_transform) for one in sections]
+    return LabelledSections(sections, labels)
+
+
+def _checkpoint(
+    prepared: Prepared,
+    plan: FoldPlan,
+    config: ModelConfig,
+    options: TrainOptions,
+    model: Triplex,
+    record: Record,
+) -> Checkpoint:
+    return Checkpoint(
+        config=config,
+        genes=plan.panel,
+        label_transform=prepared.label_transform.to_dict(),
+        tile_mpp=prepared.tile_mpp,
+        state_dict=state_of(model),
+        tile_encoder_name=str(prepared.tile_encoder["name"]),
+        tile_encoder_state_dict=load_tensors(prepared.tile_encoder_path)["state_dict"],
+        provenance={
+            "selection": options.selection,
+            "fold": plan.fold.name,
+            "fitted_on": list(plan.fit),
+            "selected_on": list(plan.select),
+            "tested_on": list(plan.fold.test),
+            "shares_patients": plan.fold.shares_patients,
+            "epoch": record.best_epoch,
+            "training": options.to_dict(),
+            "tile_encoder_digest": str(prepared.tile_encoder["digest"]),
+            "versions": {name: version(name) for name in ("triplex-deploy", "torch", "lightning")},
+        },
+    )
+
+
+def _test(
+    prepared: Prepared, plan: FoldPlan, options: TrainOptions, record: Record, out: Path
+) -> dict[str, Any]:
+    model = read_checkpoint(out / CHECKPOINT).build_model()
+    test = _labelled(prepared, plan.fold.test, plan.panel)
+    constant = constant_predictor(_labelled(prepared, plan.fold.train, plan.panel).labels)
+    return {
+        "fold": plan.fold.name,
+        "selection": options.selection,
+        "shares_patients": plan.fold.shares_patients,
+        "fitted_on": list(plan.fit),
+        "selected_on": list(plan.select),
+        "tested_on": list(plan.fold.test),
+        "best_epoch": record.best_epoch,
+        "epochs": record.epoch,
+        "genes": list(plan.panel),
+        "model": _as_dict(measure_model(model, test.sections, test.labels)),
+        "constant": _as_dict(measure_constant(constant, test.labels)),
+    }
+
+
+def _as_dict(metrics: FoldMetrics) -> dict[str, Any]:
+    return {
+        "mse": metrics.mse,
+        "mae": metrics.mae,
+        "pcc_m": metrics.pcc_m,
+        "pcc": np.asarray(metrics.pcc).tolist(),
+    }
