@@ -15,14 +15,10 @@ cdef extern from "rgb_rows.h" nogil:
 
 
 cdef extern from "copy_rows.h" nogil:
-    void triplex_ask_processor()
     void triplex_copy_rows(
         uint8_t* target, int64_t target_stride,
         const uint8_t* source, int64_t source_stride, int64_t bytes, int64_t rows,
     )
-
-
-triplex_ask_processor()
 
 
 cdef void crop_one(

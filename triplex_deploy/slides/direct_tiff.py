@@ -188,6 +188,7 @@ def _is_proven(reader: DirectTiffReader, base: OpenSlideReader, level: int) -> b
     grid = reader.segment_grid(level)
     exact = base.level_downsamples[level].is_integer()
     tiles = _telling_tiles(reader._levels[level]) if exact else [(0, 0)]
+    tiles = tiles if level == 0 else tiles[:2]
     # OpenSlide addresses levels in level-0 pixels: where those are no whole multiples, only what
     # is read from the origin is free of interpolation.
     span = 1 if exact else 2
@@ -206,13 +207,11 @@ def _is_proven(reader: DirectTiffReader, base: OpenSlideReader, level: int) -> b
 
 
 def _telling_tiles(level: TiffLevel) -> list[tuple[int, int]]:
-    """The (column, row) of tiles that would show a difference: rich, median, edge and missing."""
+    """The (column, row) of tiles that would show a difference: rich, corner, median, missing."""
     counts = np.array(level.byte_counts)
     order = np.argsort(counts, kind="stable")
     held = order[np.count_nonzero(counts == 0) :]
-    chosen = [*held[-2:], *held[len(held) // 2 :][:1], *order[:1], len(counts) - 1]
-    chosen.append((level.grid.rows - 1) * level.grid.columns)
-    chosen.append(level.grid.columns - 1)
+    chosen = [*held[-1:], len(counts) - 1, *held[len(held) // 2 :][:1], order[0]]
     unique = list(dict.fromkeys(int(index) for index in chosen))
     return [(index % level.grid.columns, index // level.grid.columns) for index in unique]
 

@@ -1,0 +1,1 @@
+"""What bench_tiles.py measures: synthesised slides, ways to read them, and limits."""

@@ -1,0 +1,65 @@
+"""The copying kernels alone, against this machine's memcpy."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from benchmarks.tiling.measure import best_of
+from triplex_deploy.tiles import _kernels
+
+SIDE_TILES = 6
+"""A batch of 36 tiles, 5 MB, is what the ratio is taken on."""
+OTHER_SIDES = (4, 16)
+TILE_PX = 224
+REPEATS = 25
+
+
+def crop_over_memcpy(side_tiles: int = SIDE_TILES) -> tuple[float, dict[str, float]]:
+    """Bytes of tiles cut per second over bytes copied per second, one thread each."""
+    side = side_tiles * TILE_PX
+    block = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    first = np.arange(side_tiles) * TILE_PX
+    origins = np.stack(np.meshgrid(first, first), axis=-1).reshape(-1, 2).astype(np.int64)
+    tiles = np.empty((len(origins), TILE_PX, TILE_PX, 3), np.uint8)
+    crop_s, copy_s = _together(
+        lambda: _kernels.crop_tiles(block, origins, tiles), _memcpy(block, tiles)
+    )
+    gb = tiles.nbytes / 1e9
+    return copy_s / crop_s, {"crop_gb_per_s": gb / crop_s, "memcpy_gb_per_s": gb / copy_s}
+
+
+def other_batches() -> dict[str, float]:
+    """The same ratio for batches of other sizes, by their number of tiles."""
+    return {f"crop_over_memcpy_{n * n}_tiles": crop_over_memcpy(n)[0] for n in OTHER_SIDES}
+
+
+def bgra_over_memcpy() -> tuple[float, dict[str, float]]:
+    """Bytes read and written per second over those of a memcpy of the same number."""
+    side = SIDE_TILES * TILE_PX
+    argb = np.random.default_rng(0).integers(0, 1 << 24, (side, side), np.uint32)
+    argb |= np.uint32(0xFF000000)
+    rgb = np.empty((side, side, 3), np.uint8)
+    moved = argb.nbytes + rgb.nbytes
+    source, target = np.ones(moved // 2, np.uint8), np.empty(moved // 2, np.uint8)
+    convert_s, copy_s = _together(
+        lambda: _kernels.bgra_to_rgb(argb, rgb, 255, 255, 255), _memcpy(source, target)
+    )
+    gb = moved / 1e9
+    return copy_s / convert_s, {
+        "bgra_moved_gb_per_s": gb / convert_s,
+        "memcpy_moved_gb_per_s": gb / copy_s,
+    }
+
+
+def _memcpy(source: np.ndarray, target: np.ndarray):
+    copy = ctypes.CDLL(None).memcpy
+    copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    return lambda: copy(target.ctypes.data, source.ctypes.data, source.nbytes)
+
+
+def _together(work, reference) -> tuple[float, float]:
+    """Least time of each, measured in turns so that both meet the same machine."""
+    times = [(best_of(work, REPEATS), best_of(reference, REPEATS)) for _ in range(4)]
+    return min(pair[0] for pair in times), min(pair[1] for pair in times)

@@ -1,0 +1,34 @@
+"""A slide of 60,000 x 60,000 pixels that is nearly empty on disk."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from benchmarks.tiling.mosaic import TILE_PX, Codec, drawn_tissue
+
+
+def write_sparse(path: Path, width: int, height: int, codec: Codec) -> Path:
+    """One level whose tiles are four pictures in turn, with every eighth tile left out."""
+    picture = drawn_tissue(2 * TILE_PX, 1)
+    corners = [(y, x) for y in (0, TILE_PX) for x in (0, TILE_PX)]
+    tiles = [
+        codec.encode(np.ascontiguousarray(picture[y : y + TILE_PX, x : x + TILE_PX]))
+        for y, x in corners
+    ]
+    count = -(-width // TILE_PX) * -(-height // TILE_PX)
+    turns = itertools.cycle([*tiles, *tiles[:3], b""])
+    tifffile.imwrite(
+        path,
+        itertools.islice(turns, count),
+        shape=(height, width, 3),
+        dtype=np.uint8,
+        tile=(TILE_PX, TILE_PX),
+        bigtiff=True,
+        metadata=None,
+        **codec.tags,
+    )
+    return path
