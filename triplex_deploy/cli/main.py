@@ -15,12 +15,13 @@ from typing import Any
 import click
 
 from triplex_deploy import __version__
-from triplex_deploy.cli.shared import start_logging
+from triplex_deploy.cli.shared import missing_module, one_line, start_logging
 from triplex_deploy.errors import TriplexError
 
 COMMANDS = {
     "demo": "Try everything on synthetic data: checkpoint, bundle, slide, prediction.",
     "doctor": "Show versions, devices and libraries, and what is missing.",
+    "evaluate": "Score a run over its folds, or a prediction against measured counts.",
     "export": "Turn a checkpoint into a bundle of ONNX graphs.",
     "predict": "Predict gene expression over whole slides.",
     "prepare": "Read a data set, encode its tiles once, and set up folds to train on.",
@@ -76,10 +77,11 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("error: interrupted; nothing half-written was left", err=True)
         return 130
     except TriplexError as error:
-        return _fail(_one_line(error))
+        return _fail(one_line(error))
+    except ModuleNotFoundError as error:
+        return _fail(missing_module(error))
     except Exception as error:  # noqa: BLE001 - a bug of ours, still told in one line
-        what = f"{type(error).__name__}: {_one_line(error)}"
-        return _fail(f"unexpected {what}; run again with -vv and report the traceback")
+        return _fail(one_line(error))
 
 
 @contextmanager
@@ -100,7 +102,3 @@ def _fail(line: str) -> int:
         traceback.print_exc()
     click.echo(f"error: {line}", err=True)
     return 1
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
