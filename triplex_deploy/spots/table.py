@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
 
+MAX_NUMBER = 2.0**40
+"""Far beyond any slide; larger numbers overflow in distances between spots."""
 POSITIONS_LIST = (
     "barcode",
     "in_tissue",
@@ -54,13 +56,13 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def number_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """One column as finite numbers; raises ``SpotsError`` with the first value that is none."""
+    """One column as numbers within +-2 ** 40; raises ``SpotsError`` with the first that is not."""
     values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
+    bad = np.flatnonzero(~(np.abs(values) <= MAX_NUMBER))  # NaN included
     if bad.size:
         raise SpotsError(
             f"{path}: {name} of spot {int(bad[0]) + 1} is {table[name].iloc[int(bad[0])]!r}, not a "
-            "number; correct or remove that row"
+            "number a slide can have; correct or remove that row"
         )
     return values
 
