@@ -12,7 +12,7 @@ from benchmarks.tiling.mosaic import TILE_PX, Codec, drawn_tissue
 
 
 def write_sparse(path: Path, width: int, height: int, codec: Codec) -> Path:
-    """One level whose tiles are four pictures in turn, with every eighth tile left out."""
+    """One level whose tiles are four pictures in turn, then twelve that are left out."""
     picture = drawn_tissue(2 * TILE_PX, 1)
     corners = [(y, x) for y in (0, TILE_PX) for x in (0, TILE_PX)]
     tiles = [
@@ -20,7 +20,7 @@ def write_sparse(path: Path, width: int, height: int, codec: Codec) -> Path:
         for y, x in corners
     ]
     count = -(-width // TILE_PX) * -(-height // TILE_PX)
-    turns = itertools.cycle([*tiles, *tiles[:3], b""])
+    turns = itertools.cycle([*tiles, *[b""] * 12])
     tifffile.imwrite(
         path,
         itertools.islice(turns, count),
