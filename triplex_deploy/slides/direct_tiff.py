@@ -78,7 +78,7 @@ class DirectTiffReader(Slide):
         index = row * source.grid.columns + column
         count = source.byte_counts[index]
         if count == 0:
-            out[:] = self.background_rgb
+            self._blank(out)
             return
         try:
             with self._guard.reading():
@@ -91,6 +91,12 @@ class DirectTiffReader(Slide):
                 f"{self.path}: level {level}, tile (column {column}, row {row}) cannot be read: "
                 f"{error}; the file is damaged, cut short or gone, copy or export it again"
             ) from error
+
+    def _blank(self, out: NDArray[np.uint8]) -> None:
+        if len(set(self.background_rgb)) == 1:
+            out.fill(self.background_rgb[0])  # many times as fast as setting three channels
+        else:
+            out[:] = self.background_rgb
 
     def _read_inside(
         self, level: int, x: int, y: int, width: int, height: int
