@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from exporters.int8 import CONVNETS, quantise, split_calibration
 from exporters.model_card import model_card
 from exporters.parity import ParityReport, measure_parity, store_parity_inputs
+from exporters.reference import Reference
 from exporters.to_onnx import OPSET, write_onnx
 from exporters.wrappers import graph_modules
 from triplex_deploy import __version__
@@ -84,9 +85,8 @@ def export_bundle(
     checkpoint, ``OutputError`` for ``out`` and ``ParityError`` for a missed gate.
     """
     options = options or ExportOptions()
-    target = Path(out)
-    if target.exists() and not options.force:
-        raise OutputError(f"{target}: exists already; choose another --out or pass --force")
+    target = Path(out).absolute()
+    _require_free(target, options.force)
     checkpoint = read_checkpoint(checkpoint_path)
     with _staging(target) as stage:
         report = _fill(stage, checkpoint, Path(checkpoint_path), options)
@@ -96,8 +96,19 @@ def export_bundle(
                 f"({'; '.join(report.failures())}); report this, or pass --allow-parity-failure"
             )
         read_bundle(stage)
+        _require_free(target, options.force)
         _replace(stage, target)
     return read_bundle(target), report
+
+
+def _require_free(target: Path, force: bool) -> None:
+    """Refuse to replace anything but a bundle, and a bundle only by ``force``."""
+    if not target.exists() and not target.is_symlink():
+        return
+    if not force:
+        raise OutputError(f"{target}: exists already; choose another --out or pass --force")
+    if target.is_symlink() or not (target / MANIFEST).is_file():
+        raise OutputError(f"{target}: is no bundle, --force would lose it; choose another --out")
 
 
 def _fill(
@@ -105,7 +116,8 @@ def _fill(
 ) -> ParityReport:
     """Write all of the bundle's files into ``stage``."""
     specs = graph_specs(checkpoint.config)
-    modules = graph_modules(checkpoint.build_model(), checkpoint.build_tile_encoder())
+    reference = Reference(checkpoint.build_model(), checkpoint.build_tile_encoder())
+    modules = graph_modules(reference.model, reference.tile_encoder)
     held_out = None
     for name, spec in specs.items():
         logger.info("exporting %s", name)
@@ -117,14 +129,12 @@ def _fill(
     precisions = {entry.name: entry.precision for entry in entries}
     with _sessions(stage, entries, specs) as sessions:
         logger.info("comparing %d graphs with PyTorch", len(sessions))
-        report = measure_parity(
-            checkpoint.config, modules, sessions, precisions, options.precision, held_out
-        )
+        report = measure_parity(reference, sessions, precisions, options.precision, held_out)
     (stage / PARITY).write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
-    store_parity_inputs(stage / PARITY_INPUTS, specs, modules)
+    store_parity_inputs(stage / PARITY_INPUTS, specs, reference)
+    (stage / MODEL_CARD).write_text(model_card(checkpoint, report), encoding="utf-8")
     manifest = _manifest(stage, checkpoint, checkpoint_path, entries, report)
-    (stage / MODEL_CARD).write_text(model_card(manifest, report), encoding="utf-8")
-    (stage / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    (stage / MANIFEST).write_text(manifest.sealed().to_json(), encoding="utf-8")
     return report
 
 
@@ -186,7 +196,7 @@ def _manifest(
         label_transform=checkpoint.label_transform,
         precision=report.precision,
         graphs=entries,
-        files={name: sha256_of(stage / name) for name in (PARITY, PARITY_INPUTS)},
+        files={name: sha256_of(stage / name) for name in (PARITY, PARITY_INPUTS, MODEL_CARD)},
         parity_passed=report.passed,
         provenance=_provenance(checkpoint, checkpoint_path),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -58,22 +60,36 @@ class EndToEndParity:
         return asdict(self)
 
 
+ROUNDING: Final = 1e-4
+"""Spread over magnitude below which float32 sums of some thousand terms say nothing of a gene."""
+
 Floats = NDArray[np.floating[Any]]
 
 
-def compare_graph(graph: str, size: int, found: Floats, wanted: Floats, gate: Gate) -> GraphParity:
-    """Measure ``found`` against ``wanted`` (any equal shape) and apply ``gate``."""
-    max_abs = float(np.abs(found - wanted).max())
-    output_range = float(wanted.max() - wanted.min())
-    relative = max_abs / output_range if output_range > 0 else (0.0 if max_abs == 0 else np.inf)
-    cosine = _cosine(found, wanted)
+def compare_graph(
+    graph: str, outputs: Sequence[tuple[Floats, Floats]], gate: Gate
+) -> list[GraphParity]:
+    """Measure (found, wanted) outputs of one graph, a pair per size, and apply ``gate``.
+
+    The output's range is taken over all sizes together: one row of one gene has none.
+    """
+    output_range = float(np.ptp(np.concatenate([wanted.ravel() for _, wanted in outputs])))
+    return [_compare(graph, found, wanted, output_range, gate) for found, wanted in outputs]
+
+
+def _compare(
+    graph: str, found: Floats, wanted: Floats, output_range: float, gate: Gate
+) -> GraphParity:
     finite = bool(np.isfinite(found).all())
+    max_abs = float(np.abs(found - wanted).max()) if finite else sys.float_info.max
+    relative = max_abs / output_range if output_range > 0 else max_abs
+    cosine = _cosine(found, wanted) if finite else 0.0
     passed = (
         finite
         and (gate.max_relative is None or relative <= gate.max_relative)
         and (gate.min_cosine is None or cosine >= gate.min_cosine)
     )
-    return GraphParity(graph, size, max_abs, output_range, relative, cosine, finite, passed)
+    return GraphParity(graph, len(wanted), max_abs, output_range, relative, cosine, finite, passed)
 
 
 def compare_end_to_end(found: Floats, wanted: Floats, gate: Gate) -> EndToEndParity:
@@ -89,14 +105,26 @@ def compare_end_to_end(found: Floats, wanted: Floats, gate: Gate) -> EndToEndPar
 
 
 def gene_pcc(found: Floats, wanted: Floats) -> NDArray[np.float64]:
-    """Pearson correlation per gene (G,); a gene constant in both counts as 1, in one as 0."""
-    a = found.astype(np.float64) - found.mean(axis=0, dtype=np.float64)
-    b = wanted.astype(np.float64) - wanted.mean(axis=0, dtype=np.float64)
-    norms = np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0)
-    scale = norms[0] * norms[1]
-    both_constant = (norms[0] == 0) & (norms[1] == 0)
-    pcc = np.divide((a * b).sum(axis=0), scale, out=np.zeros_like(scale), where=scale > 0)
-    return np.where(both_constant, 1.0, pcc)
+    """Pearson correlation per gene (G,).
+
+    A gene that varies by less than float32 rounding of its own size is constant: such genes count
+    as 1 where both are constant and as 0 where one is.
+    """
+    a, a_constant = _centred(found)
+    b, b_constant = _centred(wanted)
+    scale = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
+    pcc: NDArray[np.float64] = np.zeros_like(scale)
+    np.divide((a * b).sum(axis=0), scale, out=pcc, where=scale > 0)
+    pcc[a_constant | b_constant] = 0.0
+    pcc[a_constant & b_constant] = 1.0
+    return pcc
+
+
+def _centred(values: Floats) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Values minus their gene's mean, and which genes are constant up to rounding."""
+    exact = values.astype(np.float64)
+    rounding = ROUNDING * np.abs(exact).max(axis=0)
+    return exact - exact.mean(axis=0), np.ptp(exact, axis=0) <= rounding
 
 
 def _cosine(found: Floats, wanted: Floats) -> float:

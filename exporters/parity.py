@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +10,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from exporters.gates import (
     GATES,
@@ -20,7 +19,8 @@ from exporters.gates import (
     compare_graph,
 )
 from exporters.inputs import SEED, graph_inputs, tiles
-from triplex_deploy.contract import FEATURE_DIM, NEIGHBORHOOD, TILES, GraphSpec, ModelConfig
+from exporters.reference import Reference
+from triplex_deploy.contract import FEATURE_DIM, NEIGHBORHOOD, TILES, GraphSpec
 from triplex_deploy.runtime.session import Session
 
 SIZES: Final = {
@@ -37,8 +37,6 @@ GRID_SIDE: Final = 6
 
 STORED_SIZE: Final = 3
 """Batch of the inputs and reference outputs kept in the bundle for ``verify``."""
-
-Runner = Callable[[str, Mapping[str, NDArray[Any]]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,7 @@ class ParityReport:
 
 
 def measure_parity(
-    config: ModelConfig,
-    modules: Mapping[str, nn.Module],
+    reference: Reference,
     sessions: Mapping[str, Session],
     precisions: Mapping[str, str],
     precision: str,
@@ -89,17 +86,23 @@ def measure_parity(
     Each graph answers to the gate of its own precision in ``precisions``, the chain to that of the
     bundle. ``slide_tiles`` (T, 224, 224, 3), where given, are one more size of the image graphs.
     """
-    gate = GATES[precision]
-    reference, exported = torch_runner(modules), session_runner(sessions)
-    graphs = []
+    graphs: list[GraphParity] = []
     for name, session in sessions.items():
-        for inputs in _graph_cases(session.spec, slide_tiles):
-            found, wanted = exported(name, inputs), reference(name, inputs)
-            graphs.append(compare_graph(name, len(wanted), found, wanted, GATES[precisions[name]]))
-    kernel = config.apeg_kernel
-    found, wanted = _predict_grid(exported, kernel), _predict_grid(reference, kernel)
-    end_to_end = compare_end_to_end(found, wanted, gate)
+        cases = _graph_cases(session.spec, slide_tiles)
+        outputs = [(_run(session, inputs), reference.run(name, inputs)) for inputs in cases]
+        graphs += compare_graph(name, outputs, GATES[precisions[name]])
+    end_to_end = compare_end_to_end(*_predict_grid(reference, sessions), GATES[precision])
     return ParityReport(precision, tuple(graphs), end_to_end)
+
+
+def store_parity_inputs(path: Path, specs: Mapping[str, GraphSpec], reference: Reference) -> None:
+    """Write ``<graph>/in/<name>`` inputs and ``<graph>/out/<name>`` PyTorch outputs for replay."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for graph, spec in specs.items():
+        inputs = graph_inputs(spec, STORED_SIZE)
+        arrays |= {f"{graph}/in/{name}": array for name, array in inputs.items()}
+        arrays[f"{graph}/out/{spec.outputs[0].name}"] = reference.run(graph, inputs)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def _graph_cases(
@@ -111,60 +114,31 @@ def _graph_cases(
     return cases
 
 
-def store_parity_inputs(
-    path: Path, specs: Mapping[str, GraphSpec], modules: Mapping[str, nn.Module]
-) -> None:
-    """Write ``<graph>/in/<name>`` inputs and ``<graph>/out/<name>`` PyTorch outputs for replay."""
-    run = torch_runner(modules)
-    arrays: dict[str, NDArray[Any]] = {}
-    for graph, spec in specs.items():
-        inputs = graph_inputs(spec, STORED_SIZE)
-        arrays |= {f"{graph}/in/{name}": array for name, array in inputs.items()}
-        arrays[f"{graph}/out/{spec.outputs[0].name}"] = run(graph, inputs)
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+def _run(session: Session, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    (output,) = session.run(inputs).values()
+    return output
 
 
-def torch_runner(modules: Mapping[str, nn.Module]) -> Runner:
-    """Run graphs by name in PyTorch eager mode."""
-
-    def run(graph: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        with torch.inference_mode():
-            output: torch.Tensor = modules[graph](*map(torch.from_numpy, inputs.values()))
-        return output.numpy()
-
-    return run
-
-
-def session_runner(sessions: Mapping[str, Session]) -> Runner:
-    """Run graphs by name in their sessions."""
-
-    def run(graph: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        (output,) = sessions[graph].run(inputs).values()
-        return output
-
-    return run
-
-
-def _predict_grid(run: Runner, apeg_kernel: int) -> NDArray[np.float32]:
-    """Expression (spots, G) of a synthetic grid slide, through all five graphs."""
+def _predict_grid(
+    reference: Reference, sessions: Mapping[str, Session]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Expression (spots, G) of a synthetic grid slide: all graphs chained, and PyTorch."""
     spots = GRID_SIDE**2
-    images = tiles((spots, *(int(axis) for axis in TILES.axes[1:])), np.random.default_rng(SEED))
-    features = np.vstack(
-        [run("tile_encoder", {"tiles": images}), np.zeros((1, FEATURE_DIM), np.float32)]
-    )
-    around = _lattice(NEIGHBORHOOD)
+    shape = (spots, *(int(axis) for axis in TILES.axes[1:]))
+    images = tiles(shape, np.random.default_rng(SEED))
+    around, table = _lattice(NEIGHBORHOOD), _lattice(reference.model.config.apeg_kernel)
     mask = around >= 0
-    neighbors = {"features": features[around], "mask": mask}
-    spot_table = {"features": features[:spots], "apeg_index": _lattice(apeg_kernel)}
-    return run(
-        "fusion_head",
-        {
-            "global_tokens": run("global_encoder", spot_table),
-            "target_tokens": run("target_encoder", {"tiles": images}),
-            "neighbor_tokens": run("neighbor_encoder", neighbors),
-            "mask": mask,
-        },
-    )
+    own = _run(sessions["tile_encoder"], {"tiles": images})
+    padded = np.vstack([own, np.zeros((1, FEATURE_DIM), np.float32)])  # row -1 is off the slide
+    neighbors = {"features": padded[around], "mask": mask}
+    views = {
+        "global_tokens": _run(sessions["global_encoder"], {"features": own, "apeg_index": table}),
+        "target_tokens": _run(sessions["target_encoder"], {"tiles": images}),
+        "neighbor_tokens": _run(sessions["neighbor_encoder"], neighbors),
+        "mask": mask,
+    }
+    found = _run(sessions["fusion_head"], views)
+    return found, reference.predict(images, around, table)
 
 
 def _lattice(window: int) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ def replay_parity(model: Model) -> tuple[GraphParity, ...]:
     path = model.bundle.path / PARITY_INPUTS
     arrays = _load(path)
     precisions = {entry.name: entry.precision for entry in model.bundle.manifest.graphs}
-    results = []
+    results: list[GraphParity] = []
     for name, session in model.sessions.items():
         try:
             inputs = {t.name: arrays[f"{name}/in/{t.name}"] for t in session.spec.inputs}
@@ -31,7 +31,7 @@ def replay_parity(model: Model) -> tuple[GraphParity, ...]:
         except KeyError as error:
             raise BundleError(f"{path}: no {error}; export the bundle again") from error
         (found,) = model.run(name, inputs).values()
-        results.append(compare_graph(name, len(wanted), found, wanted, GATES[precisions[name]]))
+        results += compare_graph(name, [(found, wanted)], GATES[precisions[name]])
     return tuple(results)
 
 

@@ -70,7 +70,7 @@ ONLY_IN = {
         "triplex_deploy/demo/checkpoint.py",
     ),
     "onnx": ("exporters",),
-    "onnxruntime": ("triplex_deploy/runtime/ort.py",),
+    "onnxruntime": ("triplex_deploy/runtime/ort.py", "exporters/int8.py"),
     "tensorrt": ("triplex_deploy/runtime/trt.py", "exporters/tensorrt.py"),
     "pycuda": ("triplex_deploy/runtime/trt.py",),
     "openslide": ("triplex_deploy/slides",),

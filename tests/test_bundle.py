@@ -1,11 +1,13 @@
 """Strict reading of bundles; the graphs here are stand-in files, since nothing is run."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from triplex_deploy.bundle import (
     GraphEntry,
@@ -61,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
         parity_passed=True,
         provenance={},
     )
-    (root / "manifest.json").write_text(manifest.to_json())
+    (root / "manifest.json").write_text(manifest.sealed().to_json())
     return root
 
 
@@ -70,6 +72,8 @@ def _edit(folder: Path, change: Edit) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+    with contextlib.suppress(ValidationError):  # seal what is still a manifest
+        path.write_text(Manifest.model_validate_json(path.read_text()).sealed().to_json())
 
 
 def test_whole_bundle_is_read(folder: Path) -> None:
@@ -94,6 +98,18 @@ def test_changed_byte_is_found_and_the_file_named(folder: Path) -> None:
     content[3] ^= 1
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"target_encoder\.onnx: altered"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("GNAS", "GNAT"), ('"tile_mpp":0.5', '"tile_mpp":0.6'), ("fp32", "int8")]
+)
+def test_edited_manifest_is_refused(folder: Path, old: str, new: str) -> None:
+    path = folder / "manifest.json"
+    text = json.dumps(json.loads(path.read_text()), separators=(",", ":"))
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(BundleError, match=r"manifest\.json: altered"):
         read_bundle(folder)
 
 
@@ -139,6 +155,12 @@ def test_unknown_schema_version_is_refused(folder: Path, version: object) -> Non
         (lambda m: m["graphs"].append({**m["graphs"][0], "name": "odd"}), "unknown graph 'odd'"),
         (lambda m: m["graphs"][0]["inputs"][0].update(dtype="float32"), "tensors of tile_encoder"),
         (lambda m: m["config"].update(depth=3), "depth: not a model option"),
+        (lambda m: m.update(tile_px=256), "tile_px is 256, this release runs 224"),
+        (lambda m: m.update(neighborhood=7), "neighborhood is 7"),
+        (lambda m: m.update(mean=[0.0, 0.0, 0.0]), "mean is (0.0, 0.0, 0.0)"),
+        (lambda m: m.update(tile_mpp=-1.0), "tile_mpp -1.0"),
+        (lambda m: m.update(genes=["GNAS", "ERBB2", "GNAS"]), "gene GNAS is listed twice"),
+        (lambda m: m["graphs"].append(m["graphs"][2]), "neighbor_encoder for onnxruntime is"),
     ],
 )
 def test_manifest_that_breaks_the_contract_is_named(folder: Path, change: Edit, named: str) -> None:

@@ -14,10 +14,21 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from triplex_deploy.contract import GraphSpec, ModelConfig, graph_specs
+from triplex_deploy.contract import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    NEIGHBORHOOD,
+    TILE_PX,
+    GraphSpec,
+    ModelConfig,
+    graph_specs,
+)
 from triplex_deploy.errors import BundleError, ConfigError
 
 SCHEMA_VERSION: Final = 1
+MIN_MPP: Final = 0.05
+MAX_MPP: Final = 5.0
+"""Microns per pixel a model of tissue can plausibly work at."""
 MANIFEST: Final = "manifest.json"
 PARITY: Final = "parity.json"
 PARITY_INPUTS: Final = "parity_inputs.npz"
@@ -56,7 +67,7 @@ class Manifest(_Strict):
 
     ``tile_mpp`` is in microns per pixel; ``mean`` and ``std`` are those the graphs apply to RGB in
     [0, 1]; ``precision`` names the gate the bundle passed, and each graph its own;
-    ``files`` maps every other checked file to its sha256.
+    ``files`` maps every other file to its sha256, and ``digest`` seals the manifest itself.
     """
 
     schema_version: int
@@ -73,6 +84,16 @@ class Manifest(_Strict):
     files: dict[str, str]
     parity_passed: bool
     provenance: dict[str, Any]
+    digest: str = ""
+
+    def sealed(self) -> Manifest:
+        """The same manifest with the sha256 of its own content, as it is written."""
+        return self.model_copy(update={"digest": self.content_digest()})
+
+    def content_digest(self) -> str:
+        """sha256 of everything but the digest itself."""
+        content = self.model_dump(mode="json", exclude={"digest"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
@@ -148,9 +169,10 @@ def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
-            f"{root}: not a bundle, it has no {MANIFEST}; make one with `triplex-deploy export`"
+            f"{root}: not a bundle, it is no folder with a {MANIFEST}; "
+            "make one with `triplex-deploy export`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from error
@@ -179,6 +201,7 @@ def _check_schema(path: Path, text: str) -> None:
 
 def _check_contract(root: Path, manifest: Manifest, config: ModelConfig) -> None:
     path = root / MANIFEST
+    _check_constants(path, manifest)
     if len(manifest.genes) != config.n_genes:
         raise BundleError(
             f"{path}: {len(manifest.genes)} genes listed for a model of {config.n_genes}; "
@@ -197,6 +220,36 @@ def _check_contract(root: Path, manifest: Manifest, config: ModelConfig) -> None
             )
 
 
+def _check_constants(path: Path, manifest: Manifest) -> None:
+    """Refuse what this release would silently run otherwise."""
+    if manifest.digest != manifest.content_digest():
+        raise BundleError(f"{path}: altered (it does not match its digest); export it again")
+    compiled_in = {
+        "tile_px": TILE_PX,
+        "neighborhood": NEIGHBORHOOD,
+        "mean": IMAGE_MEAN,
+        "std": IMAGE_STD,
+    }
+    for key, value in compiled_in.items():
+        if getattr(manifest, key) != value:
+            raise BundleError(
+                f"{path}: {key} is {getattr(manifest, key)}, this release runs {value}; "
+                "export the checkpoint again with this release"
+            )
+    if not MIN_MPP <= manifest.tile_mpp <= MAX_MPP:
+        raise BundleError(
+            f"{path}: tile_mpp {manifest.tile_mpp} is not between {MIN_MPP} and {MAX_MPP}; "
+            "correct the checkpoint and export it again"
+        )
+    for what, names in (
+        ("gene", list(manifest.genes)),
+        ("graph", [f"{entry.name} for {entry.target}" for entry in manifest.graphs]),
+    ):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise BundleError(f"{path}: {what} {repeated[0]} is listed twice; export it again")
+
+
 def _check_file(root: Path, name: str, digest: str) -> None:
     """Refuse a path that leaves the bundle, a missing file and a changed one."""
     relative = PurePosixPath(name)
@@ -207,7 +260,10 @@ def _check_file(root: Path, name: str, digest: str) -> None:
         raise BundleError(f"{path}: missing from the bundle; export the bundle again")
     if not path.resolve().is_relative_to(root.resolve()):
         raise BundleError(f"{path}: links outside the bundle; do not use it")
-    found = sha256_of(path)
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); check it") from error
     if found != digest:
         raise BundleError(
             f"{path}: altered (sha256 {found[:12]}, the manifest says {digest[:12]}); "

@@ -14,7 +14,7 @@ from triplex_deploy.errors import ConfigError
 TILE_PX: Final = 224
 """Side of a tile in pixels at the bundle's mpp."""
 NEIGHBORHOOD: Final = 5
-"""A neighbourhood is NEIGHBORHOOD x NEIGHBORHOOD tiles, row-major, the spot's own tile at the centre."""
+"""Tiles along each side of a neighbourhood; row-major, the spot's own tile at the centre."""
 N_NEIGHBORS: Final = NEIGHBORHOOD * NEIGHBORHOOD
 CENTER: Final = N_NEIGHBORS // 2
 FEATURE_DIM: Final = 512

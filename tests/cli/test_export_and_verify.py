@@ -25,7 +25,7 @@ def test_verify_names_the_graph_that_strays(
 ) -> None:
     import shutil
 
-    from triplex_deploy.bundle import sha256_of
+    from triplex_deploy.bundle import Manifest, sha256_of
 
     copy = tmp_path / "bundle"
     shutil.copytree(bundle.path, copy)
@@ -35,7 +35,8 @@ def test_verify_names_the_graph_that_strays(
     np.savez(path, **stored)
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["files"]["parity_inputs.npz"] = sha256_of(path)
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    sealed = Manifest.model_validate_json(json.dumps(manifest)).sealed()
+    (copy / "manifest.json").write_text(sealed.to_json())
     finished = invoke("verify", copy)
     assert finished.status == 1
     assert "global_encoder no longer match PyTorch" in finished.err

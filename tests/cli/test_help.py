@@ -1,6 +1,5 @@
 """``--help`` answers at once: it imports none of the heavy libraries."""
 
-import logging
 import subprocess
 import sys
 
@@ -31,6 +30,15 @@ def test_every_command_has_help_with_an_example(capsys) -> None:
         assert "--json" in text, name
 
 
+def test_command_without_its_extra_names_what_to_install(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "exporters.export", raising=False)
+    for name in [name for name in sys.modules if name.startswith("triplex_deploy.models")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert run(["export", "model.ckpt", "--out", str(tmp_path / "bundle")]) == 1
+    assert "pip install 'triplex-deploy[export]'" in capsys.readouterr().err
+
+
 def test_unknown_command_is_a_usage_error(capsys) -> None:
     assert run(["predcit"]) == 2
     assert "predcit" in capsys.readouterr().err
@@ -49,4 +57,3 @@ def test_bug_of_ours_is_one_line_and_a_traceback_under_vv(capsys, monkeypatch) -
     assert "Traceback" not in plain
     assert run(["doctor", "-vv"]) == 1
     assert "Traceback" in capsys.readouterr().err
-    logging.getLogger("triplex_deploy").setLevel(logging.WARNING)

@@ -1,7 +1,6 @@
 """``predict``: the files it leaves, and one clear line for everything that can be wrong."""
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +37,7 @@ def _assert_refused(finished, out: Path, *named: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Use `squidpy:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The set_bad function:PendingDeprecationWarning")
 def test_prediction_opens_in_scanpy(predict, slide_path: Path, tmp_path: Path) -> None:
     import matplotlib as mpl
     import scanpy as sc
@@ -64,6 +64,10 @@ def test_report_can_be_left_out(predict, slide_path: Path, tmp_path: Path) -> No
     assert predict(slide_path, "--no-report", "--genes", "FASN, GNAS").status == 0
     names = sorted(path.suffix for path in (tmp_path / "out").iterdir())
     assert names == [".h5ad", ".json"]
+    assert predict(slide_path).status == 0
+    assert (tmp_path / "out" / "my slide.html").exists()
+    assert predict(slide_path, "--no-report").status == 0
+    assert not (tmp_path / "out" / "my slide.html").exists(), "an old report would mislead"
 
 
 def test_progress_goes_to_stderr_and_quiet_silences_it(predict, slide_path: Path) -> None:
@@ -72,7 +76,6 @@ def test_progress_goes_to_stderr_and_quiet_silences_it(predict, slide_path: Path
     assert "encoding tiles" not in finished.out
     quiet = predict(slide_path, "-q")
     assert (quiet.status, quiet.out, quiet.err) == (0, "", "")
-    logging.getLogger("triplex_deploy").setLevel(logging.WARNING)
 
 
 def test_spots_file_without_array_coordinates_says_so(
@@ -83,7 +86,9 @@ def test_spots_file_without_array_coordinates_says_so(
     spots.write_text("pixel_x,pixel_y\n" + "".join(rows))
     finished = predict(slide_path, "--spots", spots, "--json")
     assert finished.status == 0, finished.err
+    assert "warning: " in finished.err
     assert "inferred" in finished.err
+    assert "Traceback" not in finished.err
     assert json.loads(finished.out)["done"][0]["spots"] == 9
 
 
@@ -219,6 +224,25 @@ def test_one_bad_slide_of_several_does_not_stop_the_others(
     assert not (tmp_path / "out" / "bad.h5ad").exists()
 
 
+def test_bug_on_one_slide_does_not_stop_the_others(
+    predict, slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triplex_deploy.pipeline import predict as pipeline
+
+    real = pipeline.predict_slide
+
+    def fails_on_the_first(slide: Path, *rest: object) -> object:
+        if slide.name == "first.tif":
+            raise RuntimeError("a bug of ours")
+        return real(slide, *rest)
+
+    monkeypatch.setattr(pipeline, "predict_slide", fails_on_the_first)
+    finished = predict(tmp_path / "first.tif", slide_path, "--no-report", "--json")
+    assert finished.status == 3
+    assert "a bug of ours" in json.loads(finished.out)["failed"][0]["error"]
+    assert (tmp_path / "out" / "my slide.h5ad").exists()
+
+
 def test_slides_of_one_name_are_refused(predict, slide_path: Path, tmp_path: Path) -> None:
     other = tmp_path / slide_path.name
     _assert_refused(predict(slide_path, other), tmp_path / "out", "two slides share this name")
@@ -243,8 +267,7 @@ def test_failure_while_predicting_leaves_nothing(
     monkeypatch.setattr(files, "write_report", full_disk)
     finished = predict(slide_path)
     assert finished.status == 1
-    assert not list((tmp_path / "out").glob("*.h5ad"))
-    assert not list((tmp_path / "out").glob(".*"))
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_interrupt_exits_with_one_line(

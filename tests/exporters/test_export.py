@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from exporters import export as export_module
+from exporters import parity, wrappers
 from exporters.export import ExportOptions, export_bundle
 from exporters.parity import SIZES
 from exporters.verify import replay_parity
@@ -116,7 +118,69 @@ def broken_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_module, "write_onnx", write_wrong)
 
 
-@pytest.mark.usefixtures("broken_fusion")
+@pytest.fixture
+def small_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few and small parity cases: these tests are about what happens around them."""
+    for name in parity.SIZES:
+        monkeypatch.setitem(parity.SIZES, name, (1, 2, 3))
+    monkeypatch.setattr(parity, "GRID_SIDE", 3)
+
+
+@pytest.mark.usefixtures("small_parity")
+def test_wrapper_that_forgets_to_normalise_is_caught(
+    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference prepares its images itself, so the mistake is not made on both sides."""
+    monkeypatch.setattr(wrappers, "IMAGE_MEAN", (0.0, 0.0, 0.0))
+    with pytest.raises(ParityError, match="tile_encoder at size 1"):
+        export_bundle(checkpoint_path, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "file"])
+def test_force_never_replaces_what_is_no_bundle(
+    kind: str, checkpoint_path: Path, bundle: RunnableBundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "thesis"
+    if kind == "folder":
+        out.mkdir()
+        (out / "chapter.tex").write_text("mine")
+    elif kind == "file":
+        out.write_text("mine")
+    else:
+        out.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError):
+        export_bundle(checkpoint_path, out, ExportOptions(force=kind != "link"))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+    assert out.is_symlink() or out.is_file() or (out / "chapter.tex").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("small_parity")
+def test_output_that_appears_meanwhile_is_kept(
+    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "bundle"
+    check = export_module.read_bundle
+
+    def meanwhile(stage: Path) -> Any:
+        out.mkdir()
+        (out / "mine.txt").write_text("mine")
+        return check(stage)
+
+    monkeypatch.setattr(export_module, "read_bundle", meanwhile)
+    with pytest.raises(OutputError, match="exists already"):
+        export_bundle(checkpoint_path, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert (out / "mine.txt").read_text() == "mine"
+
+
+def test_no_graph_leaves_work_for_the_cpu_beside_a_gpu(bundle: RunnableBundle) -> None:
+    """ONNX Runtime keeps Shape nodes on the CPU even where CUDA runs the rest."""
+    for entry in bundle.manifest.graphs:
+        kinds = {node.op_type for node in onnx.load(bundle.path / entry.file).graph.node}
+        assert "Shape" not in kinds, entry.name
+
+
+@pytest.mark.usefixtures("broken_fusion", "small_parity")
 def test_failed_parity_leaves_no_bundle(checkpoint_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     with pytest.raises(ParityError, match="fusion_head at size 1: relative error"):
@@ -124,7 +188,7 @@ def test_failed_parity_leaves_no_bundle(checkpoint_path: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("broken_fusion")
+@pytest.mark.usefixtures("broken_fusion", "small_parity")
 def test_failed_parity_can_be_kept_and_is_marked(checkpoint_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     _, report = export_bundle(checkpoint_path, out, ExportOptions(allow_parity_failure=True))
@@ -142,11 +206,13 @@ def test_existing_output_is_kept_unless_forced(checkpoint_path: Path, tmp_path: 
     assert (out / "precious.txt").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("small_parity")
 def test_force_replaces_a_bundle_whole(
     bundle: RunnableBundle, checkpoint_path: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "bundle"
     out.mkdir()
+    (out / "manifest.json").write_text("{}")
     (out / "old.onnx").write_text("old")
     export_bundle(checkpoint_path, out, ExportOptions(force=True))
     assert not (out / "old.onnx").exists()

@@ -82,7 +82,10 @@ def test_provider_that_did_not_take_the_graph_is_an_error(
 
     real = onnxruntime.InferenceSession
 
-    def cpu_whatever_was_asked(path: str, options: Any, providers: Any) -> Any:
+    def cpu_whatever_was_asked(
+        path: str, options: Any, providers: Any, enable_fallback: int
+    ) -> Any:
+        assert enable_fallback == 0
         return real(path, providers=["CPUExecutionProvider"])
 
     listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -99,6 +102,21 @@ def test_missing_onnxruntime_names_the_install_command(
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(BackendError, match=r"pip install 'triplex-deploy\[cpu\]'"):
         bundle.open(device="cpu")
+
+
+def test_failure_inside_the_runtime_is_typed_and_never_the_cpu(bundle: RunnableBundle) -> None:
+    with bundle.open(device="cpu") as opened:
+        session = opened.sessions["neighbor_encoder"]
+        inner = session._session  # type: ignore[attr-defined]
+        assert not inner._enable_fallback
+
+        class Broken:
+            def run(self, *_: object) -> None:
+                raise RuntimeError("out of memory\nstack")
+
+        session._session = Broken()  # type: ignore[attr-defined]
+        with pytest.raises(BackendError, match=r"neighbor_encoder: .*out of memory.*--batch-size"):
+            opened.run("neighbor_encoder", _neighbors(1))
 
 
 def test_unknown_backend_is_refused(bundle: RunnableBundle) -> None:

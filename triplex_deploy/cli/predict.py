@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from triplex_deploy.cli.shared import common_options, print_summary
-from triplex_deploy.errors import ConfigError, OutputError, TriplexError
+from triplex_deploy.cli.shared import common_options, one_line, print_summary
+from triplex_deploy.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from triplex_deploy.pipeline.options import PredictOptions
@@ -120,11 +120,12 @@ def _predict_all(
     for slide in slides:
         try:
             done.append(_predict_one(slide, model, options, out, report))
-        except TriplexError as error:
+        except Exception as error:
             if len(slides) == 1:
                 raise
-            logger.error("%s", error)
-            failed.append({"slide": str(slide), "error": str(error)})
+            text = one_line(error)
+            logger.error("%s", text, exc_info=logger.isEnabledFor(logging.DEBUG))
+            failed.append({"slide": str(slide), "error": text})
     return done, failed
 
 

@@ -10,8 +10,12 @@ from typing import Any, TypeVar
 
 import click
 
+from triplex_deploy.errors import TriplexError
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+LOGGERS = ("triplex_deploy", "exporters")
+EXTRA_OF = {"torch": "export", "onnx": "export", "onnxscript": "export", "lightning": "train"}
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 
@@ -41,20 +45,18 @@ def common_options(command: Command) -> Command:
 
 
 def set_verbosity(level: int) -> None:
-    """Send the package's log to stderr; -1 shows errors, 0 warnings, 1 info, 2 everything."""
-    logger = logging.getLogger("triplex_deploy")
-    logger.setLevel(_LEVELS[min(level, 2)])
+    """How much of the log is shown: -1 errors, 0 warnings, 1 information, 2 everything."""
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(_LEVELS[min(level, 2)])
 
 
 def start_logging() -> None:
-    """Attach the stderr handler once."""
-    logger = logging.getLogger("triplex_deploy")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Formatter())
-        logger.addHandler(handler)
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.WARNING)
+    """Send warnings of our packages to stderr; called once per command."""
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+            logger.addHandler(_StderrHandler())
+    set_verbosity(0)
 
 
 def is_quiet() -> bool:
@@ -71,9 +73,27 @@ def print_summary(as_json: bool, summary: Mapping[str, Any], lines: list[str]) -
             click.echo(line)
 
 
-class _Formatter(logging.Formatter):
-    """``warning: what``; information comes without a label."""
+def one_line(error: BaseException) -> str:
+    """An error as one line; one that is not ours is a bug, and named as such."""
+    text = " ".join(str(error).split())
+    if isinstance(error, TriplexError):
+        return text
+    name = type(error).__name__
+    return f"unexpected {name}: {text}; run again with -vv and report the traceback"
 
-    def format(self, record: logging.LogRecord) -> str:
+
+def missing_module(error: ModuleNotFoundError) -> str:
+    """Which extra brings the library that a command lacks."""
+    extra = EXTRA_OF.get((error.name or "").partition(".")[0])
+    if extra is None:
+        return one_line(error)
+    return f"{error.name} is not installed; run `pip install 'triplex-deploy[{extra}]'`"
+
+
+class _StderrHandler(logging.Handler):
+    """``warning: what`` on whatever stderr is now, which progress bars may have replaced."""
+
+    def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
+        label = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        click.echo(f"{label}{text}", file=sys.stderr)

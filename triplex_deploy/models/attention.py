@@ -13,12 +13,14 @@ class DotProductAttention(nn.Module):
     """softmax(q k^T / sqrt(head_dim) + bias) v, per head, without dropout on the probabilities.
 
     It holds no parameters and sits at ``attend`` of each attention, so that an export may put an
-    operator of its target there: same signature, packed heads in and out.
+    operator of its target there: same signature, packed heads in and out. ``fused`` lets PyTorch
+    save the memory of the scores where there is neither bias nor mask.
     """
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, heads: int, fused: bool) -> None:
         super().__init__()
         self.heads = heads
+        self.fused = fused
 
     def forward(
         self,
@@ -30,7 +32,7 @@ class DotProductAttention(nn.Module):
     ) -> Tensor:
         """Attend from (B, Q, D) to (B, K, D); bias (heads, Q, K), key_mask (B, K) True = keep."""
         q, k, v = (self._split(packed) for packed in (query, key, value))
-        if bias is None and key_mask is None:
+        if self.fused and bias is None and key_mask is None:
             out = F.scaled_dot_product_attention(q, k, v)
         else:
             out = _attention_weights(q, k, bias, key_mask) @ v
@@ -68,7 +70,7 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.bias = bias
-        self.attend: nn.Module = DotProductAttention(heads)
+        self.attend: nn.Module = DotProductAttention(heads, fused=True)
         self.out = out_projection(dim, heads)
         self.dropout = nn.Dropout(dropout if heads > 1 else 0.0)
 
@@ -87,7 +89,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
-        self.attend = DotProductAttention(heads)
+        # One query has no scores to save, and PyTorch's fused operator exports with Shape nodes,
+        # which ONNX Runtime's CUDA provider leaves on the CPU.
+        self.attend = DotProductAttention(heads, fused=False)
         self.out = out_projection(dim, heads)
         self.dropout = nn.Dropout(dropout if heads > 1 else 0.0)
 

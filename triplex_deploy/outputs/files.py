@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
+from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.outputs.h5ad import write_h5ad
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.report import write_report
 from triplex_deploy.outputs.sidecar import write_sidecar
 
 
 def write_outputs(prediction: Prediction, folder: Path, report: bool = True) -> Path:
-    """Write ``<slide>.json``, ``<slide>.html`` and ``<slide>.h5ad``; returns the last.
+    """Write ``<slide>.h5ad``, ``<slide>.json`` and ``<slide>.html``; returns the first.
 
-    Each appears whole or not at all, and the h5ad comes last, so that it stands for the set.
-    Raises ``OutputError``.
+    All are complete before any takes its name, the h5ad last, so that it stands for the set.
+    Without ``report``, one of an earlier prediction is removed. Raises ``OutputError``.
     """
-    path = folder / f"{prediction.slide_name}.h5ad"
-    write_sidecar(prediction, path.with_suffix(".json"))
-    if report:
-        write_report(prediction, path.with_suffix(".html"))
-    prediction.write_h5ad(path)
-    return path
+    table = folder / f"{prediction.slide_name}.h5ad"
+    facts, page = table.with_name(f"{prediction.slide_name}.json"), _page(table)
+    with ExitStack() as stack:  # names are given in the opposite order
+        write_h5ad(prediction, stack.enter_context(atomic_path(table)))
+        write_sidecar(prediction, stack.enter_context(atomic_path(facts)))
+        if report:
+            write_report(prediction, stack.enter_context(atomic_path(page)))
+    if not report:
+        page.unlink(missing_ok=True)
+    return table
+
+
+def _page(table: Path) -> Path:
+    return table.with_name(f"{table.stem}.html")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import GraphSpec
-from triplex_deploy.errors import BackendError, BundleError
+from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.session import Arrays, Session
 
@@ -32,7 +31,14 @@ class OrtSession(Session):
         if self._session is None:
             raise BackendError(f"{self.spec.name}: the session is closed; open the bundle again")
         names = [tensor.name for tensor in self.spec.outputs]
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        try:
+            outputs = self._session.run(names, dict(inputs))
+        except Exception as error:  # onnxruntime's own exceptions share no public base
+            raise BackendError(
+                f"{self.spec.name}: ONNX Runtime failed ({_first_line(error)}); "
+                "lower --batch-size if memory ran out"
+            ) from error
+        return dict(zip(names, outputs, strict=True))
 
     def close(self) -> None:
         self._session = None
@@ -61,9 +67,15 @@ def load_session(path: Path, device: Device = CPU, threads: int | None = None) -
     _require_provider(ort, provider, device)
     config = {"device_id": device.index} if device.kind == "cuda" else {}
     try:
-        session = ort.InferenceSession(str(path), options, providers=[(provider, config)])
+        # enable_fallback=0: onnxruntime's Python layer would otherwise go on with the CPU.
+        session = ort.InferenceSession(
+            str(path), options, providers=[(provider, config)], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's own exceptions share no public base
-        raise BundleError(f"{path}: ONNX Runtime cannot load it on {device} ({error})") from error
+        raise BackendError(
+            f"{path}: ONNX Runtime cannot load it on {device} ({_first_line(error)}); "
+            "compare `triplex-deploy doctor` with the versions in the bundle's README"
+        ) from error
     if session.get_providers()[0] != provider:
         raise BackendError(
             f"device {device}: ONNX Runtime offered {session.get_providers()[0]} instead; "
@@ -94,7 +106,7 @@ def cuda_usable() -> bool:
 def cuda_device_count() -> int:
     """GPUs the CUDA driver reports; 0 without a driver."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1" if sys.platform == "linux" else "nvcuda.dll")
+        driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return 0
     count = ctypes.c_int(0)
@@ -110,3 +122,7 @@ def _require_provider(ort: Any, provider: str, device: Device) -> None:
             f"(it has {', '.join(ort.get_available_providers())}); "
             "install 'triplex-deploy[gpu]' in place of [cpu], or pass --device cpu"
         )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
