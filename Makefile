@@ -31,10 +31,11 @@ $(VENV)/.dev: $(SOURCES)
 
 comma := ,
 define install
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.12')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(1)]"
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(1)]"
 	touch $@
 endef
 
 clean:
-	rm -rf $(VENV) build demo-out *.egg-info triplex_deploy/tiles/_kernels*.so
+	rm -rf $(VENV) build demo-out *.egg-info triplex_deploy/*/_*.so

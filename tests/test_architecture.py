@@ -123,7 +123,8 @@ def _imports(path: Path) -> Iterator[tuple[str, int]]:
                 yield node.module, depth
 
 
-LAYERED = [path for path in _sources() if _part(_module(path)) != "cli"]
+# the command line may import every part, and the package's face names them for type checkers
+LAYERED = [p for p in _sources() if _part(_module(p)) not in ("cli", "triplex_deploy")]
 
 
 @pytest.mark.parametrize("path", LAYERED, ids=lambda path: str(path.relative_to(ROOT)))

@@ -4,11 +4,21 @@ The public names load on first use, so that importing the package stays cheap.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from triplex_deploy.errors import TriplexError
+    from triplex_deploy.outputs.prediction import Prediction
+    from triplex_deploy.pipeline.options import PredictOptions
+    from triplex_deploy.pipeline.predict import predict_slide
+    from triplex_deploy.runtime.model import load_bundle
+    from triplex_deploy.slides import open_slide
+    from triplex_deploy.tiles.apeg import apeg_index
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
+_HOME = {
+    "PredictOptions": "triplex_deploy.pipeline.options",
     "Prediction": "triplex_deploy.outputs.prediction",
     "TriplexError": "triplex_deploy.errors",
     "apeg_index": "triplex_deploy.tiles.apeg",
@@ -17,14 +27,22 @@ _PUBLIC = {
     "predict_slide": "triplex_deploy.pipeline.predict",
 }
 
-__all__ = ["Prediction", "TriplexError", "apeg_index", "load_bundle", "open_slide", "predict_slide"]
+__all__ = [
+    "PredictOptions",
+    "Prediction",
+    "TriplexError",
+    "apeg_index",
+    "load_bundle",
+    "open_slide",
+    "predict_slide",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted([*globals(), *_HOME])

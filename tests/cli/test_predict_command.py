@@ -92,6 +92,31 @@ def test_spots_file_without_array_coordinates_says_so(
     assert json.loads(finished.out)["done"][0]["spots"] == 9
 
 
+def test_mask_and_all_tiles_take_the_place_of_the_tissue(
+    predict, slide_path: Path, tmp_path: Path
+) -> None:
+    everywhere = predict(slide_path, "--all-tiles", "--no-report", "--json")
+    assert json.loads(everywhere.out)["done"][0]["spots"] == 9
+    mask = np.zeros((70, 70), np.uint8)
+    mask[:45, :45] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    masked = predict(slide_path, "--mask", tmp_path / "mask.png", "--no-report", "--json")
+    assert json.loads(masked.out)["done"][0]["spots"] == 4
+
+
+def test_batch_size_is_auto_or_a_number(predict, slide_path: Path) -> None:
+    assert predict(slide_path, "--batch-size", "3", "--no-report").status == 0
+    assert predict(slide_path, "--batch-size", "many").status == 2
+    assert predict(slide_path, "--batch-size", "0").status == 2
+
+
+def test_spots_and_a_layout_contradict_each_other(
+    predict, slide_path: Path, tmp_path: Path
+) -> None:
+    finished = predict(slide_path, "--spots", tmp_path / "s.csv", "--layout", "grid")
+    _assert_refused(finished, tmp_path / "out", "layout")
+
+
 def test_file_that_is_no_slide(predict, tmp_path: Path) -> None:
     path = tmp_path / "notes.svs"
     path.write_text("not a slide")
@@ -154,6 +179,7 @@ def test_no_tissue(predict, tmp_path: Path) -> None:
         ("x_pos,y_pos\n1,2\n", "x_pos"),
         (HEADER + "100,abc,0,0\n", "abc"),
         (HEADER + "100,,0,0\n", "spots.csv"),
+        ("pixel_x,pixel_y\n300,300,0\n", "spots.csv"),
     ],
     ids=[
         "empty file",
@@ -164,6 +190,7 @@ def test_no_tissue(predict, tmp_path: Path) -> None:
         "wrong columns",
         "text",
         "missing value",
+        "more values than columns",
     ],
 )
 def test_bad_spots_file(

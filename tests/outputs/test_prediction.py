@@ -18,7 +18,7 @@ def test_select_genes_follows_the_order_asked_for(prediction: Prediction) -> Non
 
 
 def test_select_genes_names_the_unknown_gene(prediction: Prediction) -> None:
-    with pytest.raises(ConfigError, match="genes NOPE: not predicted by this model"):
+    with pytest.raises(ConfigError, match="gene NOPE: this model does not predict it"):
         prediction.select_genes(["GNAS", "NOPE"])
 
 

@@ -99,3 +99,14 @@ def test_one_spot_and_missing_values_are_no_error(prediction: Prediction) -> Non
 def test_an_absent_folder_is_named(prediction: Prediction, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="create it first"):
         write_report(prediction, tmp_path / "absent" / "a.html")
+
+
+def test_the_report_shows_the_tissue_and_what_the_bundle_warns_of(prediction: Prediction) -> None:
+    plain = render_report(prediction)
+    assert "Tissue found" not in plain
+    assert 'role="note"' not in plain
+    overlay = np.full((1500, 900, 3), 200, np.uint8)
+    run = {**prediction.run, "bundle_note": "Untrained <demo> weights"}
+    html = render_report(replace(prediction, tissue_overlay=overlay, run=run))
+    assert "Tissue found" in html
+    assert "Untrained &lt;demo&gt; weights" in html

@@ -12,9 +12,10 @@ from triplex_deploy import open_slide, predict_slide
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.pipeline.predict import SlideView, place_spots
+from triplex_deploy.pipeline.placing import place_spots
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.spots import Spots, read_spots
+from triplex_deploy.tiles import SlideView
 
 MAX_ABS = 1e-5
 
@@ -89,7 +90,7 @@ def test_shuffled_spots_predict_the_same(slide_path: Path, model: Model) -> None
 
 def test_batch_size_and_token_file_change_nothing(slide_path: Path, model: Model) -> None:
     whole = predict_slide(slide_path, model)
-    pieces = predict_slide(slide_path, model, PredictOptions(batch_size=7, memory_gb=1e-6))
+    pieces = predict_slide(slide_path, model, PredictOptions(batch_size=7, memory_gb=0.2))
     assert np.abs(whole.expression - pieces.expression).max() <= MAX_ABS
 
 
@@ -136,7 +137,7 @@ def test_grid_tiles_abut_when_the_slide_is_scaled(slide_path: Path, model: Model
     prediction = predict_slide(slide_path, model, PredictOptions(mpp=0.37))
     with open_slide(slide_path) as slide:
         view = SlideView.open(slide, 0.37, 0.5)
-        spots = place_spots(slide, 0.37, view, PredictOptions(mpp=0.37))
+        spots, _ = place_spots(slide, 0.37, view, PredictOptions(mpp=0.37))
         centers = view.centers(spots.level0_xy)
     assert ((centers - 112) % 224 == 0).all()
     assert prediction.run["tiles_encoded"] <= (view.size_wh[0] // 224) * (view.size_wh[1] // 224)
@@ -147,6 +148,13 @@ def test_grid_tiles_abut_when_the_slide_is_scaled(slide_path: Path, model: Model
     [
         ({"layout": "hex"}, "layout 'hex'"),
         ({"pitch_um": -1.0}, "pitch_um=-1.0"),
+        ({"pitch_um": float("nan")}, "pitch_um=nan"),
+        ({"pitch_um": 0.5}, "pitch_um=0.5"),
+        ({"memory_gb": float("nan")}, "memory_gb=nan"),
+        ({"spots": "s.csv", "layout": "grid"}, "layout: the spots are given"),
+        ({"spots": "s.csv", "all_tiles": True}, "all_tiles: the spots are given"),
+        ({"mask": "m.png", "all_tiles": True}, "contradicts the mask"),
+        ({"on_bad_tile": "ignore"}, "on_bad_tile 'ignore'"),
         ({"pitch_um": 100.0, "layout": "visium"}, "pitch_um"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"memory_gb": 0.0}, "memory_gb=0.0"),

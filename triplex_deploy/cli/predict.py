@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -21,6 +21,19 @@ logger = logging.getLogger(__name__)
 SOME_FAILED = 3
 
 
+class BatchSize(click.ParamType[int | None]):
+    """``auto`` (None) or a positive integer."""
+
+    name = "auto|N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        if value in ("auto", None):
+            return None
+        return click.IntRange(1).convert(value, param, ctx)
+
+
 @click.command(
     epilog="Example: triplex-deploy predict slide.svs --bundle bundle/ --out predictions/"
 )
@@ -31,11 +44,13 @@ SOME_FAILED = 3
 @click.option(
     "--layout",
     type=click.Choice(["grid", "visium"]),
-    default="grid",
-    show_default=True,
-    help="Where to predict: contiguous tiles, or a Visium lattice, over the tissue.",
+    help="Where to predict: contiguous tiles (grid, the default) or a Visium lattice.",
 )
 @click.option("--pitch-um", type=float, help="Spot distance of the grid in microns.")
+@click.option(
+    "--mask", type=click.Path(path_type=Path), help="Picture of the tissue, white on black."
+)
+@click.option("--all-tiles", is_flag=True, help="Predict the whole slide, tissue or not.")
 @click.option("--mpp", type=float, help="Microns per pixel of the slide, over its metadata.")
 @click.option("--genes", help="Only these genes, comma-separated.")
 @click.option(
@@ -49,14 +64,25 @@ SOME_FAILED = 3
     help="Runtime that executes the graphs.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Tiles per call."
+    "--batch-size",
+    type=BatchSize(),
+    default="auto",
+    show_default=True,
+    help="Tiles per encoder call.",
 )
 @click.option(
     "--memory-gb",
     type=click.FloatRange(0, min_open=True),
     default=4.0,
     show_default=True,
-    help="Memory for target tokens; beyond it they wait in a temporary file.",
+    help="Memory for pixels and tokens; tokens beyond it wait in a temporary file.",
+)
+@click.option(
+    "--on-bad-tile",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="An unreadable part of a slide is an error, or is predicted as black and counted.",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads per operator.")
 @click.option("--no-report", is_flag=True, help="Leave out the HTML report.")
@@ -66,14 +92,17 @@ def command(
     bundle: Path,
     out: Path,
     spots: Path | None,
-    layout: str,
+    layout: str | None,
     pitch_um: float | None,
+    mask: Path | None,
+    all_tiles: bool,
     mpp: float | None,
     genes: str | None,
     device: str,
     backend: str,
-    batch_size: int,
+    batch_size: int | None,
     memory_gb: float,
+    on_bad_tile: Literal["raise", "skip"],
     threads: int | None,
     no_report: bool,
     as_json: bool,
@@ -90,10 +119,13 @@ def command(
         spots=spots,
         layout=layout,
         pitch_um=pitch_um,
+        mask=mask,
+        all_tiles=all_tiles,
         mpp=mpp,
         genes=_split_genes(genes),
         batch_size=batch_size,
         memory_gb=memory_gb,
+        on_bad_tile=on_bad_tile,
     )
     _require_distinct_stems(slides)
     if spots is not None and len(slides) > 1:

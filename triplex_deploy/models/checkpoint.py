@@ -140,7 +140,7 @@ def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _parse(content: object) -> Checkpoint:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"not a {FORMAT}; official TRIPLEX weights go through import-checkpoint first"
+            f"not a {FORMAT}; official TRIPLEX weights have another layout, convert them first"
         )
     if content.get("version") != VERSION:
         raise CheckpointError(
@@ -204,7 +204,8 @@ def _require_plain(value: object, where: str) -> None:
     """Refuse what could not be read back without unpickling objects."""
     if isinstance(value, dict):
         for key, item in value.items():
-            _require_plain(key, f"{where} key")
+            if not isinstance(key, str):
+                raise CheckpointError(f"{where}: key {key!r} is not text; use text keys")
             _require_plain(item, f"{where}.{key}")
     elif isinstance(value, list | tuple):
         for item in value:

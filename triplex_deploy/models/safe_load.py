@@ -1,6 +1,7 @@
 """Reading files of tensors without running the code a pickle may carry."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ def load_tensors(path: str | Path) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; pass the path of a checkpoint")
+        what = "a folder" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {what}; pass the path of a checkpoint")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path}: not a torch file, or of a version before 1.6; save it again with torch.save"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.errors import ConfigError, ContractError
+from triplex_deploy.errors import ContractError
+from triplex_deploy.outputs.genes import gene_indices
 
 THUMBNAIL_MAX_PX: Final = 2000
 """Longest side of ``Prediction.thumbnail``."""
@@ -37,6 +38,7 @@ class Prediction:
     spot_diameter_px: float
     thumbnail: NDArray[np.uint8]  # (h, w, 3)
     run: dict[str, Any]
+    tissue_overlay: NDArray[np.uint8] | None = None  # (h, w, 3), the mask drawn on the thumbnail
 
     def __post_init__(self) -> None:
         n_spots = len(self.expression)
@@ -72,16 +74,9 @@ class Prediction:
 
     def select_genes(self, names: Sequence[str]) -> Prediction:
         """The same spots with ``names`` alone, in that order; ``ConfigError`` if one is unknown."""
-        column = {gene: index for index, gene in enumerate(self.genes)}
-        unknown = [name for name in names if name not in column]
-        if unknown:
-            raise ConfigError(
-                f"genes {', '.join(unknown)}: not predicted by this model; "
-                f"choose among its {len(self.genes)} genes, such as {', '.join(self.genes[:3])}"
-            )
-        chosen = tuple(dict.fromkeys(names))
-        expression = np.ascontiguousarray(self.expression[:, [column[name] for name in chosen]])
-        return replace(self, expression=expression, genes=chosen)
+        chosen = gene_indices(names, self.genes)
+        expression = np.ascontiguousarray(self.expression[:, chosen])
+        return replace(self, expression=expression, genes=tuple(self.genes[i] for i in chosen))
 
     def write_h5ad(self, path: str | Path) -> None:
         """Write an AnnData file for scanpy and squidpy, atomically; ``OutputError`` on failure."""

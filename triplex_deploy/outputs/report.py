@@ -20,6 +20,8 @@ from triplex_deploy.outputs.moran import morans_i
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.quantise import QuantisedGenes, quantise
 
+OVERLAY_PX: Final = 800
+"""Longest side of the tissue picture."""
 JPEG_QUALITY: Final = 82
 TOP_GENES: Final = 10
 
@@ -55,6 +57,8 @@ def render_report(prediction: Prediction) -> str:
         stylesheet=_asset("report.css"),
         scripts=[_asset("viewer.js"), _asset("report.js")],
         thumbnail=_jpeg(prediction.thumbnail),
+        tissue_overlay=_small_jpeg(prediction.tissue_overlay),
+        caution=prediction.run.get("bundle_note"),
         data=_json_for_script(_payload(prediction, quantised, moran)),
         codes=_base64(quantised.codes),
         top_genes=_top_genes(prediction.genes, moran),
@@ -95,11 +99,19 @@ def _top_genes(genes: tuple[str, ...], moran: NDArray[np.float64]) -> list[tuple
     return [(genes[gene], float(moran[gene])) for gene in order if np.isfinite(moran[gene])]
 
 
-def _jpeg(image: NDArray[np.uint8]) -> str:
+def _small_jpeg(image: NDArray[np.uint8] | None) -> str:
+    """The picture within OVERLAY_PX, or nothing where there is none."""
+    return "" if image is None else _jpeg(image, OVERLAY_PX)
+
+
+def _jpeg(image: NDArray[np.uint8], longest_px: int | None = None) -> str:
     from PIL import Image
 
     buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    picture = Image.fromarray(image)
+    if longest_px is not None:
+        picture.thumbnail((longest_px, longest_px))
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

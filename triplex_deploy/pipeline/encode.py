@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import FEATURE_DIM
+from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.run import Run
 from triplex_deploy.pipeline.token_store import TokenStore
 from triplex_deploy.tiles.plan import TilePlan
-from triplex_deploy.tiles.stream import TileBatch, stream_tiles
+from triplex_deploy.tiles.stream import StreamStats, TileBatch, stream_tiles
 from triplex_deploy.tiles.view import SlideView
+
+BATCH_SIZE: Final = {"cpu": 16, "cuda": 64}
+"""Tiles per encoder call unless the caller chooses; on a CPU more would only delay Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,13 @@ def own_tiles(plan: TilePlan) -> OwnTiles:
 
 
 def encode_tiles(
-    run: Run, view: SlideView, plan: TilePlan, own: OwnTiles, store: TokenStore, batch_size: int
+    run: Run,
+    view: SlideView,
+    plan: TilePlan,
+    own: OwnTiles,
+    store: TokenStore,
+    options: PredictOptions,
+    stats: StreamStats,
 ) -> NDArray[np.float32]:
     """Encode each planned tile once; returns features (T + 1, 512), the last row zero.
 
@@ -45,7 +56,15 @@ def encode_tiles(
     n_tiles = len(plan.origins_xy)
     features = np.zeros((n_tiles + 1, FEATURE_DIM), dtype=np.float32)
     run.progress.start("encoding tiles", n_tiles)
-    with closing(stream_tiles(view, plan, batch_size)) as batches:
+    stream = stream_tiles(
+        view,
+        plan,
+        options.batch_size or BATCH_SIZE[run.model.device.kind],
+        memory_bytes=options.stream_bytes,
+        on_bad_tile=options.on_bad_tile,
+        stats=stats,
+    )
+    with closing(stream) as batches:
         while True:
             with run.clock.stage("read"):
                 batch = next(batches, None)

@@ -2,42 +2,81 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.spots import Spots
+from triplex_deploy.tiles.stream import MEMORY_BYTES, OnBadTile
 
-LAYOUTS = ("grid", "visium")
+LAYOUTS: Final = ("grid", "visium")
+MIN_PITCH_UM: Final = 5.0
+"""Spots closer than half a cell are a typing error, and a slide full of them fills any memory."""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
     """Options of ``predict_slide``; every default is what the command line uses.
 
-    ``spots`` is a spots file or ready ``Spots`` and takes the place of ``layout``; ``pitch_um`` is
-    the spot distance of the grid layout in microns (default: contiguous tiles); ``mpp`` is the
-    slide's microns per pixel where its metadata lacks or misstates it; ``genes`` restricts the
-    output; ``batch_size`` counts tiles per encoder call; ``memory_gb`` bounds the target tokens
-    kept in memory before they go to a temporary file.
+    ``spots`` is a spots file or ready ``Spots``. Without it ``layout`` ("grid" unless given) is
+    laid over the tissue; ``pitch_um`` is the spot distance of a grid in microns (default:
+    contiguous tiles), ``mask`` a picture that says where the tissue is, ``all_tiles`` ignores
+    tissue altogether. ``mpp`` is the slide's microns per pixel where its metadata lacks or
+    misstates it; ``genes`` restricts the output; ``batch_size`` counts tiles per encoder call
+    (None: 16 on a CPU, 64 on a GPU);
+    ``memory_gb`` bounds decoded pixels and the target tokens kept in memory, which beyond it wait
+    in a temporary file; ``on_bad_tile`` "skip" predicts unreadable parts of a slide as black.
     """
 
-    spots: Path | Spots | None = None
-    layout: str = "grid"
+    spots: str | Path | Spots | None = None
+    layout: str | None = None
     pitch_um: float | None = None
+    mask: str | Path | None = None
+    all_tiles: bool = False
     mpp: float | None = None
     genes: tuple[str, ...] | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     memory_gb: float = 4.0
+    on_bad_tile: OnBadTile = "raise"
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS:
+        if self.layout not in (None, *LAYOUTS):
             raise ConfigError(f"layout {self.layout!r}: not known; use {' or '.join(LAYOUTS)}")
-        if self.pitch_um is not None and (self.spots is not None or self.layout != "grid"):
-            raise ConfigError("pitch_um: only the grid layout has a free pitch; leave it out")
-        if self.pitch_um is not None and self.pitch_um <= 0:
-            raise ConfigError(f"pitch_um={self.pitch_um}: must be positive")
-        if self.batch_size < 1:
+        if self.on_bad_tile not in ("raise", "skip"):
+            raise ConfigError(f"on_bad_tile {self.on_bad_tile!r}: use raise or skip")
+        self._check_placing()
+        if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size={self.batch_size}: must be at least 1")
-        if self.memory_gb <= 0:
-            raise ConfigError(f"memory_gb={self.memory_gb}: must be positive")
+        if not 0 < self.memory_gb < math.inf:
+            raise ConfigError(f"memory_gb={self.memory_gb}: must be a positive number")
+
+    def _check_placing(self) -> None:
+        placed = {
+            "layout": self.layout is not None,
+            "pitch_um": self.pitch_um is not None,
+            "mask": self.mask is not None,
+            "all_tiles": self.all_tiles,
+        }
+        chosen = [name for name, given in placed.items() if given]
+        if self.spots is not None and chosen:
+            raise ConfigError(f"{chosen[0]}: the spots are given already; leave one of them out")
+        if self.mask is not None and self.all_tiles:
+            raise ConfigError("all_tiles: contradicts the mask; leave one of them out")
+        if self.pitch_um is None:
+            return
+        if self.layout == "visium":
+            raise ConfigError("pitch_um: only the grid layout has a free pitch; leave it out")
+        if not MIN_PITCH_UM <= self.pitch_um < math.inf:
+            raise ConfigError(f"pitch_um={self.pitch_um}: use at least {MIN_PITCH_UM:g} microns")
+
+    @property
+    def stream_bytes(self) -> int:
+        """Share of the memory for decoded pixels: a quarter, at most a gigabyte."""
+        return int(min(MEMORY_BYTES, self.memory_gb * 1e9 / 4))
+
+    @property
+    def token_bytes(self) -> float:
+        """What is left for target tokens."""
+        return self.memory_gb * 1e9 - self.stream_bytes

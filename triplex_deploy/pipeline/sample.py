@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.contract import TILE_PX
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.pipeline.predict import place_spots
+from triplex_deploy.pipeline.placing import place_spots
 from triplex_deploy.slides import open_slide, resolve_mpp
 from triplex_deploy.tiles import SlideView
 
@@ -25,7 +25,8 @@ def sample_tiles(
     with open_slide(slide_path) as slide:
         slide_mpp = resolve_mpp(slide, mpp)
         view = SlideView.open(slide, slide_mpp, tile_mpp)
-        centers = view.centers(place_spots(slide, slide_mpp, view, options).level0_xy)
+        spots, _ = place_spots(slide, slide_mpp, view, options)
+        centers = view.centers(spots.level0_xy)
         chosen = np.linspace(0, len(centers) - 1, min(count, len(centers))).astype(int)
         corners = (centers[chosen] - TILE_PX // 2).tolist()
         return np.stack([view.read(x, y, TILE_PX, TILE_PX) for x, y in corners])

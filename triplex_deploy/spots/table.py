@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +37,18 @@ def read_table(path: Path) -> pd.DataFrame:
             raise SpotsError(f"{path}: the spots file is empty; it needs a header and rows")
         separator = "\t" if "\t" in first else ","
         fields = [field.strip() for field in first.rstrip("\r\n").split(separator)]
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            header=None if _is_positions_list(fields) else 0,
-            dtype=str,
-            encoding="utf-8-sig",
-            keep_default_na=False,
-            skipinitialspace=True,
-            index_col=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            table = pd.read_csv(
+                path,
+                sep=separator,
+                header=None if _is_positions_list(fields) else 0,
+                dtype=str,
+                encoding="utf-8-sig",
+                keep_default_na=False,
+                skipinitialspace=True,
+                index_col=False,
+            )
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         reason = str(error).strip().replace("\n", " ")
         raise SpotsError(f"{path}: not a table: {reason}; pass CSV, TSV or h5ad") from error

@@ -24,7 +24,7 @@ def gene_indices(requested: Sequence[str] | None, genes: Sequence[str]) -> NDArr
     chosen: dict[str, int] = {}
     for gene in requested:
         if gene not in position:
-            raise ConfigError(f"gene {gene}: this bundle does not predict it; {_hint(gene, genes)}")
+            raise ConfigError(f"gene {gene}: this model does not predict it; {_hint(gene, genes)}")
         if gene in chosen:
             raise ConfigError(f"gene {gene}: named twice; name it once")
         chosen[gene] = position[gene]
@@ -36,4 +36,4 @@ def _hint(gene: str, genes: Sequence[str]) -> str:
     close = get_close_matches(gene.upper(), list(upper), n=1, cutoff=0.6)
     if close:
         return f"did you mean {upper[close[0]]}?"
-    return f"its {len(genes)} genes are listed in the bundle's manifest.json"
+    return f"its {len(genes)} genes begin with {', '.join(genes[:3])}"
