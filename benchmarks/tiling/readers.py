@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def has_fastslide() -> bool:
     return importlib.util.find_spec("fastslide") is not None
 
 
-def segment_decoder(path: Path, segments: list[int]) -> Callable[[], None] | None:
+def segment_decoder(path: Path, segments: Iterable[int]) -> Callable[[], None] | None:
     """Decode the given compressed tiles of level 0 with imagecodecs and nothing else.
 
     None where the file is no TIFF. Reading is not part of it: the bytes are held.

@@ -74,7 +74,8 @@ def plan_reading(
         if narrow or stripes >= MAX_STRIPES:
             raise TilingError(
                 f"{view.slide.path}: reading tiles takes {reading.n_bytes / 1e6:.0f} MB, "
-                f"{memory_bytes / 1e6:.0f} MB are allowed; raise --memory-gb"
+                f"{max(memory_bytes, 0) / 1e6:.0f} MB are left beside the batches; "
+                "raise --memory-gb or lower --batch-size"
             )
         stripes = max(stripes * 2, stripes * reading.n_bytes // max(memory_bytes, 1))
 
