@@ -237,6 +237,42 @@ def test_output_folder_that_cannot_be_written(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_somebody_elses_table_is_never_overwritten(
+    predict, slide_path: Path, tmp_path: Path
+) -> None:
+    import anndata
+
+    out = tmp_path / "out"
+    out.mkdir()
+    measured = out / "my slide.h5ad"
+    anndata.AnnData(np.ones((3, 2), np.float32)).write_h5ad(measured)
+    before = measured.read_bytes()
+    finished = predict(slide_path)
+    assert finished.status == 1
+    assert "is no prediction of ours" in finished.err
+    assert measured.read_bytes() == before
+    measured.unlink()
+    assert predict(slide_path, "--no-report").status == 0
+    assert predict(slide_path, "--no-report").status == 0, "our own prediction may be renewed"
+
+
+def test_bundle_is_no_place_for_predictions(
+    invoke: Invoke, bundle: RunnableBundle, slide_path: Path
+) -> None:
+    finished = invoke("predict", slide_path, "--bundle", bundle.path, "--out", bundle.path)
+    assert finished.status == 1
+    assert "is a bundle" in finished.err
+
+
+def test_failure_is_json_where_json_was_asked_for(predict, invoke: Invoke, tmp_path: Path) -> None:
+    summary = json.loads(predict(tmp_path / "gone.svs", "--json").out)
+    assert summary["done"] == []
+    assert summary["failed"][0]["slide"].endswith("gone.svs")
+    verified = invoke("verify", tmp_path / "nothing", "--json")
+    assert verified.status == 1
+    assert "not a bundle" in json.loads(verified.out)["error"]
+
+
 def test_one_bad_slide_of_several_does_not_stop_the_others(
     predict, slide_path: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -65,10 +66,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status; errors are one line on stderr."""
+    given = sys.argv[1:] if arguments is None else arguments
     start_logging()
     try:
         with _interrupted_by_sigterm():
-            status: Any = group.main(arguments, prog_name="triplex-deploy", standalone_mode=False)
+            status: Any = group.main(given, prog_name="triplex-deploy", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
         error.show()
@@ -77,11 +79,11 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("error: interrupted; nothing half-written was left", err=True)
         return 130
     except TriplexError as error:
-        return _fail(one_line(error))
+        return _fail(one_line(error), given)
     except ModuleNotFoundError as error:
-        return _fail(missing_module(error))
+        return _fail(missing_module(error), given)
     except Exception as error:  # noqa: BLE001 - a bug of ours, still told in one line
-        return _fail(one_line(error))
+        return _fail(one_line(error), given)
 
 
 @contextmanager
@@ -97,8 +99,10 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fail(line: str) -> int:
+def _fail(line: str, arguments: list[str]) -> int:
     if logging.getLogger("triplex_deploy").isEnabledFor(logging.DEBUG):
         traceback.print_exc()
     click.echo(f"error: {line}", err=True)
+    if "--json" in arguments:
+        click.echo(json.dumps({"error": line}, indent=2))
     return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -134,10 +135,12 @@ def command(
         )
     loaded = load_bundle(bundle)
     _create_folder(out)
+    for slide in slides:
+        _require_own(out / f"{slide.stem}.h5ad")
     with loaded.open(device=device, backend=backend, threads=threads) as model:
         done, failed = _predict_all(slides, model, options, out, report=not no_report)
     lines = [_line(summary) for summary in done]
-    print_summary(as_json, {"done": done, "failed": failed}, lines)
+    print_summary(as_json, {"done": done, "failed": failed}, lines if done else [])
     if not failed:
         return 0
     return SOME_FAILED if done else 1
@@ -152,11 +155,11 @@ def _predict_all(
     for slide in slides:
         try:
             done.append(_predict_one(slide, model, options, out, report))
-        except Exception as error:
-            if len(slides) == 1:
-                raise
+        except Exception as error:  # noqa: BLE001 - a bug on one slide is not the others' fault
             text = one_line(error)
-            logger.error("%s", text, exc_info=logger.isEnabledFor(logging.DEBUG))
+            logger.error("%s", text)
+            if logger.isEnabledFor(logging.DEBUG):
+                traceback.print_exc()
             failed.append({"slide": str(slide), "error": text})
     return done, failed
 
@@ -171,7 +174,12 @@ def _predict_one(
     with StageBars() as progress:
         prediction = predict_slide(slide, model, options, progress)
     path = write_outputs(prediction, out, report)
-    return {"slide": str(slide), "prediction": str(path), **prediction.run}
+    return {
+        "slide": str(slide),
+        "prediction": str(path),
+        "report": str(path.with_name(f"{path.stem}.html")) if report else None,
+        **prediction.run,
+    }
 
 
 def _split_genes(genes: str | None) -> tuple[str, ...] | None:
@@ -182,14 +190,26 @@ def _split_genes(genes: str | None) -> tuple[str, ...] | None:
 
 def _create_folder(out: Path) -> None:
     """Fail before the work rather than after it when results could not be written."""
+    if (out / "manifest.json").exists():
+        raise OutputError(f"{out}: is a bundle; choose another --out for the predictions")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
+        with tempfile.NamedTemporaryFile(dir=out, prefix=".triplex-"):
             pass
     except OSError as error:
         raise OutputError(
             f"{out}: cannot be written ({error.strerror or error}); choose another --out"
         ) from error
+
+
+def _require_own(table: Path) -> None:
+    """Refuse to write over a folder, or a table that is no prediction: maybe the measurement."""
+    from triplex_deploy.outputs.files import is_prediction
+
+    if table.is_dir():
+        raise OutputError(f"{table}: is a folder; choose another --out")
+    if table.exists() and not is_prediction(table):
+        raise OutputError(f"{table}: is no prediction of ours; choose another --out to keep it")
 
 
 def _require_distinct_stems(slides: tuple[Path, ...]) -> None:

@@ -56,6 +56,7 @@ def start_logging() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
             logger.addHandler(_StderrHandler())
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own error says it better
     set_verbosity(0)
 
 

@@ -30,5 +30,16 @@ def write_outputs(prediction: Prediction, folder: Path, report: bool = True) -> 
     return table
 
 
+def is_prediction(table: Path) -> bool:
+    """Whether an existing h5ad is one of ours, and not somebody's measurement."""
+    import h5py
+
+    try:
+        with h5py.File(table, "r") as file:
+            return "uns/triplex/schema" in file
+    except OSError:
+        return False
+
+
 def _page(table: Path) -> Path:
     return table.with_name(f"{table.stem}.html")

@@ -23,6 +23,8 @@ from triplex_deploy.outputs.quantise import QuantisedGenes, quantise
 OVERLAY_PX: Final = 800
 """Longest side of the tissue picture."""
 JPEG_QUALITY: Final = 82
+LEAST_PATTERN: Final = 0.05
+"""Moran's I below which a map is as good as noise."""
 TOP_GENES: Final = 10
 
 
@@ -95,8 +97,9 @@ def _payload(
 
 def _top_genes(genes: tuple[str, ...], moran: NDArray[np.float64]) -> list[tuple[str, float]]:
     """The genes of strongest spatial pattern and their Moran's I; ties keep the model's order."""
-    order = np.argsort(-np.nan_to_num(moran, nan=-np.inf), kind="stable")[:TOP_GENES]
-    return [(genes[gene], float(moran[gene])) for gene in order if np.isfinite(moran[gene])]
+    known = np.nan_to_num(moran, nan=-np.inf)
+    order = np.argsort(-known, kind="stable")[:TOP_GENES]
+    return [(genes[gene], float(moran[gene])) for gene in order if known[gene] >= LEAST_PATTERN]
 
 
 def _small_jpeg(image: NDArray[np.uint8] | None) -> str:

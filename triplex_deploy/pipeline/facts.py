@@ -35,6 +35,7 @@ def run_facts(
     return {
         "bundle_id": bundle.id,
         "bundle_note": str(bundle.manifest.provenance.get("note", "")),
+        "label_transform": dict(bundle.manifest.label_transform),
         "device": str(run.model.device),
         "backend": run.model.backend,
         "precision": bundle.manifest.precision,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,11 @@ def load_session(path: Path, device: Device = CPU, threads: int | None = None) -
 
 
 def import_onnxruntime() -> Any:
-    """The onnxruntime module; raises ``BackendError`` with the install command if it is absent."""
+    """The onnxruntime module; raises ``BackendError`` with the install command if it is absent.
+
+    Its telemetry is off unless ``ORT_DISABLE_TELEMETRY`` says otherwise: slides are patients' data.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

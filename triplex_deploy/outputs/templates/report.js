@@ -44,7 +44,13 @@
     return value.toFixed(digits).replace("-", "−");
   }
 
-  const quantile = (sorted, part) => sorted[Math.round(part * (sorted.length - 1))];
+  /* Linear between neighbours, as NumPy's default. */
+  function quantile(sorted, part) {
+    const place = part * (sorted.length - 1);
+    const below = Math.floor(place);
+    const above = Math.min(below + 1, sorted.length - 1);
+    return sorted[below] + (place - below) * (sorted[above] - sorted[below]);
+  }
 
   function choose(gene) {
     chosen.gene = gene;
