@@ -25,7 +25,8 @@ def prediction() -> Prediction:
     rows, columns = np.divmod(np.arange(30), 6)
     rng = np.random.default_rng(3)
     smooth = np.sin(columns / 3) + np.cos(rows / 2)
-    expression = np.stack([smooth, rng.normal(size=30), np.full(30, 0.5)], axis=1)
+    weaker = np.cos(columns / 2) + rng.normal(size=30) / 2
+    expression = np.stack([smooth, weaker, np.full(30, 0.5)], axis=1)
     return Prediction(
         slide_name="section A",
         expression=expression.astype(np.float32),

@@ -72,6 +72,13 @@ def test_the_strongest_pattern_comes_first(prediction: Prediction) -> None:
     assert genes == ["GNAS", "FASN"]
 
 
+def test_noise_is_not_ranked_as_a_pattern(prediction: Prediction) -> None:
+    noise = np.random.default_rng(1).permuted(prediction.expression, axis=0)
+    genes = re.findall(r'data-gene="(\w+)"', render_report(replace(prediction, expression=noise)))
+    assert "ERBB2" not in genes
+    assert len(genes) < 2
+
+
 def test_a_large_report_stays_small(prediction: Prediction) -> None:
     rng = np.random.default_rng(0)
     rows, columns = np.divmod(np.arange(5000), 100)
@@ -93,7 +100,7 @@ def test_one_spot_and_missing_values_are_no_error(prediction: Prediction) -> Non
         level0_xy=prediction.level0_xy[:1],
         grid_rc=prediction.grid_rc[:1],
     )
-    assert "No gene varies over adjacent spots" in render_report(one)
+    assert "No gene shows a pattern over adjacent spots" in render_report(one)
 
 
 def test_an_absent_folder_is_named(prediction: Prediction, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import Browser, find_browser
 
@@ -57,6 +58,14 @@ def test_it_opens_on_the_strongest_pattern(page: Browser) -> None:
     label = page.run("return document.querySelector('#histogram svg').getAttribute('aria-label')")
     assert label.startswith(f"Histogram of GNAS over 30 spots: minimum {MINUS}0.416, median ")
     assert len(picture(page)) > 5000
+
+
+def test_median_and_quartiles_are_numpys(page: Browser, prediction: Prediction) -> None:
+    values = prediction.expression[:, prediction.genes.index(gene(page))]
+    low, middle, high = (f"{q:.3f}" for q in np.quantile(values, (0.25, 0.5, 0.75)))
+    shown = text(page, ".panel").replace(MINUS, "-")
+    assert middle in shown
+    assert f"{low} to {high}" in shown
 
 
 def test_typing_finds_a_gene(page: Browser) -> None:
