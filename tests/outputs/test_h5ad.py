@@ -1,4 +1,8 @@
+import errno
 import os
+import pickle
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +11,7 @@ import numpy as np
 import pytest
 
 from triplex_deploy.errors import OutputError
-from triplex_deploy.outputs import Prediction
+from triplex_deploy.outputs import Prediction, atomic
 from triplex_deploy.outputs.h5ad import read_h5ad, to_anndata
 
 
@@ -46,6 +50,20 @@ def test_other_programs_find_the_names_they_expect(prediction: Prediction, tmp_p
         "spot_diameter_fullres": 448.0,
         "fiducial_diameter_fullres": pytest.approx(723.69, abs=0.01),
     }
+
+
+def test_barcodes_are_kept_beside_the_names(prediction: Prediction, tmp_path: Path) -> None:
+    import anndata
+
+    barcodes = tuple(f"ACGT{i:02}-1" for i in range(30))
+    replace(prediction, barcodes=barcodes).write_h5ad(tmp_path / "a.h5ad")
+    table = anndata.read_h5ad(tmp_path / "a.h5ad")
+    assert list(table.obs["barcode"]) == list(barcodes)
+    assert table.obs_names[6] == "0x1"
+    assert read_h5ad(tmp_path / "a.h5ad").barcodes == barcodes
+    prediction.write_h5ad(tmp_path / "b.h5ad")
+    assert "barcode" not in anndata.read_h5ad(tmp_path / "b.h5ad").obs
+    assert read_h5ad(tmp_path / "b.h5ad").barcodes == ()
 
 
 def test_run_facts_are_readable_as_plain_values(prediction: Prediction, tmp_path: Path) -> None:
@@ -97,19 +115,46 @@ def test_an_earlier_result_is_replaced(prediction: Prediction, tmp_path: Path) -
 def test_a_failed_write_leaves_the_earlier_result_and_no_temporary_file(
     prediction: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import anndata
-
-    def fill_disk(self: object, path: Path, **_: object) -> None:
-        path.write_bytes(b"half")
-        raise RuntimeError("unable to extend file: No space left on device")
+    def fill_disk(self: Path, *_: object) -> None:
+        self.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     target = tmp_path / "a.h5ad"
     target.write_text("old")
-    monkeypatch.setattr(anndata.AnnData, "write_h5ad", fill_disk)
+    monkeypatch.setattr(atomic, "_flush_to_disk", fill_disk)
     with pytest.raises(OutputError, match=r"No space left on device.*free space"):
         prediction.write_h5ad(target)
     assert list(tmp_path.iterdir()) == [target]
     assert target.read_text() == "old"
+
+
+FILL_DISK = """
+import pickle, resource, signal, sys
+from triplex_deploy.errors import OutputError
+prediction = pickle.load(sys.stdin.buffer)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    prediction.write_h5ad(sys.argv[1])
+except OutputError as error:
+    sys.exit(f"OutputError: {error}")
+"""
+
+
+def test_a_write_cut_short_is_one_clean_error(prediction: Prediction, tmp_path: Path) -> None:
+    """HDF5 on a full disk fails again while it closes the file, and then crashes the process."""
+    target = tmp_path / "a.h5ad"
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_DISK, str(target)],
+        input=pickle.dumps(prediction),
+        capture_output=True,
+        check=False,
+    )
+    message = done.stderr.decode()
+    assert done.returncode == 1
+    assert message.count("\n") == 1
+    assert message.startswith(f"OutputError: {target}: cannot be written (File too large); check")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_that_cannot_take_the_file_are_named(

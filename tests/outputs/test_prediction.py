@@ -11,6 +11,10 @@ def test_spot_names_are_column_x_row(prediction: Prediction) -> None:
     assert prediction.spot_names[:7] == ("0x0", "1x0", "2x0", "3x0", "4x0", "5x0", "0x1")
 
 
+def test_repr_is_one_short_line(prediction: Prediction) -> None:
+    assert repr(prediction) == "<Prediction of 'section A': 30 spots, 3 genes>"
+
+
 def test_select_genes_follows_the_order_asked_for(prediction: Prediction) -> None:
     chosen = prediction.select_genes(["ERBB2", "GNAS"])
     assert chosen.genes == ("ERBB2", "GNAS")
@@ -35,6 +39,7 @@ def test_select_genes_names_the_unknown_gene(prediction: Prediction) -> None:
         ("slide_mpp", float("nan"), "slide_mpp=nan"),
         ("slide_size_wh", (0, 5), "slide_size_wh"),
         ("slide_name", "a/b", "slide_name"),
+        ("barcodes", ("AAA-1",), "barcodes: 1 for 30 spots; give one per spot or none"),
     ],
 )
 def test_inconsistent_predictions_are_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,12 +26,10 @@ FIDUCIAL_PER_SPOT: Final = 105 / 65
 
 def write_h5ad(prediction: Prediction, path: str | Path) -> None:
     """Write ``prediction`` to ``path``, atomically; ``OutputError`` on failure."""
-    table = to_anndata(prediction)
-    with atomic_path(path) as temporary:
-        try:
-            table.write_h5ad(temporary, compression="gzip", compression_opts=1)
-        except RuntimeError as error:  # HDF5 reports some failed writes, as of a full disk, so
-            raise OSError(str(error)) from error
+    with atomic_path(path) as temporary, io.BytesIO() as file:
+        _write_hdf5(to_anndata(prediction), file)
+        with temporary.open("wb") as stream:
+            stream.write(file.getbuffer())
 
 
 def read_h5ad(path: str | Path) -> Prediction:
@@ -74,6 +73,8 @@ def to_anndata(prediction: Prediction) -> AnnData:
         },
         index=pd.Index(prediction.spot_names, dtype=object),
     )
+    if prediction.barcodes:
+        obs["barcode"] = np.array(prediction.barcodes, object)
     return anndata.AnnData(
         X=prediction.expression.copy(),
         obs=obs,
@@ -84,6 +85,17 @@ def to_anndata(prediction: Prediction) -> AnnData:
             "triplex": _run_facts(prediction),
         },
     )
+
+
+def _write_hdf5(table: AnnData, file: io.BytesIO) -> None:
+    """Build the file in memory: HDF5 cannot be left in order on a disk that is full."""
+    import anndata.io
+    import h5py
+
+    with h5py.File(file, "w") as root:
+        anndata.io.write_elem(
+            root, "/", table, dataset_kwargs={"compression": "gzip", "compression_opts": 1}
+        )
 
 
 def _spatial(prediction: Prediction) -> dict[str, Any]:
@@ -161,6 +173,7 @@ def _from_anndata(table: AnnData) -> Prediction:
         spot_diameter_px=float(library["scalefactors"]["spot_diameter_fullres"]),
         thumbnail=np.ascontiguousarray(library["images"]["hires"]),
         run=json.loads(facts["run_json"]),
+        barcodes=tuple(map(str, table.obs.get("barcode", ()))),
     )
 
 

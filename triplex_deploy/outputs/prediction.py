@@ -18,14 +18,15 @@ THUMBNAIL_MAX_PX: Final = 2000
 """Longest side of ``Prediction.thumbnail``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """Expression of G genes at N spots of one slide.
 
     ``level0_xy`` are spot centres and ``spot_diameter_px`` a length, both in level-0 pixels;
     ``grid_rc`` are array coordinates (row, column). ``thumbnail`` is RGB and shows the whole slide.
     ``run`` holds the facts of the run (bundle, versions, layout, timings, counts) and must be
-    representable as JSON. Arrays of another dtype or shape raise ``ContractError``.
+    representable as JSON. ``barcodes`` are the spots' names in the file they came from, one per
+    spot, or none. Arrays of another dtype or shape raise ``ContractError``.
     """
 
     slide_name: str
@@ -39,6 +40,7 @@ class Prediction:
     thumbnail: NDArray[np.uint8]  # (h, w, 3)
     run: dict[str, Any]
     tissue_overlay: NDArray[np.uint8] | None = None  # (h, w, 3), the mask drawn on the thumbnail
+    barcodes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n_spots = len(self.expression)
@@ -48,7 +50,14 @@ class Prediction:
         _require("thumbnail", self.thumbnail, np.uint8, (*self.thumbnail.shape[:2], 3))
         _require_unique("genes", self.genes)
         _require_unique("grid_rc", self.spot_names)
+        if self.barcodes and len(self.barcodes) != n_spots:
+            raise ContractError(
+                f"barcodes: {len(self.barcodes)} for {n_spots} spots; give one per spot or none"
+            )
         self._require_geometry()
+
+    def __repr__(self) -> str:
+        return f"<Prediction of {self.slide_name!r}: {self.n_spots} spots, {len(self.genes)} genes>"
 
     def _require_geometry(self) -> None:
         if not self.slide_name or "/" in self.slide_name:
