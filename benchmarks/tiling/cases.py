@@ -58,7 +58,7 @@ def spot_centers(size_wh: tuple[int, int]) -> NDArray[np.int64]:
 
 
 def mosaic_tiff(folder: Path, quick: bool) -> Path:
-    side = 8192 if quick else 20480
+    side = 12288 if quick else 20480
     path = folder / "mosaic.tif"
     return mosaic.write_pyramid(path, mosaic.mosaic(side), side, mosaic.jpeg_codec())
 

@@ -18,6 +18,7 @@ from triplex_deploy.errors import SlideError, TilingError
 from triplex_deploy.tiles.kernels import gather, resample
 from triplex_deploy.tiles.plan import TilePlan
 from triplex_deploy.tiles.reading import TILE_BYTES, Layer, Reading, cell_span, plan_reading
+from triplex_deploy.tiles.recycling import BufferPool
 from triplex_deploy.tiles.store import SegmentStore
 from triplex_deploy.tiles.view import SlideView
 from triplex_deploy.tiles.weights import AxisWeights
@@ -136,6 +137,8 @@ class _Work:
         self._cells = _store(reading.view) if reading.view else None
         self._pending: list[dict[int, list[Future[None]]]] = [{}, {}]
         self._tiles: dict[int, Future[Tiles]] = {}
+        shape = (self.step_tiles, TILE_PX, TILE_PX, 3)
+        self._buffers = BufferPool(shape, keep=OUTPUT_STEPS)
         self._weights = lru_cache(maxsize=4096)(view.weights)
 
     def submit(self, pool: ThreadPoolExecutor, step: int) -> None:
@@ -248,7 +251,7 @@ class _Work:
     def _cut(self, uses: slice, slots: NDArray[np.int64], needed: list[Future[None]]) -> Tiles:
         _wait(needed)
         windows = self.last_layer.uses[uses]
-        tiles = np.empty((len(slots), TILE_PX, TILE_PX, 3), np.uint8)
+        tiles = self._buffers.take(len(slots))
         pixels = (self._cells or self._decoded).pixels
         gather(pixels, slots, windows.first_xy, windows.origin_xy, self.view.size_wh, tiles)
         return tiles
