@@ -1,0 +1,133 @@
+"""What every benchmark measures and writes: repeated timings, the machine, the JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("triplex-deploy", "numpy", "onnxruntime", "torch", "openslide-python", "imagecodecs")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to time, and why it is worth timing."""
+
+    name: str
+    reason: str
+    run: Callable[[], object]
+    repeats: int = 3
+
+
+@dataclass
+class Timing:
+    """Seconds of one case; ``cpu_s`` is the least over the repeats, of all threads together."""
+
+    name: str
+    reason: str
+    walls: list[float]
+    cpu_s: float
+    peak_mb: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def best_s(self) -> float:
+        """Least wall seconds: the run that other work on the machine disturbed least."""
+        return min(self.walls)
+
+    def to_dict(self) -> dict[str, Any]:
+        wall = {
+            "p50": statistics.median(self.walls),
+            "min": min(self.walls),
+            "max": max(self.walls),
+            "n": len(self.walls),
+        }
+        return {
+            "name": self.name,
+            "reason": self.reason,
+            "wall_s": wall,
+            "cpu_s": self.cpu_s,
+            "peak_mb": self.peak_mb,
+            **self.facts,
+        }
+
+
+def measure(case: Case) -> Timing:
+    """Run a case ``repeats`` times; nothing is discarded, so warm up before where it matters."""
+    walls, cpus = [], []
+    for _ in range(case.repeats):
+        wall, cpu = time.perf_counter(), time.process_time()
+        case.run()
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return Timing(case.name, case.reason, walls, min(cpus), peak_mb())
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def report(
+    timings: list[Timing],
+    ratios: dict[str, float],
+    limits: dict[str, Any],
+    path: Path | None,
+) -> None:
+    """Print the ratios as JSON on stdout, or write everything to ``path``."""
+    content = {
+        "schema": 1,
+        "machine": machine(),
+        "versions": versions(),
+        "command": shlex.join(["python", *sys.argv]),
+        "cases": [timing.to_dict() for timing in timings],
+        "ratios": ratios,
+        "limits": limits,
+    }
+    text = json.dumps(content, indent=2) + "\n"
+    if path is None:
+        print(text, end="")
+        return
+    path.write_text(text, encoding="utf-8")
+    for name, value in ratios.items():
+        print(f"{name:44} {value:.4g}")
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
