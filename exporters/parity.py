@@ -24,15 +24,15 @@ from triplex_deploy.contract import FEATURE_DIM, NEIGHBORHOOD, TILES, GraphSpec
 from triplex_deploy.runtime.session import Session
 
 SIZES: Final = {
-    "tile_encoder": (1, 5, 32),
-    "target_encoder": (1, 5, 32),
+    "tile_encoder": (1, 4, 16),
+    "target_encoder": (1, 4, 16),
     "neighbor_encoder": (1, 32, 256),
     "global_encoder": (1, 200, 2000),
     "fusion_head": (1, 32, 256),
 }
 """Batch or spots at which each graph is compared: one, typical, many."""
 
-GRID_SIDE: Final = 6
+GRID_SIDE: Final = 5
 """The end-to-end comparison predicts a GRID_SIDE x GRID_SIDE slide, edges masked."""
 
 STORED_SIZE: Final = 3
