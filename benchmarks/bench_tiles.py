@@ -3,7 +3,8 @@
     python benchmarks/bench_tiles.py [--quick] [--json FILE]
 
 Slides are made on the spot, from her2st images where they lie in ../shared/data. CPU seconds count
-all threads and are the least of the repeats; they stay meaningful on a busy machine, wall does not.
+all threads and stay meaningful on a busy machine, wall seconds do not. Ratios are of the least of
+the repeats, but those over decoding alone are of medians, with the ratio of the least beside them.
 """
 
 from __future__ import annotations
@@ -194,11 +195,15 @@ def set_ratios(
     ratios[f"{case.name}_cpu_openslide_over_ours"] = theirs["whole_cpu_s"] / one["whole_cpu_s"]
     ratios[f"{case.name}_wall_openslide_over_ours"] = theirs["whole_wall_s"] / two["whole_wall_s"]
     if "imagecodecs, decoding only" in by_reader:
+        # Medians: the least time of decoding alone is that of a tile which never leaves the cache.
         decode_ms = by_reader["imagecodecs, decoding only"]["cpu_ms_per_tile"]
         name = f"{case.name}_cpu_over_decode_limit"
-        ratios[name] = one["cpu_ms_per_tile"] / decode_ms
+        decoding = by_reader["imagecodecs, decoding only"]
+        whole_decoding = decoding["cpu_p50_s"] / decoding["share_measured"]
+        ratios[name] = one["cpu_p50_s"] / whole_decoding
+        ratios[f"{name}_of_minima"] = one["cpu_ms_per_tile"] / decode_ms
         if case.name == "grid":
-            limits[name] = round(1.25 + 0.05 / decode_ms, 3)
+            limits[name] = round(1.25 + 0.05 / (whole_decoding / n_tiles * 1e3), 3)
     if case.name == "grid":
         ratios["two_threads_over_one"] = one["whole_wall_s"] / two["whole_wall_s"]
         ratios["two_threads_cpu_over_one"] = two["whole_cpu_s"] / one["whole_cpu_s"]

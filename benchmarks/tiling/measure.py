@@ -55,6 +55,7 @@ class Timing:
                 "n": len(self.wall),
             },
             "cpu_s": round(self.cpu_s, 5),
+            "cpu_p50_s": round(median(self.cpu), 5),
             "peak_mb": round(self.peak_mb, 1),
         }
 
