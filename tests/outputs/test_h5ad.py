@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -30,6 +31,9 @@ def test_other_programs_find_the_names_they_expect(prediction: Prediction, tmp_p
 
     prediction.write_h5ad(tmp_path / "a.h5ad")
     table = anndata.read_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad") as file:
+        assert set(file) == {"X", "layers", "obs", "obsm", "obsp", "uns", "var", "varm", "varp"}
+        assert file["X"].compression == "gzip"
     assert table.X.dtype == np.float32
     assert list(table.var_names) == ["GNAS", "FASN", "ERBB2"]
     assert list(table.obs_names[5:8]) == ["5x0", "0x1", "1x1"]

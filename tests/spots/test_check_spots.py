@@ -1,5 +1,7 @@
 """What makes spots unusable on a slide."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ def test_none_is_refused() -> None:
 
 @pytest.mark.parametrize("xy", [[1000.0, 10.0], [10.0, 500.0], [-0.1, 10.0], [float("nan"), 1.0]])
 def test_outside_is_counted_with_an_example(xy: list[float]) -> None:
-    with pytest.raises(SpotsError, match=r"1 of 2 lie outside .* 1000x500 .* 1x0 at \("):
+    with pytest.raises(SpotsError, match=r"1 of 2 lie outside .* 1000x500 .* spot 2 \(1x0\) at \("):
         check_spots(spots([[5, 5], xy]), SIZE_WH)
 
 
@@ -41,13 +43,19 @@ def test_outside_hints_at_the_scale() -> None:
 
 def test_repeated_array_position_is_named() -> None:
     with pytest.raises(
-        SpotsError, match=r"1 repeat the array position .* rows 1 and 3 \(7x4 and 7x4\)"
+        SpotsError, match=r"1 repeat the array position .* spot 1 \(7x4\) and spot 3 \(7x4\)"
     ):
         check_spots(spots([[1, 1], [2, 2], [3, 3]], [[4, 7], [4, 8], [4, 7]]), SIZE_WH)
 
 
 def test_repeated_pixel_position_is_named() -> None:
     with pytest.raises(
-        SpotsError, match=r"1 repeat the pixel position .* rows 2 and 3 \(1x0 and 2x0"
+        SpotsError, match=r"1 repeat the pixel position .* spot 2 \(1x0\) and spot 3 \(2x0"
     ):
         check_spots(spots([[1, 1], [2, 2], [2, 2]]), SIZE_WH)
+
+
+def test_barcodes_are_one_per_spot_or_none() -> None:
+    check_spots(replace(spots([[1, 1], [2, 2]]), barcodes=("A", "B")), SIZE_WH)
+    with pytest.raises(SpotsError, match="1 barcodes for 2 spots"):
+        check_spots(replace(spots([[1, 1], [2, 2]]), barcodes=("A",)), SIZE_WH)

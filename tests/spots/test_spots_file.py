@@ -1,5 +1,6 @@
 """Reading spots from files."""
 
+import gzip
 import logging
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def test_csv_with_array_coordinates(tmp_path: Path) -> None:
     assert spots.names == ("7x3", "9x4")
     assert spots.layout == "file"
     assert spots.note == ""
-    assert spots.spot_diameter_px == pytest.approx(np.hypot(29.5, 40) / 2)
+    assert spots.spot_diameter_px == pytest.approx(np.hypot(29.5, 40) / 5**0.5 / 2)
 
 
 def test_her2st_columns_round_and_drop_unselected(tmp_path: Path) -> None:
@@ -53,6 +54,7 @@ def test_space_ranger_columns_are_not_swapped(tmp_path: Path) -> None:
         spots = read_spots(write(tmp_path / name, text))
         assert spots.level0_xy.tolist() == [[2917.0, 2546.0], [2986.0, 2665.0]]  # x from the column
         assert spots.grid_rc.tolist() == [[0, 2], [1, 3]]
+        assert spots.barcodes == ("AAA-1", "GGG-1")
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -81,6 +83,7 @@ def test_h5ad(tmp_path: Path) -> None:
         tmp_path / "s.h5ad"
     )
     spots = read_spots(tmp_path / "s.h5ad")
+    assert spots.barcodes == ("a", "c")
     assert spots.level0_xy.tolist() == [[10.0, 20.0], [50.0, 60.0]]
     assert spots.grid_rc.tolist() == [[0, 0], [1, 3]]
 
@@ -103,6 +106,92 @@ def test_missing_array_coordinates_are_inferred_and_noted(tmp_path: Path) -> Non
 def test_one_spot_is_enough(tmp_path: Path) -> None:
     spots = read_spots(write(tmp_path / "s.csv", "pixel_x,pixel_y\n10,20\n"))
     assert spots.grid_rc.tolist() == [[0, 0]]
+    assert spots.note == ""
+
+
+def test_positions_are_checked_before_the_lattice(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.csv", SQUARE + "\n100,0\n")
+    with pytest.raises(SpotsError, match=r"s\.csv: 1 repeat the pixel .* row 2 and row 10; remove"):
+        read_spots(path)
+    path = write(tmp_path / "s.csv", SQUARE + "\n7000,5\n")
+    with pytest.raises(SpotsError, match=r"1 of 10 lie outside the slide of 900x800 .* row 10 at"):
+        read_spots(path, (900, 800))
+    path = write(tmp_path / "s.csv", SQUARE + "\n-100,5\n")
+    with pytest.raises(SpotsError, match=r"1 of 10 lie outside the slide, such as row 10 at"):
+        read_spots(path)
+
+
+def test_rows_are_counted_in_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.csv", "pixel_x,pixel_y,selected\n1,1,0\n2,2,1\n2,2,1\n")
+    with pytest.raises(SpotsError, match="row 2 and row 3"):
+        read_spots(path)
+    path = write(tmp_path / "s.csv", "pixel_x,pixel_y,x,y\n1,1,4,5\n2,2,4.2,5\n")
+    with pytest.raises(SpotsError, match="repeat the array position of another, such as row 1 and"):
+        read_spots(path)
+
+
+@pytest.mark.parametrize("below", ["", "spatial", "outs/spatial"])
+@pytest.mark.parametrize("name", ["tissue_positions.csv", "tissue_positions_list.csv"])
+def test_a_space_ranger_folder_stands_for_its_positions(
+    below: str, name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / below
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / name, "AAA-1,1,0,2,2546,2917\nGGG-1,1,1,3,2665,2986\n")
+    assert read_spots(tmp_path).barcodes == ("AAA-1", "GGG-1")
+    write(folder / "scalefactors_json.json", '{"spot_diameter_fullres": 89.4}')
+    assert read_spots(tmp_path).spot_diameter_px == 89.4
+    assert read_spots(folder / name).spot_diameter_px == 89.4
+    write(folder / "scalefactors_json.json", "{")
+    with pytest.raises(SpotsError, match=r"scalefactors_json\.json: not readable as JSON"):
+        read_spots(tmp_path)
+
+
+def test_another_folder_is_told_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(SpotsError, match=r"none of tissue_positions\.csv, .*_list\.csv, .*parquet"):
+        read_spots(tmp_path)
+
+
+def test_h5ad_names_the_spot_diameter_and_barcodes(tmp_path: Path) -> None:
+    import anndata
+
+    obs = pd.DataFrame({"barcode": ["AAA-1", "CCC-1"]}, index=["0x0", "1x0"])
+    library = {"scalefactors": {"spot_diameter_fullres": 77.5}}
+    table = anndata.AnnData(np.zeros((2, 1)), obs=obs, uns={"spatial": {"s": library}})
+    table.obsm["spatial"] = np.array([[10, 20], [110, 20]])
+    table.obs["array_row"], table.obs["array_col"] = [0, 0], [0, 1]
+    table.write_h5ad(tmp_path / "s.h5ad")
+    spots = read_spots(tmp_path / "s.h5ad")
+    assert spots.spot_diameter_px == 77.5
+    assert spots.barcodes == ("AAA-1", "CCC-1")
+
+
+def test_compressed_and_semicolon_tables(tmp_path: Path) -> None:
+    text = "Pixel_X;PIXEL_Y;Array_Row;array_col;Barcode\n1,5;2;0;0;A\n5;2;0;1;B\n"
+    for name, content in (
+        ("s.csv", text.encode()),
+        ("s.csv.gz", gzip.compress(text.encode())),
+        ("s.tsv.gz", gzip.compress(text.replace(";", "\t").replace(",", ".").encode())),
+    ):
+        (tmp_path / name).write_bytes(content)
+        spots = read_spots(tmp_path / name)
+        assert spots.level0_xy.tolist() == [[1.5, 2.0], [5.0, 2.0]]
+        assert spots.grid_rc.tolist() == [[0, 0], [0, 1]]
+        assert spots.barcodes == ("A", "B")
+
+
+@pytest.mark.parametrize("content", ["pixel_x,größe\n".encode("latin-1"), b"\xff\xfep\0i\0"])
+def test_other_encodings_are_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_bytes(content)
+    with pytest.raises(SpotsError, match=r"s\.csv: not UTF-8 text; save it as UTF-8 CSV"):
+        read_spots(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"pixel_x,pixel_y\n1,2\n")[:-9]])
+def test_damaged_gzip_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "s.csv.gz").write_bytes(content)
+    with pytest.raises(SpotsError, match=r"s\.csv\.gz: cannot be read"):
+        read_spots(tmp_path / "s.csv.gz")
 
 
 def test_byte_order_mark_and_spaces_are_tolerated(tmp_path: Path) -> None:
@@ -130,6 +219,8 @@ def test_byte_order_mark_and_spaces_are_tolerated(tmp_path: Path) -> None:
         ),
         ("pixel_x,pixel_y,selected\n1,1,0\n", "selected is 0 for every spot"),
         ("pixel_x,pixel_y\n1,2,3,4\n", "not a table"),
+        ("pixel_x,pixel_y,Pixel_X\n1,2,3\n", "more than one column pixel_x; keep one of each"),
+        ("x,y\n1,2\n", "columns x, y; x and y are places on the array; it needs pixel_x and"),
     ],
 )
 def test_bad_file_is_refused(text: str, reason: str, tmp_path: Path) -> None:
@@ -156,12 +247,13 @@ def test_her2st_files(section: str, count: int, first: str, shared_data: Path) -
     spots = read_spots(shared_data / f"her2st/ST-spotfiles/{section}_selection.tsv")
     assert len(spots.names) == len(set(spots.names)) == count
     assert spots.names[0] == first
-    assert spots.spot_diameter_px == pytest.approx(136, abs=2)  # of about 145
+    assert spots.spot_diameter_px == pytest.approx(145.5, abs=1)
+    assert spots.barcodes == ()
 
 
 def test_squidpy_h5ad(shared_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     spots = read_spots(shared_data / "visium/squidpy_test/test_data.h5ad")
-    assert len(spots.names) == 49
+    assert len(spots.names) == len(spots.barcodes) == 49
     assert spots.level0_xy[0].tolist() == [337.0, 439.0]
     assert spots.note == "array coordinates were inferred from a hexagonal lattice of 49 spots"
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -96,6 +96,8 @@ def _write_hdf5(table: AnnData, file: io.BytesIO) -> None:
         anndata.io.write_elem(
             root, "/", table, dataset_kwargs={"compression": "gzip", "compression_opts": 1}
         )
+        if table.raw is None:
+            root.pop("raw", None)  # an empty one, which older versions of anndata cannot read
 
 
 def _spatial(prediction: Prediction) -> dict[str, Any]:

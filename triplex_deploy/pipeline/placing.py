@@ -29,14 +29,15 @@ def place_spots(
 
     Spots that come from a file or the caller need no tissue: the mask is then None.
     """
+    size_wh = slide.level_sizes[0]
     if options.spots is None:
         tissue = _tissue(slide, slide_mpp, options)
         spots = _lay_out(slide, slide_mpp, view, options, tissue)
     else:
         tissue = None
         given = options.spots
-        spots = given if isinstance(given, Spots) else read_spots(given)
-    check_spots(spots, slide.level_sizes[0])
+        spots = given if isinstance(given, Spots) else read_spots(given, size_wh)
+    check_spots(spots, size_wh)
     if spots.note:
         logger.warning("%s", spots.note)
     return spots, tissue

@@ -69,6 +69,7 @@ def predict_slide(
         thumbnail=picture,
         tissue_overlay=overlay,
         run=run_facts(run, slide_mpp, view, spots, plan, stats),
+        barcodes=spots.barcodes,
     )
 
 

@@ -2,101 +2,87 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.spots.lattice import infer_lattice
+from triplex_deploy.spots.positions import require_distinct, require_inside
+from triplex_deploy.spots.space_ranger import find_positions
+from triplex_deploy.spots.spot_diameter import diameter_from_pitch, read_named_diameter
 from triplex_deploy.spots.spots import Spots
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-PIXELS = (("pixel_x", "pixel_y"), ("pxl_col_in_fullres", "pxl_row_in_fullres"))
-"""Accepted names of the level-0 (x, y) of a spot's centre."""
-KEEP = ("selected", "in_tissue")
-"""A spot with 0 in one of these is left out."""
-LONE_SPOT_DIAMETER_PX = 100.0
-"""Only drawn; a single spot has no spacing to tell its size."""
+@dataclass(frozen=True)
+class _Rows:
+    """What a file says of the N spots it keeps."""
+
+    level0_xy: NDArray[np.float64]  # (N, 2)
+    grid_rc: NDArray[np.int64] | None  # (N, 2)
+    barcodes: tuple[str, ...]
+    labels: tuple[str, ...]
+    """``row <number>`` of every spot in the file, its header not counted."""
+    spot_diameter_px: float | None
 
 
-def read_spots(path: str | Path) -> Spots:
+def read_spots(path: str | Path, slide_size_wh: tuple[int, int] | None = None) -> Spots:
     """Read spots with level-0 centres; unselected and out-of-tissue spots are left out.
 
-    Accepts CSV or TSV with ``pixel_x, pixel_y`` or Space Ranger's ``pxl_col_in_fullres,
-    pxl_row_in_fullres`` (also its headerless list and Parquet), and h5ad with
-    ``obsm["spatial"]``. Array coordinates come from ``array_row, array_col``, from ``x, y`` (x is
-    the column; rounded) or else from the lattice, which ``note`` then says. Raises ``SpotsError``.
+    Accepts CSV or TSV, also compressed, with ``pixel_x, pixel_y`` or Space Ranger's
+    ``pxl_col_in_fullres, pxl_row_in_fullres`` (also its headerless list, Parquet and the folder
+    they are in), and h5ad with ``obsm["spatial"]``. Array coordinates come from ``array_row,
+    array_col``, from ``x, y`` (x is the column; rounded) or else from the lattice, which ``note``
+    then says. Raises ``SpotsError``, also where centres coincide or lie outside
+    ``slide_size_wh``, level 0.
     """
+    path = Path(path)
+    rows = _read_rows(find_positions(path) if path.is_dir() else path)
+    try:
+        require_inside(rows.level0_xy, slide_size_wh, rows.labels)
+        require_distinct(rows.level0_xy, "pixel position", rows.labels)
+        grid_rc, note = _array(rows)
+    except SpotsError as error:
+        raise SpotsError(f"{path}: {error}") from error
+    diameter_px = rows.spot_diameter_px or diameter_from_pitch(rows.level0_xy, grid_rc)
+    return Spots(rows.level0_xy, grid_rc, "file", diameter_px, note, rows.barcodes)
+
+
+def _read_rows(path: Path) -> _Rows:
+    from triplex_deploy.spots import columns
     from triplex_deploy.spots.h5ad import read_h5ad_table
     from triplex_deploy.spots.table import read_table
 
-    path = Path(path)
-    table = read_h5ad_table(path) if path.suffix == ".h5ad" else read_table(path)
+    if path.suffix.lower() == ".h5ad":
+        table, diameter_px = read_h5ad_table(path)
+    else:
+        table, diameter_px = columns.with_known_names(path, read_table(path)), None
+        if set(columns.SPACE_RANGER_PIXELS) <= set(table.columns):
+            diameter_px = read_named_diameter(path.parent)
     if table.empty:
         raise SpotsError(f"{path}: the spots file has no rows; it needs one per spot")
-    pixel_columns = _pixel_columns(path, table)
-    table = _kept(path, table)
-    level0_xy = _numbers(path, table, pixel_columns)
-    grid_rc, note = _grid_rc(path, table), ""
-    if grid_rc is None:
-        try:
-            lattice = infer_lattice(level0_xy)
-        except SpotsError as error:
-            raise SpotsError(f"{path}: {error}") from error
-        grid_rc = lattice.grid_rc
-        note = (
-            f"array coordinates were inferred from a {lattice.kind} lattice of {len(grid_rc)} spots"
-        )
-    return Spots(level0_xy, grid_rc, "file", _spot_diameter(level0_xy), note)
-
-
-def _pixel_columns(path: Path, table: pd.DataFrame) -> tuple[str, str]:
-    for names in PIXELS:
-        if set(names) <= set(table.columns):
-            return names
-    raise SpotsError(
-        f"{path}: no spot positions among its columns {', '.join(map(str, table.columns))}; it "
-        f"needs {' or '.join(' and '.join(names) for names in PIXELS)}, and optionally array_row "
-        "and array_col, or x and y"
+    columns.pixel_columns(path, table)  # a missing column is said before a bad value of another
+    table = columns.kept_rows(path, table)
+    return _Rows(
+        columns.pixel_centers(path, table),
+        columns.array_places(path, table),
+        columns.barcodes(table),
+        tuple(f"row {number + 1}" for number in table.index),
+        diameter_px,
     )
 
 
-def _kept(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    from triplex_deploy.spots.table import number_column
-
-    for name in KEEP:
-        if name in table.columns:
-            table = table[number_column(path, table, name) != 0]
-            if table.empty:
-                raise SpotsError(f"{path}: {name} is 0 for every spot; mark the spots to predict")
-    return table
-
-
-def _numbers(path: Path, table: pd.DataFrame, names: tuple[str, str]) -> NDArray[np.float64]:
-    from triplex_deploy.spots.table import number_column
-
-    return np.stack([number_column(path, table, name) for name in names], axis=1)
-
-
-def _grid_rc(path: Path, table: pd.DataFrame) -> NDArray[np.int64] | None:
-    from triplex_deploy.spots.table import integer_column
-
-    if {"array_row", "array_col"} <= set(table.columns):
-        rows, cols = (integer_column(path, table, name) for name in ("array_row", "array_col"))
-        return np.stack([rows, cols], axis=1)
-    if {"x", "y"} <= set(table.columns):
-        return np.round(_numbers(path, table, ("y", "x"))).astype(np.int64)
-    return None
-
-
-def _spot_diameter(level0_xy: NDArray[np.float64]) -> float:
-    from scipy.spatial import KDTree
-
-    if len(level0_xy) < 2:
-        return LONE_SPOT_DIAMETER_PX
-    nearest = KDTree(level0_xy).query(level0_xy, k=2)[0][:, 1]
-    return float(np.median(nearest)) / 2
+def _array(rows: _Rows) -> tuple[NDArray[np.int64], str]:
+    """Array (row, column) of every spot, (N, 2), and what the user should know of them."""
+    if rows.grid_rc is not None:
+        require_distinct(rows.grid_rc, "array position", rows.labels)
+        return rows.grid_rc, ""
+    lattice = infer_lattice(rows.level0_xy)
+    count = len(lattice.grid_rc)
+    if count == 1:
+        return lattice.grid_rc, ""
+    return lattice.grid_rc, (
+        f"array coordinates were inferred from a {lattice.kind} lattice of {count} spots"
+    )

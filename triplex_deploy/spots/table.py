@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,32 +33,32 @@ def read_table(path: Path) -> pd.DataFrame:
         raise SpotsError(f"{path}: no such spots file; check the path")
     if path.suffix == ".parquet":
         return _read_parquet(path)
+    text = _read_text(path)
+    first = text.partition("\n")[0]
+    if not first.strip():
+        raise SpotsError(f"{path}: the spots file is empty; it needs a header and rows")
+    separator = next((mark for mark in "\t;" if mark in first), ",")
+    fields = [field.strip() for field in first.split(separator)]
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline()
-        if not first.strip():
-            raise SpotsError(f"{path}: the spots file is empty; it needs a header and rows")
-        separator = "\t" if "\t" in first else ","
-        fields = [field.strip() for field in first.rstrip("\r\n").split(separator)]
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
             table = pd.read_csv(
-                path,
+                io.StringIO(text),
                 sep=separator,
                 header=None if _is_positions_list(fields) else 0,
                 dtype=str,
-                encoding="utf-8-sig",
                 keep_default_na=False,
                 skipinitialspace=True,
                 index_col=False,
             )
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         reason = str(error).strip().replace("\n", " ")
         raise SpotsError(f"{path}: not a table: {reason}; pass CSV, TSV or h5ad") from error
     table.columns = pd.Index(
         POSITIONS_LIST if _is_positions_list(fields) else [str(c).strip() for c in table.columns]
     )
-    return table
+    # Programs that separate fields by semicolons write decimals with a comma.
+    return table.map(lambda cell: cell.replace(",", ".")) if separator == ";" else table
 
 
 def number_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.float64]:
@@ -82,6 +85,20 @@ def integer_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.int
     return values.astype(np.int64)
 
 
+def _read_text(path: Path) -> str:
+    """The file, decompressed if it is gzip, with plain line ends."""
+    try:
+        data = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            data = gzip.decompress(data)
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpotsError(f"{path}: not UTF-8 text; save it as UTF-8 CSV") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise SpotsError(f"{path}: cannot be read: {error}; pass CSV, TSV or h5ad") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _is_positions_list(first_row: list[str]) -> bool:
     return len(first_row) == len(POSITIONS_LIST) and all(
         field.lstrip("-").isdecimal() for field in first_row[1:]
@@ -90,7 +107,7 @@ def _is_positions_list(first_row: list[str]) -> bool:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path).reset_index(drop=True)
     except ImportError as error:
         raise SpotsError(
             f"{path}: reading Parquet needs the package pyarrow; install it or pass the CSV"

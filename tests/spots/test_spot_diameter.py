@@ -1,0 +1,45 @@
+"""How large a spot is drawn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from triplex_deploy.spots import read_spots
+from triplex_deploy.spots.spot_diameter import diameter_from_pitch, named_diameter
+
+
+def hexagon(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres 100 px apart, and Space Ranger's (row, column)."""
+    grid_rc = np.array([(r, 2 * c + r % 2) for r in range(rows) for c in range(columns)])
+    return np.stack([grid_rc[:, 1] * 50, grid_rc[:, 0] * 50 * 3**0.5], axis=1), grid_rc
+
+
+@pytest.mark.parametrize("every", [1, 2, 7, 20])
+def test_her2st_whichever_spots_are_selected(every: int, shared_data: Path) -> None:
+    spots = read_spots(shared_data / "her2st/ST-spotfiles/C3_selection.tsv")
+    diameter = diameter_from_pitch(spots.level0_xy[::every], spots.grid_rc[::every])
+    assert diameter == pytest.approx(145.5, abs=2)
+
+
+def test_checkerboard_of_a_square_array_is_not_hexagonal() -> None:
+    rows, columns = np.mgrid[:6, :6].reshape(2, -1)[:, (np.indices((6, 6)).sum(0) % 2 == 0).ravel()]
+    xy = np.stack([columns, rows], axis=1) * 100.0
+    assert diameter_from_pitch(xy, np.stack([rows, columns], axis=1)) == pytest.approx(50)
+
+
+@pytest.mark.parametrize("kept", [slice(None), slice(0, 4), slice(0, 24, 4), slice(0, None, 5)])
+def test_pitch_of_a_hexagonal_array_is_between_neighbours(kept: slice) -> None:
+    xy, grid_rc = hexagon(6, 4)
+    assert diameter_from_pitch(xy[kept], grid_rc[kept]) == pytest.approx(50, rel=0.05)
+
+
+def test_lone_spot_has_a_size() -> None:
+    assert diameter_from_pitch(np.zeros((1, 2)), np.zeros((1, 2), np.int64)) == 100
+
+
+@pytest.mark.parametrize(
+    "scalefactors", [None, {}, [], {"spot_diameter_fullres": "x"}, {"spot_diameter_fullres": 0}]
+)
+def test_no_diameter_is_named(scalefactors: object) -> None:
+    assert named_diameter(scalefactors) is None
