@@ -96,9 +96,46 @@ def test_scattered_spots_are_refused() -> None:
         infer_lattice(xy)
 
 
-@pytest.mark.parametrize("xy", [[[0, 0], [100, 0]], [[0, 0], [100, 0], [200, 0]]])
-def test_too_few_spots_to_tell_are_refused(xy: list[list[float]]) -> None:
-    with pytest.raises(SpotsError, match="array_row"):
+@pytest.mark.parametrize(
+    "grid_rc",
+    [
+        [[0, 0], [0, 1]],
+        [[1, 0], [0, 0]],
+        [[0, 2], [0, 0], [0, 1], [0, 5]],
+        [[row, 0] for row in range(30)],
+        [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1]],
+        [[0, 0], [0, 1], [1, 1]],
+        [[0, 1], [1, 0], [1, 1], [1, 2], [2, 1]],
+        [[0, 0], [0, 1], [1, 1], [1, 2], [2, 2], [2, 3]],
+        [[0, 0], [1, 0], [2, 0], [2, 1], [2, 2], [2, 3]],
+    ],
+)
+@pytest.mark.parametrize("degrees", [-5, 0, 3])
+def test_few_spots_of_a_square_array(grid_rc: list[list[int]], degrees: float) -> None:
+    places = np.array(grid_rc)
+    lattice = infer_lattice(jittered(turned(places[:, ::-1] * 290.0, degrees), 8) + 1000)
+    assert lattice.kind == "square"
+    assert np.array_equal(lattice.grid_rc, places)
+
+
+def test_three_neighbours_of_a_hexagonal_array() -> None:
+    grid_rc = np.array([[0, 0], [0, 2], [1, 1]])
+    lattice = infer_lattice(hex_xy(grid_rc, 100.0))
+    assert lattice.kind == "hexagonal"
+    assert np.array_equal(lattice.grid_rc, grid_rc)
+
+
+@pytest.mark.parametrize(
+    "xy",
+    [
+        [[0, 0], [100, 100]],
+        [[0, 0], [50, 87], [100, 174]],
+        [[0, 0], [100, 0], [140, 2], [300, 0]],
+        [[0, 0], [100, 0], [190, 95]],
+    ],
+)
+def test_too_few_spots_to_tell_are_told_how_many(xy: list[list[float]]) -> None:
+    with pytest.raises(SpotsError, match="give at least 4 neighbours that are not on one line, or"):
         infer_lattice(np.array(xy, np.float64))
 
 

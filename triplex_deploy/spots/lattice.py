@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
+from triplex_deploy.spots.lattice_line import infer_line
 
 REMEDY = "add the columns array_row and array_col"
+FEW = 9
+"""Fewer spots than this can look like a lattice by chance; an error says how many are enough."""
 NEIGHBOR_REACH = 1.25
 """Lattice neighbours lie within this many median spacings; a square's diagonal is at 1.41."""
 MIN_ORDER = 0.5
+MIN_ORDER_OF_FEW = 0.85
 MIN_ORDER_LEAD = 0.2
 """How sharply the neighbour directions must repeat every 90 or 60 degrees (1: exactly)."""
 STEP_TOLERANCE = 0.35
@@ -39,11 +43,14 @@ def infer_lattice(level0_xy: NDArray[np.float64]) -> Lattice:
     """Recover (row, column) from centres on a square or hexagonal lattice, (N, 2).
 
     Neighbours are linked step by step from the best matching pairs on, so that slow drift and
-    jitter do not add up; groups without a link are placed by a fit to the rest. Raises
-    ``SpotsError`` where the lattice or a place on it is ambiguous.
+    jitter do not add up; groups without a link are placed by a fit to the rest. A single row or
+    column counts as square. Raises ``SpotsError`` where the lattice or a place on it is ambiguous.
     """
     if len(level0_xy) == 1:
         return Lattice(np.zeros((1, 2), np.int64), "square")
+    line_rc = infer_line(level0_xy)
+    if line_rc is not None:
+        return Lattice(line_rc, "square")
     pairs, spacing = _close_pairs(level0_xy)
     is_hex, angle = _symmetry(level0_xy, pairs)
     basis = _basis(level0_xy, pairs, spacing, is_hex, angle)
@@ -59,11 +66,16 @@ def _close_pairs(xy: NDArray[np.float64]) -> tuple[NDArray[np.int64], float]:
     from scipy.spatial import KDTree
 
     tree = KDTree(xy)
-    # The nearest alone would be too near under jitter; any lattice has four at one spacing.
-    spacing = float(np.median(tree.query(xy, k=min(5, len(xy)))[0][:, 1:]))
+    # The nearest alone would be too near under jitter; inside a lattice four are at one spacing,
+    # of few spots, most of them at its edge, two.
+    neighbors = min(2 if len(xy) < FEW else 4, len(xy) - 1)
+    spacing = float(np.median(tree.query(xy, k=neighbors + 1)[0][:, 1:]))
     if spacing <= 0:
         raise SpotsError("several spots share one pixel position; remove the duplicates")
-    pairs: NDArray[np.int64] = tree.query_pairs(NEIGHBOR_REACH * spacing, output_type="ndarray")
+    for _ in range(3):  # narrows down where narrow strips of spots start too wide
+        pairs: NDArray[np.int64] = tree.query_pairs(NEIGHBOR_REACH * spacing, output_type="ndarray")
+        lengths = np.linalg.norm(xy[pairs[:, 1]] - xy[pairs[:, 0]], axis=1)
+        spacing = float(np.median(lengths)) if len(pairs) else spacing
     return pairs, spacing
 
 
@@ -73,8 +85,12 @@ def _symmetry(xy: NDArray[np.float64], pairs: NDArray[np.int64]) -> tuple[bool, 
     angles = np.arctan2(step[:, 1], step[:, 0])
     square, hexagonal = (np.exp(1j * fold * angles).mean() for fold in (4, 6))
     lead = abs(abs(square) - abs(hexagonal))
-    if max(abs(square), abs(hexagonal)) < MIN_ORDER or lead < MIN_ORDER_LEAD:
-        raise SpotsError(f"the {len(xy)} spots form no clear square or hexagonal lattice; {REMEDY}")
+    least = MIN_ORDER_OF_FEW if len(xy) < FEW else MIN_ORDER
+    if max(abs(square), abs(hexagonal)) < least or lead < MIN_ORDER_LEAD:
+        few = "give at least 4 neighbours that are not on one line, or " if len(xy) < FEW else ""
+        raise SpotsError(
+            f"the {len(xy)} spots form no clear square or hexagonal lattice; {few}{REMEDY}"
+        )
     is_hex = bool(abs(hexagonal) > abs(square))
     return is_hex, float(np.angle(hexagonal) / 6 if is_hex else np.angle(square) / 4)
 
