@@ -148,6 +148,12 @@ def test_third_party_package_stays_in_its_place(path: Path) -> None:
             assert module.split(".")[0] != "torch"
 
 
+def test_every_part_is_on_the_page() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1].rstrip("/") for line in page.splitlines() if line.startswith("| `")}
+    assert set(MAY_IMPORT) - {"triplex_deploy"} <= rows
+
+
 def test_importing_the_public_package_loads_nothing_heavy() -> None:
     script = (
         "import sys, triplex_deploy; "

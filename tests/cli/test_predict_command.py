@@ -104,6 +104,26 @@ def test_mask_and_all_tiles_take_the_place_of_the_tissue(
     assert json.loads(masked.out)["done"][0]["spots"] == 4
 
 
+def test_unreadable_tile_is_an_error_or_skipped_and_counted(
+    predict, slide_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scratched.tif"
+    path.write_bytes(slide_path.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[0].aspage()
+        offset, count = int(page.dataoffsets[4]), int(page.databytecounts[4])  # the middle of 3 x 3
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(count))
+    _assert_refused(predict(path), tmp_path / "out", "scratched.tif", "--on-bad-tile skip")
+    finished = predict(path, "--on-bad-tile", "skip", "--no-report", "--json")
+    assert finished.status == 0, finished.err
+    assert "warning: " in finished.err
+    summary = json.loads(finished.out)["done"][0]
+    assert summary["slide_tiles_unreadable"] == 1
+    assert summary["spots"] > 2
+
+
 def test_batch_size_is_auto_or_a_number(predict, slide_path: Path) -> None:
     assert predict(slide_path, "--batch-size", "3", "--no-report").status == 0
     assert predict(slide_path, "--batch-size", "many").status == 2

@@ -41,7 +41,7 @@ class BatchSize(click.ParamType[int | None]):
 @click.argument("slides", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle to run.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
-@click.option("--spots", type=click.Path(path_type=Path), help="Spots file, instead of a layout.")
+@click.option("--spots", type=click.Path(path_type=Path), help="Spots file or Space Ranger folder.")
 @click.option(
     "--layout",
     type=click.Choice(["grid", "visium"]),

@@ -72,6 +72,10 @@ class PredictOptions:
             raise ConfigError(f"pitch_um={self.pitch_um}: use at least {MIN_PITCH_UM:g} microns")
 
     @property
+    def skips_bad(self) -> bool:
+        return self.on_bad_tile == "skip"
+
+    @property
     def stream_bytes(self) -> int:
         """Share of the memory for decoded pixels: a quarter, at most a gigabyte."""
         return int(min(MEMORY_BYTES, self.memory_gb * 1e9 / 4))

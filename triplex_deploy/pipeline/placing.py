@@ -46,7 +46,11 @@ def place_spots(
 def _tissue(slide: Slide, slide_mpp: float, options: PredictOptions) -> TissueMask:
     if options.mask is not None:
         return read_mask(options.mask, slide)
-    return whole_slide_mask(slide) if options.all_tiles else tissue_mask(slide, slide_mpp)
+    return (
+        whole_slide_mask(slide)
+        if options.all_tiles
+        else tissue_mask(slide, slide_mpp, options.skips_bad)
+    )
 
 
 def _lay_out(

@@ -52,7 +52,7 @@ def predict_slide(
         with run.clock.stage("spots"):
             spots, tissue = place_spots(slide, slide_mpp, view, options)
         with run.clock.stage("thumbnail"):
-            picture, overlay = _pictures(slide, tissue)
+            picture, overlay = _pictures(slide, tissue, options.skips_bad)
         with run.clock.stage("plan"):
             plan = plan_tiles(view.centers(spots.level0_xy), view.size_wh)
         stats = StreamStats()
@@ -91,10 +91,10 @@ def _predict_plan(
 
 
 def _pictures(
-    slide: Slide, tissue: TissueMask | None
+    slide: Slide, tissue: TissueMask | None, skip_bad: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """The thumbnail, and where a tissue mask chose the spots, that mask drawn over it."""
-    picture = thumbnail(slide, THUMBNAIL_MAX_PX)
+    picture = thumbnail(slide, THUMBNAIL_MAX_PX, skip_bad)
     return picture, None if tissue is None else mask_overlay(picture, tissue)
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.errors import SlideError
 from triplex_deploy.slides.slide import Slide
 
 BAND_PX = 1 << 20
 """Pixels read at once; at least the rows under one row of the thumbnail."""
+PATCH_PX = 256
+"""Side of what is given up around an unreadable place."""
 
 
-def thumbnail(slide: Slide, max_px: int) -> NDArray[np.uint8]:
+def thumbnail(slide: Slide, max_px: int, skip_bad: bool = False) -> NDArray[np.uint8]:
     """The slide area-averaged to (h, w, 3) with the longer side ``max_px``, never enlarged.
 
     Reads bands of the coarsest level that is at least as large, so that memory stays small on a
-    slide with a single level too.
+    slide with a single level too. With ``skip_bad``, what cannot be read shows as background;
+    else it raises ``SlideError``.
     """
     width, height = slide.level_sizes[0]
     shrink = max(1.0, max(width, height) / max_px)
@@ -29,10 +35,29 @@ def thumbnail(slide: Slide, max_px: int) -> NDArray[np.uint8]:
     for row in range(0, out_height, band):
         edges = edges_y[row : row + band + 1]
         top, bottom = int(edges[0]), min(int(np.ceil(edges[-1])), level_height)
-        pixels = slide.read(level, 0, top, level_width, bottom - top)
+        pixels = _read_band(slide, level, top, bottom, skip_bad)
         means = average_between(average_between(pixels, edges - top, 0), edges_x, 1)
         picture[row : row + band] = np.floor(means + 0.5).astype(np.uint8)
     return picture
+
+
+def _read_band(
+    slide: Slide, level: int, top: int, bottom: int, skip_bad: bool
+) -> NDArray[np.uint8]:
+    """Rows [top, bottom) of a level, whole or, where that fails, patch by patch."""
+    width = slide.level_sizes[level][0]
+    try:
+        return slide.read(level, 0, top, width, bottom - top)
+    except SlideError:
+        if not skip_bad:
+            raise
+    band = np.full((bottom - top, width, 3), slide.background_rgb, np.uint8)
+    for y in range(top, bottom, PATCH_PX):
+        for x in range(0, width, PATCH_PX):
+            w, h = min(PATCH_PX, width - x), min(PATCH_PX, bottom - y)
+            with suppress(SlideError):
+                band[y - top : y - top + h, x : x + w] = slide.read(level, x, y, w, h)
+    return band
 
 
 def average_between(

@@ -70,14 +70,15 @@ class TissueMask:
         return np.asarray(tissue / ((right - left) * (bottom - top)))
 
 
-def tissue_mask(slide: Slide, slide_mpp: float) -> TissueMask:
+def tissue_mask(slide: Slide, slide_mpp: float, skip_bad: bool = False) -> TissueMask:
     """Find the tissue of an H&E slide at about 8 um per pixel.
 
-    Raises ``SpotsError`` where there is none. Red ink cannot be told from eosin.
+    Raises ``SpotsError`` where there is none. Red ink cannot be told from eosin. With ``skip_bad``
+    unreadable places count as background.
     """
     width, height = slide.level_sizes[0]
     longest_px = min(MAX_MASK_PX, max(1, round(max(width, height) * slide_mpp / MASK_UM)))
-    picture = thumbnail(slide, longest_px)
+    picture = thumbnail(slide, longest_px, skip_bad)
     mask_um = slide_mpp * max(width, height) / max(picture.shape[:2])
     mask = find_tissue(picture, mask_um)
     if not mask.any():
