@@ -89,7 +89,8 @@ class DirectTiffReader(Slide):
         except DECODE_ERRORS as error:
             raise SlideError(
                 f"{self.path}: level {level}, tile (column {column}, row {row}) cannot be read: "
-                f"{error}; the file is damaged, cut short or gone: copy it again, or pass --on-bad-tile skip"
+                f"{error}; the file is damaged, cut short or gone: copy it again, or "
+                "pass --on-bad-tile skip"
             ) from error
 
     def _blank(self, out: NDArray[np.uint8]) -> None:

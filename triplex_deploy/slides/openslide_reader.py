@@ -89,7 +89,8 @@ class OpenSlideReader(Slide):
         except openslide.OpenSlideError as error:
             raise SlideError(
                 f"{self.path}: level {level}, tile (column {column}, row {row}) cannot be read: "
-                f"{error}; the file is damaged, cut short or gone: copy it again, or pass --on-bad-tile skip"
+                f"{error}; the file is damaged, cut short or gone: copy it again, or "
+                "pass --on-bad-tile skip"
             ) from error
 
     def _read_inside(
@@ -101,7 +102,8 @@ class OpenSlideReader(Slide):
         except openslide.OpenSlideError as error:
             raise SlideError(
                 f"{self.path}: reading {width}x{height} pixels at ({x}, {y}) of level {level} "
-                f"failed: {error}; the file is damaged or cut short: copy it again, or pass --on-bad-tile skip"
+                f"failed: {error}; the file is damaged or cut short: copy it again, or "
+                "pass --on-bad-tile skip"
             ) from error
         return window
 
