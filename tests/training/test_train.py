@@ -68,8 +68,9 @@ def test_run_killed_within_an_epoch_resumes_to_the_same_weights(
 ) -> None:
     out = tmp_path / "killed"
     script = f"""
-import os, signal
+import os, signal, torch
 from pathlib import Path
+torch.set_num_threads({torch.get_num_threads()})
 from triplex_deploy.training import loop
 from triplex_deploy.training.prepared import open_prepared
 from triplex_deploy.training.train import train_fold
