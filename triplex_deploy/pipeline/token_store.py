@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -62,12 +61,7 @@ class TokenStore:
         assert self._array is not None, "TokenStore used outside its context"
         return self._array
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
