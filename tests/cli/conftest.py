@@ -8,6 +8,7 @@ import pytest
 
 from triplex_deploy.cli.main import run
 from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.runtime.model import RunnableBundle
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,25 @@ def slide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli") / "my slide.tif"
     synthesise_slide(path, 700, 700, 0.5, seed=5)
     return path
+
+
+@pytest.fixture
+def predict(invoke: Invoke, bundle: RunnableBundle, tmp_path: Path):
+    """``predict`` with the bundle into ``tmp_path/out``."""
+
+    def call(*arguments: object):
+        return invoke("predict", *arguments, "--bundle", bundle.path, "--out", tmp_path / "out")
+
+    return call
+
+
+def assert_refused(finished: Finished, out: Path, *named: str) -> None:
+    """Exit 1, one line that says what, and nothing written."""
+    assert finished.status == 1
+    lines = [line for line in finished.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, finished.err
+    assert "Traceback" not in finished.err
+    for text in named:
+        assert text in lines[0]
+    assert finished.out == ""
+    assert not out.exists() or list(out.iterdir()) == []
