@@ -137,7 +137,7 @@ def time_ours(scene: Scene, precision: str, bundle: Path) -> tuple[Timing, Predi
     facts = made[-1].run
     timing.facts = {
         "precision": precision,
-        "non_encoder_cpu_share": max(0.0, 1 - cpu["encoders"] / cpu["total"]),
+        "non_encoder_cpu_share": 1 - cpu["encoders"] / cpu["total"],
         **{key: facts[key] for key in ("spots", "tiles_encoded", "tiles_without_sharing")},
         "spots_per_s": facts["spots"] / timing.best_s,
         "stages_s": facts["timings_s"],

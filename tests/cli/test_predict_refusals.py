@@ -172,11 +172,12 @@ def test_slides_of_one_name_are_refused(predict, slide_path: Path, tmp_path: Pat
     assert_refused(predict(slide_path, other), tmp_path / "out", "two slides share this name")
 
 
-def test_one_spots_file_for_two_slides_is_refused(
+def test_file_of_one_slide_for_two_slides_is_refused(
     predict, slide_path: Path, tmp_path: Path
 ) -> None:
-    finished = predict(slide_path, tmp_path / "b.svs", "--spots", tmp_path / "s.csv")
-    assert_refused(finished, tmp_path / "out", "belongs to one slide")
+    for option in ("--spots", "--mask"):
+        finished = predict(slide_path, tmp_path / "b.svs", option, tmp_path / "file")
+        assert_refused(finished, tmp_path / "out", f"{option} ", "belongs to one slide")
 
 
 def test_missing_option_is_a_usage_error(invoke: Invoke, slide_path: Path) -> None:

@@ -129,10 +129,11 @@ def command(
         on_bad_tile=on_bad_tile,
     )
     _require_distinct_stems(slides)
-    if spots is not None and len(slides) > 1:
-        raise ConfigError(
-            f"--spots {spots}: belongs to one slide; predict {len(slides)} one by one"
-        )
+    for option, file in (("--spots", spots), ("--mask", mask)):
+        if file is not None and len(slides) > 1:
+            raise ConfigError(
+                f"{option} {file}: belongs to one slide; predict {len(slides)} one by one"
+            )
     loaded = load_bundle(bundle)
     _create_folder(out)
     for slide in slides:
@@ -140,7 +141,7 @@ def command(
     with loaded.open(device=device, backend=backend, threads=threads) as model:
         done, failed = _predict_all(slides, model, options, out, report=not no_report)
     lines = [_line(summary) for summary in done]
-    print_summary(as_json, {"done": done, "failed": failed}, lines if done else [])
+    print_summary(as_json, {"done": done, "failed": failed}, lines)
     if not failed:
         return 0
     return SOME_FAILED if done else 1
