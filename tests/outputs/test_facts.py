@@ -30,7 +30,8 @@ def test_facts_are_labelled_with_the_unit_their_name_says() -> None:
 
 
 def test_groups_keep_the_names_they_have() -> None:
-    assert grouped_facts(RUN) == {"Versions": [Fact("triplex-deploy", "0.1.0")]}
+    run = {**RUN, "label_transform": {}}
+    assert grouped_facts(run) == {"Versions": [Fact("triplex-deploy", "0.1.0")]}
 
 
 def test_stages_are_parts_of_the_total() -> None:

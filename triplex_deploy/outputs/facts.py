@@ -49,11 +49,11 @@ def run_facts(run: Mapping[str, Any]) -> list[Fact]:
 
 
 def grouped_facts(run: Mapping[str, Any]) -> dict[str, list[Fact]]:
-    """Facts that come in groups, such as versions; by the group's label."""
+    """Facts that come in groups, such as versions, by the group's label, unless empty."""
     return {
         _label(key): [Fact(str(name), _text(value)) for name, value in group.items()]
         for key, group in run.items()
-        if isinstance(group, Mapping) and not _is_timings(key)
+        if isinstance(group, Mapping) and group and not _is_timings(key)
     }
 
 
