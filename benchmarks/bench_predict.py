@@ -32,13 +32,14 @@ from benchmarks.predicting.models import (
     make_checkpoint,
 )
 from benchmarks.predicting.published import BATCH, Published
-from benchmarks.record import Case, Timing, measure, peak_mb, report
+from benchmarks.record import Case, Timing, measure, report
 from exporters.inputs import tiles
 from triplex_deploy import load_bundle, open_slide, predict_slide
 from triplex_deploy.contract import TILE_PX
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.models import Checkpoint
 from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.pipeline.facts import peak_memory_mb
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.sample import sample_tiles
 from triplex_deploy.runtime.model import Model
@@ -99,7 +100,7 @@ def run(folder: Path, quick: bool) -> tuple[list[Timing], dict[str, float], dict
     limits = {
         "frozen_passes_saved": timings[0].facts["tiles_without_sharing"]
         / timings[0].facts["tiles_encoded"],
-        "peak_mb": peak_mb(),
+        "peak_mb": peak_memory_mb(),
     }
     return timings + more_timings, ratios | more_ratios, limits
 
@@ -171,7 +172,7 @@ def time_published(
         scene.reason,
         [whole],
         ours.n_spots * cpu_per_spot,
-        peak_mb(),
+        peak_memory_mb(),
         {"timed_spots": spots, "s_per_spot": per_spot, "s_per_batch": per_batch},
     )
     return timing, float(np.abs(found - ours.expression[chosen]).max())

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from triplex_deploy.pipeline.facts import installed_versions, peak_memory_mb
 
 PACKAGES = ("triplex-deploy", "numpy", "onnxruntime", "torch", "openslide-python", "imagecodecs")
 
@@ -70,13 +70,7 @@ def measure(case: Case) -> Timing:
         case.run()
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    return Timing(case.name, case.reason, walls, min(cpus), peak_mb())
-
-
-def peak_mb() -> float:
-    """Peak resident memory of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    return Timing(case.name, case.reason, walls, min(cpus), peak_memory_mb())
 
 
 def report(
@@ -89,7 +83,7 @@ def report(
     content = {
         "schema": 1,
         "machine": machine(),
-        "versions": versions(),
+        "versions": installed_versions(PACKAGES),
         "command": shlex.join(["python", *sys.argv]),
         "cases": [timing.to_dict() for timing in timings],
         "ratios": ratios,
@@ -112,16 +106,6 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _processor() -> str:

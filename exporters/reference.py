@@ -6,7 +6,7 @@ being made on both sides of the comparison.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,6 @@ from torch import Tensor
 
 from triplex_deploy.contract import CENTER, IMAGE_MEAN, IMAGE_STD
 from triplex_deploy.models import TileEncoder, Triplex
-
-Runner = Callable[[str, Mapping[str, NDArray[Any]]], NDArray[Any]]
 
 
 class Reference:

@@ -13,8 +13,7 @@ from triplex_deploy.data.section import Section
 from triplex_deploy.data.section_list import SectionEntry
 from triplex_deploy.data.slide_file import only_slide
 from triplex_deploy.errors import DatasetError, SpotsError
-
-POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
+from triplex_deploy.spots.space_ranger import POSITIONS
 
 
 def find_visium_sections(root: Path) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import resource
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -51,14 +52,19 @@ def run_facts(
         "sharing": round(needed / n_tiles, 2),
         "spots_per_s": round(n_spots / seconds["total"], 2),
         "timings_s": {stage: round(took, 3) for stage, took in seconds.items()},
-        "peak_memory_mb": _peak_memory_mb(),
-        "versions": _versions(),
+        "peak_memory_mb": peak_memory_mb(),
+        "versions": {
+            "triplex-deploy": __version__,
+            "python": platform.python_version(),
+            **installed_versions(PACKAGES),
+        },
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {"triplex-deploy": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those of ``packages`` that are installed, by name."""
+    found = {}
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -66,6 +72,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
