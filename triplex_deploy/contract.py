@@ -18,9 +18,11 @@ NEIGHBORHOOD: Final = 5
 N_NEIGHBORS: Final = NEIGHBORHOOD * NEIGHBORHOOD
 CENTER: Final = N_NEIGHBORS // 2
 FEATURE_DIM: Final = 512
-"""Width of the pooled ResNet18 features."""
+"""Width of the pooled ResNet18 features, the default of ``ModelConfig.feature_dim``."""
 N_TARGET_TOKENS: Final = 49
-"""A 224 px tile leaves the ResNet18 trunk as 7 x 7 positions."""
+"""A 224 px tile leaves every trunk as 7 x 7 positions."""
+TRUNK_WIDTH: Final = {"resnet18": 512, "efficientnet_lite0": 1280}
+"""Channels of the feature map of each image trunk we have."""
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGE_STD: Final = (0.229, 0.224, 0.225)
 
@@ -48,16 +50,25 @@ class GraphSpec:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a TRIPLEX model; the defaults are the paper's BC1 configuration (MODELS section 3).
+    """Shape of a model; the defaults are TRIPLEX in the paper's BC1 configuration (MODELS 3).
 
+    ``model`` tem, nem and gem see one view alone; ``use_*`` leave one out of triplex (MODELS 4.1).
+    ``feature_dim`` is the width of the frozen tile encoder, which is projected where it is not
+    ``embedding_dim``; so is the map of ``target_trunk``, and always with ``target_projection``.
     ``apeg_residual`` adds the input of the position encoding back to its output, as the paper-era
-    model does. ``nonnegative`` clips the exported expression at zero. ``fusion_loss_alpha`` matters
-    to training alone.
+    model does. ``nonnegative`` clips the exported expression at zero. ``fusion_loss_alpha`` and
+    ``auxiliary_heads`` matter to training alone.
     """
 
     model: str = "triplex"
     n_genes: int = 250
+    feature_dim: int = FEATURE_DIM
     embedding_dim: int = FEATURE_DIM
+    target_trunk: str = "resnet18"
+    target_projection: bool = False
+    use_target: bool = True
+    use_neighbor: bool = True
+    use_global: bool = True
     fusion_depth: int = 1
     fusion_heads: int = 4
     fusion_mlp_ratio: float = 4.0
@@ -75,25 +86,54 @@ class ModelConfig:
     apeg_residual: bool = True
     fusion: str = "cross_attention"
     fusion_loss_alpha: float = 0.3
+    auxiliary_heads: bool = True
     nonnegative: bool = False
 
     def __post_init__(self) -> None:
         _require_choice("model", self.model, MODELS)
         _require_choice("position", self.position, POSITIONS)
         _require_choice("fusion", self.fusion, FUSIONS)
-        if self.embedding_dim != FEATURE_DIM:
-            raise ConfigError(
-                f"embedding_dim={self.embedding_dim}: the ResNet18 trunk feeds the transformers "
-                f"without a projection; use {FEATURE_DIM}"
-            )
-        if self.n_genes < 1:
-            raise ConfigError(f"n_genes={self.n_genes}: a model predicts at least one gene")
+        _require_choice("target_trunk", self.target_trunk, tuple(TRUNK_WIDTH))
+        for key in ("n_genes", "feature_dim", "embedding_dim"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key}={getattr(self, key)}: use at least 1")
         if self.apeg_kernel < 1 or self.apeg_kernel % 2 == 0:
             raise ConfigError(f"apeg_kernel={self.apeg_kernel}: use an odd number, such as 3")
         if not 0 <= self.fusion_loss_alpha <= 1:
             raise ConfigError(f"fusion_loss_alpha={self.fusion_loss_alpha}: use a value in [0, 1]")
         for part in ("fusion", "global", "neighbor"):
             self._check_transformer(part)
+        self._check_views()
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What the model sees of a spot: target, neighbor, global, in that order."""
+        if self.model in SINGLE_VIEWS:
+            return (SINGLE_VIEWS[self.model],)
+        return tuple(view for view in VIEWS if getattr(self, f"use_{view}"))
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """The views whose single tokens the fusion attends to; of the others it takes the mean."""
+        if self.fusion != "cross_attention" or len(self.views) == 1:
+            return ()
+        if "global" in self.views:
+            return tuple(view for view in self.views if view != "global")
+        return ("neighbor",)  # queried by the mean target token
+
+    @property
+    def projects_target(self) -> bool:
+        return self.target_projection or TRUNK_WIDTH[self.target_trunk] != self.embedding_dim
+
+    def _check_views(self) -> None:
+        left_out = [view for view in VIEWS if not getattr(self, f"use_{view}")]
+        if self.model in SINGLE_VIEWS and left_out:
+            raise ConfigError(
+                f"use_{left_out[0]}=False: {self.model} sees the {self.views[0]} view alone; "
+                "leave views out of triplex"
+            )
+        if len(left_out) > 1:
+            raise ConfigError("use_*: leave one view out of triplex, or take tem, nem or gem")
 
     def _check_transformer(self, part: str) -> None:
         depth, heads = getattr(self, f"{part}_depth"), getattr(self, f"{part}_heads")
@@ -124,9 +164,11 @@ class ModelConfig:
         return asdict(self)
 
 
-MODELS: Final = ("triplex",)
-POSITIONS: Final = ("apeg", "none")
-FUSIONS: Final = ("cross_attention",)
+VIEWS: Final = ("target", "neighbor", "global")
+SINGLE_VIEWS: Final = {"tem": "target", "nem": "neighbor", "gem": "global"}
+MODELS: Final = ("triplex", *SINGLE_VIEWS)
+POSITIONS: Final = ("apeg", "peg", "none")
+FUSIONS: Final = ("cross_attention", "sum", "concat", "attention_pool")
 
 
 def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -151,43 +193,50 @@ MASK: Final = TensorSpec("mask", "bool", ("batch", N_NEIGHBORS))
 
 
 def graph_specs(config: ModelConfig) -> dict[str, GraphSpec]:
-    """The graphs a bundle of this configuration holds, by name, in the order they run."""
-    dim = config.embedding_dim
-    target_tokens = TensorSpec("target_tokens", "float32", ("batch", N_TARGET_TOKENS, dim))
-    neighbor_tokens = TensorSpec("neighbor_tokens", "float32", ("batch", N_NEIGHBORS, dim))
-    specs = (
-        GraphSpec(
-            "tile_encoder",
-            (TILES,),
-            (TensorSpec("features", "float32", ("batch", FEATURE_DIM)),),
-            "batch",
+    """The graphs a bundle of this configuration holds, by name, in the order they run.
+
+    A graph whose only input is ``tiles`` runs once per tile; one of axis ``spots`` once per slide;
+    one of axis ``batch`` per batch of spots, of which ``fusion_head`` is the last. Views the model
+    does not have are absent, and tokens that the fusion would only average are averaged before:
+    ``target_tokens`` and ``neighbor_tokens`` are then one token each.
+    """
+    dim, views = config.embedding_dim, config.views
+    tokens = {
+        "target": TensorSpec("target_tokens", "float32", ("batch", _tokens(config, "target"), dim)),
+        "neighbor": TensorSpec(
+            "neighbor_tokens", "float32", ("batch", _tokens(config, "neighbor"), dim)
         ),
-        GraphSpec("target_encoder", (TILES,), (target_tokens,), "batch"),
-        GraphSpec(
-            "neighbor_encoder",
-            (TensorSpec("features", "float32", ("batch", N_NEIGHBORS, FEATURE_DIM)), MASK),
-            (neighbor_tokens,),
-            "batch",
-        ),
-        GraphSpec(
-            "global_encoder",
-            (
-                TensorSpec("features", "float32", ("spots", FEATURE_DIM)),
-                TensorSpec("apeg_index", "int64", ("spots", config.apeg_kernel**2)),
-            ),
-            (TensorSpec("global_tokens", "float32", ("spots", dim)),),
-            "spots",
-        ),
-        GraphSpec(
-            "fusion_head",
-            (
-                TensorSpec("global_tokens", "float32", ("batch", dim)),
-                target_tokens,
-                neighbor_tokens,
-                MASK,
-            ),
-            (TensorSpec("expression", "float32", ("batch", config.n_genes)),),
-            "batch",
-        ),
-    )
+        "global": TensorSpec("global_tokens", "float32", ("batch", dim)),
+    }
+    specs = []
+    if "neighbor" in views or "global" in views:
+        features = TensorSpec("features", "float32", ("batch", config.feature_dim))
+        specs.append(GraphSpec("tile_encoder", (TILES,), (features,), "batch"))
+    if "target" in views:
+        specs.append(GraphSpec("target_encoder", (TILES,), (tokens["target"],), "batch"))
+    if "neighbor" in views:
+        around = TensorSpec("features", "float32", ("batch", N_NEIGHBORS, config.feature_dim))
+        specs.append(GraphSpec("neighbor_encoder", (around, MASK), (tokens["neighbor"],), "batch"))
+    if "global" in views:
+        specs.append(_global_encoder(config))
+    fused = [tokens[view] for view in ("global", "target", "neighbor") if view in views]
+    if "neighbor" in config.contexts:
+        fused.append(MASK)
+    expression = TensorSpec("expression", "float32", ("batch", config.n_genes))
+    specs.append(GraphSpec("fusion_head", tuple(fused), (expression,), "batch"))
     return {spec.name: spec for spec in specs}
+
+
+def _global_encoder(config: ModelConfig) -> GraphSpec:
+    inputs = (
+        TensorSpec("features", "float32", ("spots", config.feature_dim)),
+        TensorSpec("apeg_index", "int64", ("spots", config.apeg_kernel**2)),
+    )
+    tokens = TensorSpec("global_tokens", "float32", ("spots", config.embedding_dim))
+    return GraphSpec("global_encoder", inputs, (tokens,), "spots")
+
+
+def _tokens(config: ModelConfig, view: str) -> int:
+    if view not in config.contexts:
+        return 1
+    return N_TARGET_TOKENS if view == "target" else N_NEIGHBORS
