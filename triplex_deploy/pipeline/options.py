@@ -14,6 +14,8 @@ from triplex_deploy.tiles.stream import MEMORY_BYTES, OnBadTile
 LAYOUTS: Final = ("grid", "visium")
 MIN_PITCH_UM: Final = 5.0
 """Spots closer than half a cell are a typing error, and a slide full of them fills any memory."""
+MIN_REGION_MM: Final = 0.1
+"""A side below a few spots' distance is a typing error, most likely microns for millimetres."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,12 @@ class PredictOptions:
     contiguous tiles), ``mask`` a picture that says where the tissue is, ``all_tiles`` ignores
     tissue altogether. ``mpp`` is the slide's microns per pixel where its metadata lacks or
     misstates it; ``genes`` restricts the output; ``batch_size`` counts tiles per encoder call
-    (None: 16 on a CPU, 64 on a GPU);
-    ``memory_gb`` bounds decoded pixels and the target tokens kept in memory, which beyond it wait
-    in a temporary file; ``on_bad_tile`` "skip" predicts unreadable parts of a slide as black.
+    (None: chosen for the machine); ``on_bad_tile`` "skip" predicts unreadable parts as black.
+
+    ``memory_gb`` bounds decoded pixels, tile features and target tokens kept in memory; beyond it
+    they wait in a temporary file, with ``half_features`` as fp16. ``region_mm`` relates spots
+    within squares of that side alone, None within the whole slide. ``cache`` is a folder where
+    tile features are kept for later runs, whichever model they serve.
     """
 
     spots: str | Path | Spots | None = None
@@ -40,6 +45,9 @@ class PredictOptions:
     batch_size: int | None = None
     memory_gb: float = 4.0
     on_bad_tile: OnBadTile = "raise"
+    region_mm: float | None = None
+    half_features: bool = False
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         if self.layout not in (None, *LAYOUTS):
@@ -51,6 +59,8 @@ class PredictOptions:
             raise ConfigError(f"batch_size={self.batch_size}: must be at least 1")
         if not 0 < self.memory_gb < math.inf:
             raise ConfigError(f"memory_gb={self.memory_gb}: must be a positive number")
+        if self.region_mm is not None and not MIN_REGION_MM <= self.region_mm < math.inf:
+            raise ConfigError(f"region_mm={self.region_mm}: use at least {MIN_REGION_MM:g} mm")
 
     def _check_placing(self) -> None:
         placed = {
