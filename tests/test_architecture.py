@@ -80,7 +80,12 @@ ONLY_IN = {
     "click": ("triplex_deploy/cli",),
 }
 # within exporters, what must work where torch is absent
-TORCH_FREE = ("exporters/gates.py", "exporters/inputs.py", "exporters/verify.py")
+TORCH_FREE = (
+    "exporters/cost.py",
+    "exporters/gates.py",
+    "exporters/inputs.py",
+    "exporters/verify.py",
+)
 
 
 def _sources() -> list[Path]:

@@ -1,0 +1,205 @@
+"""Floating-point operations and memory traffic of an ONNX graph, counted from its file.
+
+A multiplication and its addition are two operations. Only matrix products, convolutions and
+attention count as operations; what runtimes fuse into them (bias, activation, scaling) is free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, shape_inference
+
+from triplex_deploy.errors import ContractError
+
+Shape = tuple[int, ...]
+
+
+class GraphCost(NamedTuple):
+    """Work of one run at one size.
+
+    ``traffic_bytes`` is what the operators that are not fused away read and write, each tensor at
+    the width it is stored in. Caches may save some of it.
+    """
+
+    flops: int
+    traffic_bytes: int
+
+
+def graph_cost(path: str | Path, sizes: Mapping[str, int]) -> GraphCost:
+    """Cost of one run of the graph with its dynamic axes (``batch``, ``spots``) as in ``sizes``.
+
+    Raises ``ContractError`` if the file is no ONNX graph, a dynamic axis is not in ``sizes``, or
+    the shape of a counted tensor does not follow from them.
+    """
+    graph = _Graph.read(Path(path), sizes)
+    flops = traffic = 0
+    for node in graph.nodes:
+        operations = _FLOPS.get(node.op_type)
+        if operations is None and node.op_type not in _PASSES:
+            continue
+        if operations is not None:
+            shapes = [graph.shape(name) for name in node.input if name]
+            flops += operations(node, shapes, graph.shape(node.output[0]))
+        traffic += _traffic(node, graph)
+    return GraphCost(flops, traffic)
+
+
+def _traffic(node: NodeProto, graph: _Graph) -> int:
+    read = [graph.stored_bytes(name) for name in node.input if name]
+    written = [graph.stored_bytes(name) for name in node.output if name and graph.is_used(name)]
+    if node.op_type == "Gather":
+        read[0] = written[0]  # only the rows it takes
+    return sum(read) + sum(written)
+
+
+def _matmul(_: NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
+    return 2 * math.prod(output) * inputs[0][-1]
+
+
+def _gemm(node: NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return 2 * math.prod(output) * inputs[0][0 if transposed else 1]
+
+
+def _conv(_: NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
+    return 2 * math.prod(output) * math.prod(inputs[1][1:])
+
+
+def _attention(_: NodeProto, inputs: Sequence[Shape], __: Shape) -> int:
+    """Scores and weighted sum: query (B, Q, D) and key (B, K, D), heads packed or split."""
+    query, key = inputs[:2]
+    return 4 * math.prod(query) * key[-2]
+
+
+_FLOPS: Final[Mapping[str, Callable[[NodeProto, Sequence[Shape], Shape], int]]] = {
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "Conv": _conv,
+    "MultiHeadAttention": _attention,
+    "Attention": _attention,
+}
+_PASSES: Final = (
+    *("Gather", "LayerNormalization", "Softmax"),
+    *("MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean"),
+)
+"""Operators that pass over their tensors and compute little."""
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The nodes of a file with the shape and element size of every tensor."""
+
+    path: Path
+    nodes: tuple[NodeProto, ...]
+    shapes: Mapping[str, Shape]
+    itemsizes: Mapping[str, float]
+    makers: Mapping[str, NodeProto]
+    users: Mapping[str, list[NodeProto]]
+
+    @classmethod
+    def read(cls, path: Path, sizes: Mapping[str, int]) -> _Graph:
+        model = _load(path)
+        nodes = tuple(_copies(model.graph.node))
+        inferred = _infer(model, path, sizes)
+        users: dict[str, list[NodeProto]] = {}
+        for node in nodes:
+            for name in node.input:
+                users.setdefault(name, []).append(node)
+        for tensor in inferred.output:
+            users.setdefault(tensor.name, []).append(NodeProto(op_type="output"))
+        makers = {name: node for node in nodes for name in node.output}
+        shapes, itemsizes = _tensors(inferred)
+        return cls(path, nodes, shapes, itemsizes, makers, users)
+
+    def shape(self, name: str) -> Shape:
+        if name not in self.shapes:
+            raise ContractError(
+                f"{self.path}: the shape of {name} is unknown; "
+                "its cost cannot be counted, export it with fixed shapes"
+            )
+        return self.shapes[name]
+
+    def is_used(self, name: str) -> bool:
+        return name in self.users
+
+    def stored_bytes(self, name: str) -> int:
+        """Size of a tensor where it is kept: quantised, if it only exists between QDQ pairs."""
+        return math.ceil(math.prod(self.shape(name)) * self.itemsizes[self._kept_as(name)])
+
+    def _kept_as(self, name: str) -> str:
+        maker = self.makers.get(name)
+        if maker is not None and maker.op_type == "DequantizeLinear":
+            return str(maker.input[0])
+        users = self.users.get(name, [])
+        while len(users) == 1 and users[0].op_type in ("Relu", "Clip", "QuantizeLinear"):
+            if users[0].op_type == "QuantizeLinear":
+                return str(users[0].output[0])
+            users = self.users.get(users[0].output[0], [])
+        return name
+
+
+def _load(path: Path) -> ModelProto:
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's error for a file that is no ONNX has no public base
+        raise ContractError(
+            f"{path}: cannot be read as ONNX ({error}); export the bundle again"
+        ) from error
+
+
+def _copies(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        yield copy
+
+
+def _infer(model: ModelProto, path: Path, sizes: Mapping[str, int]) -> GraphProto:
+    """The graph with every shape that follows from ``sizes``; changes ``model``."""
+    graph = model.graph
+    for tensor in graph.input:
+        for axis in tensor.type.tensor_type.shape.dim:
+            if not axis.HasField("dim_value"):
+                if axis.dim_param not in sizes:
+                    raise ContractError(
+                        f"{path}: axis {axis.dim_param!r} of {tensor.name} has no size; give one"
+                    )
+                axis.dim_value = sizes[axis.dim_param]
+    del graph.value_info[:]
+    for tensor in graph.output:
+        tensor.type.tensor_type.ClearField("shape")
+    for node in graph.node:
+        if node.op_type == "MultiHeadAttention":  # unknown to ONNX; shaped like its query
+            node.op_type, node.domain = "Identity", ""
+            del node.input[1:], node.attribute[:]
+    return shape_inference.infer_shapes(model, data_prop=True).graph
+
+
+def _tensors(graph: GraphProto) -> tuple[dict[str, Shape], dict[str, float]]:
+    """Shapes, where wholly known, and bytes per element, by tensor name."""
+    shapes: dict[str, Shape] = {}
+    itemsizes: dict[str, float] = {}
+    for weight in graph.initializer:
+        shapes[weight.name] = tuple(weight.dims)
+        itemsizes[weight.name] = _itemsize(weight.data_type)
+    known: list[ValueInfoProto] = [*graph.input, *graph.output, *graph.value_info]
+    for tensor in known:
+        kind = tensor.type.tensor_type
+        axes = kind.shape.dim
+        if kind.HasField("shape") and all(axis.HasField("dim_value") for axis in axes):
+            shapes[tensor.name] = tuple(axis.dim_value for axis in axes)
+            itemsizes[tensor.name] = _itemsize(kind.elem_type)
+    return shapes, itemsizes
+
+
+def _itemsize(element: int) -> float:
+    """Bytes of one element; types of less than a byte are packed."""
+    if element in (TensorProto.INT4, TensorProto.UINT4):
+        return 0.5
+    return float(onnx.helper.tensor_dtype_to_np_dtype(element).itemsize)
