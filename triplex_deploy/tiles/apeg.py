@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -26,6 +28,24 @@ def apeg_index(grid_rc: ArrayLike, kernel: int = 3) -> NDArray[np.int64]:
     table = np.empty((len(grid), kernel * kernel), np.int64)
     _kernels.apeg_table(rows, columns, order, kernel // 2, table)
     return table
+
+
+def position_index(grid_rc: ArrayLike, position: str, kernel: int = 3) -> NDArray[np.int64]:
+    """The neighbour table (N, kernel * kernel) of a position encoding (MODELS 4.2).
+
+    ``apeg`` takes the array coordinates as they are. ``peg`` lays the spots, sorted by row and
+    column, row after row into a square of side ceil(sqrt(N)), whatever the array looked like.
+    ``none`` relates no spots: the table is all -1. Raises ``TilingError`` as ``apeg_index``.
+    """
+    if position == "apeg":
+        return apeg_index(grid_rc, kernel)
+    grid = _as_int64(np.asarray(grid_rc))
+    if position == "none":
+        return np.full((len(grid), kernel * kernel), -1, np.int64)
+    rank = np.empty(len(grid), np.int64)
+    rank[np.lexsort((grid[:, 1], grid[:, 0]))] = np.arange(len(grid))
+    side = math.isqrt(max(len(grid) - 1, 0)) + 1
+    return apeg_index(np.stack([rank // side, rank % side], axis=1), kernel)
 
 
 def _as_int64(grid: NDArray[np.generic]) -> NDArray[np.int64]:
