@@ -152,7 +152,7 @@ def time_published(
     """The published way over the whole slide, from some spots and one batch; and how far apart."""
     way = Published(
         checkpoint.build_model(),
-        checkpoint.build_tile_encoder(),
+        checkpoint.tile_encoder.build(),
         scene.slide_path,
         ours.slide_size_wh,
     )

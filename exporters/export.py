@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from exporters.foreign_tile_encoder import open_foreign, write_foreign
 from exporters.int8 import CONVNETS, quantise, split_calibration
 from exporters.model_card import model_card
 from exporters.parity import ParityReport, measure_parity, store_parity_inputs
-from exporters.reference import Reference
+from exporters.reference import Reference, torch_tile_encoder
 from exporters.to_onnx import OPSET, write_onnx
 from exporters.wrappers import graph_modules
 from triplex_deploy import __version__
@@ -47,6 +48,7 @@ from triplex_deploy.contract import (
 )
 from triplex_deploy.errors import ConfigError, OutputError, ParityError
 from triplex_deploy.models import Checkpoint, read_checkpoint
+from triplex_deploy.models.tile_encoder_weights import ONNX
 from triplex_deploy.runtime.ort import open_ort_session
 from triplex_deploy.runtime.session import Session
 
@@ -116,16 +118,13 @@ def _fill(
 ) -> ParityReport:
     """Write all of the bundle's files into ``stage``."""
     specs = graph_specs(checkpoint.config)
-    reference = Reference(checkpoint.build_model(), checkpoint.build_tile_encoder())
-    modules = graph_modules(reference.model, reference.tile_encoder)
+    reference, opsets = _write_graphs(stage, checkpoint, specs)
     held_out = None
-    for name, spec in specs.items():
-        logger.info("exporting %s", name)
-        path = stage / f"{name}.onnx"
-        write_onnx(modules[name], spec, "onnxruntime", _metadata(checkpoint, spec), path)
     if options.calibration is not None:
-        held_out = _quantise_convnets(stage, options.calibration)
-    entries = tuple(_entry(stage / f"{name}.onnx", specs[name], options) for name in specs)
+        held_out = _quantise_convnets(stage, specs, options.calibration)
+    entries = tuple(
+        _entry(stage / f"{name}.onnx", spec, options, opsets[name]) for name, spec in specs.items()
+    )
     precisions = {entry.name: entry.precision for entry in entries}
     with _sessions(stage, entries, specs) as sessions:
         logger.info("comparing %d graphs with PyTorch", len(sessions))
@@ -138,10 +137,30 @@ def _fill(
     return report
 
 
-def _quantise_convnets(stage: Path, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _write_graphs(
+    stage: Path, checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]
+) -> tuple[Reference, dict[str, int]]:
+    """Write every graph; returns what they must compute, and the opset of each."""
+    model, encoder = checkpoint.build_model(), checkpoint.tile_encoder
+    ours = None if encoder.kind == ONNX else encoder.build()
+    encode_tiles = open_foreign(encoder).encode if ours is None else torch_tile_encoder(ours)
+    modules, opsets = graph_modules(model, ours), dict.fromkeys(specs, OPSET)
+    for name, spec in specs.items():
+        logger.info("exporting %s", name)
+        path, metadata = stage / f"{name}.onnx", _metadata(checkpoint, spec)
+        if name in modules:
+            write_onnx(modules[name], spec, "onnxruntime", metadata, path)
+        else:
+            opsets[name] = write_foreign(encoder, spec, metadata, path)
+    return Reference(model, encode_tiles), opsets
+
+
+def _quantise_convnets(
+    stage: Path, specs: Mapping[str, GraphSpec], tiles: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """Replace the image encoders by their int8 form; returns the tiles kept from calibration."""
     calibration, held_out = split_calibration(tiles)
-    for name in CONVNETS:
+    for name in (name for name in CONVNETS if name in specs):
         logger.info("quantising %s on %d tiles", name, len(calibration))
         path = stage / f"{name}.onnx"
         exact = path.rename(stage / f"{name}.fp32.onnx")
@@ -150,14 +169,14 @@ def _quantise_convnets(stage: Path, tiles: NDArray[np.uint8]) -> NDArray[np.uint
     return held_out
 
 
-def _entry(path: Path, spec: GraphSpec, options: ExportOptions) -> GraphEntry:
+def _entry(path: Path, spec: GraphSpec, options: ExportOptions, opset: int) -> GraphEntry:
     inputs, outputs = tensor_entries(spec)
     return GraphEntry(
         name=spec.name,
         file=path.name,
         sha256=sha256_of(path),
         precision=options.precision if spec.name in CONVNETS else "fp32",
-        opset=OPSET,
+        opset=opset,
         target="onnxruntime",
         inputs=inputs,
         outputs=outputs,
@@ -205,7 +224,7 @@ def _manifest(
 def _provenance(checkpoint: Checkpoint, checkpoint_path: Path) -> dict[str, Any]:
     return {
         **checkpoint.provenance,
-        "tile_encoder": checkpoint.tile_encoder_name,
+        "tile_encoder": checkpoint.tile_encoder.facts(),
         "checkpoint": checkpoint_path.name,
         "checkpoint_sha256": sha256_of(checkpoint_path),
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -20,7 +20,7 @@ from exporters.gates import (
 )
 from exporters.inputs import SEED, graph_inputs, tiles
 from exporters.reference import Reference
-from triplex_deploy.contract import FEATURE_DIM, NEIGHBORHOOD, TILES, GraphSpec
+from triplex_deploy.contract import NEIGHBORHOOD, TILES, GraphSpec
 from triplex_deploy.runtime.session import Session
 
 SIZES: Final = {
@@ -114,7 +114,9 @@ def _graph_cases(
     return cases
 
 
-def _run(session: Session, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+def _run(session: Session, known: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """The output of a graph, its inputs picked by name from what is known."""
+    inputs = {tensor.name: known[tensor.name] for tensor in session.spec.inputs}
     (output,) = session.run(inputs).values()
     return output
 
@@ -127,18 +129,17 @@ def _predict_grid(
     shape = (spots, *(int(axis) for axis in TILES.axes[1:]))
     images = tiles(shape, np.random.default_rng(SEED))
     around, table = _lattice(NEIGHBORHOOD), _lattice(reference.model.config.apeg_kernel)
-    mask = around >= 0
-    own = _run(sessions["tile_encoder"], {"tiles": images})
-    padded = np.vstack([own, np.zeros((1, FEATURE_DIM), np.float32)])  # row -1 is off the slide
-    neighbors = {"features": padded[around], "mask": mask}
-    views = {
-        "global_tokens": _run(sessions["global_encoder"], {"features": own, "apeg_index": table}),
-        "target_tokens": _run(sessions["target_encoder"], {"tiles": images}),
-        "neighbor_tokens": _run(sessions["neighbor_encoder"], neighbors),
-        "mask": mask,
-    }
-    found = _run(sessions["fusion_head"], views)
-    return found, reference.predict(images, around, table)
+    known: dict[str, NDArray[Any]] = {"tiles": images, "mask": around >= 0, "apeg_index": table}
+    if "tile_encoder" in sessions:
+        known["features"] = _run(sessions["tile_encoder"], known)
+    for name in sessions.keys() - {"tile_encoder", "fusion_head"}:
+        given = dict(known)
+        if name == "neighbor_encoder":
+            off_slide = np.zeros_like(known["features"][:1])  # index -1 finds it
+            given["features"] = np.vstack([known["features"], off_slide])[around]
+        (output,) = sessions[name].spec.outputs
+        known[output.name] = _run(sessions[name], given)
+    return _run(sessions["fusion_head"], known), reference.predict(images, around, table)
 
 
 def _lattice(window: int) -> NDArray[np.int64]:

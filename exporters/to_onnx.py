@@ -38,18 +38,16 @@ def write_onnx(
 
 
 def _trace(module: nn.Module, spec: GraphSpec) -> Any:
-    arguments = tuple(
-        torch.from_numpy(array) for array in graph_inputs(spec, _TRACED_SIZE).values()
-    )
+    inputs = graph_inputs(spec, _TRACED_SIZE)
     dynamic = torch.export.Dim(spec.batch_axis)
-    shapes = tuple(
-        {i: dynamic for i, axis in enumerate(tensor.axes) if isinstance(axis, str)}
+    shapes = {
+        tensor.name: {i: dynamic for i, axis in enumerate(tensor.axes) if isinstance(axis, str)}
         for tensor in spec.inputs
-    )
+    }
     with _quiet(), torch.inference_mode():
         return torch.onnx.export(
             module,
-            arguments,
+            kwargs={name: torch.from_numpy(array) for name, array in inputs.items()},
             dynamo=True,
             opset_version=OPSET,
             input_names=[tensor.name for tensor in spec.inputs],

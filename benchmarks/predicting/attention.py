@@ -55,7 +55,7 @@ def measure_global_encoder(
     """
     many, most = (2_000, 8_000) if quick else (5_000, 20_000)
     plain = bundle / "global_encoder_decomposed.onnx"
-    modules = graph_modules(checkpoint.build_model(), checkpoint.build_tile_encoder())
+    modules = graph_modules(checkpoint.build_model(), checkpoint.tile_encoder.build())
     spec = graph_specs(checkpoint.config)["global_encoder"]
     write_onnx(modules["global_encoder"], spec, "tensorrt", {}, plain)
     ours = _run(bundle / "global_encoder.onnx", many, "linear memory", 2)

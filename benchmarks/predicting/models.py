@@ -14,7 +14,14 @@ from exporters.export import ExportOptions, export_bundle
 from exporters.int8 import CONVNETS, quantise
 from triplex_deploy.bundle import MANIFEST, sha256_of
 from triplex_deploy.contract import ModelConfig
-from triplex_deploy.models import Checkpoint, TileEncoder, build_model, state_of, write_checkpoint
+from triplex_deploy.models import (
+    Checkpoint,
+    TileEncoder,
+    TileEncoderWeights,
+    build_model,
+    state_of,
+    write_checkpoint,
+)
 
 PAPER = ModelConfig()
 SMALL = ModelConfig(n_genes=50, global_depth=2, global_mlp_ratio=1.0, neighbor_depth=1)
@@ -29,8 +36,9 @@ def make_checkpoint(config: ModelConfig, mpp: float) -> Checkpoint:
         label_transform={},
         tile_mpp=mpp,
         state_dict=state_of(build_model(config, seed=0)),
-        tile_encoder_name="random ResNet18",
-        tile_encoder_state_dict=state_of(TileEncoder()),
+        tile_encoder=TileEncoderWeights(
+            "random ResNet18", state_dict=state_of(TileEncoder().trunk)
+        ),
         provenance={},
     )
 

@@ -240,6 +240,7 @@ def test_paper_configuration_and_its_options_export(tmp_path: Path) -> None:
     from triplex_deploy.models import (
         Checkpoint,
         TileEncoder,
+        TileEncoderWeights,
         build_model,
         state_of,
         write_checkpoint,
@@ -252,8 +253,7 @@ def test_paper_configuration_and_its_options_export(tmp_path: Path) -> None:
         label_transform={},
         tile_mpp=0.688,
         state_dict=state_of(build_model(config, seed=1)),
-        tile_encoder_name="random",
-        tile_encoder_state_dict=state_of(TileEncoder()),
+        tile_encoder=TileEncoderWeights("random", state_dict=state_of(TileEncoder().trunk)),
     )
     write_checkpoint(checkpoint, tmp_path / "paper.ckpt")
     exported, report = export_bundle(tmp_path / "paper.ckpt", tmp_path / "bundle")

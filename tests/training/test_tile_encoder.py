@@ -19,7 +19,7 @@ def test_exported_encoder_gives_the_features_of_its_weights(
     checkpoint_path: Path, bundle: RunnableBundle, tmp_path: Path
 ) -> None:
     weights = tmp_path / "weights.ckpt"
-    torch.save(read_checkpoint(checkpoint_path).tile_encoder_state_dict, weights)
+    torch.save(dict(read_checkpoint(checkpoint_path).tile_encoder.state_dict), weights)
     ours = open_tile_encoder(weights)
     entry = bundle.entry("tile_encoder", bundle.manifest.graphs[0].target)
     exported = open_tile_encoder(bundle.path / entry.file)
@@ -40,7 +40,7 @@ def test_stored_encoder_opens_to_the_same_features(tmp_path: Path) -> None:
 
 
 def test_lightning_file_with_prefixes_and_classifier_is_loaded(tmp_path: Path) -> None:
-    state = state_of(open_tile_encoder(None, 1)._encoder)
+    state = state_of(open_tile_encoder(None, 1)._encoder.trunk)
     prefixed = {f"model.resnet.{key}": value for key, value in state.items()}
     prefixed["model.resnet.fc.weight"] = torch.zeros(5, 512)
     path = tmp_path / "tenpercent_resnet18.ckpt"
@@ -49,7 +49,7 @@ def test_lightning_file_with_prefixes_and_classifier_is_loaded(tmp_path: Path) -
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    state = state_of(TileEncoder())
+    state = state_of(TileEncoder().trunk)
     del state["layer4.1.conv2.weight"]
     path = tmp_path / "weights.pt"
     torch.save(state, path)

@@ -62,6 +62,7 @@ def command(
         **read_settings(config, settings),
         "model": model,
         "n_genes": opened.n_genes,
+        "feature_dim": opened.feature_dim,
         "selection": selection,
         **{key: value for key, value in given.items() if value is not None},
     }

@@ -8,7 +8,14 @@ from typing import Final
 import torch
 
 from triplex_deploy.contract import ModelConfig
-from triplex_deploy.models import Checkpoint, TileEncoder, build_model, state_of, write_checkpoint
+from triplex_deploy.models import (
+    Checkpoint,
+    TileEncoder,
+    TileEncoderWeights,
+    build_model,
+    state_of,
+    write_checkpoint,
+)
 
 UNTRAINED: Final = "Untrained demo weights: the predictions show that it runs and mean nothing."
 
@@ -38,8 +45,7 @@ def write_demo_checkpoint(path: str | Path, tile_mpp: float, seed: int = 0) -> N
         label_transform={},
         tile_mpp=tile_mpp,
         state_dict=state_of(build_model(config, seed)),
-        tile_encoder_name="random ResNet18",
-        tile_encoder_state_dict=state_of(tile_encoder),
+        tile_encoder=TileEncoderWeights("random ResNet18", state_dict=state_of(tile_encoder.trunk)),
         provenance={"note": UNTRAINED, "seed": seed},
     )
     write_checkpoint(checkpoint, path)

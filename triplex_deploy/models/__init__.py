@@ -7,21 +7,29 @@ from triplex_deploy.models.checkpoint import (
     write_checkpoint,
 )
 from triplex_deploy.models.eval_mode import assert_eval
+from triplex_deploy.models.image_encoders import (
+    TargetEncoder,
+    TileEncoder,
+    load_trunk_weights,
+    trunk_of_weights,
+)
 from triplex_deploy.models.loss import fusion_loss
-from triplex_deploy.models.resnet import TargetEncoder, TileEncoder, load_resnet18_weights
+from triplex_deploy.models.tile_encoder_weights import TileEncoderWeights
 from triplex_deploy.models.triplex import Triplex, TriplexOutput, build_model
 
 __all__ = [
     "Checkpoint",
     "TargetEncoder",
     "TileEncoder",
+    "TileEncoderWeights",
     "Triplex",
     "TriplexOutput",
     "assert_eval",
     "build_model",
     "fusion_loss",
-    "load_resnet18_weights",
+    "load_trunk_weights",
     "read_checkpoint",
     "state_of",
+    "trunk_of_weights",
     "write_checkpoint",
 ]

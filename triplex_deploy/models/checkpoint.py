@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from triplex_deploy.contract import TILE_PX, ModelConfig
 from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
-from triplex_deploy.models.resnet import TileEncoder
 from triplex_deploy.models.safe_load import load_tensors
 from triplex_deploy.models.strict_state import check_state, load_strictly
+from triplex_deploy.models.tile_encoder_weights import TileEncoderWeights
 from triplex_deploy.models.triplex import Triplex
 
 FORMAT: Final = "triplex-checkpoint"
@@ -49,8 +49,7 @@ class Checkpoint:
     label_transform: dict[str, Any]
     tile_mpp: float
     state_dict: dict[str, Tensor]
-    tile_encoder_name: str
-    tile_encoder_state_dict: dict[str, Tensor]
+    tile_encoder: TileEncoderWeights
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,22 +58,20 @@ class Checkpoint:
             raise CheckpointError(f"tile mpp {self.tile_mpp}: use positive microns per pixel")
         _require_plain(self.label_transform, "label_transform")
         _require_plain(self.provenance, "provenance")
+        if self.tile_encoder.feature_dim != self.config.feature_dim:
+            raise CheckpointError(
+                f"tile_encoder: gives {self.tile_encoder.feature_dim} features, the model takes "
+                f"{self.config.feature_dim}; use the encoder it was trained on"
+            )
         with torch.device("meta"):  # shapes without memory or initialisation
-            model, tile_encoder = Triplex(self.config), TileEncoder()
+            model = Triplex(self.config)
         check_state(model, self.state_dict, "state_dict")
-        check_state(tile_encoder, self.tile_encoder_state_dict, "tile_encoder")
 
     def build_model(self) -> Triplex:
         """The trained model, in evaluation mode."""
         model = Triplex(self.config)
         load_strictly(model, self.state_dict, "state_dict")
         return model.eval()
-
-    def build_tile_encoder(self) -> TileEncoder:
-        """The frozen tile encoder, in evaluation mode and without gradients."""
-        encoder = TileEncoder()
-        load_strictly(encoder, self.tile_encoder_state_dict, "tile_encoder")
-        return encoder.eval().requires_grad_(False)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -100,10 +97,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "label_transform": checkpoint.label_transform,
         "tile": {"px": TILE_PX, "mpp": float(checkpoint.tile_mpp)},
         "state_dict": _storable(checkpoint.state_dict),
-        "tile_encoder": {
-            "name": checkpoint.tile_encoder_name,
-            "state_dict": _storable(checkpoint.tile_encoder_state_dict),
-        },
+        "tile_encoder": checkpoint.tile_encoder.to_content(),
         "provenance": checkpoint.provenance,
     }
     try:
@@ -149,7 +143,6 @@ def _parse(content: object) -> Checkpoint:
         )
     _check_keys("checkpoint", content, _KEYS)
     tile = _section(content, "tile", {"px", "mpp"})
-    tile_encoder = _section(content, "tile_encoder", {"name", "state_dict"})
     if tile["px"] != TILE_PX:
         raise CheckpointError(f"tile px {tile['px']}: the model takes tiles of {TILE_PX} px")
     return Checkpoint(
@@ -158,8 +151,7 @@ def _parse(content: object) -> Checkpoint:
         label_transform=_typed(content, "label_transform", dict),
         tile_mpp=float(_typed(tile, "mpp", float | int)),
         state_dict=_typed(content, "state_dict", dict),
-        tile_encoder_name=_typed(tile_encoder, "name", str),
-        tile_encoder_state_dict=_typed(tile_encoder, "state_dict", dict),
+        tile_encoder=TileEncoderWeights.from_content(_typed(content, "tile_encoder", dict)),
         provenance=_typed(content, "provenance", dict),
     )
 

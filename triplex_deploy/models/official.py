@@ -74,7 +74,7 @@ def target_encoder_state(official: State) -> dict[str, Tensor]:
         stage, _, rest = key.partition(".")
         if stage not in _TRUNK:
             raise _unknown([key])
-        converted[f"{_TRUNK[stage]}.{rest}"] = value
+        converted[f"trunk.{_TRUNK[stage]}.{rest}"] = value
     return converted
 
 
@@ -139,6 +139,8 @@ def _convert_part(part: str, state: State, layout: Layout) -> tuple[str, State]:
         return _HEADS[part], state
     if part == "target_encoder":
         return part, target_encoder_state(state)
+    if part == "target_linear" and layout == "2025":
+        return "target_encoder", {f"projection.{key}": value for key, value in state.items()}
     if part == "neighbor_encoder":
         return part, encoder_state(state)
     if part == "global_encoder":
@@ -157,10 +159,10 @@ def _layer_key(key: str) -> str | None:
 
 
 def _check_supported(official: State, config: ModelConfig, layout: Layout) -> None:
-    if any("target_linear." in key for key in official):
-        raise CheckpointError(
-            "target_linear: this official model projects its target tokens, which ours do not; "
-            "import a 2024 checkpoint"
+    if config.target_projection != (layout == "2025"):
+        raise ConfigError(
+            f"target_projection={config.target_projection}: the {layout} code has "
+            f"{'none' if layout == '2024' else 'one'}; set it to {layout == '2025'}"
         )
     if config.position == "apeg" and config.apeg_residual != (layout == "2024"):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""ResNet18 with torchvision's parameter names, as trainable target encoder and frozen tile encoder.
+"""ResNet18 with torchvision's parameter names, without its classifier.
 
 Written here so that neither training nor export needs torchvision (He et al. 2016; MODELS 1.4).
 """
@@ -58,29 +58,15 @@ class ResNet18(nn.Module):
         return features
 
 
-class TargetEncoder(ResNet18):
-    """Normalised tiles (B, 3, 224, 224) to 49 tokens (B, 49, 512), row-major over the 7x7 map."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.feature_map(images).flatten(2).transpose(1, 2)
-
-
-class TileEncoder(ResNet18):
-    """Normalised tiles (B, 3, 224, 224) to average-pooled features (B, 512)."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.feature_map(images).mean((2, 3))
-
-
-def load_resnet18_weights(encoder: ResNet18, weights: Mapping[str, Tensor]) -> None:
+def load_resnet18_weights(trunk: ResNet18, weights: Mapping[str, Tensor]) -> None:
     """Load published ResNet18 weights, such as the histology SimCLR ones of Ciga et al.
 
     Prefixes ``model.`` and ``resnet.`` are stripped and the classifier ``fc`` is dropped. Any other
     missing, unexpected or misshaped key raises ``CheckpointError``.
     """
     stripped = {_strip_prefixes(key): value for key, value in weights.items()}
-    trunk = {key: value for key, value in stripped.items() if not key.startswith("fc.")}
-    load_strictly(encoder, trunk, "ResNet18 weights")
+    kept = {key: value for key, value in stripped.items() if not key.startswith("fc.")}
+    load_strictly(trunk, kept, "ResNet18 weights")
 
 
 def _strip_prefixes(key: str) -> str:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from triplex_deploy.expression import FoldMetrics, measure_fold, measure_slide
 from triplex_deploy.models import Triplex, assert_eval
-from triplex_deploy.tiles import apeg_index
 from triplex_deploy.training.images import normalise_tiles
+from triplex_deploy.training.objective import section_index
 from triplex_deploy.training.prepared import PreparedSection
 
 SPOTS_PER_BATCH = 128
@@ -22,9 +22,9 @@ def predict_section(model: Triplex, one: PreparedSection) -> NDArray[np.float32]
     """Expression (N, G) of a prepared section by a model in evaluation mode, on its device."""
     assert_eval(model)
     device = next(model.parameters()).device
-    table = torch.from_numpy(apeg_index(one.section.grid_rc, model.config.apeg_kernel))
-    slide_features = torch.from_numpy(one.spot_features()).to(device)
-    global_tokens = model.global_encoder(slide_features, table.to(device))  # (N, D)
+    views = model.config.views
+    table = torch.from_numpy(section_index(one, model.config)).to(device)
+    global_tokens = model.encode_slide(torch.from_numpy(one.spot_features()).to(device), table)
     parts = []
     for begin in range(0, one.section.n_spots, SPOTS_PER_BATCH):
         rows = np.arange(begin, min(begin + SPOTS_PER_BATCH, one.section.n_spots))
@@ -32,9 +32,9 @@ def predict_section(model: Triplex, one: PreparedSection) -> NDArray[np.float32]
         tiles = torch.from_numpy(np.asarray(one.tiles[rows])).to(device)
         features = torch.from_numpy(one.neighbor_features(rows)).to(device)
         output = model.predict_from_tokens(
-            global_tokens[begin : begin + len(rows)],
-            model.target_encoder(normalise_tiles(tiles)),
-            model.neighbor_encoder(features, mask),
+            None if global_tokens is None else global_tokens[begin : begin + len(rows)],
+            model.encode_targets(normalise_tiles(tiles)) if "target" in views else None,
+            model.encode_neighbors(features, mask),
             mask,
         )
         parts.append(output.fusion.float().cpu().numpy())

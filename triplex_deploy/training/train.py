@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from triplex_deploy.contract import FEATURE_DIM, ModelConfig
+from triplex_deploy.contract import ModelConfig
 from triplex_deploy.data import Fold, inner_validation
 from triplex_deploy.errors import ConfigError, OutputError
 from triplex_deploy.expression import FoldMetrics, constant_predictor
@@ -22,7 +22,6 @@ from triplex_deploy.models import (
     state_of,
     write_checkpoint,
 )
-from triplex_deploy.models.safe_load import load_tensors
 from triplex_deploy.pipeline.progress import Progress, Silent
 from triplex_deploy.training.loop import Keeper, LabelledSections, Record, fit
 from triplex_deploy.training.measure import measure_constant, measure_model
@@ -35,6 +34,7 @@ from triplex_deploy.training.run_files import (
     save_state,
     write_metrics,
 )
+from triplex_deploy.training.tile_encoder import stored_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +62,9 @@ def train_fold(
     metrics.json. With ``resume`` an interrupted run goes on and ends as if it had not been.
     """
     plan = _plan(prepared, fold, options)
-    if config.n_genes != len(plan.panel):
-        raise ConfigError(f"n_genes={config.n_genes}: {len(plan.panel)} were prepared; use that")
-    _require_trainable(prepared)
+    for key, given in (("n_genes", len(plan.panel)), ("feature_dim", prepared.feature_dim)):
+        if getattr(config, key) != given:
+            raise ConfigError(f"{key}={getattr(config, key)}: {given} were prepared; use that")
     state = load_state(out) if resume else None
     _claim(out, resume)
     keeper = Keeper(
@@ -96,16 +96,6 @@ def _plan(prepared: Prepared, fold: Fold, options: TrainOptions) -> FoldPlan:
     return FoldPlan(fold, fitted, held, panel)
 
 
-def _require_trainable(prepared: Prepared) -> None:
-    encoder = prepared.tile_encoder
-    if encoder["kind"] != "resnet18" or prepared.feature_dim != FEATURE_DIM:
-        raise ConfigError(
-            f"tile encoder {encoder['name']}: gives {prepared.feature_dim} features by "
-            f"{encoder['kind']}, and this version trains on those of ResNet18 ({FEATURE_DIM}); "
-            "prepare with ResNet18 weights"
-        )
-
-
 def _claim(out: Path, resume: bool) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -135,8 +125,7 @@ def _checkpoint(
         label_transform=prepared.label_transform.to_dict(),
         tile_mpp=prepared.tile_mpp,
         state_dict=state_of(model),
-        tile_encoder_name=str(prepared.tile_encoder["name"]),
-        tile_encoder_state_dict=load_tensors(prepared.tile_encoder_path)["state_dict"],
+        tile_encoder=stored_weights(prepared.tile_encoder, prepared.tile_encoder_path),
         provenance={
             "selection": options.selection,
             "fold": plan.fold.name,

@@ -1,0 +1,89 @@
+"""A user's own ONNX tile encoder as the ``tile_encoder`` graph of a bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from triplex_deploy.contract import TILES, GraphSpec
+from triplex_deploy.errors import CheckpointError
+from triplex_deploy.models import TileEncoderWeights
+from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
+
+_KINDS = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+_OURS = "triplex_tile_"
+"""Prefix of the values that this file adds to a graph whose names it does not know."""
+
+
+def open_foreign(weights: TileEncoderWeights) -> TileModel:
+    """The file as training ran it; ``CheckpointError`` if its batch is fixed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tile_encoder.onnx"
+        path.write_bytes(weights.onnx)
+        model = open_tile_model(path, mean=weights.mean, std=weights.std)
+    if model.fixed_batch is not None:
+        raise CheckpointError(
+            f"tile encoder {weights.name}: takes exactly {model.fixed_batch} tiles; export it with "
+            "a dynamic batch axis, prepare and train again"
+        )
+    return model
+
+
+def write_foreign(
+    weights: TileEncoderWeights, spec: GraphSpec, metadata: dict[str, str], path: Path
+) -> int:
+    """Write the file with the contract's input and output, and return its opset.
+
+    Scaling and normalisation move into the graph where the file takes float images.
+    """
+    proto = onnx.load_model_from_string(weights.onnx)
+    graph = proto.graph
+    taken, given = graph.input[0], graph.output[0].name
+    takes_floats = taken.type.tensor_type.elem_type == TensorProto.FLOAT
+    before = _normalise(weights, taken.name) if takes_floats else [_same(TILES.name, taken.name)]
+    nodes = [*before, *graph.node, _same(given, spec.outputs[0].name)]
+    for field in (graph.node, graph.input, graph.output, graph.value_info):
+        del field[:]
+    graph.node.extend(nodes)
+    if takes_floats:
+        graph.initializer.extend(_statistics(weights))
+    graph.input.extend(_value(tensor) for tensor in spec.inputs)
+    graph.output.extend(_value(tensor) for tensor in spec.outputs)
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString())
+    opsets = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    return int(opsets[0])
+
+
+def _normalise(weights: TileEncoderWeights, image: str) -> list[Any]:
+    """uint8 (B, H, W, 3) to the float image (B, 3, H, W) that the file takes."""
+    scaled, centred = f"{_OURS}float", f"{_OURS}centred"
+    return [
+        helper.make_node("Cast", [TILES.name], [scaled], to=TensorProto.FLOAT),
+        helper.make_node("Sub", [scaled, f"{_OURS}mean"], [centred]),
+        helper.make_node("Div", [centred, f"{_OURS}std"], [f"{_OURS}normalised"]),
+        helper.make_node("Transpose", [f"{_OURS}normalised"], [image], perm=[0, 3, 1, 2]),
+    ]
+
+
+def _statistics(weights: TileEncoderWeights) -> list[Any]:
+    """Mean and standard deviation of bytes, along the last axis."""
+    return [
+        numpy_helper.from_array(255 * np.array(values, np.float32), f"{_OURS}{name}")
+        for name, values in (("mean", weights.mean), ("std", weights.std))
+    ]
+
+
+def _same(given: str, taken: str) -> Any:
+    return helper.make_node("Identity", [given], [taken])
+
+
+def _value(tensor: Any) -> Any:
+    return helper.make_tensor_value_info(tensor.name, _KINDS[tensor.dtype], list(tensor.axes))

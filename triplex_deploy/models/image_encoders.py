@@ -1,0 +1,62 @@
+"""The two uses of an image trunk: trained, giving tokens, and frozen, giving one feature vector."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from triplex_deploy.contract import TRUNK_WIDTH
+from triplex_deploy.models.efficientnet_lite import (
+    EfficientNetLite0,
+    load_efficientnet_lite0_weights,
+)
+from triplex_deploy.models.resnet import ResNet18, load_resnet18_weights
+
+Trunk = ResNet18 | EfficientNetLite0
+
+
+def make_trunk(name: str) -> Trunk:
+    """A trunk of ``contract.TRUNK_WIDTH``, randomly initialised."""
+    return EfficientNetLite0() if name == "efficientnet_lite0" else ResNet18()
+
+
+def trunk_of_weights(weights: Mapping[str, Tensor]) -> str:
+    """The trunk that published or stored weights belong to, told by their keys."""
+    of_lite = {"_conv_stem.weight", "stem.conv.weight"}
+    return "resnet18" if of_lite.isdisjoint(weights) else "efficientnet_lite0"
+
+
+def load_trunk_weights(trunk: Trunk, weights: Mapping[str, Tensor]) -> None:
+    """Load published weights, their classifier dropped; ``CheckpointError`` names odd keys."""
+    if isinstance(trunk, EfficientNetLite0):
+        load_efficientnet_lite0_weights(trunk, weights)
+    else:
+        load_resnet18_weights(trunk, weights)
+
+
+class TargetEncoder(nn.Module):
+    """Normalised tiles (B, 3, 224, 224) to 49 tokens (B, 49, D), row-major over the 7x7 map.
+
+    ``projected_dim`` None leaves the tokens as wide as the trunk's map.
+    """
+
+    def __init__(self, trunk: str, projected_dim: int | None = None) -> None:
+        super().__init__()
+        self.trunk = make_trunk(trunk)
+        self.projection = (
+            nn.Identity() if projected_dim is None else nn.Linear(TRUNK_WIDTH[trunk], projected_dim)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.projection(self.trunk.feature_map(images).flatten(2).transpose(1, 2))
+        return tokens
+
+
+class TileEncoder(nn.Module):
+    """Normalised tiles (B, 3, 224, 224) to average-pooled features (B, 512 or 1280)."""
+
+    def __init__(self, trunk: str = "resnet18") -> None:
+        super().__init__()
+        self.trunk = make_trunk(trunk)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.trunk.feature_map(images).mean((2, 3))
