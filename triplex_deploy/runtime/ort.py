@@ -5,72 +5,195 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device
-from triplex_deploy.runtime.session import Arrays, Session
+from triplex_deploy.runtime.device_array import DeviceArray, Tensors
+from triplex_deploy.runtime.session import Arrays, DeviceMemoryError, Session
 
 logger = logging.getLogger(__name__)
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_MEMORY_WORDS: Final = ("out of memory", "failed to allocate memory", "cuda error 2", "bad_alloc")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a session uses the machine.
+
+    ``threads`` bounds the CPU threads of one operator; without ``spinning`` they sleep between
+    operators, which leaves the cores to decoding. ``tf32`` lets a GPU round the factors of matrix
+    products to 10 bits. ``gpu_memory_gb`` bounds ONNX Runtime's memory on the GPU. ``optimise``
+    False runs the graph as it is written.
+    """
+
+    threads: int | None = None
+    spinning: bool = True
+    tf32: bool = False
+    gpu_memory_gb: float | None = None
+    optimise: bool = True
+
+
+class OrtArray(DeviceArray):
+    """An array in memory that ONNX Runtime allocated on a GPU."""
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], pointer: int, value: Any, first: int = 0
+    ) -> None:
+        super().__init__(shape, dtype, pointer)
+        self._value = value
+        self._first = first  # this array's first row within the value
+
+    @classmethod
+    def of(cls, value: Any, dtype: str) -> OrtArray:
+        return cls(tuple(value.shape()), np.dtype(dtype), value.data_ptr(), value)
+
+    def numpy(self) -> NDArray[Any]:
+        whole: NDArray[Any] = self._value.numpy()
+        return whole[self._first : self._first + len(self)]
+
+    def _view(self, shape: tuple[int, ...], pointer: int) -> OrtArray:
+        row_bytes = self.nbytes // max(1, len(self))
+        first = self._first + ((pointer - self.pointer) // row_bytes if row_bytes else 0)
+        return OrtArray(shape, self.dtype, pointer, self._value, first)
 
 
 class OrtSession(Session):
     """One ONNX file in ONNX Runtime; open it with ``open_ort_session``."""
 
-    def __init__(self, spec: GraphSpec, session: Any) -> None:
+    def __init__(
+        self, spec: GraphSpec, session: Any, device: Device = CPU, bound: bool | None = None
+    ) -> None:
+        """``bound`` keeps tensors in the device's memory, which is the rule off the CPU."""
         super().__init__(spec)
         self._session = session
+        self._device = device
+        self._bound = device.kind != "cpu" if bound is None else bound
+        self._inputs = _InputBuffers(device)
+        self._limit = BatchLimit(spec)
 
-    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def _run(self, inputs: Tensors) -> Arrays:
+        if not self._bound:
+            return self._call(lambda: self._run_on_host(inputs))
+        return self._limit.run(inputs, lambda pieces: [self._run_bound(p) for p in pieces])
+
+    def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
+        if not self._bound:
+            return self._run(inputs)
+        return self._call(lambda: self._bound_outputs(inputs))
+
+    def _run_on_host(self, inputs: Tensors) -> Arrays:
+        names = [tensor.name for tensor in self.spec.outputs]
+        arrays: list[NDArray[Any]] = self._session.run(names, dict(inputs))
+        return dict(zip(names, arrays, strict=True))
+
+    def _run_bound(self, inputs: Tensors) -> Arrays:
+        kept = self._call(lambda: self._bound_outputs(inputs))
+        return {name: array.numpy() for name, array in kept.items()}
+
+    def _bound_outputs(self, inputs: Tensors) -> dict[str, OrtArray]:
+        """Run with inputs and outputs in the device's memory."""
+        binding = self._session.io_binding()
+        kind, index = self._device.kind, self._device.index
+        for tensor in self.spec.inputs:
+            array = inputs[tensor.name]
+            if isinstance(array, DeviceArray):
+                binding.bind_input(
+                    *(tensor.name, kind, index, array.dtype.type, list(array.shape), array.pointer)
+                )
+            else:
+                binding.bind_ortvalue_input(tensor.name, self._inputs.hold(tensor.name, array))
+        for tensor in self.spec.outputs:
+            binding.bind_output(tensor.name, kind, index)
+        self._session.run_with_iobinding(binding)
+        return {
+            tensor.name: OrtArray.of(value, tensor.dtype)
+            for tensor, value in zip(self.spec.outputs, binding.get_outputs(), strict=True)
+        }
+
+    def _call(self, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What ``run`` returns, its failures in our words."""
         if self._session is None:
             raise BackendError(f"{self.spec.name}: the session is closed; open the bundle again")
-        names = [tensor.name for tensor in self.spec.outputs]
         try:
-            outputs = self._session.run(names, dict(inputs))
+            return run()
         except Exception as error:  # onnxruntime's own exceptions share no public base
-            raise BackendError(
-                f"{self.spec.name}: ONNX Runtime failed ({_first_line(error)}); "
+            text = _first_line(error)
+            kind = DeviceMemoryError if _is_about_memory(text) else BackendError
+            raise kind(
+                f"{self.spec.name}: ONNX Runtime failed ({text}); "
                 "lower --batch-size if memory ran out"
             ) from error
-        return dict(zip(names, outputs, strict=True))
 
     def close(self) -> None:
         self._session = None
+        self._inputs.clear()
+
+
+@dataclass
+class _InputBuffers:
+    """A buffer on the device for each input, written again while the shape stays the same."""
+
+    device: Device
+    held: dict[str, Any] = field(default_factory=dict)
+
+    def hold(self, name: str, array: NDArray[Any]) -> Any:
+        ort = import_onnxruntime()
+        value, contiguous = self.held.get(name), np.ascontiguousarray(array)
+        if value is None or tuple(value.shape()) != array.shape:
+            self.held.pop(name, None)  # its memory first: two batches may not fit
+            value = ort.OrtValue.ortvalue_from_numpy(
+                contiguous, self.device.kind, self.device.index
+            )
+            self.held[name] = value
+        else:
+            value.update_inplace(contiguous)
+        return value
+
+    def clear(self) -> None:
+        self.held.clear()
 
 
 def open_ort_session(
-    path: Path, spec: GraphSpec, device: Device = CPU, threads: int | None = None
+    path: Path,
+    spec: GraphSpec,
+    device: Device = CPU,
+    threads: int | None = None,
+    tuning: Tuning | None = None,
 ) -> OrtSession:
     """Load one graph on ``device``; ``threads`` limits the CPU threads within an operator.
 
     Raises ``BackendError`` if the device's provider is absent or did not take the graph.
     """
-    return OrtSession(spec, load_session(path, device, threads))
+    tuning = tuning or Tuning(threads)
+    return OrtSession(spec, load_session(path, device, tuning=tuning), device)
 
 
-def load_session(path: Path, device: Device = CPU, threads: int | None = None) -> Any:
+def load_session(
+    path: Path, device: Device = CPU, threads: int | None = None, tuning: Tuning | None = None
+) -> Any:
     """An ``onnxruntime.InferenceSession`` on ``device``; raises as ``open_ort_session``."""
     ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if device.kind != "cpu":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    tuning = tuning or Tuning(threads)
     provider = _PROVIDERS[device.kind]
     _require_provider(ort, provider, device)
-    config = {"device_id": device.index} if device.kind == "cuda" else {}
+    config = _cuda_options(device, tuning) if device.kind == "cuda" else {}
     try:
         # enable_fallback=0: onnxruntime's Python layer would otherwise go on with the CPU.
         session = ort.InferenceSession(
-            str(path), options, providers=[(provider, config)], enable_fallback=0
+            str(path),
+            _session_options(ort, device, tuning),
+            providers=[(provider, config)],
+            enable_fallback=0,
         )
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise BackendError(
@@ -83,6 +206,33 @@ def load_session(path: Path, device: Device = CPU, threads: int | None = None) -
             "check the CUDA libraries with `triplex-deploy doctor`, or pass --device cpu"
         )
     return session
+
+
+def _session_options(ort: Any, device: Device, tuning: Tuning) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if tuning.threads is not None:
+        options.intra_op_num_threads = tuning.threads
+    if not tuning.spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not tuning.optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if device.kind != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options
+
+
+def _cuda_options(device: Device, tuning: Tuning) -> dict[str, str]:
+    """Options of the CUDA provider, which by default would use TF32 in an fp32 graph."""
+    options = {
+        "device_id": str(device.index),
+        "use_tf32": str(int(tuning.tf32)),
+        "cudnn_conv_algo_search": "HEURISTIC",  # batches vary, and each would be searched anew
+        "do_copy_in_default_stream": "1",
+    }
+    if tuning.gpu_memory_gb is not None:
+        options["gpu_mem_limit"] = str(int(tuning.gpu_memory_gb * (1 << 30)))
+    return options
 
 
 def import_onnxruntime() -> Any:
@@ -127,6 +277,10 @@ def _require_provider(ort: Any, provider: str, device: Device) -> None:
             f"(it has {', '.join(ort.get_available_providers())}); "
             "install 'triplex-deploy[gpu]' in place of [cpu], or pass --device cpu"
         )
+
+
+def _is_about_memory(text: str) -> bool:
+    return any(word in text.lower() for word in _MEMORY_WORDS)
 
 
 def _first_line(error: Exception) -> str:

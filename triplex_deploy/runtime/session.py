@@ -10,9 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import GraphSpec, TensorSpec
-from triplex_deploy.errors import ContractError
+from triplex_deploy.errors import BackendError, ContractError
+from triplex_deploy.runtime.device_array import Pending, Tensor, Tensors
 
 Arrays = dict[str, NDArray[Any]]
+
+
+class DeviceMemoryError(BackendError):
+    """The GPU has no memory left for a batch of this size."""
 
 
 class Session(ABC):
@@ -21,13 +26,33 @@ class Session(ABC):
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def run(self, inputs: Tensors) -> Arrays:
         """Run the graph; raises ``ContractError`` if ``inputs`` do not fit its contract."""
         check_inputs(self.spec, inputs)
         return self._run(inputs)
 
+    def run_kept(self, inputs: Tensors) -> dict[str, Any]:
+        """Like ``run``, but outputs stay where they are made: ``DeviceArray`` on a GPU."""
+        check_inputs(self.spec, inputs)
+        return self._run_kept(inputs)
+
+    def submit(self, inputs: Tensors) -> Pending:
+        """Start the graph and return at once where the device allows it; outputs as of ``run``.
+
+        Take a result before submitting two more. ``inputs`` may be changed once this returns.
+        """
+        check_inputs(self.spec, inputs)
+        return self._submit(inputs)
+
     @abstractmethod
-    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays: ...
+    def _run(self, inputs: Tensors) -> Arrays: ...
+
+    def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
+        return self._run(inputs)
+
+    def _submit(self, inputs: Tensors) -> Pending:
+        outputs = self._run(inputs)
+        return Pending(lambda: outputs)
 
     @abstractmethod
     def close(self) -> None: ...
@@ -39,7 +64,7 @@ class Session(ABC):
         self.close()
 
 
-def check_inputs(spec: GraphSpec, inputs: Mapping[str, NDArray[Any]]) -> None:
+def check_inputs(spec: GraphSpec, inputs: Tensors) -> None:
     """Raise ``ContractError`` unless names, dtypes, fixed axes and the shared dynamic axis fit."""
     expected = {tensor.name for tensor in spec.inputs}
     if expected != set(inputs):
@@ -51,9 +76,12 @@ def check_inputs(spec: GraphSpec, inputs: Mapping[str, NDArray[Any]]) -> None:
         _check_tensor(spec.name, tensor, inputs[tensor.name], sizes)
 
 
-def _check_tensor(
-    graph: str, tensor: TensorSpec, array: NDArray[Any], sizes: dict[str, int]
-) -> None:
+def dynamic_length(spec: GraphSpec, inputs: Mapping[str, Tensor]) -> int:
+    """How long the dynamic axis of checked ``inputs`` is; it is the first of every tensor."""
+    return int(inputs[spec.inputs[0].name].shape[0])
+
+
+def _check_tensor(graph: str, tensor: TensorSpec, array: Tensor, sizes: dict[str, int]) -> None:
     where = f"{graph}: {tensor.name}"
     if array.dtype != np.dtype(tensor.dtype):
         raise ContractError(f"{where} has dtype {array.dtype}; convert it to {tensor.dtype}")

@@ -1,0 +1,80 @@
+"""Batches cut along the dynamic axis: to fit a profile, or what is left of a GPU's memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from triplex_deploy.contract import GraphSpec
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.device_array import Tensors
+from triplex_deploy.runtime.session import Arrays, DeviceMemoryError, dynamic_length
+
+logger = logging.getLogger(__name__)
+
+
+class BatchLimit:
+    """The rows a graph is run with at once: all of a batch, until memory runs out.
+
+    Then the batch is tried once more in halves, which is said, and later ones are cut likewise.
+    Only graphs over a batch can be cut: the spots of a slide see each other.
+    """
+
+    def __init__(self, spec: GraphSpec, most: int | None = None) -> None:
+        self.spec = spec
+        self.most = most if spec.batch_axis == "batch" else None
+
+    def run(self, inputs: Tensors, run: Callable[[list[Tensors]], list[Arrays]]) -> Arrays:
+        """``run`` over the pieces of ``inputs``, joined.
+
+        Raises ``BackendError`` if half the batch does not fit either, or cannot be cut.
+        """
+        length = dynamic_length(self.spec, inputs)
+        try:
+            return join(run(self._cut(inputs, length)))
+        except DeviceMemoryError as error:
+            self._halve(length, error)
+        try:
+            return join(run(self._cut(inputs, length)))
+        except DeviceMemoryError as error:
+            raise BackendError(self._too_large(self.most or length, error)) from error
+
+    def _cut(self, inputs: Tensors, length: int) -> list[Tensors]:
+        if self.most is None or length <= self.most:
+            return [inputs]
+        return list(cut(inputs, length, self.most))
+
+    def _halve(self, length: int, error: DeviceMemoryError) -> None:
+        failed = min(length, self.most or length)
+        if self.spec.batch_axis != "batch" or failed < 2:
+            raise BackendError(self._too_large(failed, error)) from error
+        self.most = failed // 2
+        logger.warning(
+            "%s: the GPU has no memory for a batch of %d, going on with %d; "
+            "pass --batch-size %d to avoid the attempt",
+            *(self.spec.name, failed, self.most, self.most),
+        )
+
+    def _too_large(self, length: int, error: DeviceMemoryError) -> str:
+        said = str(error).partition("; ")[0]
+        remedy = (
+            f"lower --batch-size below {length}"
+            if self.spec.batch_axis == "batch"
+            else "predict the slide in parts with --region-mm"
+        )
+        return f"{said}, at {length} {self.spec.batch_axis}; {remedy}, or free the GPU's memory"
+
+
+def cut(inputs: Tensors, length: int, most: int) -> Iterator[Tensors]:
+    """``inputs`` of ``length`` rows in order, at most ``most`` rows each."""
+    for begin in range(0, length, most):
+        yield {name: array[begin : begin + most] for name, array in inputs.items()}
+
+
+def join(parts: list[Arrays]) -> Arrays:
+    """The outputs of consecutive pieces as of one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
