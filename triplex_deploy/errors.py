@@ -47,3 +47,12 @@ class DatasetError(TriplexError):
 
 class OutputError(TriplexError):
     """A result cannot be written where it was asked for."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line; one that is not ours is a bug, and named as such."""
+    text = " ".join(str(error).split())
+    if isinstance(error, TriplexError):
+        return text
+    name = type(error).__name__
+    return f"unexpected {name}: {text}; run again with -vv and report the traceback"

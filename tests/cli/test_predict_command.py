@@ -41,7 +41,7 @@ def test_report_can_be_left_out(predict, slide_path: Path, tmp_path: Path) -> No
     assert names == [".h5ad", ".json"]
     assert predict(slide_path).status == 0
     assert (tmp_path / "out" / "my slide.html").exists()
-    assert predict(slide_path, "--no-report").status == 0
+    assert predict(slide_path, "--no-report", "--no-resume").status == 0
     assert not (tmp_path / "out" / "my slide.html").exists(), "an old report would mislead"
 
 
@@ -131,16 +131,16 @@ def test_one_bad_slide_of_several_does_not_stop_the_others(
 def test_bug_on_one_slide_does_not_stop_the_others(
     predict, slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from triplex_deploy.pipeline import predict as pipeline
+    from triplex_deploy.pipeline.many import perform
 
-    real = pipeline.predict_slide
+    real = perform.predict_slide
 
     def fails_on_the_first(slide: Path, *rest: object) -> object:
         if slide.name == "first.tif":
             raise RuntimeError("a bug of ours")
         return real(slide, *rest)
 
-    monkeypatch.setattr(pipeline, "predict_slide", fails_on_the_first)
+    monkeypatch.setattr(perform, "predict_slide", fails_on_the_first)
     finished = predict(tmp_path / "first.tif", slide_path, "--no-report", "--json")
     assert finished.status == 3
     assert "a bug of ours" in json.loads(finished.out)["failed"][0]["error"]

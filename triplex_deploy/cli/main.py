@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from triplex_deploy import __version__
-from triplex_deploy.cli.shared import missing_module, one_line, start_logging
-from triplex_deploy.errors import TriplexError
+from triplex_deploy.cli.shared import missing_module, start_logging
+from triplex_deploy.errors import TriplexError, one_line
 
 COMMANDS = {
     "demo": "Try everything on synthetic data: checkpoint, bundle, slide, prediction.",

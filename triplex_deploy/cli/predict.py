@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from triplex_deploy.cli.shared import common_options, one_line, print_summary
-from triplex_deploy.errors import ConfigError, OutputError
+from triplex_deploy.cli.shared import common_options
+from triplex_deploy.errors import OutputError
 
 if TYPE_CHECKING:
-    from triplex_deploy.pipeline.options import PredictOptions
-    from triplex_deploy.runtime.model import Model
+    from collections.abc import Iterator, Sequence
+
+    from triplex_deploy.cli.slides_progress import OneSlide, SlidesProgress
+    from triplex_deploy.pipeline.many.job import Job, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class BatchSize(click.ParamType[int | None]):
 
 @click.command(
     epilog="Example: triplex-deploy predict slide.svs --bundle bundle/ --out predictions/"
+    " -- many: triplex-deploy predict manifest.csv --bundle bundle/ --out predictions/ --workers 4"
 )
 @click.argument("slides", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle to run.")
@@ -86,7 +89,35 @@ class BatchSize(click.ParamType[int | None]):
     help="An unreadable part of a slide is an error, or is predicted as black and counted.",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads per operator.")
+@click.option(
+    "--region-mm", type=float, help="Relate spots within squares of this side, not slide-wide."
+)
+@click.option("--half-features", is_flag=True, help="Keep tile features as fp16: half the memory.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that keeps tile features for later runs and other models.",
+)
 @click.option("--no-report", is_flag=True, help="Leave out the HTML report.")
+@click.option("--recursive", is_flag=True, help="Look for slides below the folders, too.")
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Skip slides whose results are complete, and go on with those cut off.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes that share the slides (default: 1; with ray, one per GPU or 4 CPUs).",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the workers run: on this machine, or on a Ray cluster.",
+)
 @common_options
 def command(
     slides: tuple[Path, ...],
@@ -105,14 +136,29 @@ def command(
     memory_gb: float,
     on_bad_tile: Literal["raise", "skip"],
     threads: int | None,
+    region_mm: float | None,
+    half_features: bool,
+    cache: Path | None,
     no_report: bool,
+    recursive: bool,
+    resume: bool,
+    workers: int | None,
+    engine: str,
     as_json: bool,
 ) -> int:
     """Predict gene expression at every spot of SLIDES.
 
-    Writes SLIDE.h5ad (scanpy, squidpy), SLIDE.json (facts and timings) and SLIDE.html (report)
-    into the output folder.
+    SLIDES are files, folders, quoted patterns, or manifests: a .csv or .tsv with the column slide
+    and, as needed, spots, mpp and output. Writes SLIDE.h5ad (scanpy, squidpy), SLIDE.json (facts
+    and timings) and SLIDE.html (report) into the output folder.
     """
+    from triplex_deploy.cli.slides_progress import watch
+    from triplex_deploy.cli.slides_summary import print_slides
+    from triplex_deploy.pipeline.many.engine import Opening
+    from triplex_deploy.pipeline.many.engines import EngineChoice
+    from triplex_deploy.pipeline.many.entries import find_slides
+    from triplex_deploy.pipeline.many.plan_jobs import plan_jobs
+    from triplex_deploy.pipeline.many.predict_slides import predict_slides
     from triplex_deploy.pipeline.options import PredictOptions
     from triplex_deploy.runtime.model import load_bundle
 
@@ -127,60 +173,36 @@ def command(
         batch_size=batch_size,
         memory_gb=memory_gb,
         on_bad_tile=on_bad_tile,
+        region_mm=region_mm,
+        half_features=half_features,
+        cache=cache,
     )
-    _require_distinct_stems(slides)
-    for option, file in (("--spots", spots), ("--mask", mask)):
-        if file is not None and len(slides) > 1:
-            raise ConfigError(
-                f"{option} {file}: belongs to one slide; predict {len(slides)} one by one"
-            )
+    choice = EngineChoice(engine, workers, logger.getEffectiveLevel())
+    jobs = plan_jobs(find_slides(slides, recursive), options, out, not no_report, resume)
     loaded = load_bundle(bundle)
     _create_folder(out)
-    for slide in slides:
-        _require_own(out / f"{slide.stem}.h5ad")
-    with loaded.open(device=device, backend=backend, threads=threads) as model:
-        done, failed = _predict_all(slides, model, options, out, report=not no_report)
-    lines = [_line(summary) for summary in done]
-    print_summary(as_json, {"done": done, "failed": failed}, lines)
-    if not failed:
-        return 0
-    return SOME_FAILED if done else 1
+    opening = Opening(bundle.absolute(), device, backend, threads)
+    with watch(len(jobs)) as watcher:
+        engine_for = partial(choice.make, opening, watcher)
+        outcomes = _collect(predict_slides(jobs, loaded, engine_for), watcher, jobs)
+    print_slides(outcomes, as_json)
+    return _status(outcomes)
 
 
-def _predict_all(
-    slides: tuple[Path, ...], model: Model, options: PredictOptions, out: Path, report: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Predict each slide; with several, one that fails is reported and the rest go on."""
-    done: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
-    for slide in slides:
-        try:
-            done.append(_predict_one(slide, model, options, out, report))
-        except Exception as error:  # noqa: BLE001 - a bug on one slide is not the others' fault
-            text = one_line(error)
-            logger.error("%s", text)
-            if logger.isEnabledFor(logging.DEBUG):
-                traceback.print_exc()
-            failed.append({"slide": str(slide), "error": text})
-    return done, failed
-
-
-def _predict_one(
-    slide: Path, model: Model, options: PredictOptions, out: Path, report: bool
-) -> dict[str, Any]:
-    from triplex_deploy.cli.progress import StageBars
-    from triplex_deploy.outputs.files import write_outputs
-    from triplex_deploy.pipeline.predict import predict_slide
-
-    with StageBars() as progress:
-        prediction = predict_slide(slide, model, options, progress)
-    path = write_outputs(prediction, out, report)
-    return {
-        "slide": str(slide),
-        "prediction": str(path),
-        "report": str(path.with_name(f"{path.stem}.html")) if report else None,
-        **prediction.run,
-    }
+def _collect(
+    under_way: Iterator[Outcome], watcher: OneSlide | SlidesProgress, jobs: Sequence[Job]
+) -> list[Outcome]:
+    """All outcomes in the order of ``jobs``; what went wrong is told at once."""
+    outcome_of = {}
+    for outcome in under_way:
+        for level, text in outcome.messages:
+            logger.log(level, "%s", text)
+        if outcome.error is not None:
+            logger.error("%s", outcome.error)
+            logger.debug("%s", outcome.traceback)
+        watcher.finished(outcome)
+        outcome_of[outcome.job.table] = outcome
+    return [outcome_of[job.table] for job in jobs]
 
 
 def _split_genes(genes: str | None) -> tuple[str, ...] | None:
@@ -203,28 +225,8 @@ def _create_folder(out: Path) -> None:
         ) from error
 
 
-def _require_own(table: Path) -> None:
-    """Refuse to write over a folder, or a table that is no prediction: maybe the measurement."""
-    from triplex_deploy.outputs.files import is_prediction
-
-    if table.is_dir():
-        raise OutputError(f"{table}: is a folder; choose another --out")
-    if table.exists() and not is_prediction(table):
-        raise OutputError(f"{table}: is no prediction of ours; choose another --out to keep it")
-
-
-def _require_distinct_stems(slides: tuple[Path, ...]) -> None:
-    stems = [slide.stem for slide in slides]
-    for stem in stems:
-        if stems.count(stem) > 1:
-            raise ConfigError(
-                f"{stem}: two slides share this name, and so their outputs; "
-                "predict them into different --out folders"
-            )
-
-
-def _line(summary: dict[str, Any]) -> str:
-    return (
-        f"{summary['prediction']}: {summary['spots']} spots, {summary['tiles_encoded']} tiles, "
-        f"{summary['spots_per_s']} spots/s on {summary['device']}"
-    )
+def _status(outcomes: Sequence[Outcome]) -> int:
+    failed = sum(outcome.facts is None for outcome in outcomes)
+    if not failed:
+        return 0
+    return SOME_FAILED if failed < len(outcomes) else 1

@@ -10,12 +10,18 @@ from typing import Any, TypeVar
 
 import click
 
-from triplex_deploy.errors import TriplexError
+from triplex_deploy.errors import one_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 LOGGERS = ("triplex_deploy", "exporters")
-EXTRA_OF = {"torch": "export", "onnx": "export", "onnxscript": "export", "lightning": "train"}
+EXTRA_OF = {
+    "torch": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "lightning": "train",
+    "ray": "cluster",
+}
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 
@@ -72,15 +78,6 @@ def print_summary(as_json: bool, summary: Mapping[str, Any], lines: list[str]) -
     if not is_quiet():
         for line in lines:
             click.echo(line)
-
-
-def one_line(error: BaseException) -> str:
-    """An error as one line; one that is not ours is a bug, and named as such."""
-    text = " ".join(str(error).split())
-    if isinstance(error, TriplexError):
-        return text
-    name = type(error).__name__
-    return f"unexpected {name}: {text}; run again with -vv and report the traceback"
 
 
 def missing_module(error: ModuleNotFoundError) -> str:

@@ -1,0 +1,115 @@
+"""Progress of several slides on stderr: a bar for each under way, or a line for each done."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Self
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from triplex_deploy.cli.progress import EVERY_S, StageBars
+from triplex_deploy.cli.shared import is_quiet
+
+if TYPE_CHECKING:
+    from triplex_deploy.pipeline.many.job import Job, Outcome
+
+
+def watch(n_slides: int) -> OneSlide | SlidesProgress:
+    """Who shows the progress of so many slides."""
+    return OneSlide() if n_slides == 1 else SlidesProgress(n_slides)
+
+
+class OneSlide(StageBars):
+    """Watches an engine that has a single job: a bar for each of its stages."""
+
+    def progress(self, _job: Job) -> OneSlide:
+        return self
+
+    def finished(self, outcome: Outcome) -> None:
+        """Nothing is left to tell: the summary says it."""
+
+
+class SlidesProgress:
+    """Watches an engine, as a context manager; tell it of every outcome."""
+
+    def __init__(self, n_slides: int) -> None:
+        console = Console(stderr=True, quiet=is_quiet())
+        self.bars = Progress(
+            TextColumn("{task.description:<34}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal or is_quiet(),
+        )
+        self._n_slides, self._n_done = n_slides, 0
+        self._all = self.bars.add_task("slides", total=n_slides)
+        self._under_way: dict[str, _SlideStages] = {}
+
+    def progress(self, job: Job) -> _SlideStages:
+        name = str(job.table)
+        if name not in self._under_way:
+            self._under_way[name] = _SlideStages(self.bars, job.slide.name)
+        return self._under_way[name]
+
+    def finished(self, outcome: Outcome) -> None:
+        """Count a slide, and in a log say how it went."""
+        stages = self._under_way.pop(str(outcome.job.table), None)
+        if stages is not None:
+            stages.remove()
+        self._n_done += 1
+        self.bars.advance(self._all)
+        if self.bars.disable and not is_quiet() and outcome.status != "failed":
+            spots = (outcome.facts or {}).get("spots", 0)
+            click.echo(
+                f"{self._n_done} of {self._n_slides}: {outcome.job.slide.name}: {outcome.status}, "
+                f"{spots} spots, {outcome.seconds:.1f} s",
+                err=True,
+            )
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+
+class _SlideStages:
+    """The pipeline's ``Progress`` of one slide among others."""
+
+    def __init__(self, bars: Progress, name: str) -> None:
+        self._bars, self._name = bars, name
+        self._stage, self._total, self._done = "", 0, 0
+        self._said = time.monotonic()
+        self._task: TaskID | None = None
+
+    def start(self, stage: str, total: int) -> None:
+        self.remove()
+        self._stage, self._total, self._done = stage, total, 0
+        if not self._bars.disable:
+            self._task = self._bars.add_task(f"{self._name}: {stage}", total=total)
+
+    def advance(self, n: int) -> None:
+        self._done += n
+        if self._task is not None:
+            self._bars.advance(self._task, n)
+        elif time.monotonic() - self._said >= EVERY_S and not is_quiet():
+            self._said = time.monotonic()
+            click.echo(f"{self._name}: {self._stage}: {self._done} of {self._total}", err=True)
+
+    def remove(self) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None

@@ -1,0 +1,100 @@
+"""What a prediction of slides came to: JSON, one line, or a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from triplex_deploy.cli.shared import is_quiet, print_summary
+
+if TYPE_CHECKING:
+    from triplex_deploy.pipeline.many.job import Outcome
+
+COLUMNS: Final = ("slide", "spots", "seconds", "spots/s", "status", "error")
+_NUMBERS: Final = COLUMNS[1:4]
+
+
+def summary_of(outcomes: Sequence[Outcome]) -> dict[str, list[dict[str, Any]]]:
+    """``done``: slides whose results are complete, with their facts; ``failed``: the others."""
+    return {
+        "done": [_complete(outcome) for outcome in outcomes if outcome.facts is not None],
+        "failed": [_failed(outcome) for outcome in outcomes if outcome.facts is None],
+    }
+
+
+def print_slides(outcomes: Sequence[Outcome], as_json: bool) -> None:
+    """Print one line for one slide, a table for several: drawn in a terminal, else with tabs."""
+    rows = [_row(outcome) for outcome in outcomes]
+    console = Console()
+    if len(outcomes) > 1 and console.is_terminal and not (as_json or is_quiet()):
+        console.print(_table(rows))
+        return
+    if len(outcomes) == 1:
+        lines = [_line(outcome) for outcome in outcomes if outcome.facts is not None]
+    else:
+        lines = ["\t".join(cells) for cells in (COLUMNS, *rows)]
+    print_summary(as_json, summary_of(outcomes), lines)
+
+
+def _complete(outcome: Outcome) -> dict[str, Any]:
+    job = outcome.job
+    return {
+        "slide": str(job.slide),
+        "prediction": str(job.table),
+        "report": str(job.page) if job.report else None,
+        "status": outcome.status,
+        "seconds": round(outcome.seconds, 3),
+        **(outcome.facts or {}),
+    }
+
+
+def _failed(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "slide": str(outcome.job.slide),
+        "status": outcome.status,
+        "seconds": round(outcome.seconds, 3),
+        "error": outcome.error,
+    }
+
+
+def _line(outcome: Outcome) -> str:
+    facts = outcome.facts or {}
+    kept = " (complete already)" if outcome.status == "skipped" else ""
+    return (
+        f"{outcome.job.table}: {facts['spots']} spots, {facts['tiles_encoded']} tiles, "
+        f"{facts['spots_per_s']} spots/s on {facts['device']}{kept}"
+    )
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    """Cells as in ``COLUMNS``; what was not measured now is empty."""
+    spots = (outcome.facts or {}).get("spots")
+    measured = outcome.status == "done" and spots is not None
+    return (
+        outcome.job.slide.name,
+        "" if spots is None else str(spots),
+        "" if outcome.status == "skipped" else f"{outcome.seconds:.1f}",
+        f"{spots / outcome.seconds:.1f}" if measured and spots is not None else "",
+        outcome.status,
+        outcome.error or "",
+    )
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in COLUMNS:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_plain, row))
+    return table
+
+
+def _plain(cell: str) -> str:
+    """Brackets in names are no markup."""
+    from rich.markup import escape
+
+    return escape(cell)

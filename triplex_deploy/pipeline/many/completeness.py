@@ -1,0 +1,89 @@
+"""Whether a slide's results are complete and those that would be predicted now: checked."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+from triplex_deploy.bundle import Bundle, sha256_of
+from triplex_deploy.errors import TriplexError
+from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.outputs.genes import gene_indices
+from triplex_deploy.outputs.sidecar import run_to_json
+from triplex_deploy.pipeline.many.job import Job
+from triplex_deploy.pipeline.many.resume_key import resume_key
+
+logger = logging.getLogger(__name__)
+
+KEY: Final = "resume_key"
+TABLE_DIGEST: Final = "h5ad_sha256"
+
+
+class _NotCompleteError(Exception):
+    """Why the results of a job cannot be kept."""
+
+
+def record_completion(facts: Path, table: Path, key: str | None) -> None:
+    """Add to the JSON ``facts`` what tells later that ``table`` is whole and still wanted.
+
+    Raises ``OutputError``. Without a key, the slide will be predicted again.
+    """
+    content = json.loads(facts.read_text(encoding="utf-8"))
+    content |= {KEY: key, TABLE_DIGEST: sha256_of(table)}
+    with atomic_path(facts) as temporary:
+        temporary.write_text(run_to_json(content, indent=2) + "\n", encoding="utf-8")
+
+
+def complete_facts(job: Job, bundle: Bundle) -> dict[str, Any] | None:
+    """The facts of a job's results if there is nothing left to do; None, and the log says why not.
+
+    The table must be the one that was recorded, byte for byte, open as HDF5, and hold the bundle's
+    chosen genes at the recorded number of spots; the record's key must be the one of today's
+    bundle, options and slide.
+    """
+    if not job.table.exists():
+        return None
+    try:
+        facts = _read_facts(job.facts)
+        _check_record(job, bundle, facts)
+        _check_table(job, bundle, facts)
+    except (_NotCompleteError, TriplexError, OSError) as reason:
+        logger.info("%s: predicted again: %s", job.table, reason)
+        return None
+    return facts
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _NotCompleteError(f"{path.name} is not JSON") from error
+    if not isinstance(facts, dict):
+        raise _NotCompleteError(f"{path.name} holds no facts")
+    return facts
+
+
+def _check_record(job: Job, bundle: Bundle, facts: dict[str, Any]) -> None:
+    if facts.get(KEY) is None:
+        raise _NotCompleteError(f"{job.facts.name} has no {KEY}")
+    if facts[KEY] != resume_key(job, bundle):
+        raise _NotCompleteError("bundle, options, version or slide differ")
+    if facts.get("bundle_id") != bundle.id:
+        raise _NotCompleteError(f"{job.facts.name} names another bundle")
+    if facts.get(TABLE_DIGEST) != sha256_of(job.table):
+        raise _NotCompleteError(f"{job.table.name} was altered or cut short")
+    if job.report and not job.page.is_file():
+        raise _NotCompleteError("the report is missing")
+
+
+def _check_table(job: Job, bundle: Bundle, facts: dict[str, Any]) -> None:
+    import h5py
+
+    n_genes = len(gene_indices(job.options.genes, bundle.manifest.genes))
+    with h5py.File(job.table, "r") as table:
+        matrix = table.get("X")
+        shape = getattr(matrix, "shape", None)
+    if shape != (facts.get("spots"), n_genes):
+        raise _NotCompleteError(f"{job.table.name} holds {shape}, not spots x {n_genes} genes")

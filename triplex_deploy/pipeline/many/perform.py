@@ -1,0 +1,123 @@
+"""Do one job with an opened model: lock, predict, write, and leave nothing half-done."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from triplex_deploy.bundle import Bundle
+from triplex_deploy.errors import OutputError, TriplexError, one_line
+from triplex_deploy.outputs.files import is_prediction, write_outputs
+from triplex_deploy.pipeline.many.completeness import complete_facts, record_completion
+from triplex_deploy.pipeline.many.job import Job, Outcome, Status
+from triplex_deploy.pipeline.many.lock import holder, output_lock
+from triplex_deploy.pipeline.many.resume_key import resume_key
+from triplex_deploy.pipeline.predict import predict_slide
+from triplex_deploy.pipeline.progress import Progress
+from triplex_deploy.runtime.model import Model
+
+
+def perform(job: Job, model: Model, progress: Progress) -> Outcome:
+    """Predict one slide and write its files; whatever goes wrong is the outcome, not raised.
+
+    ``KeyboardInterrupt`` alone passes, once what was half-written is removed.
+    """
+    begin = time.perf_counter()
+    try:
+        with output_lock(job.lock, job.wait) as ours:
+            if ours:
+                status, facts = _under_lock(job, model, progress)
+                return Outcome(job, status, time.perf_counter() - begin, facts)
+            return Outcome(job, "elsewhere", 0.0, error=f"in progress: {holder(job.lock)}")
+    except Exception as error:  # noqa: BLE001 - a bug on one slide is not the others' fault
+        seconds = time.perf_counter() - begin
+        told = traceback.format_exc()
+        return Outcome(job, "failed", seconds, error=one_line(error), traceback=told)
+
+
+def sweep(job: Job) -> None:
+    """Remove what a killed run left beside results that are complete."""
+    if job.part.exists() or job.lock.exists():
+        with output_lock(job.lock) as ours:
+            if ours:
+                shutil.rmtree(job.part, ignore_errors=True)
+
+
+def _under_lock(job: Job, model: Model, progress: Progress) -> tuple[Status, dict[str, Any]]:
+    if job.resume:
+        facts = complete_facts(job, model.bundle)  # another process may have been faster
+        if facts is not None:
+            return "skipped", facts
+    _require_own(job.table)
+    with _part_folder(job) as files:
+        key = _key(job, model.bundle)  # of the slide as it was before it was read
+        prediction = predict_slide(job.slide, model, _with_cache(job), progress)
+        prediction = replace(prediction, slide_name=job.table.stem)
+        table = write_outputs(prediction, files, job.report)
+        record_completion(files / job.facts.name, table, key)
+        _publish(job, files)
+    return "done", prediction.run
+
+
+def _with_cache(job: Job) -> Any:
+    """Features of a slide that is cut off wait in its own hidden folder, unless told where."""
+    if not job.resume or job.options.cache is not None:
+        return job.options
+    return replace(job.options, cache=job.part / "features")
+
+
+@contextmanager
+def _part_folder(job: Job) -> Iterator[Path]:
+    """Yield an empty folder for the files; the whole is removed on success.
+
+    Otherwise the files alone are: features stay for the next run, if there are any.
+    """
+    files = job.part / "files"
+    shutil.rmtree(files if job.resume else job.part, ignore_errors=True)
+    try:
+        files.mkdir(parents=True)
+        (job.part / "features").mkdir(exist_ok=True)
+        yield files
+        shutil.rmtree(job.part, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"{job.part}: cannot be written ({error.strerror or error}); "
+            "check the folder's permissions and free space, or choose another"
+        ) from error
+    finally:
+        shutil.rmtree(files, ignore_errors=True)
+        for folder in (job.part / "features", job.part):
+            with suppress(OSError):  # absent, or not empty
+                folder.rmdir()
+
+
+def _publish(job: Job, files: Path) -> None:
+    """Give complete files their names, the table last, which stands for the set."""
+    if not job.report:
+        job.page.unlink(missing_ok=True)  # an old one would mislead
+    for path in (job.page, job.facts, job.table) if job.report else (job.facts, job.table):
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; choose another --out")
+        (files / path.name).replace(path)
+
+
+def _require_own(table: Path) -> None:
+    """Refuse to write over a folder, or a table that is no prediction: maybe the measurement."""
+    if table.is_dir():
+        raise OutputError(f"{table}: is a folder; choose another --out")
+    if table.exists() and not is_prediction(table):
+        raise OutputError(f"{table}: is no prediction of ours; choose another --out to keep it")
+
+
+def _key(job: Job, bundle: Bundle) -> str | None:
+    """None where the slide or spots cannot be read, which predicting tells better."""
+    try:
+        return resume_key(job, bundle)
+    except (OSError, TriplexError):
+        return None
