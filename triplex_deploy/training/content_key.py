@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.slides.digest import file_digest, slide_digest
+
+__all__ = ["feature_key", "file_digest", "slide_digest"]
+
 CACHE_VERSION = 1
 """Raise it when the same inputs would give other features."""
-
-_CHUNK = 1 << 22
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def slide_digest(path: Path) -> str:
-    """SHA-256 of a slide's file, and of the names and sizes of a MIRAX slide's folder."""
-    digest = hashlib.sha256(file_digest(path).encode())
-    folder = path.with_suffix("")
-    if path.suffix.lower() == ".mrxs" and folder.is_dir():
-        for part in sorted(folder.iterdir()):
-            digest.update(f"{part.name}:{part.stat().st_size}".encode())
-    return digest.hexdigest()
 
 
 def feature_key(
