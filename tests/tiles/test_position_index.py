@@ -73,8 +73,6 @@ def test_without_a_position_encoding_no_spot_has_neighbours() -> None:
 def test_peg_refuses_what_the_array_refuses() -> None:
     with pytest.raises(TilingError, match=r"round array coordinates"):
         position_index([[0.5, 1.0]], "peg")
-    with pytest.raises(TilingError, match="position 'rope'"):
-        position_index([[0, 1]], "rope")
 
 
 def test_no_spots_have_an_empty_peg_table() -> None:

@@ -1,8 +1,6 @@
-"""The neighbour tables of the position encodings: which spot is at each offset of each spot."""
+"""The neighbour table of the position encoding: which spot lies at each offset of each spot."""
 
 from __future__ import annotations
-
-import math
 
 import math
 
@@ -48,31 +46,6 @@ def position_index(grid_rc: ArrayLike, position: str, kernel: int = 3) -> NDArra
     rank[np.lexsort((grid[:, 1], grid[:, 0]))] = np.arange(len(grid))
     side = math.isqrt(max(len(grid) - 1, 0)) + 1
     return apeg_index(np.stack([rank // side, rank % side], axis=1), kernel)
-
-
-def position_index(grid_rc: ArrayLike, position: str, kernel: int = 3) -> NDArray[np.int64]:
-    """The neighbour table (N, kernel * kernel) of a position encoding, in the spots' order.
-
-    "apeg" is ``apeg_index``. "peg" lays the spots, sorted by (row, column), row by row over the
-    smallest square that holds them, wherever they lie on the array (MODELS 4.2). "none" has no
-    neighbours. Raises ``TilingError`` as ``apeg_index``, and for any other name.
-    """
-    if position == "apeg":
-        return apeg_index(grid_rc, kernel)
-    if position == "none":
-        return np.full((len(np.asarray(grid_rc)), kernel * kernel), -1, np.int64)
-    if position == "peg":
-        return apeg_index(_square_rc(_as_int64(np.asarray(grid_rc))), kernel)
-    raise TilingError(f"position {position!r}: not known; use apeg, peg or none")
-
-
-def _square_rc(grid: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Cell (row, column) of each spot in the square that peg fills row by row."""
-    order = np.lexsort((grid[:, 1], grid[:, 0]))
-    rank = np.empty(len(grid), np.int64)
-    rank[order] = np.arange(len(grid))
-    side = math.isqrt(max(len(grid) - 1, 0)) + 1  # the ceiling of the square root
-    return np.stack(np.divmod(rank, side), axis=1)
 
 
 def _as_int64(grid: NDArray[np.generic]) -> NDArray[np.int64]:
