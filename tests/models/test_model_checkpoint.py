@@ -14,9 +14,11 @@ from triplex_deploy.models.checkpoint import (
     write_checkpoint,
 )
 from triplex_deploy.models.eval_mode import assert_eval
-from triplex_deploy.models.resnet import TileEncoder
+from triplex_deploy.models.image_encoders import TileEncoder
+from triplex_deploy.models.tile_encoder_weights import TileEncoderWeights
 from triplex_deploy.models.triplex import build_model
 
+FOREIGN = TileEncoderWeights("uni", kind="onnx", onnx=b"an ONNX file", mean=(0.5, 0.5, 0.5))
 GENES = ("GNAS", "FASN", "ERBB2", "CLDN4", "ACTB", "KRT19", "COL1A1")
 
 
@@ -33,8 +35,9 @@ def checkpoint(weights, tiny_config):
         label_transform={"library": "panel", "scale": 10_000.0, "log": 10, "smoothing": 3},
         tile_mpp=0.5,
         state_dict=weights,
-        tile_encoder_name="histology-resnet18",
-        tile_encoder_state_dict=state_of(TileEncoder()),
+        tile_encoder=TileEncoderWeights(
+            "histology-resnet18", state_dict=state_of(TileEncoder().trunk)
+        ),
         provenance={"folds": [0, 1], "note": None},
     )
 
@@ -57,16 +60,17 @@ def weightless(checkpoint):
         "label_transform": {},
         "tile": {"px": 224, "mpp": 0.5},
         "state_dict": {},
-        "tile_encoder": {"name": "histology-resnet18", "state_dict": {}},
+        "tile_encoder": FOREIGN.to_content(),
         "provenance": {},
     }
 
 
 def test_round_trip(checkpoint, written, slide_inputs):
     again = read_checkpoint(written)
-    plain = ("config", "genes", "label_transform", "tile_mpp", "tile_encoder_name", "provenance")
+    plain = ("config", "genes", "label_transform", "tile_mpp", "provenance")
     for name in plain:
         assert getattr(again, name) == getattr(checkpoint, name)
+    assert again.tile_encoder.facts() == checkpoint.tile_encoder.facts()
     trained, model = checkpoint.build_model(), again.build_model()
     arguments = slide_inputs.arguments(torch.arange(2))
     with torch.inference_mode():
@@ -75,11 +79,11 @@ def test_round_trip(checkpoint, written, slide_inputs):
 
 
 def test_tile_encoder_comes_back_frozen(written, checkpoint):
-    encoder = read_checkpoint(written).build_tile_encoder()
+    encoder = read_checkpoint(written).tile_encoder.build()
     assert_eval(encoder)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    stem = checkpoint.tile_encoder_state_dict["conv1.weight"]
-    assert torch.equal(encoder.conv1.weight, stem)
+    stem = checkpoint.tile_encoder.state_dict["conv1.weight"]
+    assert torch.equal(encoder.trunk.conv1.weight, stem)
 
 
 def test_layout_of_the_file(written):
@@ -88,7 +92,10 @@ def test_layout_of_the_file(written):
     assert content["version"] == 1
     assert content["tile"] == {"px": 224, "mpp": 0.5}
     assert content["genes"] == list(GENES)
-    assert set(content["tile_encoder"]) == {"name", "state_dict"}
+    assert set(content["tile_encoder"]) == {
+        *("name", "kind", "feature_dim", "mean", "std", "state_dict", "onnx")
+    }
+    assert content["tile_encoder"]["onnx"] is None
 
 
 def test_equal_checkpoints_are_equal_files(checkpoint, written, tmp_path):
@@ -125,9 +132,9 @@ def test_failed_write_leaves_the_old_file_and_no_leftovers(checkpoint, written, 
         ({"tile": {"px": 256, "mpp": 0.5}}, "tile px 256"),
         ({"tile": {"px": 224, "mpp": -1.0}}, "tile mpp -1.0"),
         ({"tile": {"px": 224, "mpp": "0.5"}}, "mpp: expected"),
-        ({"tile_encoder": {"name": "x"}}, "tile_encoder: missing or unknown keys: state_dict"),
+        ({"tile_encoder": {"name": "x"}}, "tile_encoder: missing or unknown keys: feature_dim"),
         ({"provenance": None}, "provenance: expected dict, found NoneType"),
-        ({}, "state_dict: missing keys: target_encoder.conv1.weight"),
+        ({}, "state_dict: missing keys: target_encoder.trunk.conv1.weight"),
     ],
 )
 def test_malformed_file_is_refused_with_the_reason(weightless, tmp_path, changes, reason):
@@ -151,7 +158,35 @@ def test_misfitting_weights_are_named(checkpoint, weights):
             checkpoint, state_dict=weights | {"expression_head.bias": torch.ones(3)}
         )
     with pytest.raises(CheckpointError, match=r"tile_encoder: missing keys: conv1\.weight"):
-        dataclasses.replace(checkpoint, tile_encoder_state_dict={})
+        dataclasses.replace(checkpoint.tile_encoder, state_dict={})
+
+
+def test_onnx_tile_encoder_travels_as_its_bytes(checkpoint, tmp_path):
+    path = tmp_path / "model.ckpt"
+    write_checkpoint(dataclasses.replace(checkpoint, tile_encoder=FOREIGN), path)
+    assert read_checkpoint(path).tile_encoder == FOREIGN
+    with pytest.raises(CheckpointError, match="uni: is an ONNX file"):
+        FOREIGN.build()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"kind": "vit"}, "kind 'vit'; known: resnet18, efficientnet_lite0, onnx"),
+        ({"kind": "onnx"}, "the ONNX file is empty"),
+        ({"feature_dim": 1280}, "resnet18 gives 512 features, not 1280"),
+    ],
+)
+def test_contradictory_tile_encoder_is_refused(checkpoint, changes, reason):
+    with pytest.raises(CheckpointError) as refusal:
+        dataclasses.replace(checkpoint.tile_encoder, **changes)
+    assert reason in str(refusal.value)
+
+
+def test_tile_encoder_of_another_width_than_the_model_is_refused(checkpoint):
+    wide = dataclasses.replace(FOREIGN, feature_dim=1024)
+    with pytest.raises(CheckpointError, match="gives 1024 features, the model takes 512"):
+        dataclasses.replace(checkpoint, tile_encoder=wide)
 
 
 def test_values_that_need_unpickling_are_not_written(checkpoint):

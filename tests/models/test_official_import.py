@@ -23,7 +23,7 @@ CONFIG = ModelConfig(
     neighbor_heads=4,
     neighbor_mlp_ratio=1.0,
 )
-REWRITE = dataclasses.replace(CONFIG, apeg_residual=False)
+REWRITE = dataclasses.replace(CONFIG, apeg_residual=False, target_projection=True)
 
 
 @pytest.fixture
@@ -54,12 +54,11 @@ def test_2024_checkpoint_fits_key_by_key(official):
     check_state(meta_model(CONFIG), converted, "converted")
 
 
-def test_2025_checkpoint_fits_but_for_its_target_projection(official):
+def test_2025_checkpoint_fits_key_by_key(official):
     state = {f"model.{key}": value for key, value in official("2025").items()}
-    with pytest.raises(CheckpointError, match=r"target_linear: .*2024"):
-        triplex_state(state, REWRITE, "2025")
-    rest = {key: value for key, value in state.items() if "target_linear" not in key}
-    check_state(meta_model(REWRITE), triplex_state(rest, REWRITE, "2025"), "converted")
+    converted = triplex_state(state, REWRITE, "2025")
+    assert len(converted) == len(state)
+    check_state(meta_model(REWRITE), converted, "converted")
 
 
 def test_checkpoint_of_the_other_layout_is_refused(official):
@@ -88,6 +87,8 @@ def test_unknown_key_is_named(official, key):
     assert f"{part}: unexpected or missing keys: {rest}" in str(refusal.value)
 
 
-def test_residual_of_the_other_layout_is_refused(official):
-    with pytest.raises(ConfigError, match=r"apeg_residual=False: .* set it to True"):
-        triplex_state(official("2024"), REWRITE, "2024")
+@pytest.mark.parametrize("option", ["apeg_residual", "target_projection"])
+def test_option_of_the_other_layout_is_refused(official, option):
+    mixed = dataclasses.replace(CONFIG, **{option: getattr(REWRITE, option)})
+    with pytest.raises(ConfigError, match=rf"{option}=.* set it to {getattr(CONFIG, option)}"):
+        triplex_state(official("2024"), mixed, "2024")
