@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TRUNK_WIDTH
-from triplex_deploy.errors import BackendError, CheckpointError
+from triplex_deploy.errors import BackendError, CheckpointError, ContractError
 from triplex_deploy.models import (
     TileEncoder,
     TileEncoderWeights,
@@ -128,7 +129,9 @@ def open_tile_encoder(
     that does not fit, and for a device that is not there.
     """
     if weights is not None and weights.suffix.lower() == ".onnx":
-        return OnnxEncoder(open_tile_model(weights, device, threads))
+        model = open_tile_model(weights, device, threads)
+        _require_one_file(weights)
+        return OnnxEncoder(model)
     if device.kind == "cuda" and not torch.cuda.is_available():
         raise BackendError(f"device {device}: this torch sees no CUDA GPU; pass --device cpu")
     if weights is None:
@@ -152,6 +155,21 @@ def stored_weights(facts: Mapping[str, Any], path: Path) -> TileEncoderWeights:
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
     )
+
+
+_EXTERNAL: Final = b"\x0a\x08location"
+"""How a tensor that is kept in another file names it: the key of a protobuf string pair."""
+
+
+def _require_one_file(path: Path) -> None:
+    """Refuse a graph whose weights lie beside it: alone it could not travel in a checkpoint."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        is_split = content.find(_EXTERNAL) >= 0
+    if is_split:
+        raise ContractError(
+            f"{path}: keeps its weights in another file; make it one file with "
+            "`import onnx; onnx.save(onnx.load('FILE.onnx'), 'ONE.onnx')` and pass that"
+        )
 
 
 def _trunk_encoder(name: str, state: Mapping[str, Tensor], device: Device) -> TrunkEncoder:
