@@ -1,83 +1,191 @@
-"""First half of a prediction: every planned tile through the frozen and the trained ResNet18."""
+"""First half of a prediction: every needed tile through the graphs that see nothing but tiles."""
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import FEATURE_DIM
+from triplex_deploy.contract import IMAGE_MEAN, TILE_PX, GraphSpec
+from triplex_deploy.pipeline.feature_cache import FeatureCache, TileIndex
+from triplex_deploy.pipeline.machine import usable_cores
+from triplex_deploy.pipeline.needs import FEATURES, OwnTiles, own_tiles
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.pipeline.row_store import RowStore
 from triplex_deploy.pipeline.run import Run
-from triplex_deploy.pipeline.token_store import TokenStore
+from triplex_deploy.pipeline.stage import Stage
 from triplex_deploy.tiles.plan import TilePlan
 from triplex_deploy.tiles.stream import StreamStats, TileBatch, stream_tiles
 from triplex_deploy.tiles.view import SlideView
 
-BATCH_SIZE: Final = {"cpu": 16, "cuda": 64}
-"""Tiles per encoder call unless the caller chooses; on a CPU more would only delay Ctrl-C."""
+MEAN_COLOR: Final = tuple(round(255 * mean) for mean in IMAGE_MEAN)
+"""What a masked neighbour looks like to the frozen encoder: zero once normalised (MODELS 1.5)."""
+MAX_READERS: Final = 16
+LANES_PER_READER: Final = 4
+"""A tile takes about a millisecond of one core to decode, and tens of them to encode."""
 
 
 @dataclass(frozen=True)
-class OwnTiles:
-    """The tiles that are some spot's own: ``slot_of_tile`` (T,) is -1 elsewhere, else the row of
-    that tile's tokens in the store; ``slot_of_spot`` (N,) is the row each spot reads back."""
+class TileOutput:
+    """What one graph gives for tiles: ``row_of_tile`` (T,) is where in the store, -1 for nowhere.
 
-    count: int
-    slot_of_tile: NDArray[np.int64]
-    slot_of_spot: NDArray[np.int64]
+    The store of the frozen features has a row for every tile and, last, one for masked neighbours.
+    """
+
+    spec: GraphSpec
+    row_of_tile: NDArray[np.int64]
+    store: RowStore
+
+    @property
+    def name(self) -> str:
+        return self.spec.outputs[0].name
 
 
-def own_tiles(plan: TilePlan) -> OwnTiles:
-    """Number the spots' own tiles; two spots on one tile share its tokens."""
-    tiles, slot_of_spot = np.unique(plan.spot_tile, return_inverse=True)
-    slot_of_tile = np.full(len(plan.origins_xy), -1, dtype=np.int64)
-    slot_of_tile[tiles] = np.arange(len(tiles))
-    return OwnTiles(len(tiles), slot_of_tile, slot_of_spot)
+@dataclass
+class Encoded:
+    """The outputs of a slide's tiles, by name, and how they came about."""
+
+    outputs: dict[str, TileOutput]
+    own: OwnTiles
+    tiles_encoded: int = 0
+    tiles_from_cache: int = 0
+
+
+@contextmanager
+def open_stores(run: Run, plan: TilePlan, options: PredictOptions) -> Iterator[Encoded]:
+    """Room for what the tile graphs will give: features in memory first, then tokens."""
+    own = own_tiles(plan)
+    n_tiles = len(plan.origins_xy)
+    left = options.store_bytes
+    outputs = {}
+    with ExitStack() as stack:
+        for spec in run.per_tile():
+            name, axes = spec.outputs[0].name, spec.outputs[0].axes[1:]
+            of_all = name == FEATURES
+            shape = (n_tiles + 1 if of_all else own.count, *(int(axis) for axis in axes))
+            store = stack.enter_context(RowStore(shape, left, options.half_features))
+            left -= store.n_bytes if store.in_memory else 0
+            rows = np.arange(n_tiles) if of_all else own.slot_of_tile
+            outputs[name] = TileOutput(spec, rows, store)
+        yield Encoded(outputs, own)
 
 
 def encode_tiles(
     run: Run,
     view: SlideView,
     plan: TilePlan,
-    own: OwnTiles,
-    store: TokenStore,
+    encoded: Encoded,
     options: PredictOptions,
     stats: StreamStats,
-) -> NDArray[np.float32]:
-    """Encode each planned tile once; returns features (T + 1, 512), the last row zero.
-
-    The zero row stands for masked neighbours, whose index in the plan is -1. Target tokens of the
-    spots' own tiles go to ``store``.
-    """
-    n_tiles = len(plan.origins_xy)
-    features = np.zeros((n_tiles + 1, FEATURE_DIM), dtype=np.float32)
-    run.progress.start("encoding tiles", n_tiles)
+    cache: FeatureCache | None = None,
+) -> None:
+    """Fill the stores of ``encoded``; each tile is read at most once and goes through each graph
+    at most once, through all of them in the same step. What ``cache`` knows is not encoded."""
+    if cache is not None and FEATURES in encoded.outputs:
+        with run.clock.stage("load features"):
+            _load_known(plan, encoded, cache)
+    _encode_masked(run, plan, encoded)
+    rows = np.stack([output.row_of_tile for output in encoded.outputs.values()])
+    needed = np.flatnonzero((rows >= 0).any(axis=0))
+    run.progress.start("encoding tiles", len(needed))
+    if not len(needed):
+        return
+    rest = replace(plan, origins_xy=np.ascontiguousarray(plan.origins_xy[needed]))
     stream = stream_tiles(
         view,
-        plan,
-        options.batch_size or BATCH_SIZE[run.model.device.kind],
+        rest,
+        run.setting.batch_size,
+        _readers(run),
         memory_bytes=options.stream_bytes,
         on_bad_tile=options.on_bad_tile,
         stats=stats,
     )
-    with closing(stream) as batches:
-        while True:
-            with run.clock.stage("read"):
-                batch = next(batches, None)
-            if batch is None:
-                return features
-            features[batch.tile_index] = run.graph("tile_encoder", {"tiles": batch.tiles})
-            _encode_targets(run, batch, own, store)
-            run.progress.advance(len(batch.tile_index))
+    lane = _Lane(run, encoded, needed)
+    try:
+        with Stage("encode", stream, lane.encode, run.setting.lanes) as stage:
+            for step in stage:
+                encoded.tiles_encoded += len(step.new_tiles)
+                if cache is not None and step.features is not None:
+                    cache.add(plan.origins_xy[step.new_tiles], step.features)
+                run.progress.advance(step.n_tiles)
+        run.note_waits("encode", stage)
+    finally:
+        if cache is not None:
+            cache.flush()
 
 
-def _encode_targets(run: Run, batch: TileBatch, own: OwnTiles, store: TokenStore) -> None:
-    slots = own.slot_of_tile[batch.tile_index]
-    wanted = slots >= 0
-    if wanted.any():
-        tiles = batch.tiles if wanted.all() else np.ascontiguousarray(batch.tiles[wanted])
-        store.put(slots[wanted], run.graph("target_encoder", {"tiles": tiles}))
+@dataclass(frozen=True)
+class _Step:
+    """What a lane reports of a batch."""
+
+    n_tiles: int
+    new_tiles: NDArray[np.int64]
+    """Tiles of the plan that went through the first graph."""
+    features: NDArray[np.float32] | None
+    """Their features, if that is what it gives."""
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """What each lane does to a batch of the tiles ``needed`` (K,) of the plan."""
+
+    run: Run
+    encoded: Encoded
+    needed: NDArray[np.int64]
+
+    def encode(self, batch: TileBatch) -> _Step:
+        """All graphs of one batch: its tiles are at hand, in the cache or on their way to a GPU."""
+        tiles = self.needed[batch.tile_index]
+        steps = [self._through(output, tiles, batch) for output in self.encoded.outputs.values()]
+        return steps[0]
+
+    def _through(self, output: TileOutput, tiles: NDArray[np.int64], batch: TileBatch) -> _Step:
+        rows = output.row_of_tile[tiles]
+        wanted = rows >= 0
+        if not wanted.any():
+            return _Step(len(tiles), tiles[:0], None)
+        pixels = batch.tiles if wanted.all() else np.ascontiguousarray(batch.tiles[wanted])
+        values = self.run.graph(output.spec, {"tiles": pixels})[output.name]
+        output.store.put(rows[wanted], values)
+        return _Step(len(tiles), tiles[wanted], values if output.name == FEATURES else None)
+
+
+def mean_color_tile() -> NDArray[np.uint8]:
+    """A tile (1, 224, 224, 3) that shows nothing."""
+    tile = np.empty((1, TILE_PX, TILE_PX, 3), np.uint8)
+    tile[:] = MEAN_COLOR
+    return tile
+
+
+def _encode_masked(run: Run, plan: TilePlan, encoded: Encoded) -> None:
+    """The feature of masked neighbours, in the last row: it matters where tokens are averaged."""
+    output = encoded.outputs.get(FEATURES)
+    if output is None:
+        return
+    values = np.zeros((1, *output.store.shape[1:]), np.float32)
+    if not plan.neighbor_mask.all():
+        values = run.graph(output.spec, {"tiles": mean_color_tile()})[FEATURES]
+    output.store.put(np.array([len(plan.origins_xy)]), values)
+
+
+def _load_known(plan: TilePlan, encoded: Encoded, cache: FeatureCache) -> None:
+    """Take features from the cache; their tiles then have no row left to fill."""
+    output = encoded.outputs[FEATURES]
+    index = TileIndex(plan.origins_xy)
+    for origins_xy, features in cache.parts():
+        tiles = index.find(origins_xy)
+        found = tiles >= 0
+        output.store.put(tiles[found], features[found])
+        output.row_of_tile[tiles[found]] = -1
+    encoded.tiles_from_cache = int(np.count_nonzero(output.row_of_tile < 0))
+
+
+def _readers(run: Run) -> int:
+    """Threads that read and decode: a few beside lanes that need the same cores, else most."""
+    if run.model.device.kind == "cpu":
+        return max(1, min(run.setting.lanes // LANES_PER_READER, MAX_READERS))
+    return max(2, min(usable_cores() - run.setting.lanes, MAX_READERS))

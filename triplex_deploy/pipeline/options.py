@@ -27,7 +27,8 @@ class PredictOptions:
     contiguous tiles), ``mask`` a picture that says where the tissue is, ``all_tiles`` ignores
     tissue altogether. ``mpp`` is the slide's microns per pixel where its metadata lacks or
     misstates it; ``genes`` restricts the output; ``batch_size`` counts tiles per encoder call
-    (None: chosen for the machine); ``on_bad_tile`` "skip" predicts unreadable parts as black.
+    and ``threads`` the CPU threads that make such calls (None: chosen for the machine);
+    ``on_bad_tile`` "skip" predicts unreadable parts as black.
 
     ``memory_gb`` bounds decoded pixels, tile features and target tokens kept in memory; beyond it
     they wait in a temporary file, with ``half_features`` as fp16. ``region_mm`` relates spots
@@ -48,6 +49,7 @@ class PredictOptions:
     region_mm: float | None = None
     half_features: bool = False
     cache: Path | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.layout not in (None, *LAYOUTS):
@@ -55,8 +57,10 @@ class PredictOptions:
         if self.on_bad_tile not in ("raise", "skip"):
             raise ConfigError(f"on_bad_tile {self.on_bad_tile!r}: use raise or skip")
         self._check_placing()
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size}: must be at least 1")
+        for name in ("batch_size", "threads"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ConfigError(f"{name}={count}: must be at least 1")
         if not 0 < self.memory_gb < math.inf:
             raise ConfigError(f"memory_gb={self.memory_gb}: must be a positive number")
         if self.region_mm is not None and not MIN_REGION_MM <= self.region_mm < math.inf:
@@ -91,6 +95,6 @@ class PredictOptions:
         return int(min(MEMORY_BYTES, self.memory_gb * 1e9 / 4))
 
     @property
-    def token_bytes(self) -> float:
-        """What is left for target tokens."""
+    def store_bytes(self) -> float:
+        """What is left for tile features and target tokens."""
         return self.memory_gb * 1e9 - self.stream_bytes

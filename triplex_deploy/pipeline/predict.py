@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.bundle import Bundle
-from triplex_deploy.contract import N_TARGET_TOKENS
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX, Prediction
-from triplex_deploy.pipeline.encode import encode_tiles, own_tiles
-from triplex_deploy.pipeline.facts import run_facts
-from triplex_deploy.pipeline.fuse import encode_slide, fuse_spots
+from triplex_deploy.pipeline.encode import encode_tiles, open_stores
+from triplex_deploy.pipeline.facts import Done, run_facts
+from triplex_deploy.pipeline.feature_cache import FeatureCache, open_cache
+from triplex_deploy.pipeline.fuse import predict_spots, relate_spots
+from triplex_deploy.pipeline.needs import needed_tiles
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.placing import place_spots
-from triplex_deploy.pipeline.progress import Progress, Silent
+from triplex_deploy.pipeline.progress import Progress, Silent, StageClock
+from triplex_deploy.pipeline.regions import spot_regions
 from triplex_deploy.pipeline.run import Run
-from triplex_deploy.pipeline.token_store import TokenStore
+from triplex_deploy.pipeline.sessions import lane_sessions
+from triplex_deploy.pipeline.tuning import choose_setting
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.slides import Slide, open_slide, resolve_mpp, thumbnail
 from triplex_deploy.spots import Spots, TissueMask, mask_overlay
@@ -42,21 +49,23 @@ def predict_slide(
     with the remedy in the message.
     """
     options = options or PredictOptions()
-    run = Run(model, progress or Silent())
+    clock = StageClock()
     _warn_of_the_bundle(model.bundle)
     manifest = model.bundle.manifest
     gene_index = gene_indices(options.genes, manifest.genes)
-    with run.clock.stage("total"), open_slide(slide_path) as slide:
+    with clock.stage("total", cpu_clock=time.process_time), open_slide(slide_path) as slide:
         slide_mpp = resolve_mpp(slide, options.mpp)
         view = SlideView.open(slide, slide_mpp, manifest.tile_mpp)
-        with run.clock.stage("spots"):
+        with clock.stage("spots"):
             spots, tissue = place_spots(slide, slide_mpp, view, options)
-        with run.clock.stage("thumbnail"):
+        with clock.stage("thumbnail"):
             picture, overlay = _pictures(slide, tissue, options.skips_bad)
-        with run.clock.stage("plan"):
+        with clock.stage("plan"):
             plan = plan_tiles(view.centers(spots.level0_xy), view.size_wh)
-        stats = StreamStats()
-        expression = _predict_plan(run, view, plan, spots, options, stats)
+            plan = needed_tiles(plan, model.bundle.specs.values())
+        job = _Job(Path(slide_path), slide_mpp, view, spots, plan, options)
+        with _open_run(model, progress or Silent(), clock, job) as run:
+            expression, done = _predict_plan(run, job)
     return Prediction(
         slide_name=Path(slide_path).stem,
         expression=np.ascontiguousarray(expression[:, gene_index]),
@@ -68,26 +77,53 @@ def predict_slide(
         spot_diameter_px=spots.spot_diameter_px,
         thumbnail=picture,
         tissue_overlay=overlay,
-        run=run_facts(run, slide_mpp, view, spots, plan, stats),
+        run=run_facts(run, slide_mpp, view, spots, plan, done),
         barcodes=spots.barcodes,
     )
 
 
-def _predict_plan(
-    run: Run,
-    view: SlideView,
-    plan: TilePlan,
-    spots: Spots,
-    options: PredictOptions,
-    stats: StreamStats,
-) -> NDArray[np.float32]:
-    """Encode and fuse a planned slide; returns expression (N, G)."""
-    own = own_tiles(plan)
-    shape = (own.count, N_TARGET_TOKENS, run.model.bundle.config.embedding_dim)
-    with TokenStore(shape, options.token_bytes) as store:
-        features = encode_tiles(run, view, plan, own, store, options, stats)
-        global_tokens = encode_slide(run, plan, features, spots.grid_rc)
-        return fuse_spots(run, plan, features, global_tokens, own, store)
+@dataclass(frozen=True)
+class _Job:
+    """One slide, placed and planned."""
+
+    slide_path: Path
+    slide_mpp: float
+    view: SlideView
+    spots: Spots
+    plan: TilePlan
+    options: PredictOptions
+
+
+@contextmanager
+def _open_run(model: Model, progress: Progress, clock: StageClock, job: _Job) -> Iterator[Run]:
+    """The run with its sessions, and the number of lanes and tiles per call that suit it."""
+    options = job.options
+    with ExitStack() as stack:
+        with clock.stage("sessions"):
+            sessions = stack.enter_context(lane_sessions(model))
+        with clock.stage("tuning", cpu_clock=time.process_time):
+            n_tiles = len(job.plan.origins_xy)
+            setting = choose_setting(model, sessions, n_tiles, options.batch_size, options.threads)
+        yield Run(model, progress, sessions, setting, clock)
+
+
+def _predict_plan(run: Run, job: _Job) -> tuple[NDArray[np.float32], Done]:
+    """Encode, relate and predict a planned slide; returns expression (N, G) and what was done."""
+    plan, options, stats = job.plan, job.options, StreamStats()
+    regions = spot_regions(job.spots.level0_xy, job.slide_mpp, options.region_mm)
+    with open_stores(run, plan, options) as encoded:
+        encode_tiles(run, job.view, plan, encoded, options, stats, _cache(run, job))
+        related = relate_spots(run, plan, encoded, job.spots.grid_rc, regions)
+        expression = predict_spots(run, plan, encoded, related)
+        return expression, Done(stats, encoded, len(regions))
+
+
+def _cache(run: Run, job: _Job) -> FeatureCache | None:
+    options = job.options
+    if options.cache is None:
+        return None
+    with run.clock.stage("digest"):
+        return open_cache(options.cache, job.slide_path, job.view, run.model, options.on_bad_tile)
 
 
 def _pictures(

@@ -1,0 +1,155 @@
+"""Tile features kept on disk: a run that was cut off, or another model, goes on from them.
+
+A slide's features lie in a folder named after all that decides them: the slide's content, the scale
+it is seen at, the frozen encoder's graph and what runs it. Each file in it is written once and
+whole, and holds the origins and features of some tiles, so that a process may be killed at any
+time, and several may fill one folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.bundle import Target
+from triplex_deploy.errors import OutputError
+from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.runtime.model import Model
+from triplex_deploy.slides.digest import slide_digest
+from triplex_deploy.tiles.view import SlideView
+
+VERSION: Final = 1
+"""Raise it when the same inputs would give other features."""
+EVERY_S: Final = 5.0
+"""Work a kill may cost."""
+
+Origins = NDArray[np.int64]
+Features = NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureCache:
+    """The features of one slide by one frozen encoder; see ``open_cache``."""
+
+    def __init__(self, folder: Path, key: str, feature_dim: int) -> None:
+        self.folder = folder
+        self.key = key
+        self.feature_dim = feature_dim
+        self._pending: list[tuple[Origins, Features]] = []
+        self._written = time.monotonic()
+        self._usable = True
+
+    def parts(self) -> Iterator[tuple[Origins, Features]]:
+        """Origins (K, 2) in the view and features (K, F), file by file; unfit files are removed."""
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                yield self._read(path)
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                logger.warning("%s: damaged, its tiles are encoded again (%s)", path, error)
+                path.unlink(missing_ok=True)
+
+    def add(self, origins_xy: Origins, features: Features) -> None:
+        """Keep the features of some tiles; they are on disk within seconds."""
+        self._pending.append((origins_xy, features))
+        if time.monotonic() - self._written >= EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have everything on disk; a cache that cannot be written is given up with a warning."""
+        pending, self._pending = self._pending, []
+        if pending and self._usable:
+            origins, features = (np.concatenate(parts) for parts in zip(*pending, strict=True))
+            try:
+                self._write(origins, features)
+            except (OSError, OutputError) as error:
+                self._usable = False
+                logger.warning("going on without the feature cache: %s", error)
+        self._written = time.monotonic()
+
+    def _write(self, origins: Origins, features: Features) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, Any] = {
+            "key": np.array(self.key),
+            "origins_xy": origins,
+            "features": features,
+        }
+        target = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}.npz"
+        with atomic_path(target) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+
+    def _read(self, path: Path) -> tuple[Origins, Features]:
+        """One file's content; the archive's checksums find altered bytes."""
+        with np.load(path, allow_pickle=False) as content:
+            key, origins, features = (content[n] for n in ("key", "origins_xy", "features"))
+        if str(key) != self.key:
+            raise ValueError("belongs to another slide or encoder")
+        fits = (
+            origins.dtype == np.int64
+            and features.dtype == np.float32
+            and origins.shape == (len(features), 2)
+            and features.shape == (len(origins), self.feature_dim)
+        )
+        if not fits or not np.isfinite(features).all():
+            raise ValueError(f"holds {features.dtype} {features.shape}")
+        return origins, features
+
+
+def open_cache(
+    root: Path, slide_path: Path, view: SlideView, model: Model, on_bad_tile: str
+) -> FeatureCache | None:
+    """The cache of a slide under ``root``; None for a model without a frozen encoder."""
+    spec = model.bundle.specs.get("tile_encoder")
+    if spec is None:
+        return None
+    target: Target = "tensorrt" if model.backend == "tensorrt" else "onnxruntime"
+    decisive = {
+        "version": VERSION,
+        "slide": slide_digest(slide_path),
+        "level": view.level,
+        "resampling": view.resampling,
+        "scale_xy": view.scale_xy,
+        "size_wh": view.size_wh,
+        "on_bad_tile": on_bad_tile,
+        "encoder": model.bundle.entry(spec.name, target).sha256,
+        "runs_on": (model.backend, model.device.kind),
+    }
+    key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    feature_dim = spec.outputs[0].axes[-1]
+    assert isinstance(feature_dim, int)
+    return FeatureCache(root / key[:32], key, feature_dim)
+
+
+class TileIndex:
+    """Finds tiles of a plan by their origins."""
+
+    def __init__(self, origins_xy: Origins) -> None:
+        keys = _packed(origins_xy)
+        self._order = np.argsort(keys)
+        self._keys = keys[self._order]
+
+    def find(self, origins_xy: Origins) -> NDArray[np.int64]:
+        """The tile at each of ``origins_xy`` (K, 2), -1 for none."""
+        if not len(self._keys):
+            return np.full(len(origins_xy), -1, np.int64)
+        keys = _packed(origins_xy)
+        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        found: NDArray[np.int64] = np.where(self._keys[place] == keys, self._order[place], -1)
+        return found
+
+
+def _packed(origins_xy: Origins) -> NDArray[np.uint64]:
+    """One word per origin, which lies within +-2 ** 31."""
+    x, y = (origins_xy + (1 << 31)).astype(np.uint64).T
+    packed: NDArray[np.uint64] = (y << 32) | x
+    return packed
