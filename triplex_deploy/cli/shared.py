@@ -27,9 +27,15 @@ _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DE
 
 def common_options(command: Command) -> Command:
     """Add ``--json``, ``-v`` and ``-q``; logging is set up when they are parsed."""
-    command = click.option(
-        "--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout."
-    )(command)
+    return verbosity_options(
+        click.option(
+            "--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout."
+        )(command)
+    )
+
+
+def verbosity_options(command: Command) -> Command:
+    """Add ``-v`` and ``-q`` alone, for a command whose ``--json`` takes a file."""
     command = click.option(
         "-v",
         "--verbose",
