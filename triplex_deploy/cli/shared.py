@@ -20,6 +20,7 @@ EXTRA_OF = {
     "onnx": "export",
     "onnxscript": "export",
     "lightning": "train",
+    "matplotlib": "train",
     "ray": "cluster",
 }
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}

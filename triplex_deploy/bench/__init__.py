@@ -1,0 +1,1 @@
+"""How fast a bundle is here: graphs and whole slides, measured, recorded and compared."""

@@ -1,0 +1,36 @@
+"""How exact a bundle is, as its own parity check recorded it; a benchmark measures none itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from triplex_deploy.bench.result import Accuracy
+from triplex_deploy.bundle import PARITY
+
+
+def read_accuracy(bundle: Path) -> tuple[Accuracy | None, str | None]:
+    """The accuracy in ``parity.json``, or None and the reason why there is none."""
+    path = bundle / PARITY
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return _accuracy(report), None
+    except OSError as error:
+        return None, f"{PARITY} cannot be read ({error.strerror})"
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        return None, f"{PARITY} is of another form ({type(error).__name__}: {error})"
+
+
+def _accuracy(report: dict[str, Any]) -> Accuracy:
+    graphs, chain = report["graphs"], report["end_to_end"]
+    worst = max(graphs, key=lambda graph: float(graph["relative"]))
+    return Accuracy(
+        passed=bool(report["passed"]),
+        reference=str(report["reference"]),
+        worst_graph=str(worst["graph"]),
+        worst_relative=float(worst["relative"]),
+        least_cosine=min(float(graph["cosine"]) for graph in graphs),
+        median_gene_pcc=float(chain["median_gene_pcc"]),
+        min_gene_pcc=float(chain["min_gene_pcc"]),
+    )

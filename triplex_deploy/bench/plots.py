@@ -1,0 +1,183 @@
+"""A result as one PNG of four panels; the only module that needs matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from triplex_deploy.bench.result import END_TO_END, SERVER, BenchResult, CaseResult
+from triplex_deploy.bench.stages import OTHER, STAGES
+from triplex_deploy.outputs.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
+"""Okabe and Ito's palette, told apart by colour-blind readers."""
+MARKERS: Final = "osD^vP*X"
+STAGE_COLORS: Final = dict(zip((*STAGES, OTHER), (*COLORS, "#f0e442", "#bbbbbb"), strict=True))
+WHISKERS: Final = (1, 99)
+MAX_ROWS: Final = 40
+"""Cases a panel can name legibly; of more, every n-th is shown."""
+
+
+def write_plots(result: BenchResult, path: Path) -> None:
+    """Throughput over size, latencies, stages and roofline, as PNG; raises ``OutputError``."""
+    rows = min(len(result.cases), MAX_ROWS)
+    figure = Figure(figsize=(15, 9 + max(0, rows - 20) * 0.22), layout="constrained")
+    FigureCanvasAgg(figure)
+    throughput, latency, stages, roofline = figure.subplots(2, 2).ravel()
+    _draw_throughput(throughput, result)
+    _draw_latency(latency, result)
+    _draw_stages(stages, result)
+    _draw_roofline(roofline, result)
+    figure.suptitle(_title(result))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def _title(result: BenchResult) -> str:
+    subjects = "; ".join(f"{s.label} (bundle {s.bundle_id})" for s in result.subjects)
+    return f"{result.machine.cpu}, {result.machine.usable_cores} cores: {subjects}"
+
+
+def _lines(result: BenchResult) -> Iterator[tuple[str, list[CaseResult]]]:
+    """Cases that differ by size alone, under the name of their line."""
+    lines: dict[str, list[CaseResult]] = {}
+    for case in result.cases:
+        if case.graph != END_TO_END:
+            lines.setdefault(_line_name(case, result), []).append(case)
+    yield from lines.items()
+
+
+def _line_name(case: CaseResult, result: BenchResult) -> str:
+    several = len({c.scenario for c in result.cases}) > 1
+    parts = [case.graph]
+    if several:
+        parts.append(case.scenario)
+    if len(result.subjects) > 1:
+        parts.append(case.subject)
+    return ", ".join(parts)
+
+
+def _case_name(case: CaseResult, result: BenchResult) -> str:
+    return f"{_line_name(case, result)}, {case.axis} {case.size}"
+
+
+def _style(number: int) -> dict[str, Any]:
+    return {
+        "color": COLORS[number % len(COLORS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": ("-", "--", ":")[number // len(COLORS) % 3],
+    }
+
+
+def _draw_throughput(axes: Axes, result: BenchResult) -> None:
+    axes.set_title("Throughput against size of a call")
+    lines = list(_lines(result))
+    if not lines:
+        return _say(axes, "no graph was measured alone")
+    for number, (name, cases) in enumerate(lines):
+        sizes = [case.size for case in cases]
+        rates = [case.throughput_per_s for case in cases]
+        axes.loglog(sizes, rates, label=name, **_style(number))
+    axes.set_xlabel("tiles or spots per call")
+    axes.set_ylabel("tiles or spots per second")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return None
+
+
+def _shown(result: BenchResult) -> list[CaseResult]:
+    step = -(-len(result.cases) // MAX_ROWS)
+    return list(result.cases[::step])
+
+
+def _draw_latency(axes: Axes, result: BenchResult) -> None:
+    shown = _shown(result)
+    axes.set_title("Latency of a query: quartiles, and the 1st to 99th percentile")
+    axes.boxplot(
+        [case.samples_ms for case in shown],
+        orientation="horizontal",
+        whis=WHISKERS,
+        showfliers=False,
+        medianprops={"color": COLORS[1]},
+    )
+    axes.set_yticks(range(1, len(shown) + 1), [_case_name(case, result) for case in shown])
+    axes.tick_params(axis="y", labelsize="small")
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("ms")
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _draw_stages(axes: Axes, result: BenchResult) -> None:
+    shown = _shown(result)
+    axes.set_title("Where a query's time goes, mean")
+    left = np.zeros(len(shown))
+    for stage, color in STAGE_COLORS.items():
+        parts = np.array([100 * c.stages_ms.get(stage, 0) / c.latency_ms.mean for c in shown])
+        if parts.any():
+            axes.barh(range(len(shown)), parts, left=left, color=color, label=_words(stage))
+        left += parts
+    axes.set_yticks(range(len(shown)), [_case_name(case, result) for case in shown])
+    axes.tick_params(axis="y", labelsize="small")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("% of the latency")
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=5)
+
+
+def _draw_roofline(axes: Axes, result: BenchResult) -> None:
+    axes.set_title("Roofline: rate against operations per byte")
+    lines = [
+        (name, [case for case in cases if case.cost is not None and case.scenario != SERVER])
+        for name, cases in _lines(result)
+    ]
+    lines = [(name, cases) for name, cases in lines if cases]
+    if not lines:
+        reasons = {case.cost_absent for case in result.cases if case.cost_absent}
+        return _say(axes, "not counted: " + "; ".join(sorted(reasons)))
+    for number, (name, cases) in enumerate(lines):
+        points = [_point(case) for case in cases]
+        axes.loglog(*zip(*points, strict=True), label=name, **_style(number))
+    _draw_roof(axes, result)
+    axes.set_xlabel("operations per byte of traffic")
+    axes.set_ylabel("GFLOP/s")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return None
+
+
+def _point(case: CaseResult) -> tuple[float, float]:
+    """Operations per byte, and 1e9 operations per second."""
+    assert case.cost is not None
+    return case.cost.flops / case.cost.traffic_bytes, case.cost.flops_per_s / 1e9
+
+
+def _draw_roof(axes: Axes, result: BenchResult) -> None:
+    if result.ceilings is None:
+        return
+    top, slope = result.ceilings.flops_per_s / 1e9, result.ceilings.bytes_per_s / 1e9
+    low, high = axes.get_xlim()
+    ridge = top / slope
+    axes.loglog(
+        [min(low, ridge / 10), ridge, max(high, ridge * 10)],
+        [min(low, ridge / 10) * slope, top, top],
+        color="black",
+        label=f"roof: {result.ceilings.how}",
+    )
+
+
+def _words(stage: str) -> str:
+    return stage.replace("_", " ")
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True, transform=axes.transAxes)
+    axes.set_axis_off()

@@ -1,0 +1,175 @@
+"""``run_bench``: open every subject, measure every case in turns, and record the result."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+
+from triplex_deploy.bench.accuracy import read_accuracy
+from triplex_deploy.bench.ceilings import measure_ceilings
+from triplex_deploy.bench.clock import Clock, WallClock
+from triplex_deploy.bench.machine import PACKAGES, read_machine
+from triplex_deploy.bench.measure import Case, measure
+from triplex_deploy.bench.options import BenchOptions
+from triplex_deploy.bench.result import (
+    END_TO_END,
+    SCHEMA_VERSION,
+    SERVER,
+    BenchResult,
+    CaseResult,
+    Graph,
+    Subject,
+)
+from triplex_deploy.bench.slide_work import SlideWork
+from triplex_deploy.bench.stages import copies_absent, transfers_note
+from triplex_deploy.bench.summary import Counted, case_result
+from triplex_deploy.bench.work import GraphWork, Work, made_up_inputs
+from triplex_deploy.bundle import GraphEntry, Target
+from triplex_deploy.contract import GraphSpec
+from triplex_deploy.errors import ConfigError, TriplexError
+from triplex_deploy.pipeline.facts import installed_versions
+from triplex_deploy.pipeline.progress import Progress, Silent
+from triplex_deploy.runtime.model import Model, load_bundle
+from triplex_deploy.runtime.session import Arrays
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A subject and its loaded graphs."""
+
+    label: str
+    model: Model
+
+    def entry(self, graph: str) -> GraphEntry:
+        target: Target = "tensorrt" if self.model.backend == "tensorrt" else "onnxruntime"
+        return self.model.bundle.entry(graph, target)
+
+
+def run_bench(
+    options: BenchOptions, progress: Progress | None = None, clock: Clock | None = None
+) -> BenchResult:
+    """Measure as ``options`` say.
+
+    Raises ``BundleError`` and ``BackendError`` for subjects that do not open, ``ConfigError`` for
+    graphs that no bundle has, and what ``predict_slide`` raises for the slide.
+    """
+    clock = clock or WallClock()
+    machine = read_machine()  # before our own load is part of it
+    with ExitStack() as stack:
+        subjects = _open(options, stack)
+        cases = [*_graph_cases(subjects, options, clock), *_slide_cases(subjects, options, clock)]
+        if not cases:
+            raise ConfigError(
+                f"graphs {', '.join(options.only_graphs)}: no bundle has them; "
+                f"they have {', '.join(subjects[0].model.sessions)}"
+            )
+        probes = measure(cases, options.settings, clock, progress or Silent())
+        on_cpu = all(subject.model.device.kind == "cpu" for subject in subjects)
+        return BenchResult(
+            schema_version=SCHEMA_VERSION,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=options.command,
+            machine=machine,
+            versions=installed_versions(PACKAGES),
+            settings=options.settings,
+            ceilings=measure_ceilings(clock) if on_cpu else None,
+            probe_ms=tuple(1e3 * probe for probe in probes),
+            subjects=tuple(_subject(subject, options) for subject in subjects),
+            cases=_results(cases, subjects, options),
+        )
+
+
+def _open(options: BenchOptions, stack: ExitStack) -> list[_Opened]:
+    opened: list[_Opened] = []
+    for path, backend in product(options.bundles, options.backends):
+        bundle = load_bundle(path)
+        model = stack.enter_context(bundle.open(options.device, backend, options.threads))
+        name = f"{bundle.manifest.precision} {model.backend} {model.device}"
+        earlier = [subject.label.partition(" #")[0] for subject in opened].count(name)
+        opened.append(_Opened(f"{name} #{earlier + 1}" if earlier else name, model))
+    return opened
+
+
+def _graph_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -> list[Case]:
+    """Every graph at every size in every scenario; the subjects of one case follow each other."""
+    names = dict.fromkeys(name for subject in subjects for name in subject.model.sessions)
+    pools: dict[GraphSpec, Arrays] = {}
+    cases = []
+    for name in (options.only_graphs or names) if options.graphs else ():
+        sessions = [(s, s.model.sessions[name]) for s in subjects if name in s.model.sessions]
+        for _, session in sessions:
+            if session.spec not in pools:
+                largest = max(_sizes(session.spec, options))
+                pools[session.spec] = made_up_inputs(session.spec, largest, options.seed)
+        sizes = _sizes(sessions[0][1].spec, options) if sessions else ()
+        for size, scenario, (subject, session) in product(sizes, options.scenarios, sessions):
+            absent = copies_absent(subject.model)
+            work = GraphWork(session, size, pools[session.spec], clock, absent)
+            cases.append(_case(subject, work, scenario, options))
+    return cases
+
+
+def _slide_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -> list[Case]:
+    if options.slide is None:
+        return []
+    cases = []
+    for subject, scenario in product(subjects, options.scenarios):
+        work = SlideWork(subject.model, options.slide, options.slide_options, clock)
+        cases.append(_case(subject, work, scenario, options))
+    return cases
+
+
+def _case(subject: _Opened, work: Work, scenario: str, options: BenchOptions) -> Case:
+    return Case(subject.label, work, scenario, options.rate_per_s if scenario == SERVER else None)
+
+
+def _sizes(spec: GraphSpec, options: BenchOptions) -> tuple[int, ...]:
+    return options.batch_sizes if spec.batch_axis == "batch" else options.token_counts
+
+
+def _results(
+    cases: list[Case], subjects: list[_Opened], options: BenchOptions
+) -> tuple[CaseResult, ...]:
+    by_label = {subject.label: subject for subject in subjects}
+    return tuple(case_result(case, _counted(case, by_label, options)) for case in cases)
+
+
+def _counted(case: Case, subjects: dict[str, _Opened], options: BenchOptions) -> Counted:
+    if case.work.graph == END_TO_END:
+        return Counted(absent="counted per graph, not for a slide")
+    if case.scenario == SERVER:
+        return Counted(absent="calls of a server differ in size")
+    if options.count_cost is None:
+        return Counted(absent=options.cost_absent)
+    subject = subjects[case.subject]
+    path = subject.model.bundle.path / subject.entry(case.work.graph).file
+    try:
+        return Counted(*options.count_cost(path, {case.work.axis: case.work.size}))
+    except TriplexError as error:
+        return Counted(absent=str(error))
+
+
+def _subject(subject: _Opened, options: BenchOptions) -> Subject:
+    model = subject.model
+    bundle = model.bundle
+    accuracy, absent = read_accuracy(Path(bundle.path))
+    return Subject(
+        label=subject.label,
+        bundle=str(bundle.path),
+        bundle_id=bundle.id,
+        precision=bundle.manifest.precision,
+        backend=model.backend,
+        device=str(model.device),
+        threads=options.threads,
+        transfers=transfers_note(model),
+        cuda_graphs=False,
+        graphs={
+            name: Graph(sha256=entry.sha256, precision=entry.precision, opset=entry.opset)
+            for name, entry in ((name, subject.entry(name)) for name in model.sessions)
+        },
+        accuracy=accuracy,
+        accuracy_absent=absent,
+    )

@@ -1,0 +1,123 @@
+"""What is timed: one graph at one size, ready to be called in the way a scenario wants."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.bench.clock import Clock
+from triplex_deploy.bench.stages import Seconds, StagedSession
+from triplex_deploy.contract import CENTER, TILES, GraphSpec, TensorSpec
+from triplex_deploy.runtime.session import Arrays, Session
+
+MASKED: Final = 0.2
+"""Part of the neighbours outside the slide in made-up masks."""
+
+
+class Done(NamedTuple):
+    """One call: how many tiles or spots it served, and the stages it can tell apart."""
+
+    rows: int
+    seconds: Seconds
+
+
+class Work(ABC):
+    """One thing to time.
+
+    ``unit`` is what its rows are, ``limit`` the queries one call can take, ``absent`` the stages it
+    cannot tell apart and why, ``facts`` what else is worth recording.
+    """
+
+    graph: str
+    axis: str
+    size: int
+    unit: str
+    limit: int
+    absent: Mapping[str, str]
+    facts: dict[str, float | int | str]
+
+    @abstractmethod
+    def query(self) -> Done:
+        """One query of ``size`` whose input lies ready."""
+
+    @abstractmethod
+    def batch(self, queries: int) -> Done:
+        """One call for ``queries`` waiting queries, at most ``limit``, gathered first."""
+
+    def graph_seconds(self) -> Seconds:
+        """Seconds per graph of the latest call, where it runs several."""
+        return {}
+
+
+class GraphWork(Work):
+    """One session on made-up inputs; ``pool`` has at least ``size`` rows on the dynamic axis.
+
+    Rows of a ``batch`` axis come from different spots and can be batched freely; those of another
+    axis belong to one slide, which is then one query.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        size: int,
+        pool: Mapping[str, NDArray[Any]],
+        clock: Clock,
+        absent: Mapping[str, str],
+    ) -> None:
+        spec = session.spec
+        self.graph, self.axis, self.size = spec.name, spec.batch_axis, size
+        self.unit = "tiles" if spec.inputs == (TILES,) else "spots"
+        self.limit = size if spec.batch_axis == "batch" else 1
+        self.absent = {
+            "decode": "no slide is read: inputs are made up",
+            "prepare": "no slide is planned: inputs are made up",
+            "write": "outputs are not kept",
+            **absent,
+        }
+        self.facts = {}
+        self._session, self._clock = session, clock
+        self._ready = {name: array[:size] for name, array in pool.items()}
+        self._first = 0
+
+    def query(self) -> Done:
+        return Done(self.size, self._run(self._ready))
+
+    def batch(self, queries: int) -> Done:
+        if self.limit == 1 and self.size > 1:
+            return self.query()
+        begin = self._clock.now()
+        rows = (self._first + np.arange(queries)) % self.size
+        self._first = (self._first + queries) % self.size
+        gathered = {name: array[rows] for name, array in self._ready.items()}
+        took = self._clock.now() - begin
+        return Done(queries, {"gather": took, **self._run(gathered)})
+
+    def _run(self, inputs: Arrays) -> Seconds:
+        if isinstance(self._session, StagedSession):
+            return self._session.run_staged(inputs)[1]
+        begin = self._clock.now()
+        self._session.run(inputs)
+        return {"compute": self._clock.now() - begin}
+
+
+def made_up_inputs(spec: GraphSpec, size: int, seed: int) -> Arrays:
+    """Seeded inputs of a graph, ``size`` long on the dynamic axis, all of them distinct arrays."""
+    rng = np.random.default_rng([seed, size])
+    return {tensor.name: _made_up(tensor, size, rng) for tensor in spec.inputs}
+
+
+def _made_up(tensor: TensorSpec, size: int, rng: np.random.Generator) -> NDArray[Any]:
+    shape = tuple(size if isinstance(axis, str) else axis for axis in tensor.axes)
+    if tensor.dtype == "uint8":
+        return rng.integers(0, 256, shape, np.uint8)
+    if tensor.dtype == "int64":
+        return rng.integers(-1, size, shape, np.int64)
+    if tensor.dtype == "bool":
+        mask = rng.random(shape) >= MASKED
+        mask[:, CENTER] = True
+        return mask
+    return rng.standard_normal(shape, np.float32)
