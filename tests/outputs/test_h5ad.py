@@ -103,11 +103,6 @@ def test_scanpy_draws_the_prediction(prediction: Prediction, tmp_path: Path) -> 
         plt.close("all")
 
 
-def test_squidpy_draws_the_prediction(prediction: Prediction) -> None:
-    squidpy = pytest.importorskip("squidpy")
-    squidpy.pl.spatial_scatter(to_anndata(prediction), color="GNAS")
-
-
 def test_an_earlier_result_is_replaced(prediction: Prediction, tmp_path: Path) -> None:
     target = tmp_path / "a.h5ad"
     target.write_text("old")

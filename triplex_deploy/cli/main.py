@@ -20,6 +20,7 @@ from triplex_deploy.cli.shared import missing_module, start_logging
 from triplex_deploy.errors import TriplexError, one_line
 
 COMMANDS = {
+    "convert": "Write a prediction as a file that other programs open.",
     "demo": "Try everything on synthetic data: checkpoint, bundle, slide, prediction.",
     "doctor": "Show versions, devices and libraries, and what is missing.",
     "evaluate": "Score a run over its folds, or a prediction against measured counts.",

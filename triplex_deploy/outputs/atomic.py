@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,21 +27,53 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _flush_to_disk(temporary)
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "check the folder's permissions and free space, or choose another"
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a path to fill as a folder and rename it to ``path``, in place of what is there.
+
+    Whatever happens, no temporary folder stays. Problems of the file system raise ``OutputError``.
+    """
+    path = Path(path)
+    token = secrets.token_hex(6)
+    temporary, former = (path.with_name(f".triplex-{token}.{end}") for end in ("tmp", "old"))
+    try:
+        _require_parent(path)
+        yield temporary
+        if path.exists():
+            path.rename(former)
+        temporary.rename(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        if former.exists() and not path.exists():
+            former.rename(path)
+        for leftover in (temporary, former):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}); "
+        "check the folder's permissions and free space, or choose another"
+    )
+
+
 def _require_target(path: Path) -> None:
+    _require_parent(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; give the name of a file")
+
+
+def _require_parent(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"{path}: {folder} is not a folder; create it first")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; give the name of a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: {folder} is not writable; choose another folder")
 

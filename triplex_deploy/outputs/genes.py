@@ -1,4 +1,4 @@
-"""Find requested genes among those a bundle predicts."""
+"""Find requested genes among those that are predicted."""
 
 from __future__ import annotations
 
@@ -24,11 +24,18 @@ def gene_indices(requested: Sequence[str] | None, genes: Sequence[str]) -> NDArr
     chosen: dict[str, int] = {}
     for gene in requested:
         if gene not in position:
-            raise ConfigError(f"gene {gene}: this model does not predict it; {_hint(gene, genes)}")
+            raise ConfigError(f"gene {gene}: it is not predicted; {_hint(gene, genes)}")
         if gene in chosen:
             raise ConfigError(f"gene {gene}: named twice; name it once")
         chosen[gene] = position[gene]
     return np.array(list(chosen.values()), dtype=np.int64)
+
+
+def split_genes(text: str | None) -> tuple[str, ...] | None:
+    """Genes of a comma-separated list, as an option gives them; None stays None."""
+    if text is None:
+        return None
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _hint(gene: str, genes: Sequence[str]) -> str:

@@ -81,6 +81,11 @@ class Prediction:
         """``"<column>x<row>"`` of every spot, her2st's form."""
         return tuple(f"{column}x{row}" for row, column in self.grid_rc.tolist())
 
+    @property
+    def has_square_spots(self) -> bool:
+        """Whether spots are tiles of a grid, drawn as squares, and not round."""
+        return self.run.get("layout") == "grid"
+
     def select_genes(self, names: Sequence[str]) -> Prediction:
         """The same spots with ``names`` alone, in that order; ``ConfigError`` if one is unknown."""
         chosen = gene_indices(names, self.genes)

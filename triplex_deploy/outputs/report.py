@@ -80,7 +80,7 @@ def _payload(
         "slide": {"width": width, "height": height, "mpp": prediction.slide_mpp},
         "spots": {
             "diameter": prediction.spot_diameter_px,
-            "square": prediction.run.get("layout") == "grid",
+            "square": prediction.has_square_spots,
             "xy": _base64(prediction.level0_xy.astype("<f4")),
             "rc": _base64(prediction.grid_rc.astype("<i4")),
         },

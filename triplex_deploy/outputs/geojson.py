@@ -1,0 +1,80 @@
+"""Predictions as GeoJSON: one object per spot, as QuPath 0.4 and later reads and writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from uuid import NAMESPACE_URL, uuid5
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.outputs.origin import ORIGIN, origin_json
+from triplex_deploy.outputs.prediction import Prediction
+
+CORNERS: Final = 24
+"""Vertices of a round spot for readers that do not know QuPath's ``isEllipse``."""
+DIGITS: Final = 6
+"""Significant digits of a measurement."""
+HEAD: Final = '{"type":"FeatureCollection","' + ORIGIN + '":'
+
+
+def write_geojson(prediction: Prediction, path: Path) -> None:
+    """Write the collection, atomically: a feature per line, coordinates in level-0 pixels.
+
+    Spots of a grid are square QuPath ``tile`` objects, others round ``detection`` objects; the
+    measurements are the genes. A missing value is no measurement.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write(f'{HEAD}{origin_json(prediction)},\n"features":[')
+        for index, feature in enumerate(_features(prediction)):
+            text = json.dumps(feature, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            stream.write((",\n" if index else "\n") + text)
+        stream.write("\n]}\n")
+
+
+def is_own_geojson(path: Path) -> bool:
+    """Whether a file is a collection of ours, told by how it begins."""
+    with path.open("rb") as stream:
+        return stream.read(len(HEAD)) == HEAD.encode()
+
+
+def _features(prediction: Prediction) -> Iterator[dict[str, Any]]:
+    square = prediction.has_square_spots
+    outline = _outline(prediction.spot_diameter_px / 2, square)  # (K, 2)
+    for spot, name in enumerate(prediction.spot_names):
+        ring = np.round(prediction.level0_xy[spot] + outline, 2).tolist()
+        geometry: dict[str, Any] = {"type": "Polygon", "coordinates": [ring]}
+        if not square:
+            geometry["isEllipse"] = True
+        yield {
+            "type": "Feature",
+            "id": str(uuid5(NAMESPACE_URL, f"{ORIGIN}:{prediction.slide_name}/{name}")),
+            "geometry": geometry,
+            "properties": {
+                "objectType": "tile" if square else "detection",
+                "name": name,
+                "measurements": _measurements(prediction, spot),
+            },
+        }
+
+
+def _outline(radius_px: float, square: bool) -> NDArray[np.float64]:
+    """Closed ring around the origin, (K, 2), counter-clockwise in a frame with y upwards."""
+    if square:
+        corners = [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]
+        return radius_px * np.array(corners, np.float64)
+    angle = np.linspace(0, 2 * np.pi, CORNERS + 1)
+    return radius_px * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _measurements(prediction: Prediction, spot: int) -> dict[str, float]:
+    values = prediction.expression[spot].tolist()
+    return {
+        gene: float(f"{value:.{DIGITS}g}")
+        for gene, value in zip(prediction.genes, values, strict=True)
+        if np.isfinite(value)
+    }

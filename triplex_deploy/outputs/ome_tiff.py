@@ -1,0 +1,86 @@
+"""Heatmaps as OME-TIFF: one float channel per gene, placed on the slide by its pixel size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.outputs.origin import ORIGIN, origin_json
+from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.outputs.raster import SpotRaster, rasterise
+
+TILE_PX: Final = 256
+UM_PER_CM: Final = 10_000
+
+
+def write_ome_tiff(prediction: Prediction, path: Path, pixel_um: float | None = None) -> None:
+    """Write every gene of ``prediction`` as a float32 channel, atomically; NaN outside spots.
+
+    The picture covers the slide from its corner, so that slide and heatmap lie on each other once
+    both are scaled by their pixel size. ``pixel_um`` is by default an eighth of a spot. Raises
+    ``ConfigError`` for a pixel size that does not suit the slide.
+    """
+    import tifffile
+
+    raster = rasterise(prediction, pixel_um)
+    actual_um = raster.level0_per_px * prediction.slide_mpp
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            _tiles(prediction, raster),
+            shape=(len(prediction.genes), *raster.owner.shape),
+            dtype=np.float32,
+            ome=True,
+            bigtiff=True,
+            photometric="minisblack",
+            tile=(TILE_PX, TILE_PX),
+            compression="zlib",
+            resolution=(UM_PER_CM / actual_um, UM_PER_CM / actual_um),
+            resolutionunit="CENTIMETER",
+            software=ORIGIN,
+            metadata=_ome(prediction, actual_um),
+        )
+
+
+def is_own_ome_tiff(path: Path) -> bool:
+    """Whether a file is a heatmap of ours, told by its software tag."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            return bool(file.pages.first.software == ORIGIN)
+    except (tifffile.TiffFileError, ValueError, IndexError):
+        return False
+
+
+def _ome(prediction: Prediction, pixel_um: float) -> dict[str, Any]:
+    return {
+        "axes": "CYX",
+        "Name": f"{prediction.slide_name}: predicted expression",
+        "PhysicalSizeX": pixel_um,
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": pixel_um,
+        "PhysicalSizeYUnit": "µm",
+        "Channel": {"Name": list(prediction.genes)},
+        "MapAnnotation": {"Namespace": ORIGIN, "prediction": origin_json(prediction)},
+    }
+
+
+def _tiles(prediction: Prediction, raster: SpotRaster) -> Iterator[NDArray[np.float32]]:
+    """Every tile of every channel in the file's order, so that one picture is in memory at once."""
+    height, width = raster.owner.shape
+    for values in prediction.expression.T:
+        picture = raster.paint(values)
+        for top in range(0, height, TILE_PX):
+            for left in range(0, width, TILE_PX):
+                yield _padded(picture[top : top + TILE_PX, left : left + TILE_PX])
+
+
+def _padded(part: NDArray[np.float32]) -> NDArray[np.float32]:
+    missing = [(0, TILE_PX - side) for side in part.shape]
+    return np.pad(part, missing, constant_values=np.nan)

@@ -1,0 +1,29 @@
+"""What a file says about the prediction it was made from, so that it can be told from others."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.outputs.sidecar import run_to_json
+
+ORIGIN: Final = "triplex-deploy"
+"""The name under which every file format keeps it."""
+
+
+def origin(prediction: Prediction) -> dict[str, Any]:
+    """Slide, geometry and facts of the run; lengths are in level-0 pixels unless named."""
+    width, height = prediction.slide_size_wh
+    return {
+        "slide_name": prediction.slide_name,
+        "slide_width_px": int(width),
+        "slide_height_px": int(height),
+        "slide_mpp": float(prediction.slide_mpp),
+        "spot_diameter_px": float(prediction.spot_diameter_px),
+        "run": prediction.run,
+    }
+
+
+def origin_json(prediction: Prediction) -> str:
+    """``origin`` as one line of strict JSON."""
+    return run_to_json(origin(prediction))

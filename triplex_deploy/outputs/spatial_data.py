@@ -1,0 +1,91 @@
+"""Predictions as a SpatialData Zarr store: the slide's picture, its spots, and their table."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from triplex_deploy.outputs.atomic import atomic_folder
+from triplex_deploy.outputs.h5ad import to_anndata
+from triplex_deploy.outputs.origin import ORIGIN, origin_json
+from triplex_deploy.outputs.prediction import Prediction
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+PICTURE: Final = "thumbnail"
+SPOTS: Final = "spots"
+TABLE: Final = "expression"
+LEVEL0: Final = "global"
+"""SpatialData's usual coordinate system; here, level-0 pixels of the slide."""
+
+
+def write_spatialdata(prediction: Prediction, path: Path) -> None:
+    """Write the store, a folder that appears complete under its name; ``OutputError`` if not."""
+    with atomic_folder(path) as temporary, _without_advice_to_developers():
+        to_spatialdata(prediction).write(temporary)
+
+
+def to_spatialdata(prediction: Prediction) -> SpatialData:
+    """The store in memory: image ``thumbnail``, circles ``spots``, table ``expression``.
+
+    Everything lies in the coordinate system ``global``, in level-0 pixels; the image carries its
+    scale to them. Spots are circles of the spot diameter, tiles of a grid too.
+    """
+    import geopandas as gpd
+    from shapely import points
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Identity, Scale
+
+    height, width = prediction.thumbnail.shape[:2]
+    slide_width, slide_height = prediction.slide_size_wh
+    to_level0 = Scale([slide_width / width, slide_height / height], axes=("x", "y"))
+    image = Image2DModel.parse(
+        np.moveaxis(prediction.thumbnail, 2, 0),
+        dims=("c", "y", "x"),
+        c_coords=["r", "g", "b"],
+        transformations={LEVEL0: to_level0},
+    )
+    frame = gpd.GeoDataFrame(
+        {"radius": np.full(prediction.n_spots, prediction.spot_diameter_px / 2)},
+        geometry=points(prediction.level0_xy),
+        index=list(prediction.spot_names),
+    )
+    shapes = ShapesModel.parse(frame, transformations={LEVEL0: Identity()})
+    table = to_anndata(prediction)
+    del table.uns["spatial"]  # its picture is an image here
+    table.obs["region"] = np.array([SPOTS] * prediction.n_spots, object)
+    table.obs["region"] = table.obs["region"].astype("category")
+    table.obs["spot"] = table.obs_names.to_numpy()
+    table = TableModel.parse(table, region=SPOTS, region_key="region", instance_key="spot")
+    return SpatialData(
+        images={PICTURE: image},
+        shapes={SPOTS: shapes},
+        tables={TABLE: table},
+        attrs={ORIGIN: origin_json(prediction)},
+    )
+
+
+@contextmanager
+def _without_advice_to_developers() -> Iterator[None]:
+    """Keep quiet about what SpatialData's own calls should change, once for every array."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*`Scaler` class", category=DeprecationWarning)
+        yield
+
+
+def is_own_spatialdata(path: Path) -> bool:
+    """Whether a folder is a store of ours, told by its attributes."""
+    try:
+        content = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return ORIGIN in content.get("attributes", {})
