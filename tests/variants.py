@@ -1,0 +1,45 @@
+"""One small configuration of every model and ablation, for tests that go through them all."""
+
+from typing import Any
+
+from triplex_deploy.contract import ModelConfig
+
+SMALL: dict[str, Any] = {
+    "n_genes": 5,
+    "embedding_dim": 32,
+    "fusion_heads": 4,
+    "fusion_mlp_ratio": 1.0,
+    "global_depth": 2,
+    "global_heads": 4,
+    "global_mlp_ratio": 1.0,
+    "neighbor_depth": 1,
+    "neighbor_heads": 4,
+}
+
+VARIANTS: dict[str, ModelConfig] = {
+    name: ModelConfig(**{**SMALL, **changes})
+    for name, changes in {
+        "triplex": {},
+        "tem": {"model": "tem"},
+        "nem": {"model": "nem"},
+        "gem": {"model": "gem"},
+        "without target": {"use_target": False},
+        "without neighbor": {"use_neighbor": False},
+        "without global": {"use_global": False},
+        "sum": {"fusion": "sum"},
+        "concat": {"fusion": "concat"},
+        "attention pool": {"fusion": "attention_pool"},
+        "sum without global": {"fusion": "sum", "use_global": False},
+        "peg": {"position": "peg"},
+        "no position": {"position": "none"},
+        "no auxiliary heads": {"auxiliary_heads": False},
+        "as in 2025": {
+            "embedding_dim": 512,
+            "target_projection": True,
+            "apeg_residual": False,
+            "nonnegative": True,
+        },
+        "efficientnet-lite0": {"target_trunk": "efficientnet_lite0", "feature_dim": 1280},
+        "foreign features": {"feature_dim": 3, "apeg_kernel": 5},
+    }.items()
+}
