@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnx.compose
 from onnx import TensorProto, helper, numpy_helper
 
 from triplex_deploy.contract import TILES, GraphSpec
@@ -16,8 +17,8 @@ from triplex_deploy.models import TileEncoderWeights
 from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
 
 _KINDS = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
-_OURS = "triplex_tile_"
-"""Prefix of the values that this file adds to a graph whose names it does not know."""
+_THEIRS: Final = "encoder/"
+"""Prefix given to every name in the file, which may use the contract's for something else."""
 
 
 def open_foreign(weights: TileEncoderWeights) -> TileModel:
@@ -41,11 +42,13 @@ def write_foreign(
 
     Scaling and normalisation move into the graph where the file takes float images.
     """
-    proto = onnx.load_model_from_string(weights.onnx)
+    proto = onnx.compose.add_prefix(onnx.load_model_from_string(weights.onnx), _THEIRS)
     graph = proto.graph
-    taken, given = graph.input[0], graph.output[0].name
+    constants = {tensor.name for tensor in graph.initializer}
+    (taken,) = (value for value in graph.input if value.name not in constants)
+    given = graph.output[0].name
     takes_floats = taken.type.tensor_type.elem_type == TensorProto.FLOAT
-    before = _normalise(weights, taken.name) if takes_floats else [_same(TILES.name, taken.name)]
+    before = _normalise(taken.name) if takes_floats else [_same(TILES.name, taken.name)]
     nodes = [*before, *graph.node, _same(given, spec.outputs[0].name)]
     for field in (graph.node, graph.input, graph.output, graph.value_info):
         del field[:]
@@ -54,30 +57,29 @@ def write_foreign(
         graph.initializer.extend(_statistics(weights))
     graph.input.extend(_value(tensor) for tensor in spec.inputs)
     graph.output.extend(_value(tensor) for tensor in spec.outputs)
-    for key, value in metadata.items():
-        proto.metadata_props.add(key=key, value=value)
+    theirs = {entry.key: entry.value for entry in proto.metadata_props}
+    helper.set_model_props(proto, theirs | metadata)
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
     opsets = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     return int(opsets[0])
 
 
-def _normalise(weights: TileEncoderWeights, image: str) -> list[Any]:
+def _normalise(image: str) -> list[Any]:
     """uint8 (B, H, W, 3) to the float image (B, 3, H, W) that the file takes."""
-    scaled, centred = f"{_OURS}float", f"{_OURS}centred"
     return [
-        helper.make_node("Cast", [TILES.name], [scaled], to=TensorProto.FLOAT),
-        helper.make_node("Sub", [scaled, f"{_OURS}mean"], [centred]),
-        helper.make_node("Div", [centred, f"{_OURS}std"], [f"{_OURS}normalised"]),
-        helper.make_node("Transpose", [f"{_OURS}normalised"], [image], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", [TILES.name], ["float_tiles"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["float_tiles", "tile_mean"], ["centred_tiles"]),
+        helper.make_node("Div", ["centred_tiles", "tile_std"], ["normalised_tiles"]),
+        helper.make_node("Transpose", ["normalised_tiles"], [image], perm=[0, 3, 1, 2]),
     ]
 
 
 def _statistics(weights: TileEncoderWeights) -> list[Any]:
     """Mean and standard deviation of bytes, along the last axis."""
     return [
-        numpy_helper.from_array(255 * np.array(values, np.float32), f"{_OURS}{name}")
-        for name, values in (("mean", weights.mean), ("std", weights.std))
+        numpy_helper.from_array(255 * np.array(values, np.float32), name)
+        for name, values in (("tile_mean", weights.mean), ("tile_std", weights.std))
     ]
 
 
