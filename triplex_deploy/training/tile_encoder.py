@@ -129,9 +129,8 @@ def open_tile_encoder(
     that does not fit, and for a device that is not there.
     """
     if weights is not None and weights.suffix.lower() == ".onnx":
-        model = open_tile_model(weights, device, threads)
         _require_one_file(weights)
-        return OnnxEncoder(model)
+        return OnnxEncoder(open_tile_model(weights, device, threads))
     if device.kind == "cuda" and not torch.cuda.is_available():
         raise BackendError(f"device {device}: this torch sees no CUDA GPU; pass --device cpu")
     if weights is None:
@@ -163,6 +162,8 @@ _EXTERNAL: Final = b"\x0a\x08location"
 
 def _require_one_file(path: Path) -> None:
     """Refuse a graph whose weights lie beside it: alone it could not travel in a checkpoint."""
+    if not path.is_file() or not path.stat().st_size:
+        return  # opening it says so
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         is_split = content.find(_EXTERNAL) >= 0
     if is_split:
