@@ -52,7 +52,7 @@ def predict(invoke: Invoke, bundle: RunnableBundle, tmp_path: Path):
 
 
 def assert_refused(finished: Finished, out: Path, *named: str) -> None:
-    """Exit 1, one line that says what, and nothing written."""
+    """Exit 1, one line that says what, and nothing written but, hidden, features to go on from."""
     assert finished.status == 1
     lines = [line for line in finished.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, finished.err
@@ -60,4 +60,5 @@ def assert_refused(finished: Finished, out: Path, *named: str) -> None:
     for text in named:
         assert text in lines[0]
     assert finished.out == ""
-    assert not out.exists() or list(out.iterdir()) == []
+    visible = [path for path in out.glob("*") if not path.name.startswith(".")]
+    assert visible == []

@@ -62,7 +62,7 @@ class BatchSize(click.ParamType[int | None]):
 )
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "onnxruntime"]),
+    type=click.Choice(["auto", "onnxruntime", "tensorrt"]),
     default="auto",
     show_default=True,
     help="Runtime that executes the graphs.",
@@ -88,7 +88,7 @@ class BatchSize(click.ParamType[int | None]):
     show_default=True,
     help="An unreadable part of a slide is an error, or is predicted as black and counted.",
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads per operator.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.")
 @click.option(
     "--region-mm", type=float, help="Relate spots within squares of this side, not slide-wide."
 )
@@ -176,6 +176,7 @@ def command(
         region_mm=region_mm,
         half_features=half_features,
         cache=cache,
+        threads=threads,
     )
     choice = EngineChoice(engine, workers, logger.getEffectiveLevel())
     jobs = plan_jobs(find_slides(slides, recursive), options, out, not no_report, resume)

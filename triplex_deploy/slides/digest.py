@@ -13,17 +13,15 @@ def file_digest(path: Path) -> str:
 
 
 def slide_digest(path: Path) -> str:
-    """SHA-256 of a slide's file; where a slide has more files, also of their names and sizes.
-
-    These are the folder beside a MIRAX slide, and the other instances in a DICOM slide's folder.
-    """
+    """SHA-256 of a slide's file; where a slide has more files, also of their names and sizes."""
     digest = hashlib.sha256(file_digest(path).encode())
-    for part in _companions(path):
+    for part in companions(path):
         digest.update(f"{part.name}:{part.stat().st_size}".encode())
     return digest.hexdigest()
 
 
-def _companions(path: Path) -> list[Path]:
+def companions(path: Path) -> list[Path]:
+    """A slide's other files: in the folder beside a MIRAX one, in the folder of a DICOM one."""
     suffix, folder = path.suffix.lower(), path.with_suffix("")
     if suffix == ".mrxs" and folder.is_dir():
         return sorted(folder.iterdir())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import Final
 
 from triplex_deploy.errors import ConfigError
+from triplex_deploy.pipeline.machine import usable_cores
 from triplex_deploy.pipeline.many.engine import Engine, Opening, Watcher
 
 ENGINES: Final = ("local", "ray")
@@ -54,11 +54,4 @@ class EngineChoice:
 
 def threads_each(workers: int) -> int:
     """CPU threads of each of ``workers`` that share the cores this process may use."""
-    return max(1, usable_cpus() // workers)
-
-
-def usable_cpus() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return max(1, usable_cores() // workers)

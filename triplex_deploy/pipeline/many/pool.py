@@ -138,9 +138,8 @@ class PoolEngine:
             logger.warning("%s: its worker %s; trying the slide again", job.slide, why)
             self._queue.append(job)
             return None
-        return Outcome(
-            job, "failed", 0.0, error=f"{job.slide}: its worker {why}, {self._workers.tries} times"
-        )
+        error = f"{job.slide}: its worker {why}; given up after {self._workers.tries} tries"
+        return Outcome(job, "failed", 0.0, error=error)
 
     def _give_up(self) -> Iterator[Outcome]:
         while self._queue:

@@ -65,9 +65,13 @@ class ProcessWorkers:
             connection.send(self._with_share(job))
 
     def _with_share(self, job: Job) -> Job:
-        """The workers together keep to the memory that was given for all."""
-        memory_gb = job.options.memory_gb / self._sharing
-        return replace(job, options=replace(job.options, memory_gb=memory_gb))
+        """The workers together keep to the memory that was given for all, and to the cores."""
+        options = replace(
+            job.options,
+            memory_gb=job.options.memory_gb / self._sharing,
+            threads=job.options.threads or self._opening.threads,
+        )
+        return replace(job, options=options)
 
     def next_event(self) -> Event:
         while True:

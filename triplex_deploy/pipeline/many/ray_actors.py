@@ -109,6 +109,10 @@ class RayActors:
         return self._started
 
     def submit(self, worker: int, job: Job) -> None:
+        options = job.options
+        if not (options.threads or self._size.gpus):
+            options = replace(options, threads=self._size.cpus)
+        job = replace(job, options=options)
         self._pending[self._actors[worker].perform.remote(job)] = worker
 
     def next_event(self) -> Event:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +14,11 @@ from triplex_deploy import __version__
 from triplex_deploy.bundle import Bundle, sha256_of
 from triplex_deploy.pipeline.many.job import Job
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.slides.digest import companions
 from triplex_deploy.spots import Spots
 from triplex_deploy.spots.space_ranger import find_positions
 
-SPEED_ONLY: Final = frozenset(("batch_size", "memory_gb", "cache"))
+SPEED_ONLY: Final = frozenset(("batch_size", "threads", "memory_gb", "cache"))
 """Options that change what a prediction costs, and nothing else; a new one counts until listed."""
 SAMPLE_BYTES: Final = 1 << 20
 DIAMETERS: Final = "scalefactors_json.json"
@@ -34,20 +34,10 @@ def resume_key(job: Job, bundle: Bundle) -> str:
     facts = {
         "version": __version__,
         "bundle": bundle.id,
-        "slide": [_sample(path) for path in _slide_files(job.slide)],
+        "slide": [_sample(path) for path in (job.slide, *companions(job.slide))],
         "options": _deciding_options(job.options),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _slide_files(slide: Path) -> Iterator[Path]:
-    """The file, and those that make up one slide with it in formats of several files."""
-    yield slide
-    if slide.suffix.lower() == ".mrxs":
-        folder = slide.with_suffix("")
-        yield from sorted(folder.iterdir()) if folder.is_dir() else ()
-    if slide.suffix.lower() == ".dcm":
-        yield from (path for path in sorted(slide.parent.glob("*.dcm")) if path != slide)
 
 
 def _sample(path: Path) -> list[Any]:

@@ -1,0 +1,54 @@
+"""Slides and a place for results; the model is a stub unless a test says otherwise."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.many.stub_model import StubOpening, write_slide
+from triplex_deploy.pipeline.many.job import Job
+from triplex_deploy.pipeline.progress import Progress, Silent
+
+
+class NobodyWatches:
+    """A ``Watcher`` that shows nothing."""
+
+    def progress(self, _job: Job) -> Progress:
+        return Silent()
+
+
+@pytest.fixture
+def watcher() -> NobodyWatches:
+    return NobodyWatches()
+
+
+@pytest.fixture
+def opening(tmp_path: Path) -> StubOpening:
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    return StubOpening(traces)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> list[Path]:
+    """Four slides of different brightness; names have spaces and letters beyond ASCII."""
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    return [write_slide(folder / f"Übersicht {i}.png", 100 + 20 * i) for i in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def _level_restored() -> Iterator[None]:
+    """Workers set the level of our log; in this process too, where they are called directly."""
+    logger = logging.getLogger("triplex_deploy")
+    before = logger.level
+    yield
+    logger.setLevel(before)

@@ -1,0 +1,289 @@
+"""One job: what it leaves, when it is skipped, and what makes it be done again."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pipeline.many.stub_model import StubOpening, job_of, write_slide
+from triplex_deploy.errors import OutputError
+from triplex_deploy.pipeline.many import perform as perform_module
+from triplex_deploy.pipeline.many.job import Job, Outcome
+from triplex_deploy.pipeline.many.lock import output_lock
+from triplex_deploy.pipeline.many.perform import perform
+from triplex_deploy.pipeline.many.predict_slides import predict_slides
+from triplex_deploy.pipeline.many.serial import SerialEngine
+from triplex_deploy.pipeline.progress import Silent
+from triplex_deploy.runtime.model import Model
+
+
+@pytest.fixture
+def stub(opening: StubOpening) -> Model:
+    return opening.open()
+
+
+@pytest.fixture
+def job(slides: list[Path], out: Path) -> Job:
+    return job_of(slides[0], out)
+
+
+def _perform(job: Job, stub: Model) -> Outcome:
+    return perform(job, stub, Silent())
+
+
+def test_job_leaves_its_files_and_nothing_hidden(job: Job, stub: Model, out: Path) -> None:
+    outcome = _perform(job, stub)
+    assert (outcome.status, outcome.error) == ("done", None)
+    assert sorted(path.name for path in out.iterdir()) == ["Übersicht 0.h5ad", "Übersicht 0.json"]
+    facts = json.loads(job.facts.read_text(encoding="utf-8"))
+    assert facts["spots"] == 4
+    assert len(facts["resume_key"]) == len(facts["h5ad_sha256"]) == 64
+
+
+def test_output_of_another_name_is_that_slides_name_in_the_table(
+    job: Job, stub: Model, out: Path
+) -> None:
+    (out / "sub").mkdir()
+    renamed = replace(job, table=out / "sub" / "patient 7.h5ad")
+    assert _perform(renamed, stub).status == "done"
+    with h5py.File(renamed.table) as table:
+        assert list(table["uns/spatial"]) == ["patient 7"]
+    assert renamed.facts.exists()
+
+
+def test_complete_slide_is_skipped_with_its_facts(job: Job, stub: Model) -> None:
+    done = _perform(job, stub)
+    written = job.table.stat().st_mtime_ns
+    again = _perform(job, stub)
+    assert again.status == "skipped"
+    assert again.facts is not None
+    assert done.facts is not None
+    assert again.facts["spots"] == done.facts["spots"]
+    assert job.table.stat().st_mtime_ns == written
+    assert _perform(replace(job, resume=False), stub).status == "done"
+    assert job.table.stat().st_mtime_ns > written
+
+
+def test_options_of_speed_alone_do_not_matter(job: Job, stub: Model) -> None:
+    _perform(job, stub)
+    faster = replace(job.options, batch_size=3, memory_gb=1.0)
+    assert _perform(replace(job, options=faster), stub).status == "skipped"
+
+
+def _cut_the_table(job: Job) -> Job:
+    content = job.table.read_bytes()
+    job.table.write_bytes(content[: len(content) // 2])
+    return job
+
+
+def _change_one_byte_of_x(job: Job) -> Job:
+    with h5py.File(job.table, "r+") as table:
+        table["X"][0, 0] += 1
+    return job
+
+
+def _lose_the_facts(job: Job) -> Job:
+    job.facts.unlink()
+    return job
+
+
+def _garble_the_facts(job: Job) -> Job:
+    job.facts.write_text("[1,")
+    return job
+
+
+def _lie_about_the_spots(job: Job) -> Job:
+    facts = json.loads(job.facts.read_text(encoding="utf-8"))
+    job.facts.write_text(json.dumps({**facts, "spots": 5}))
+    return job
+
+
+def _touch_the_slide(job: Job) -> Job:
+    os.utime(job.slide, ns=(1, 1))
+    return job
+
+
+def _redraw_the_slide_and_set_its_clock_back(job: Job) -> Job:
+    before = job.slide.stat()
+    write_slide(job.slide, 101)
+    assert job.slide.stat().st_size == before.st_size, "the case is one of equal sizes"
+    os.utime(job.slide, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return job
+
+
+def _choose_genes(job: Job) -> Job:
+    return replace(job, options=replace(job.options, genes=("GNAS",)))
+
+
+def _change_the_scale(job: Job) -> Job:
+    return replace(job, options=replace(job.options, mpp=0.51))
+
+
+def _relate_by_region(job: Job) -> Job:
+    return replace(job, options=replace(job.options, region_mm=6.5))
+
+
+def _want_a_report(job: Job) -> Job:
+    return replace(job, report=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _cut_the_table,
+        _change_one_byte_of_x,
+        _lose_the_facts,
+        _garble_the_facts,
+        _lie_about_the_spots,
+        _touch_the_slide,
+        _redraw_the_slide_and_set_its_clock_back,
+        _choose_genes,
+        _change_the_scale,
+        _relate_by_region,
+        _want_a_report,
+    ],
+)
+def test_anything_else_is_predicted_again(job: Job, stub: Model, change: Any) -> None:
+    _perform(job, stub)
+    changed = change(job)
+    outcome = _perform(changed, stub)
+    if change is _cut_the_table:  # no prediction of ours any more, and maybe somebody's work
+        assert "is no prediction of ours" in (outcome.error or "")
+        return
+    assert (outcome.status, outcome.error) == ("done", None)
+    assert _perform(changed, stub).status == "skipped"
+
+
+def test_changed_spots_or_mask_are_noticed(job: Job, stub: Model, tmp_path: Path) -> None:
+    spots, mask = tmp_path / "spots.csv", tmp_path / "mask.png"
+    spots.write_text("pixel_x,pixel_y,array_row,array_col\n120,120,0,0\n320,120,0,1\n")
+    placed = replace(job, options=replace(job.options, all_tiles=False, spots=spots))
+    assert _perform(placed, stub).status == "done"
+    assert _perform(placed, stub).status == "skipped"
+    spots.write_text("pixel_x,pixel_y,array_row,array_col\n120,120,0,0\n321,120,0,1\n")
+    assert _perform(placed, stub).status == "done"
+    Image.fromarray(np.full((50, 50), 255, np.uint8)).save(mask)
+    masked = replace(job, options=replace(job.options, all_tiles=False, mask=mask))
+    assert _perform(masked, stub).status == "done"
+    Image.fromarray(np.full((50, 50), 254, np.uint8)).save(mask)
+    assert _perform(masked, stub).status == "done"
+
+
+def test_slide_locked_elsewhere_is_left_alone(job: Job, stub: Model, out: Path) -> None:
+    with output_lock(job.lock):
+        outcome = _perform(job, stub)
+    assert outcome.status == "elsewhere"
+    assert "in progress" in (outcome.error or "")
+    assert list(out.iterdir()) == []
+
+
+def test_failure_and_interrupt_leave_no_output_but_the_features(
+    job: Job, stub: Model, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OutputError("disk full; free some space")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(perform_module, "write_outputs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _perform(replace(job, resume=False), stub)
+    assert list(out.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        _perform(job, stub)
+    monkeypatch.setattr(perform_module, "write_outputs", broken)
+    outcome = _perform(job, stub)
+    assert (outcome.status, outcome.error) == ("failed", "disk full; free some space")
+    assert list(out.iterdir()) == [job.part]
+    assert [path.name for path in job.part.iterdir()] == ["features"]
+    monkeypatch.undo()
+    resumed = _perform(job, stub)
+    assert resumed.facts is not None
+    assert (resumed.facts["tiles_encoded"], resumed.facts["tiles_from_cache"]) == (0, 4)
+    assert not job.part.exists()
+
+
+def test_cache_the_caller_chose_is_kept(job: Job, stub: Model, out: Path, tmp_path: Path) -> None:
+    kept = replace(job, options=replace(job.options, cache=tmp_path / "cache"))
+    first, second = (_perform(replace(kept, resume=False), stub).facts for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert (first["tiles_from_cache"], second["tiles_from_cache"]) == (0, first["tiles_encoded"])
+    assert sorted(path.suffix for path in out.iterdir()) == [".h5ad", ".json"]
+
+
+def test_results_appear_together_with_the_table_last(
+    job: Job, stub: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _perform(job, stub)
+    old_table, old_facts = job.table.read_bytes(), job.facts.read_bytes()
+    real, seen = Path.replace, []
+
+    def dies_before_the_table(self: Path, target: Path) -> Path:
+        if self.parent.name == "files" and target.parent == job.table.parent:
+            seen.append(target.suffix)
+            if target.suffix == ".h5ad":
+                raise OSError("power cut")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", dies_before_the_table)
+    changed = replace(job, options=replace(job.options, mpp=0.51))
+    assert _perform(changed, stub).status == "failed"
+    monkeypatch.undo()
+    assert seen == [".json", ".h5ad"]
+    assert job.table.read_bytes() == old_table
+    assert job.facts.read_bytes() != old_facts
+    assert _perform(changed, stub).status == "done", "facts of another table are not believed"
+    assert _perform(changed, stub).status == "skipped"
+
+
+def test_leftovers_of_a_killed_run_are_swept(
+    job: Job, opening: StubOpening, stub: Model, watcher: Any, out: Path
+) -> None:
+    _perform(job, stub)
+    (job.part / "files").mkdir(parents=True)
+    (job.part / "files" / ".triplex-0.tmp").write_text("half")
+    job.lock.touch()
+    engine_for = lambda _: SerialEngine(opening, watcher)  # noqa: E731
+    (outcome,) = predict_slides([job], stub.bundle, engine_for)
+    assert outcome.status == "skipped"
+    assert sorted(path.suffix for path in out.iterdir()) == [".h5ad", ".json"]
+
+
+def test_slide_done_elsewhere_meanwhile_is_waited_for_and_skipped(
+    slides: list[Path], out: Path, tmp_path: Path, opening: StubOpening, stub: Model, watcher: Any
+) -> None:
+    """Another process holds the first slide's lock, and delivers while we do the second."""
+    first, second = (job_of(slide, out) for slide in slides[:2])
+    (tmp_path / "other").mkdir()
+    theirs = replace(first, table=tmp_path / "other" / first.table.name)
+    _perform(theirs, stub)
+    lock = output_lock(first.lock)
+    lock.__enter__()
+    seen = []
+    for outcome in predict_slides(
+        [first, second], stub.bundle, lambda _: SerialEngine(opening, watcher)
+    ):
+        seen.append((outcome.job.slide, outcome.status))
+        if outcome.job.slide == second.slide:
+            shutil.copy(theirs.facts, first.facts)
+            shutil.copy(theirs.table, first.table)
+            lock.__exit__(None, None, None)
+    assert seen == [(second.slide, "done"), (first.slide, "skipped")]
+
+
+def test_engine_is_not_opened_when_all_is_complete(job: Job, stub: Model) -> None:
+    _perform(job, stub)
+
+    def never(_n: int) -> Any:
+        raise AssertionError("the bundle was opened for nothing")
+
+    assert [o.status for o in predict_slides([job], stub.bundle, never)] == ["skipped"]
