@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 
 from benchmarks.tiling import cases, mosaic, native, readers, sparse
 from benchmarks.tiling.measure import Timing
+from triplex_deploy.bench.machine import read_machine
 from triplex_deploy.slides import open_slide
 from triplex_deploy.tiles import TilePlan
 
@@ -88,7 +88,8 @@ def run(folder: Path, quick: bool) -> dict[str, Any]:
         facts["fastslide"] = "not installed"
     return {
         "schema": 1,
-        "machine": machine() | {"load_before": load_before, "load_after": os.getloadavg()},
+        "machine": read_machine().model_dump()
+        | {"load_before": load_before, "load_after": os.getloadavg()},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "command": " ".join(["python", "benchmarks/bench_tiles.py", *sys.argv[1:]]),
         "quick": quick,
@@ -220,16 +221,6 @@ def memory_case(folder: Path, quick: bool) -> dict[str, Any]:
     facts = {"height_px": height, "buffer_mb": round(stats.buffer_bytes / 1e6, 1)}
     budget = {"budget_mb": round(MEMORY_BYTES / 1e6)}
     return row(case, "ours, 2 threads", timing, len(plan.origins_xy), **facts, **budget)
-
-
-def machine() -> dict[str, Any]:
-    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    cpu = names[0].split(":")[1].strip() if names else platform.processor()
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform()}
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
 if __name__ == "__main__":

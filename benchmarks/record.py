@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shlex
 import statistics
 import sys
@@ -14,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from triplex_deploy.bench.machine import read_machine
 from triplex_deploy.pipeline.facts import installed_versions, peak_memory_mb
 
 PACKAGES = ("triplex-deploy", "numpy", "onnxruntime", "torch", "openslide-python", "imagecodecs")
@@ -82,7 +81,7 @@ def report(
     """Print the ratios as JSON on stdout, or write everything to ``path``."""
     content = {
         "schema": 1,
-        "machine": machine(),
+        "machine": read_machine().model_dump(),
         "versions": installed_versions(PACKAGES),
         "command": shlex.join(["python", *sys.argv]),
         "cases": [timing.to_dict() for timing in timings],
@@ -96,22 +95,3 @@ def report(
     path.write_text(text, encoding="utf-8")
     for name, value in ratios.items():
         print(f"{name:44} {value:.4g}")
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from triplex_deploy.bench.result import Gpu, Machine
+from triplex_deploy.pipeline.machine import processor_name, usable_cores
 
 PACKAGES: Final = (
     *("triplex-deploy", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "torch"),
@@ -25,11 +26,10 @@ _GPU_TIMEOUT_S: Final = 10
 
 def read_machine() -> Machine:
     """What the operating system and the GPU driver say of themselves."""
-    cores = os.cpu_count() or 1
     return Machine(
-        cpu=_cpu_fields("model name")[0] if _cpu_fields("model name") else platform.processor(),
-        cores=cores,
-        usable_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores,
+        cpu=processor_name(),
+        cores=os.cpu_count() or 1,
+        usable_cores=usable_cores(),
         memory_gb=_memory_gb(),
         clock_mhz=_clock_mhz(),
         load=round(os.getloadavg()[0], 2),
@@ -84,13 +84,9 @@ def _memory_gb() -> float | None:
 
 def _clock_mhz() -> float | None:
     """Mean over the cores at this moment."""
-    clocks = [float(field) for field in _cpu_fields("cpu MHz")]
-    return round(statistics.fmean(clocks), 0) if clocks else None
-
-
-def _cpu_fields(name: str) -> list[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return []
-    return [line.partition(":")[2].strip() for line in lines if line.startswith(name)]
+        return None
+    clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+    return round(statistics.fmean(clocks), 0) if clocks else None

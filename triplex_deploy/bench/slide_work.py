@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,11 +20,12 @@ from triplex_deploy.runtime.model import Model
 
 FACTS: Final = (
     *("spots", "tiles_encoded", "tiles_without_sharing", "slide_tiles_decoded"),
-    *("sharing", "peak_memory_mb"),
+    *("sharing", "peak_memory_mb", "lanes", "batch_size"),
 )
 """Facts of a run worth keeping beside its times."""
-_DECODE: Final = "read"
 _TOTAL: Final = "total"
+_WAITING_FOR_PIXELS: Final = "encode lanes"
+"""Among the idle seconds of a run: the encoders' lanes, which the reader feeds."""
 
 
 class SlideWork(Work):
@@ -53,7 +54,7 @@ class SlideWork(Work):
         self._warned = True
         run = prediction.run
         self.facts |= {name: run[name] for name in FACTS if name in run}
-        stages, self._graphs = split_timings(run["timings_s"], tuple(self._model.sessions))
+        stages, self._graphs = split_run(run, tuple(self._model.sessions))
         return Done(prediction.n_spots, {**stages, "write": write_s})
 
     def batch(self, queries: int) -> Done:
@@ -63,32 +64,23 @@ class SlideWork(Work):
         return self._graphs
 
 
-def split_timings(
-    timings_s: dict[str, Any], graphs: tuple[str, ...]
+def split_run(
+    run: Mapping[str, Any], graphs: tuple[str, ...]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The pipeline's seconds as stages, and those of each graph.
+    """A run's seconds as stages, and those of each graph.
 
-    ``decode`` is what the encoders waited for pixels: decoding itself goes on beside them.
-    What is neither a graph, nor reading, nor a stage by its own name, is preparation.
+    ``decode`` is how long the encoders waited for pixels: decoding itself goes on beside them.
+    What is neither a graph nor a stage by its own name is preparation.
     """
     stages: dict[str, float] = {}
-    of_graph: dict[str, float] = {}
+    idle_s = run.get("idle_s", {})
+    if _WAITING_FOR_PIXELS in idle_s:
+        stages["decode"] = float(idle_s[_WAITING_FOR_PIXELS])
+    timings_s = {name: float(s) for name, s in run["timings_s"].items() if name != _TOTAL}
     for name, seconds in timings_s.items():
-        if name == _TOTAL:
-            continue
-        if name in graphs:
-            of_graph[name] = float(seconds)
-        stage = _stage(name, graphs)
-        stages[stage] = stages.get(stage, 0.0) + float(seconds)
-    return stages, of_graph
-
-
-def _stage(name: str, graphs: tuple[str, ...]) -> str:
-    if name in graphs:
-        return "compute"
-    if name == _DECODE:
-        return "decode"
-    return name if name in STAGES else "prepare"
+        stage = "compute" if name in graphs else name if name in STAGES else "prepare"
+        stages[stage] = stages.get(stage, 0.0) + seconds
+    return stages, {name: seconds for name, seconds in timings_s.items() if name in graphs}
 
 
 @contextmanager
