@@ -1,0 +1,152 @@
+"""A run over several slides is killed at random moments and resumed; the results do not show it."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+
+from tests.pipeline.many.stub_model import write_slide
+from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.runtime.model import RunnableBundle
+
+ROOT = Path(__file__).resolve().parents[3]
+
+SAVE_OFTEN = """
+import sys
+from triplex_deploy.pipeline import feature_cache
+feature_cache.EVERY_S = 0.05  # else nothing is saved before these small slides are done
+"""
+
+WITH_STUB = (
+    SAVE_OFTEN
+    + """
+from pathlib import Path
+from tests.pipeline.many.conftest import NobodyWatches
+from tests.pipeline.many.stub_model import StubOpening, job_of, stub_bundle
+from triplex_deploy.pipeline.many.predict_slides import predict_slides
+from triplex_deploy.pipeline.many.serial import SerialEngine
+traces, out, *slides = map(Path, sys.argv[1:])
+opening = StubOpening(traces, seconds_per_call=0.1)
+jobs = [job_of(slide, out, batch_size=1) for slide in slides]
+for outcome in predict_slides(
+    jobs, stub_bundle(traces), lambda n: SerialEngine(opening, NobodyWatches())
+):
+    assert outcome.facts is not None, outcome.error
+    print(outcome.status, outcome.facts["tiles_from_cache"], flush=True)
+"""
+)
+
+COMMAND_LINE = SAVE_OFTEN + "from triplex_deploy.cli import main\nmain(sys.argv[1:])\n"
+
+
+def _start(script: str, arguments: list[object]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _finish(script: str, arguments: list[object]) -> str:
+    process = _start(script, arguments)
+    told = process.communicate()[0]
+    assert process.returncode == 0, told
+    return told
+
+
+def _kill_after(seconds: float, script: str, arguments: list[object]) -> bool:
+    """Whether the run was still under way."""
+    process = _start(script, arguments)
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def _expressions(out: Path) -> dict[str, bytes]:
+    found = {}
+    for path in sorted(out.glob("*.h5ad")):
+        with h5py.File(path) as table:
+            found[path.name] = table["X"][:].tobytes()
+    return found
+
+
+def _assert_equal_and_clean(killed: Path, undisturbed: Path, n_slides: int) -> None:
+    expected = _expressions(undisturbed)
+    assert len(expected) == n_slides
+    assert _expressions(killed) == expected
+    assert sorted(path.name for path in killed.iterdir()) == sorted(
+        path.name for path in undisturbed.iterdir()
+    )
+
+
+def test_run_killed_three_times_ends_as_if_undisturbed(slides: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "traces").mkdir()
+    for slide in slides:
+        write_slide(slide, 100 + 7 * slides.index(slide), side_px=700)
+    rest = [tmp_path / "traces", tmp_path / "undisturbed", *slides]
+    begin = time.monotonic()
+    _finish(WITH_STUB, rest)
+    took = time.monotonic() - begin
+    rest[1] = tmp_path / "killed"
+    moments = random.Random(5)
+    killed = [_kill_after(took * moments.uniform(0.4, 0.7), WITH_STUB, rest) for _ in range(3)]
+    told = _finish(WITH_STUB, rest)
+    assert any(killed)
+    assert "skipped" in told, "what was complete is not done again"
+    _assert_equal_and_clean(tmp_path / "killed", tmp_path / "undisturbed", len(slides))
+
+
+def test_slide_that_was_cut_off_goes_on_from_its_features(
+    slides: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "traces").mkdir()
+    out = tmp_path / "out"
+    write_slide(slides[0], 90, side_px=1200)  # 25 spots
+    arguments = [tmp_path / "traces", out, slides[0]]
+    process = _start(WITH_STUB, arguments)
+    while len(list(out.glob(".*/features/*/*.npz"))) < 3:
+        assert process.poll() is None, "done before anything was saved"
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    status, from_cache = _finish(WITH_STUB, arguments).split()
+    assert status == "done"
+    assert int(from_cache) >= 3
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_command_killed_ten_times_ends_as_if_undisturbed(
+    bundle: RunnableBundle, tmp_path: Path, workers: int
+) -> None:
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for seed in range(4):
+        synthesise_slide(folder / f"tissue {seed}.tif", 1400, 1200, 0.5, seed)
+    arguments = ["predict", folder, "--bundle", bundle.path, "--out", tmp_path / "undisturbed"]
+    options = ["--workers", workers, "--threads", 1]
+    begin = time.monotonic()
+    _finish(COMMAND_LINE, [*arguments, *options])
+    took = time.monotonic() - begin
+    arguments[-1] = tmp_path / "killed"
+    moments = random.Random(10)
+    killed = [
+        _kill_after(took * moments.uniform(0.1, 0.8), COMMAND_LINE, [*arguments, *options])
+        for _ in range(10)
+    ]
+    _finish(COMMAND_LINE, [*arguments, *options])
+    assert any(killed)
+    _assert_equal_and_clean(tmp_path / "killed", tmp_path / "undisturbed", 4)

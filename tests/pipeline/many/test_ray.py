@@ -1,0 +1,115 @@
+"""The same jobs through Ray on this machine; skipped, visibly, where Ray is not installed."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import h5py
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+needs_ray = pytest.mark.skipif(
+    find_spec("ray") is None, reason="Ray is absent: pip install 'triplex-deploy[cluster]'"
+)
+
+# In a process of its own: Ray leaves threads, sockets and warnings behind.
+SCRIPT = """
+import json, logging, os, signal, sys, threading, time
+from pathlib import Path
+from tests.pipeline.many.conftest import NobodyWatches
+from tests.pipeline.many.stub_model import StubOpening, job_of, stub_bundle
+from triplex_deploy.pipeline.many.engines import EngineChoice
+from triplex_deploy.pipeline.many.predict_slides import predict_slides
+
+traces, out, *slides = map(Path, sys.argv[1:])
+opening = StubOpening(traces, seconds_per_call=0.1, threads=1)
+choice = EngineChoice("ray", 2, logging.WARNING)
+
+def kill_one():
+    while not list(out.glob(".*.lock")):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    lock = next(iter(out.glob(".*.lock"))).read_text()  # "process N on H": one at work
+    os.kill(int(lock.split()[1]), signal.SIGKILL)
+    (traces / "killed").touch()
+
+threading.Thread(target=kill_one, daemon=True).start()
+jobs = [job_of(slide, out, batch_size=1) for slide in slides]
+outcomes = predict_slides(
+    jobs, stub_bundle(traces), lambda n: choice.make(opening, NobodyWatches(), n)
+)
+print(json.dumps([[o.job.slide.name, o.status, o.error] for o in outcomes]))
+"""
+
+
+@needs_ray
+def test_actor_killed_mid_run_loses_nothing_and_nothing_is_done_twice(
+    slides: list[Path], tmp_path: Path
+) -> None:
+    traces, out = tmp_path / "traces", tmp_path / "out"
+    traces.mkdir()
+    finished = subprocess.run(
+        [sys.executable, "-c", SCRIPT, traces, out, *slides],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert finished.returncode == 0, finished.stderr
+    outcomes = json.loads(finished.stdout.splitlines()[-1])
+    assert (traces / "killed").exists()
+    assert sorted(name for name, _, _ in outcomes) == [slide.name for slide in slides]
+    assert {status for _, status, _ in outcomes} == {"done"}
+    assert len([path for path in traces.iterdir() if path.name.isdigit()]) == 3
+    assert sorted(path.suffix for path in out.iterdir()) == [".h5ad"] * 4 + [".json"] * 4
+    values = set()
+    for path in out.glob("*.h5ad"):
+        with h5py.File(path) as table:
+            values.add(table["X"][:].tobytes())
+    assert len(values) == 4
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("nodes", "workers", "threads", "device", "expected"),
+    [
+        ([{"CPU": 16}, {"CPU": 8}], None, None, "auto", (4, 0, 6)),
+        ([{"CPU": 2}], None, None, "auto", (2, 0, 1)),
+        ([{"CPU": 2}], 2, None, "auto", (1, 0, 2)),
+        ([{"CPU": 16}], 3, 8, "auto", (8, 0, 3)),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 8, "GPU": 1}], None, None, "auto", (1, 1, 3)),
+        ([{"CPU": 16, "GPU": 2}], None, None, "cpu", (4, 0, 4)),
+    ],
+)
+def test_actors_fill_the_cluster_by_gpu_or_by_a_few_cpus(
+    nodes: list[dict[str, float]],
+    workers: int | None,
+    threads: int | None,
+    device: str,
+    expected: tuple[int, int, int],
+) -> None:
+    from triplex_deploy.pipeline.many.engine import Opening
+    from triplex_deploy.pipeline.many.ray_actors import ActorSize
+
+    size = ActorSize.on(nodes, Opening(Path("b"), device, threads=threads), workers)
+    assert (size.cpus, size.gpus, size.limit) == expected
+
+
+def test_ray_that_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from tests.pipeline.many.stub_model import stub_bundle, write_slide
+    from triplex_deploy.cli.main import run
+    from triplex_deploy.runtime import model
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "triplex_deploy.pipeline.many.ray_actors", raising=False)
+    monkeypatch.setattr(model, "load_bundle", stub_bundle)
+    slide = write_slide(tmp_path / "a.png")
+    out = tmp_path / "out"
+    arguments = ["predict", slide, "--bundle", tmp_path, "--out", out, "--engine", "ray"]
+    assert run([str(argument) for argument in arguments]) == 1
+    assert "pip install 'triplex-deploy[cluster]'" in capsys.readouterr().err
