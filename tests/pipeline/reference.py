@@ -1,7 +1,8 @@
 """The published way of predicting, one spot at a time: slow, obvious, and shared with nothing.
 
 Every spot reads its own 1120 x 1120 window and encodes its own 25 tiles; the global features are
-the spot's own tile encoded once more. Only the graphs are the ones under test.
+the spot's own tile encoded once more. Only the graphs are the ones under test; those that a model
+does not have are left out.
 """
 
 from typing import Any
@@ -12,40 +13,55 @@ from numpy.typing import NDArray
 from triplex_deploy.runtime.model import Model
 
 Pixels = NDArray[np.uint8]
+Table = NDArray[np.int64]
+
+MEAN_COLOR = (124, 116, 104)
+"""255 times the ImageNet means, rounded: what masked tiles hold (MODELS 1.5)."""
 
 
 def predict_one_by_one(
-    pixels: Pixels, center_xy: NDArray[np.int64], grid_rc: NDArray[np.int64], model: Model
+    pixels: Pixels,
+    center_xy: NDArray[np.int64],
+    grid_rc: NDArray[np.int64],
+    model: Model,
+    table: Table | None = None,
 ) -> NDArray[np.float32]:
-    """Expression (N, G) of spots centred at ``center_xy`` in ``pixels`` (H, W, 3)."""
-    slide_features = np.vstack(
-        [
-            _run(model, "tile_encoder", tiles=_window(pixels, x - 112, y - 112, 224)[None])
-            for x, y in center_xy
-        ]
-    )
-    global_tokens = _run(
-        model, "global_encoder", features=slide_features, apeg_index=_table(grid_rc)
-    )
+    """Expression (N, G) of spots centred at ``center_xy`` in ``pixels`` (H, W, 3).
+
+    ``table`` is the position table, that of APEG with kernel 3 unless given.
+    """
+    tokens = _global_tokens(pixels, center_xy, _table(grid_rc) if table is None else table, model)
     rows = []
     for spot, (x, y) in enumerate(center_xy):
         window = _window(pixels, x - 560, y - 560, 1120)
-        tiles = window.reshape(5, 224, 5, 224, 3).swapaxes(1, 2).reshape(25, 224, 224, 3)
+        tiles = window.reshape(5, 224, 5, 224, 3).swapaxes(1, 2).reshape(25, 224, 224, 3).copy()
         mask = _mask(x, y, pixels.shape[1], pixels.shape[0])
-        features = _run(model, "tile_encoder", tiles=np.ascontiguousarray(tiles))
-        target_tokens = _run(model, "target_encoder", tiles=np.ascontiguousarray(tiles[12:13]))
-        neighbor_tokens = _run(model, "neighbor_encoder", features=features[None], mask=mask[None])
-        rows.append(
-            _run(
-                model,
-                "fusion_head",
-                global_tokens=global_tokens[spot : spot + 1],
-                target_tokens=target_tokens,
-                neighbor_tokens=neighbor_tokens,
-                mask=mask[None],
+        tiles[~mask] = MEAN_COLOR
+        inputs = {"mask": mask[None]}
+        if "global_encoder" in model.sessions:
+            inputs["global_tokens"] = tokens[spot : spot + 1]
+        if "target_encoder" in model.sessions:
+            inputs["target_tokens"] = _run(model, "target_encoder", tiles=tiles[12:13])
+        if "neighbor_encoder" in model.sessions:
+            features = _run(model, "tile_encoder", tiles=tiles)
+            inputs["neighbor_tokens"] = _run(
+                model, "neighbor_encoder", features=features[None], mask=mask[None]
             )
-        )
+        taken = [tensor.name for tensor in model.bundle.specs["fusion_head"].inputs]
+        rows.append(_run(model, "fusion_head", **{name: inputs[name] for name in taken}))
     return np.vstack(rows)
+
+
+def _global_tokens(
+    pixels: Pixels, center_xy: NDArray[np.int64], table: Table, model: Model
+) -> NDArray[np.float32]:
+    if "global_encoder" not in model.sessions:
+        return np.zeros((len(center_xy), 0), np.float32)
+    features = [
+        _run(model, "tile_encoder", tiles=_window(pixels, x - 112, y - 112, 224)[None])
+        for x, y in center_xy
+    ]
+    return _run(model, "global_encoder", features=np.vstack(features), apeg_index=table)
 
 
 def _run(model: Model, graph: str, **inputs: NDArray[Any]) -> NDArray[Any]:
@@ -76,7 +92,7 @@ def _mask(x: int, y: int, width: int, height: int) -> NDArray[np.bool_]:
     return mask.ravel()
 
 
-def _table(grid_rc: NDArray[np.int64]) -> NDArray[np.int64]:
+def _table(grid_rc: NDArray[np.int64]) -> Table:
     spot_at = {tuple(cell): i for i, cell in enumerate(grid_rc.tolist())}
     offsets = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1)]
     return np.array(

@@ -90,7 +90,7 @@ class FeatureCache:
 
     def _read(self, path: Path) -> tuple[Origins, Features]:
         """One file's content; the archive's checksums find altered bytes."""
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             key, origins, features = (content[n] for n in ("key", "origins_xy", "features"))
         if str(key) != self.key:
             raise ValueError("belongs to another slide or encoder")

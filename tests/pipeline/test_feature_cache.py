@@ -1,0 +1,147 @@
+"""Cached tile features: found again for the same content alone, and never believed blindly."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
+from triplex_deploy import predict_slide
+from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.pipeline.feature_cache import FeatureCache, TileIndex
+from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.runtime.model import Model
+from triplex_deploy.spots import Spots
+
+
+def _predict(path: Path, model: Model, spots: Spots, cache: Path, **more: object) -> Prediction:
+    return predict_slide(path, model, PredictOptions(spots=spots, cache=cache, **more))  # type: ignore[arg-type]
+
+
+def _calls(model: Model, graph: str) -> list[int]:
+    session = model.sessions[graph]
+    assert isinstance(session, FakeSession)
+    return session.calls
+
+
+def test_second_run_encodes_no_tile_again(
+    slide_path: Path, some_spots: Spots, tmp_path: Path
+) -> None:
+    first = _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
+    model = fake_model(fake_config())
+    second = _predict(slide_path, model, some_spots, tmp_path)
+    np.testing.assert_array_equal(second.expression, first.expression)
+    assert second.run["tiles_from_cache"] == first.run["tiles_encoded"]
+    assert _calls(model, "tile_encoder") == [1]  # the tile that stands for masked neighbours
+    assert sum(_calls(model, "target_encoder")) == 9
+
+
+@pytest.mark.parametrize("model_name", ["nem", "gem"])
+def test_another_model_without_a_target_view_reads_no_pixels(
+    model_name: str, slide_path: Path, some_spots: Spots, tmp_path: Path
+) -> None:
+    _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
+    other = fake_config(model=model_name, n_genes=4)
+    cached = _predict(slide_path, fake_model(other), some_spots, tmp_path)
+    fresh = _predict(slide_path, fake_model(other), some_spots, tmp_path / "empty")
+    assert cached.run["slide_tiles_decoded"] == 0
+    assert cached.run["tiles_encoded"] == 0
+    np.testing.assert_array_equal(cached.expression, fresh.expression)
+
+
+def test_other_spots_of_the_slide_take_the_tiles_that_are_known(
+    slide_path: Path, some_spots: Spots, tmp_path: Path
+) -> None:
+    few = Spots(some_spots.level0_xy[:4], some_spots.grid_rc[:4], "file", 100.0)
+    first = _predict(slide_path, fake_model(fake_config()), few, tmp_path)
+    all_of_them = _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
+    fresh = _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path / "empty")
+    assert all_of_them.run["tiles_from_cache"] == first.run["tiles_encoded"]
+    np.testing.assert_array_equal(all_of_them.expression, fresh.expression)
+
+
+def test_other_content_scale_or_encoder_has_a_cache_of_its_own(
+    slide_path: Path, some_spots: Spots, tmp_path: Path
+) -> None:
+    changed = tmp_path / "tissue.tif"
+    shutil.copy(slide_path, changed)
+    with changed.open("ab") as stream:
+        stream.write(b"\0")
+    cache = tmp_path / "cache"
+    _predict(slide_path, fake_model(fake_config()), some_spots, cache)
+    runs = [
+        _predict(changed, fake_model(fake_config()), some_spots, cache),
+        _predict(slide_path, fake_model(fake_config()), some_spots, cache, mpp=0.4),
+        _predict(slide_path, fake_model(fake_config(), encoder_sha256="f" * 64), some_spots, cache),
+        _predict(slide_path, fake_model(fake_config()), some_spots, cache, on_bad_tile="skip"),
+    ]
+    assert [done.run["tiles_from_cache"] for done in runs] == [0, 0, 0, 0]
+    assert len(list(cache.iterdir())) == 5
+
+
+def test_copy_of_a_slide_under_another_name_shares_its_features(
+    slide_path: Path, some_spots: Spots, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.tif"
+    shutil.copy(slide_path, copy)
+    _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path / "cache")
+    again = _predict(copy, fake_model(fake_config()), some_spots, tmp_path / "cache")
+    assert again.run["tiles_from_cache"] > 50
+
+
+@pytest.mark.parametrize("damage", ["flipped byte", "cut short", "empty", "foreign", "text"])
+def test_damaged_cache_is_rebuilt_with_a_warning(
+    damage: str,
+    slide_path: Path,
+    some_spots: Spots,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
+    (file,) = tmp_path.rglob("*.npz")
+    content = bytearray(file.read_bytes())
+    if damage == "flipped byte":
+        content[len(content) * 3 // 4] ^= 1
+    elif damage == "cut short":
+        del content[len(content) // 2 :]
+    elif damage == "empty":
+        content.clear()
+    elif damage == "foreign":
+        FeatureCache(file.parent, "another key", 10)._write(
+            np.zeros((1, 2), np.int64), np.zeros((1, 10), np.float32)
+        )
+    else:
+        content[:] = b"no archive"
+    file.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        again = _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
+    assert "its tiles are encoded again" in caplog.text
+    np.testing.assert_array_equal(again.expression, first.expression)
+    third = _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
+    assert third.run["tiles_from_cache"] == first.run["tiles_encoded"]
+
+
+def test_cache_that_cannot_be_written_does_not_fail_the_prediction(
+    slide_path: Path, some_spots: Spots, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    model = fake_model(fake_config())
+    prediction = _predict(slide_path, model, some_spots, tmp_path / "cache")
+    assert prediction.run["tiles_from_cache"] == 0
+    assert "without the feature cache" in caplog.text
+
+
+def test_model_without_a_frozen_encoder_has_no_cache(
+    slide_path: Path, some_spots: Spots, tmp_path: Path
+) -> None:
+    _predict(slide_path, fake_model(fake_config(model="tem")), some_spots, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_tiles_are_found_by_their_origin() -> None:
+    index = TileIndex(np.array([[5, 7], [-112, 7], [5, -3]]))
+    wanted = np.array([[5, -3], [7, 5], [-112, 7], [5, 7]])
+    assert index.find(wanted).tolist() == [2, -1, 1, 0]
+    assert TileIndex(np.zeros((0, 2), np.int64)).find(wanted).tolist() == [-1] * 4

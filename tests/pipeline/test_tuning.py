@@ -1,0 +1,118 @@
+"""Lanes and tiles per call: asked for, remembered, or measured within a second."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
+from triplex_deploy.pipeline import tuning
+from triplex_deploy.pipeline.tuning import (
+    Setting,
+    candidates,
+    choose_setting,
+    fastest,
+    measure_rates,
+)
+from triplex_deploy.runtime.device import CPU, Device
+from triplex_deploy.runtime.model import Model
+
+
+@pytest.fixture
+def model() -> Model:
+    """A fake model that claims to be run by ONNX Runtime, which is what is measured."""
+    made = fake_model(fake_config())
+    made.backend = "onnxruntime"
+    return made
+
+
+@pytest.fixture
+def remembered(tmp_path: Path) -> Path:
+    return tmp_path / "cache-home" / "triplex-deploy" / "tuning.json"
+
+
+def _calls(model: Model) -> list[int]:
+    session = model.sessions["tile_encoder"]
+    assert isinstance(session, FakeSession)
+    return session.calls
+
+
+def test_measurement_is_made_once_and_remembered(model: Model, remembered: Path) -> None:
+    first = choose_setting(model, model.sessions, 10_000, threads=2)
+    measured = len(_calls(model))
+    assert measured >= 2
+    assert choose_setting(model, model.sessions, 10_000, threads=2) == first
+    assert len(_calls(model)) == measured
+    (entry,) = json.loads(remembered.read_text()).values()
+    assert entry["batch_size"] == first.batch_size
+    assert entry["bundle"] == model.bundle.id
+
+
+def test_number_of_threads_has_a_measurement_of_its_own(model: Model, remembered: Path) -> None:
+    choose_setting(model, model.sessions, 10_000, threads=2)
+    assert choose_setting(model, model.sessions, 10_000, threads=1).lanes == 1
+    assert len(json.loads(remembered.read_text())) == 2
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": ', "\x00\xff", '{"KEY": 3}'])
+def test_damaged_memory_is_ignored_and_replaced(
+    content: str, model: Model, remembered: Path
+) -> None:
+    remembered.parent.mkdir(parents=True)
+    remembered.write_text(content)
+    choose_setting(model, model.sessions, 10_000, threads=2)
+    assert any("bundle" in str(entry) for entry in json.loads(remembered.read_text()).values())
+
+
+def test_implausible_memory_is_measured_again(model: Model, remembered: Path) -> None:
+    choose_setting(model, model.sessions, 10_000, threads=2)
+    content = json.loads(remembered.read_text())
+    for entry in content.values():
+        entry["batch_size"] = 10**9
+    remembered.write_text(json.dumps(content))
+    assert choose_setting(model, model.sessions, 10_000, threads=2).batch_size in (2, 4, 8)
+
+
+def test_few_tiles_and_a_given_size_are_not_measured(model: Model, remembered: Path) -> None:
+    assert choose_setting(model, model.sessions, 50, threads=3) == Setting(3, 4)
+    assert choose_setting(model, model.sessions, 10_000, batch_size=5, threads=3) == Setting(3, 5)
+    assert _calls(model) == []
+    assert not remembered.exists()
+
+
+def test_folder_that_cannot_be_written_costs_only_the_memory(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert choose_setting(model, model.sessions, 10_000, threads=2).lanes == 2
+
+
+def test_measurement_stops_when_its_time_is_up() -> None:
+    slow = fake_model(fake_config(), delay_s=0.15).sessions["tile_encoder"]
+    begin = time.monotonic()
+    rates = measure_rates(slow, candidates(CPU, 2), budget_s=0.2)
+    assert list(rates) == [Setting(2, 2)]
+    assert time.monotonic() - begin < 1
+
+
+def test_larger_batches_must_be_clearly_faster() -> None:
+    two, four, eight = (Setting(2, size) for size in (2, 4, 8))
+    assert fastest({two: 100.0, four: 102.0, eight: 102.9}) == two
+    assert fastest({two: 100.0, four: 110.0, eight: 111.0}) == four
+    assert fastest({two: 100.0, four: 90.0, eight: 120.0}) == eight
+
+
+def test_half_the_lanes_are_tried_where_cores_may_be_threads() -> None:
+    assert Setting(4, 4) in candidates(CPU, 8)
+    assert {setting.lanes for setting in candidates(CPU, 2)} == {2}
+    assert {setting.lanes for setting in candidates(Device("cuda"), 2)} == {2}
+
+
+def test_lanes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "usable_cores", lambda: 256)
+    assert tuning.default_setting(CPU, "onnxruntime") == Setting(32, 4)
+    assert tuning.default_setting(CPU, "onnxruntime", threads=3) == Setting(3, 4)
+    assert tuning.default_setting(Device("cuda"), "onnxruntime") == Setting(2, 64)
+    assert tuning.default_setting(Device("cuda"), "tensorrt") == Setting(1, 64)
