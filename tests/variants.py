@@ -34,7 +34,6 @@ VARIANTS: dict[str, ModelConfig] = {
         "no position": {"position": "none"},
         "no auxiliary heads": {"auxiliary_heads": False},
         "as in 2025": {
-            "embedding_dim": 512,
             "target_projection": True,
             "apeg_residual": False,
             "nonnegative": True,
