@@ -21,10 +21,7 @@ from triplex_deploy.runtime.model import Model
 
 @pytest.fixture
 def model() -> Model:
-    """A fake model that claims to be run by ONNX Runtime, which is what is measured."""
-    made = fake_model(fake_config())
-    made.backend = "onnxruntime"
-    return made
+    return fake_model(fake_config())
 
 
 @pytest.fixture
@@ -112,7 +109,6 @@ def test_half_the_lanes_are_tried_where_cores_may_be_threads() -> None:
 
 def test_lanes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "usable_cores", lambda: 256)
-    assert tuning.default_setting(CPU, "onnxruntime") == Setting(32, 4)
-    assert tuning.default_setting(CPU, "onnxruntime", threads=3) == Setting(3, 4)
-    assert tuning.default_setting(Device("cuda"), "onnxruntime") == Setting(2, 64)
-    assert tuning.default_setting(Device("cuda"), "tensorrt") == Setting(1, 64)
+    assert tuning.default_setting(CPU) == Setting(32, 4)
+    assert tuning.default_setting(CPU, threads=3) == Setting(3, 4)
+    assert tuning.default_setting(Device("cuda")) == Setting(2, 64)

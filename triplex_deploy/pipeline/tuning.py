@@ -32,7 +32,7 @@ BATCHES: Final = {"cpu": (2, 4, 8), "cuda": (32, 64, 128)}
 """Tiles per call. On a CPU more gain nothing and delay Ctrl-C."""
 MAX_LANES: Final = 32
 GPU_LANES: Final = 2
-"""One lane's tiles travel to the GPU while the other's are encoded."""
+"""One lane fetches tiles and stores results while the other's are encoded."""
 BUDGET_S: Final = 0.8
 """A measurement begun later than this is not made."""
 WORTH_TILES: Final = 256
@@ -52,10 +52,10 @@ class Setting:
 
 
 def default_setting(
-    device: Device, backend: str, batch_size: int | None = None, threads: int | None = None
+    device: Device, batch_size: int | None = None, threads: int | None = None
 ) -> Setting:
-    """The setting without a measurement; ``threads`` bounds the lanes."""
-    lanes = GPU_LANES if backend == "onnxruntime" else 1
+    """The setting without a measurement; ``threads`` are the lanes of a CPU."""
+    lanes = GPU_LANES
     if device.kind == "cpu":
         lanes = min(threads or usable_cores(), MAX_LANES)
     return Setting(lanes, batch_size or DEFAULT_BATCH[device.kind])
@@ -69,9 +69,9 @@ def choose_setting(
     threads: int | None = None,
 ) -> Setting:
     """The setting for a slide of ``n_tiles``: as asked, as remembered, or as measured now."""
-    setting = default_setting(model.device, model.backend, batch_size, threads)
+    setting = default_setting(model.device, batch_size, threads)
     encoder = next(_encoders(sessions), None)
-    if batch_size is not None or encoder is None or model.backend != "onnxruntime":
+    if batch_size is not None or encoder is None:
         return setting
     path = cache_home() / "triplex-deploy" / "tuning.json"
     key, facts = _key(model, setting.lanes)
@@ -142,6 +142,7 @@ def _key(model: Model, lanes: int) -> tuple[str, dict[str, Any]]:
     facts = {
         "bundle": model.bundle.id,
         "device": asdict(model.device),
+        "backend": model.backend,
         "processor": processor_name(),
         "cores": usable_cores(),
         "lanes": lanes,
