@@ -12,7 +12,7 @@ from triplex_deploy.bench.result import Ceilings
 
 MATRIX: Final = 1024
 COPY_BYTES: Final = 1 << 26
-RUNS: Final = 5
+RUNS: Final = 20
 
 
 def measure_ceilings(clock: Clock) -> Ceilings:

@@ -1,9 +1,10 @@
 """Two results of the same cases: what became slower, and what is only noise.
 
-Other work on a machine makes runs slower, never faster. So a case counts as slower only if its
-median and its floor, the fastest run of all, both moved by more than the threshold, the floor by
-more than it is uncertain, and that uncertainty is how far the two quietest rounds disagree. If the
-speed probe says that the machine itself was slower, that is granted on top.
+Medians are compared where they are known well enough: where the medians of a case's rounds agree.
+Elsewhere other work was on the machine, which makes runs slower and never faster, so the fastest
+runs are compared instead, and trusted as far as the two quietest rounds agree on them. They must
+not contradict the medians either. If the speed probe says that the machine itself was slower, that
+is granted on top.
 """
 
 from __future__ import annotations
@@ -11,28 +12,31 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from triplex_deploy.bench.result import BenchResult, CaseResult
 from triplex_deploy.errors import ConfigError
 
 THRESHOLD: Final = 0.1
+ERRORS: Final = 2.0
+"""Standard errors of a median that count as its uncertainty."""
 
 Verdict = Literal["slower", "faster", "same", "within noise"]
+Measure = Literal["median", "fastest"]
 
 
 @dataclass(frozen=True)
 class CaseComparison:
-    """One case in both results; ratios are after over before, so above 1 is slower.
+    """One case in both results, ``by`` the measure that is certain enough.
 
-    ``noise`` is the uncertainty of ``floor_ratio``, as a part of it.
+    ``ratio`` is after over before, above 1 is slower; ``noise`` its uncertainty, as a part of it.
     """
 
     key: str
+    by: Measure
     before_ms: float
     after_ms: float
     ratio: float
-    floor_ratio: float
     noise: float
     verdict: Verdict
 
@@ -83,50 +87,58 @@ def compare_results(
 def _compare(
     before: CaseResult, after: CaseResult, threshold: float, machine_ratio: float
 ) -> CaseComparison:
-    before_ms, after_ms = _median(before), _median(after)
-    before_floor, after_floor = _floor(before), _floor(after)
-    ratio, floor_ratio = after_ms / before_ms, after_floor / before_floor
-    noise = _floor_noise(before) + _floor_noise(after)
-    return CaseComparison(
-        key=before.key,
-        before_ms=before_ms,
-        after_ms=after_ms,
-        ratio=ratio,
-        floor_ratio=floor_ratio,
-        noise=noise,
-        verdict=_verdict(ratio, floor_ratio, noise, threshold, machine_ratio),
-    )
+    by: Measure = "median"
+    old, new = _median(before), _median(after)
+    old_fastest, new_fastest = _fastest(before), _fastest(after)
+    if old.noise + new.noise > threshold / 2:
+        by, old, new = "fastest", old_fastest, new_fastest
+    ratio, noise = new.ms / old.ms, old.noise + new.noise
+    verdict = _verdict(ratio, noise, threshold, machine_ratio)
+    if verdict != "same" and not _agrees(new_fastest.ms / old_fastest.ms, ratio, threshold):
+        verdict = "within noise"
+    return CaseComparison(before.key, by, old.ms, new.ms, ratio, noise, verdict)
 
 
-def _verdict(
-    ratio: float, floor_ratio: float, noise: float, threshold: float, machine_ratio: float
-) -> Verdict:
-    if _exceeds(ratio, threshold):
-        beyond = _exceeds(floor_ratio / max(1.0, machine_ratio), max(threshold, noise))
-        return "slower" if beyond else "within noise"
-    if _exceeds(1 / ratio, threshold):
-        beyond = _exceeds(1 / floor_ratio * min(1.0, machine_ratio), max(threshold, noise))
-        return "faster" if beyond else "within noise"
-    return "same"
+def _agrees(fastest_ratio: float, ratio: float, threshold: float) -> bool:
+    """Whether the fastest runs moved the same way; steady other work moves the medians alone."""
+    part = threshold / 2
+    return fastest_ratio - 1 > part if ratio > 1 else 1 / fastest_ratio - 1 > part
 
 
-def _exceeds(ratio: float, part: float) -> bool:
-    return ratio - 1 > part
+def _verdict(ratio: float, noise: float, threshold: float, machine_ratio: float) -> Verdict:
+    certain = max(threshold, noise)
+    if ratio / max(1.0, machine_ratio) - 1 > certain:
+        return "slower"
+    if 1 / ratio * min(1.0, machine_ratio) - 1 > certain:
+        return "faster"
+    if noise <= threshold and max(ratio, 1 / ratio) - 1 <= threshold:
+        return "same"
+    return "within noise"
 
 
-def _median(case: CaseResult) -> float:
+class _Estimate(NamedTuple):
+    """A time and its uncertainty, as a part of it."""
+
+    ms: float
+    noise: float
+
+
+def _median(case: CaseResult) -> _Estimate:
     """Of the rounds' medians, so that one long round does not outweigh the others."""
-    return statistics.median(found.p50_ms for found in case.rounds)
+    medians = [found.p50_ms for found in case.rounds]
+    if len(medians) < 2:
+        return _Estimate(medians[0], math.inf)
+    error = statistics.stdev(medians) / math.sqrt(len(medians))
+    middle = statistics.median(medians)
+    return _Estimate(middle, ERRORS * error / middle)
 
 
-def _floor(case: CaseResult) -> float:
-    return min(found.min_ms for found in case.rounds)
-
-
-def _floor_noise(case: CaseResult) -> float:
-    """How far the second-quietest round's floor lies above the quietest's, as a part of it."""
+def _fastest(case: CaseResult) -> _Estimate:
+    """Uncertain by how far the second-quietest round's fastest run lies above the quietest's."""
     floors = sorted(found.min_ms for found in case.rounds)
-    return floors[1] / floors[0] - 1 if len(floors) > 1 else math.inf
+    if len(floors) < 2:
+        return _Estimate(floors[0], math.inf)
+    return _Estimate(floors[0], floors[1] / floors[0] - 1)
 
 
 def _warnings(

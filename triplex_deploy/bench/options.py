@@ -24,10 +24,10 @@ class BenchOptions:
     """What to measure and for how long.
 
     Every bundle is opened on every backend. ``batch_sizes`` are swept by graphs of a ``batch``
-    axis, ``token_counts`` by those of a whole slide's ``spots``. ``slide`` is predicted end to end
-    with ``slide_options`` where given. ``rate_per_s`` belongs to the Server scenario, whose largest
-    call is each of ``batch_sizes``. ``seconds`` goes to each case over all ``rounds``, at least one
-    query per round; ``count_cost`` is None where graphs cannot be counted, for ``cost_absent``.
+    axis, ``token_counts`` by those of a whole slide's ``spots``. With ``end_to_end``, ``slide`` is
+    predicted with ``slide_options``. ``rate_per_s`` belongs to the Server scenario, whose calls
+    grow up to each of ``batch_sizes``. ``seconds`` goes to each case over all ``rounds``, at least
+    one query per round; ``count_cost`` is None where graphs cannot be counted, for ``cost_absent``.
     """
 
     bundles: tuple[Path, ...]
@@ -37,6 +37,7 @@ class BenchOptions:
     scenarios: tuple[str, ...] = (SINGLE_STREAM,)
     rate_per_s: float | None = None
     graphs: bool = True
+    end_to_end: bool = False
     only_graphs: tuple[str, ...] = ()
     batch_sizes: tuple[int, ...] = BATCH_SIZES
     token_counts: tuple[int, ...] = TOKEN_COUNTS
@@ -67,8 +68,8 @@ class BenchOptions:
             raise ConfigError(f"rounds={self.rounds}: use at least 2, their spread is the noise")
         if not 0 < self.seconds < math.inf:
             raise ConfigError(f"seconds={self.seconds}: give a positive number")
-        if not (self.graphs or self.slide):
-            raise ConfigError("graphs=False: nothing is left to measure; give a slide")
+        if not (self.graphs or self.end_to_end):
+            raise ConfigError("graphs=False, end_to_end=False: nothing is left to measure")
 
     def _check_sizes(self, name: str) -> None:
         sizes = getattr(self, name)

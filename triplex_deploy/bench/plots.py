@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from triplex_deploy.bench.result import END_TO_END, SERVER, BenchResult, CaseResult
 from triplex_deploy.bench.stages import OTHER, STAGES
@@ -16,6 +17,7 @@ from triplex_deploy.outputs.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 """Okabe and Ito's palette, told apart by colour-blind readers."""
@@ -29,7 +31,7 @@ MAX_ROWS: Final = 40
 def write_plots(result: BenchResult, path: Path) -> None:
     """Throughput over size, latencies, stages and roofline, as PNG; raises ``OutputError``."""
     rows = min(len(result.cases), MAX_ROWS)
-    figure = Figure(figsize=(15, 9 + max(0, rows - 20) * 0.22), layout="constrained")
+    figure = Figure(figsize=(17, 9 + max(0, rows - 20) * 0.22), layout="constrained")
     FigureCanvasAgg(figure)
     throughput, latency, stages, roofline = figure.subplots(2, 2).ravel()
     _draw_throughput(throughput, result)
@@ -42,27 +44,40 @@ def write_plots(result: BenchResult, path: Path) -> None:
 
 
 def _title(result: BenchResult) -> str:
-    subjects = "; ".join(f"{s.label} (bundle {s.bundle_id})" for s in result.subjects)
-    return f"{result.machine.cpu}, {result.machine.usable_cores} cores: {subjects}"
+    several = len(result.subjects) > 1
+    lines = [f"{result.machine.cpu}, {result.machine.usable_cores} cores"]
+    for subject in result.subjects:
+        letter = f"{_letter(subject.label, result)}: " if several else ""
+        lines.append(f"{letter}{subject.label}, bundle {subject.bundle_id}")
+    return "\n".join(lines)
 
 
-def _lines(result: BenchResult) -> Iterator[tuple[str, list[CaseResult]]]:
-    """Cases that differ by size alone, under the name of their line."""
+def _lines(result: BenchResult) -> Iterator[tuple[str, list[CaseResult], dict[str, Any]]]:
+    """Cases that differ by size alone, with the name and the style of their line.
+
+    A server's rate is that of its queries, not what it could do: it makes no line.
+    """
     lines: dict[str, list[CaseResult]] = {}
     for case in result.cases:
-        if case.graph != END_TO_END:
+        if case.graph != END_TO_END and case.scenario != SERVER:
             lines.setdefault(_line_name(case, result), []).append(case)
-    yield from lines.items()
+    for number, (name, cases) in enumerate(lines.items()):
+        yield name, cases, _style(number)
 
 
 def _line_name(case: CaseResult, result: BenchResult) -> str:
-    several = len({c.scenario for c in result.cases}) > 1
     parts = [case.graph]
-    if several:
+    if len({other.scenario for other in result.cases}) > 1:
         parts.append(case.scenario)
     if len(result.subjects) > 1:
-        parts.append(case.subject)
-    return ", ".join(parts)
+        parts.append(_letter(case.subject, result))
+    return " ".join(parts)
+
+
+def _letter(label: str, result: BenchResult) -> str:
+    """A, B, ... for the subjects, which the title spells out."""
+    labels = [subject.label for subject in result.subjects]
+    return chr(ord("A") + labels.index(label))
 
 
 def _case_name(case: CaseResult, result: BenchResult) -> str:
@@ -81,15 +96,14 @@ def _draw_throughput(axes: Axes, result: BenchResult) -> None:
     axes.set_title("Throughput against size of a call")
     lines = list(_lines(result))
     if not lines:
-        return _say(axes, "no graph was measured alone")
-    for number, (name, cases) in enumerate(lines):
+        return _say(axes, "no graph was measured alone at its own pace")
+    for name, cases, style in lines:
         sizes = [case.size for case in cases]
         rates = [case.throughput_per_s for case in cases]
-        axes.loglog(sizes, rates, label=name, **_style(number))
+        axes.loglog(sizes, rates, label=name, **style)
     axes.set_xlabel("tiles or spots per call")
     axes.set_ylabel("tiles or spots per second")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    _finish_log(axes)
     return None
 
 
@@ -112,6 +126,7 @@ def _draw_latency(axes: Axes, result: BenchResult) -> None:
     axes.tick_params(axis="y", labelsize="small")
     axes.invert_yaxis()
     axes.set_xscale("log")
+    _plain_numbers(axes.xaxis)
     axes.set_xlabel("ms")
     axes.grid(axis="x", alpha=0.3)
 
@@ -130,27 +145,24 @@ def _draw_stages(axes: Axes, result: BenchResult) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of the latency")
-    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=5)
+    _legend_beside(axes)
 
 
 def _draw_roofline(axes: Axes, result: BenchResult) -> None:
     axes.set_title("Roofline: rate against operations per byte")
-    lines = [
-        (name, [case for case in cases if case.cost is not None and case.scenario != SERVER])
-        for name, cases in _lines(result)
-    ]
-    lines = [(name, cases) for name, cases in lines if cases]
-    if not lines:
+    drawn = 0
+    for _, cases, style in _lines(result):
+        points = [_point(case) for case in cases if case.cost is not None]
+        drawn += len(points)
+        if points:
+            axes.loglog(*zip(*points, strict=True), **style)
+    if not drawn:
         reasons = {case.cost_absent for case in result.cases if case.cost_absent}
         return _say(axes, "not counted: " + "; ".join(sorted(reasons)))
-    for number, (name, cases) in enumerate(lines):
-        points = [_point(case) for case in cases]
-        axes.loglog(*zip(*points, strict=True), label=name, **_style(number))
     _draw_roof(axes, result)
     axes.set_xlabel("operations per byte of traffic")
     axes.set_ylabel("GFLOP/s")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    _finish_log(axes)
     return None
 
 
@@ -170,8 +182,27 @@ def _draw_roof(axes: Axes, result: BenchResult) -> None:
         [min(low, ridge / 10), ridge, max(high, ridge * 10)],
         [min(low, ridge / 10) * slope, top, top],
         color="black",
-        label=f"roof: {result.ceilings.how}",
+        label="roof by NumPy",
     )
+
+
+def _finish_log(axes: Axes) -> None:
+    _plain_numbers(axes.xaxis)
+    _plain_numbers(axes.yaxis)
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        _legend_beside(axes)
+
+
+def _legend_beside(axes: Axes) -> None:
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """1, 2, 5, 10 rather than powers, on an axis that is logarithmic."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _words(stage: str) -> str:

@@ -96,25 +96,38 @@ def _open(options: BenchOptions, stack: ExitStack) -> list[_Opened]:
 def _graph_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -> list[Case]:
     """Every graph at every size in every scenario; the subjects of one case follow each other."""
     names = dict.fromkeys(name for subject in subjects for name in subject.model.sessions)
-    pools: dict[GraphSpec, Arrays] = {}
+    inputs = _Inputs(options)
     cases = []
     for name in (options.only_graphs or names) if options.graphs else ():
         sessions = [(s, s.model.sessions[name]) for s in subjects if name in s.model.sessions]
-        for _, session in sessions:
-            if session.spec not in pools:
-                largest = max(_sizes(session.spec, options))
-                pools[session.spec] = made_up_inputs(session.spec, largest, options.seed)
         sizes = _sizes(sessions[0][1].spec, options) if sessions else ()
         for size, scenario, (subject, session) in product(sizes, options.scenarios, sessions):
             absent = copies_absent(subject.model)
-            work = GraphWork(session, size, pools[session.spec], clock, absent)
+            work = GraphWork(session, size, inputs.of(session.spec, size), clock, absent)
             cases.append(_case(subject, work, scenario, options))
     return cases
 
 
+class _Inputs:
+    """Made-up inputs, shared by all cases of one shape; rows of a batch also by all sizes."""
+
+    def __init__(self, options: BenchOptions) -> None:
+        self._options = options
+        self._made: dict[tuple[GraphSpec, int], Arrays] = {}
+
+    def of(self, spec: GraphSpec, size: int) -> Arrays:
+        """Inputs of ``size`` rows, or more of them where rows do not belong together."""
+        rows = max(self._options.batch_sizes) if spec.batch_axis == "batch" else size
+        if (spec, rows) not in self._made:
+            self._made[spec, rows] = made_up_inputs(spec, rows, self._options.seed)
+        return self._made[spec, rows]
+
+
 def _slide_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -> list[Case]:
-    if options.slide is None:
+    if not options.end_to_end:
         return []
+    if options.slide is None:
+        raise ConfigError("end_to_end: there is no slide to predict; give one")
     cases = []
     for subject, scenario in product(subjects, options.scenarios):
         work = SlideWork(subject.model, options.slide, options.slide_options, clock)

@@ -54,10 +54,10 @@ class Work(ABC):
 
 
 class GraphWork(Work):
-    """One session on made-up inputs; ``pool`` has at least ``size`` rows on the dynamic axis.
+    """One session on made-up inputs; ``pool`` has ``size`` rows on the dynamic axis, or more.
 
     Rows of a ``batch`` axis come from different spots and can be batched freely; those of another
-    axis belong to one slide, which is then one query.
+    axis belong to one slide, which is then one query, and ``pool`` has just its rows.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class GraphWork(Work):
         return Done(self.size, self._run(self._ready))
 
     def batch(self, queries: int) -> Done:
-        if self.limit == 1 and self.size > 1:
+        if self.axis != "batch":
             return self.query()
         begin = self._clock.now()
         rows = (self._first + np.arange(queries)) % self.size

@@ -20,6 +20,7 @@ from triplex_deploy.cli.shared import missing_module, start_logging
 from triplex_deploy.errors import TriplexError, one_line
 
 COMMANDS = {
+    "bench": "Measure how fast bundles are here, and compare two results.",
     "convert": "Write a prediction as a file that other programs open.",
     "demo": "Try everything on synthetic data: checkpoint, bundle, slide, prediction.",
     "doctor": "Show versions, devices and libraries, and what is missing.",
@@ -27,6 +28,7 @@ COMMANDS = {
     "export": "Turn a checkpoint into a bundle of ONNX graphs.",
     "predict": "Predict gene expression over whole slides.",
     "prepare": "Read a data set, encode its tiles once, and set up folds to train on.",
+    "report": "Write the HTML report of a prediction, or the index of a folder of them.",
     "train": "Train on a prepared data set; checkpoints, curves and metrics per fold.",
     "verify": "Check a bundle's files and replay its parity inputs.",
 }
