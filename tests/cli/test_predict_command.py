@@ -147,7 +147,7 @@ def test_bug_on_one_slide_does_not_stop_the_others(
     assert (tmp_path / "out" / "my slide.h5ad").exists()
 
 
-def test_failure_while_predicting_leaves_nothing(
+def test_failure_while_writing_leaves_no_output_and_costs_no_encoding(
     predict, slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triplex_deploy.errors import OutputError
@@ -159,7 +159,16 @@ def test_failure_while_predicting_leaves_nothing(
     monkeypatch.setattr(files, "write_report", full_disk)
     finished = predict(slide_path)
     assert finished.status == 1
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".my slide.part"]
+    monkeypatch.undo()
+    summary = json.loads(predict(slide_path, "--json").out)["done"][0]
+    assert summary["tiles_encoded"] == 0
+    assert summary["tiles_from_cache"] > 0
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [
+        ".h5ad",
+        ".html",
+        ".json",
+    ]
 
 
 def test_interrupt_exits_with_one_line(
