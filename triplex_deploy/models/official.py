@@ -25,7 +25,7 @@ _ATTENTION: Final = {
     "to_out.0.weight": "out.weight",
     "to_out.0.bias": "out.bias",
 }
-_BLOCK: Final = {
+BLOCK_KEYS: Final = {
     "0.norm.weight": "attention_norm.weight",
     "0.norm.bias": "attention_norm.bias",
     **{f"0.fn.{theirs}": f"attention.{ours}" for theirs, ours in _ATTENTION.items()},
@@ -38,7 +38,7 @@ _BLOCK: Final = {
 }
 _LAYER: Final = re.compile(r"(layer|layer1|layer2|fusion_layer)\.layers\.(\d+)\.(.+)")
 _NORM: Final = ("norm.weight", "norm.bias")
-_TRUNK: Final = {
+TRUNK_STAGES: Final = {
     "0": "conv1",
     "1": "bn1",
     "4": "layer1",
@@ -46,7 +46,7 @@ _TRUNK: Final = {
     "6": "layer3",
     "7": "layer4",
 }
-_HEADS: Final = {
+HEADS: Final = {
     "fc": "expression_head",
     "fc_target": "target_head",
     "fc_neighbor": "neighbor_head",
@@ -56,9 +56,9 @@ _HEADS: Final = {
 
 def triplex_state(official: State, config: ModelConfig, layout: Layout) -> dict[str, Tensor]:
     """State of ``Triplex(config)`` from a whole official state dict."""
-    _check_supported(official, config, layout)
+    check_supported(config, layout)
     converted: dict[str, Tensor] = {}
-    for part, state in _by_part(_without_prefix(official)).items():
+    for part, state in _by_part(without_prefix(official)).items():
         try:
             ours, renamed = _convert_part(part, state, layout)
         except CheckpointError as error:
@@ -72,9 +72,9 @@ def target_encoder_state(official: State) -> dict[str, Tensor]:
     converted = {}
     for key, value in official.items():
         stage, _, rest = key.partition(".")
-        if stage not in _TRUNK:
+        if stage not in TRUNK_STAGES:
             raise _unknown([key])
-        converted[f"trunk.{_TRUNK[stage]}.{rest}"] = value
+        converted[f"trunk.{TRUNK_STAGES[stage]}.{rest}"] = value
     return converted
 
 
@@ -135,8 +135,8 @@ def contiguous_qkv(weight: Tensor) -> Tensor:
 
 
 def _convert_part(part: str, state: State, layout: Layout) -> tuple[str, State]:
-    if part in _HEADS:
-        return _HEADS[part], state
+    if part in HEADS:
+        return HEADS[part], state
     if part == "target_encoder":
         return part, target_encoder_state(state)
     if part == "target_linear" and layout == "2025":
@@ -152,13 +152,14 @@ def _convert_part(part: str, state: State, layout: Layout) -> tuple[str, State]:
 
 def _layer_key(key: str) -> str | None:
     match = _LAYER.fullmatch(key)
-    if match is None or match[3] not in _BLOCK:
+    if match is None or match[3] not in BLOCK_KEYS:
         return None
     index = int(match[2]) + (match[1] == "layer2")  # layer1 holds the first block alone
-    return f"layers.{index}.{_BLOCK[match[3]]}"
+    return f"layers.{index}.{BLOCK_KEYS[match[3]]}"
 
 
-def _check_supported(official: State, config: ModelConfig, layout: Layout) -> None:
+def check_supported(config: ModelConfig, layout: Layout) -> None:
+    """Raise ``ConfigError`` for an option that the layout's code decides the other way."""
     if config.target_projection != (layout == "2025"):
         raise ConfigError(
             f"target_projection={config.target_projection}: the {layout} code has "
@@ -171,7 +172,8 @@ def _check_supported(official: State, config: ModelConfig, layout: Layout) -> No
         )
 
 
-def _without_prefix(official: State) -> State:
+def without_prefix(official: State) -> State:
+    """The state without the ``model.`` that the 2025 code puts before every key."""
     if all(key.startswith("model.") for key in official):
         return {key.removeprefix("model."): value for key, value in official.items()}
     return official

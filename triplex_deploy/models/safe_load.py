@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from triplex_deploy.errors import CheckpointError
 
 
-def load_tensors(path: str | Path) -> Any:
+def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any], str]] = ()) -> Any:
     """Plain values and CPU tensors of a ``torch.save`` file.
 
-    A file that is absent, damaged, or needs arbitrary objects unpickled raises ``CheckpointError``.
+    ``stand_ins`` are (class of ours, name of a class in the file) and take the place of theirs. A
+    file that is absent, damaged, or needs other objects unpickled raises ``CheckpointError``.
     """
     path = Path(path)
     if not path.is_file():
@@ -24,13 +26,22 @@ def load_tensors(path: str | Path) -> Any:
             f"{path}: not a torch file, or of a version before 1.6; save it again with torch.save"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(stand_ins)):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, since it is not made of plain values and tensors alone "
             f"({_reason(error)}); save tensors, strings and numbers only"
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+    ) as error:
         raise CheckpointError(
             f"{path}: not a readable torch file ({_reason(error)}); copy or save it again"
         ) from error

@@ -1,21 +1,25 @@
-"""Settings of model and training from a file and from ``KEY=VALUE``, each key known to one."""
+"""Settings of model and training, from a file of JSON or YAML and from ``KEY=VALUE``."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.training.options import TrainOptions
 
+YAML_SUFFIXES: Final = (".yaml", ".yml")
+_FLOAT: Final = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
+
 
 def read_settings(path: Path | None, assignments: Iterable[str]) -> dict[str, Any]:
-    """Keys of a JSON file, overridden by ``KEY=VALUE``; values are JSON, or else text."""
-    values = _read_file(path) if path is not None else {}
+    """Keys of a file, overridden by ``KEY=VALUE``; values are JSON, or else text."""
+    values = read_settings_file(path) if path is not None else {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
@@ -39,11 +43,25 @@ def split_settings(values: Mapping[str, Any]) -> tuple[ModelConfig, TrainOptions
     return config, TrainOptions.from_dict({k: v for k, v in values.items() if k in of_training})
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Keys and values of a JSON file, or of YAML where the name ends so; else ``ConfigError``."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = _parse_yaml(text) if path.suffix.lower() in YAML_SUFFIXES else json.loads(text)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not readable JSON ({error}); correct it") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: not a JSON object; use {{key: value}}")
+        raise ConfigError(f"{path}: cannot be read ({error}); correct it") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path}: no table of settings; write key: value")
     return content
+
+
+def _parse_yaml(text: str) -> Any:
+    """Plain values alone, never objects; 1e-4 is a number here, as in YAML 1.2."""
+    import yaml
+
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+    try:
+        return yaml.load(text, loader)
+    except yaml.YAMLError as error:
+        raise ValueError(error) from error

@@ -1,0 +1,80 @@
+"""``triplex-deploy import-checkpoint``: published TRIPLEX weights become a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from triplex_deploy.cli.shared import common_options, print_summary
+
+if TYPE_CHECKING:
+    from triplex_deploy.models.official_checkpoint import OfficialModel
+
+
+@click.command(
+    epilog="Example: triplex-deploy import-checkpoint TRIPLEX.ckpt --layout 2024 "
+    "--config heads.yaml --genes genes.txt --mpp 0.69 --tile-encoder resnet18.ckpt --out model.ckpt"
+)
+@click.argument("official", type=click.Path(path_type=Path))
+@click.option(
+    "--layout",
+    required=True,
+    type=click.Choice(["2024", "2025"]),
+    help="The published code that wrote it: of the paper's time, or rewritten.",
+)
+@click.option(
+    "--config",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="YAML or JSON with at least fusion_heads and global_heads.",
+)
+@click.option(
+    "--genes", required=True, type=click.Path(path_type=Path), help="Predicted genes, one a line."
+)
+@click.option("--mpp", required=True, type=float, help="Microns per pixel of the training tiles.")
+@click.option(
+    "--tile-encoder",
+    type=click.Path(path_type=Path),
+    help="The frozen encoder it was trained with: histology ResNet18 weights, or an ONNX file.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Checkpoint to write.")
+@common_options
+def command(
+    official: Path,
+    layout: Literal["2024", "2025"],
+    config: Path,
+    genes: Path,
+    mpp: float,
+    tile_encoder: Path | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Convert OFFICIAL, a Lightning checkpoint of the published TRIPLEX code.
+
+    Every key must find its place. Depths, widths and kernel are read off the weights where
+    --config leaves them out; heads cannot be.
+    """
+    from triplex_deploy.training.import_checkpoint import ImportOptions, import_checkpoint
+    from triplex_deploy.training.settings import read_settings_file
+
+    options = ImportOptions(layout, read_settings_file(config), genes, mpp, tile_encoder)
+    found = import_checkpoint(official, out, options)
+    summary = {
+        "checkpoint": str(out),
+        "layout": layout,
+        "config": found.config.to_dict(),
+        "inferred": found.inferred,
+    }
+    print_summary(as_json, summary, _lines(out, layout, found))
+
+
+def _lines(out: Path, layout: str, found: OfficialModel) -> list[str]:
+    read_off = ", ".join(f"{key}={value}" for key, value in found.inferred.items())
+    return [
+        f"checkpoint written to {out}: {found.config.n_genes} genes, "
+        f"{len(found.state_dict)} arrays of the {layout} layout",
+        *([f"from the weights and the layout: {read_off}"] if read_off else []),
+        "labels are taken to be made as published; nothing in the file says so",
+    ]

@@ -1,0 +1,91 @@
+"""``import_checkpoint``: published TRIPLEX weights become a checkpoint of ours."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
+from triplex_deploy.expression import LabelTransform
+from triplex_deploy.models import Checkpoint, TileEncoderWeights, write_checkpoint
+from triplex_deploy.models.official import Layout
+from triplex_deploy.models.official_checkpoint import OfficialModel, read_official
+from triplex_deploy.slides.digest import file_digest
+from triplex_deploy.training.tile_encoder import open_tile_encoder, stored_weights
+
+LABELS: Final[Mapping[Layout, LabelTransform]] = {
+    "2024": LabelTransform(),
+    "2025": LabelTransform(log="ln"),
+}
+"""How the labels of a layout were made, unless its user changed it (MODELS 1.6)."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What published weights do not say about themselves.
+
+    ``settings`` are those of ``read_official``; ``genes`` lists one symbol a line, in the order of
+    the outputs; ``tile_mpp`` is microns per pixel of the tiles trained on; ``tile_encoder`` is the
+    frozen encoder they were trained with, weights of one of our trunks or an ONNX file.
+    """
+
+    layout: Layout
+    settings: Mapping[str, Any]
+    genes: Path
+    tile_mpp: float
+    tile_encoder: Path | None = None
+
+
+def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> OfficialModel:
+    """Convert ``source``, write the checkpoint ``out``, and return what was found.
+
+    Raises ``CheckpointError`` for weights that do not fit or are more than tensors, ``ConfigError``
+    for a setting that is missing or wrong, ``OutputError`` where ``out`` exists.
+    """
+    if out.exists():
+        raise OutputError(f"{out}: exists already; choose another --out")
+    official = read_official(source, options.layout, options.settings)
+    checkpoint = Checkpoint(
+        config=official.config,
+        genes=_read_genes(options.genes),
+        label_transform=LABELS[options.layout].to_dict(),
+        tile_mpp=options.tile_mpp,
+        state_dict=official.state_dict,
+        tile_encoder=_tile_encoder(options.tile_encoder, official.config.feature_dim),
+        provenance={
+            "imported_from": source.name,
+            "sha256": file_digest(source),
+            "layout": options.layout,
+            "inferred": official.inferred,
+            "assumed": ["label_transform"],
+        },
+    )
+    write_checkpoint(checkpoint, out)
+    return official
+
+
+def _tile_encoder(path: Path | None, feature_dim: int) -> TileEncoderWeights:
+    if path is None:
+        raise ConfigError(
+            f"tile encoder: the model reads {feature_dim} features per tile and does not hold the "
+            "frozen encoder that makes them; pass its weights or an ONNX file as --tile-encoder"
+        )
+    encoder = open_tile_encoder(path)
+    if encoder.feature_dim != feature_dim:
+        raise CheckpointError(
+            f"{path}: gives {encoder.feature_dim} features per tile, the model reads "
+            f"{feature_dim}; pass the encoder it was trained with"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        return stored_weights(encoder.facts(), Path(folder) / encoder.store(Path(folder)))
+
+
+def _read_genes(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); list one gene a line") from error
+    return tuple(line.strip() for line in lines if line.strip())
