@@ -94,6 +94,7 @@ ONLY_IN = {
     "spatialdata": ("triplex_deploy/outputs/spatial_data.py",),
     "anndata": ("triplex_deploy/outputs", "triplex_deploy/spots", "triplex_deploy/data"),
     "matplotlib": ("triplex_deploy/bench/plots.py", "triplex_deploy/training"),
+    "yaml": ("triplex_deploy/training/settings.py",),
     "rich": ("triplex_deploy/cli",),
     "click": ("triplex_deploy/cli",),
 }

@@ -26,6 +26,7 @@ COMMANDS = {
     "doctor": "Show versions, devices and libraries, and what is missing.",
     "evaluate": "Score a run over its folds, or a prediction against measured counts.",
     "export": "Turn a checkpoint into a bundle of ONNX graphs.",
+    "import-checkpoint": "Turn published TRIPLEX weights into a checkpoint.",
     "predict": "Predict gene expression over whole slides.",
     "prepare": "Read a data set, encode its tiles once, and set up folds to train on.",
     "report": "Write the HTML report of a prediction, or the index of a folder of them.",
@@ -43,7 +44,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"triplex_deploy.cli.{cmd_name}").command
+        command = import_module(f"triplex_deploy.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -20,6 +20,7 @@ EXTRA_OF = {
     "onnx": "export",
     "onnxscript": "export",
     "lightning": "train",
+    "yaml": "train",
     "matplotlib": "train",
     "ray": "cluster",
 }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TRUNK_WIDTH
-from triplex_deploy.errors import BackendError, CheckpointError, ContractError
+from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.models import (
     TileEncoder,
     TileEncoderWeights,
@@ -24,6 +24,7 @@ from triplex_deploy.models import (
     state_of,
     trunk_of_weights,
 )
+from triplex_deploy.models.lightning_file import load_state_dict
 from triplex_deploy.models.safe_load import load_tensors
 from triplex_deploy.models.tile_encoder_weights import ONNX
 from triplex_deploy.runtime.device import CPU, Device
@@ -139,7 +140,7 @@ def open_tile_encoder(
         return _trunk_encoder(
             EFFICIENTNET_LITE0, torch.load(_packaged(), weights_only=True), device
         )
-    return _trunk_encoder(weights.stem, _state_in(load_tensors(weights), weights), device)
+    return _trunk_encoder(weights.stem, load_state_dict(weights), device)
 
 
 def stored_weights(facts: Mapping[str, Any], path: Path) -> TileEncoderWeights:
@@ -197,16 +198,6 @@ def _seeded(seed: int) -> TileEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TileEncoder()
-
-
-def _state_in(content: object, path: Path) -> Mapping[str, Tensor]:
-    """The state dict itself, or the one under ``state_dict`` as Lightning files have it."""
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise CheckpointError(
-            f"{path}: holds no state dict; pass weights of a trunk or an ONNX file"
-        )
-    return state
 
 
 def _state_digest(state: Mapping[str, Tensor]) -> str:
