@@ -1,11 +1,14 @@
 """A prediction small enough to write in a moment, large enough to have structure."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import Browser, find_browser
 
 from triplex_deploy.outputs import Prediction
+from triplex_deploy.outputs.measured import Measured
 
 RUN: dict[str, Any] = {
     "bundle_id": "sha256:0f3a",
@@ -39,3 +42,24 @@ def prediction() -> Prediction:
         thumbnail=rng.integers(180, 255, (600, 800, 3), np.uint8),
         run=RUN,
     )
+
+
+@pytest.fixture
+def measured(prediction: Prediction) -> Measured:
+    """Twice the prediction and noise; the first two spots and the last gene were not measured."""
+    rng = np.random.default_rng(5)
+    values = 2 * prediction.expression + rng.normal(size=(30, 3)).astype(np.float32)
+    values[:2] = np.nan
+    values[:, 2] = np.nan
+    return Measured(values, np.array([0.9, -0.25, np.nan]), "From <counts>.")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    found = find_browser()
+    if found is None:
+        pytest.skip("no chromium with chromedriver on this machine")
+    profile = tmp_path_factory.mktemp("profile")
+    browser = Browser(*found, profile, ("--window-size=1280,1000",))
+    yield browser
+    browser.close()

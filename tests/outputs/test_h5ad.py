@@ -214,3 +214,15 @@ def test_writing_leaves_the_prediction_untouched(prediction: Prediction, tmp_pat
     twin = replace(prediction, expression=prediction.expression.copy())
     prediction.write_h5ad(tmp_path / "a.h5ad")
     np.testing.assert_array_equal(prediction.expression, twin.expression)
+
+
+def test_the_tissue_picture_is_kept_small(prediction: Prediction, tmp_path: Path) -> None:
+    overlay = np.repeat(np.arange(1000, dtype=np.uint32)[:, None, None] // 4, 600, axis=1)
+    overlay = np.repeat(overlay.astype(np.uint8), 3, axis=2)
+    replace(prediction, tissue_overlay=overlay).write_h5ad(tmp_path / "a.h5ad")
+    kept = read_h5ad(tmp_path / "a.h5ad").tissue_overlay
+    assert kept is not None
+    assert kept.shape == (800, 480, 3)
+    assert int(kept[400, 0, 0]) == 125
+    prediction.write_h5ad(tmp_path / "b.h5ad")
+    assert read_h5ad(tmp_path / "b.h5ad").tissue_overlay is None

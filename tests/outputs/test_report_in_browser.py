@@ -5,24 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser, find_browser
+from browser import Browser
 
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.report import write_report
 
 ENTER, DOWN, RIGHT, ESCAPE = "\ue007", "\ue015", "\ue014", "\ue00c"
 BACKSPACE, MINUS = "\ue003", "\u2212"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    found = find_browser()
-    if found is None:
-        pytest.skip("no chromium with chromedriver on this machine")
-    profile = tmp_path_factory.mktemp("profile")
-    browser = Browser(*found, profile, ("--window-size=1280,1000",))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

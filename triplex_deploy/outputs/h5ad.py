@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "triplex-prediction/1"
 LOWRES_MAX_PX: Final = 600
+OVERLAY_MAX_PX: Final = 800
+"""Longest side of the tissue picture that is kept, so that a report can be made again."""
 FIDUCIAL_PER_SPOT: Final = 105 / 65
 """Space Ranger's ratio of fiducial to spot diameter; a predicted slide has no fiducials."""
 
@@ -128,6 +130,8 @@ def _run_facts(prediction: Prediction) -> dict[str, Any]:
         "slide_height_px": int(height),
         "slide_mpp": float(prediction.slide_mpp),
     }
+    if prediction.tissue_overlay is not None:
+        facts["tissue_overlay"] = _shrink(prediction.tissue_overlay, OVERLAY_MAX_PX)
     return facts
 
 
@@ -164,6 +168,7 @@ def _from_anndata(table: AnnData) -> Prediction:
     geometry = facts["geometry"]
     name = str(geometry["slide_name"])
     library = table.uns["spatial"][name]
+    overlay = facts.get("tissue_overlay")
     return Prediction(
         slide_name=name,
         expression=np.ascontiguousarray(table.X, np.float32),
@@ -175,6 +180,7 @@ def _from_anndata(table: AnnData) -> Prediction:
         spot_diameter_px=float(library["scalefactors"]["spot_diameter_fullres"]),
         thumbnail=np.ascontiguousarray(library["images"]["hires"]),
         run=json.loads(facts["run_json"]),
+        tissue_overlay=None if overlay is None else np.ascontiguousarray(overlay),
         barcodes=tuple(map(str, table.obs.get("barcode", ()))),
     )
 

@@ -48,7 +48,7 @@ class Viewer {
     this.left = (this.width - this.slide.width * this.scale) / 2;
     this.top = (this.height - this.slide.height * this.scale) / 2;
     this.fitted = true;
-    this.refresh();
+    this.moved();
   }
 
   smallestScale() {
@@ -78,6 +78,18 @@ class Viewer {
     const [wide, high] = [this.slide.width * this.scale, this.slide.height * this.scale];
     this.left = Math.min(Math.max(this.left, this.width / 4 - wide), (3 * this.width) / 4);
     this.top = Math.min(Math.max(this.top, this.height / 4 - high), (3 * this.height) / 4);
+    this.moved();
+  }
+
+  /* A twin of the same size shows the same part and points at the same spot. */
+  moved() {
+    this.refresh();
+    this.twin?.follow(this);
+  }
+
+  follow({ scale, left, top, fitted, spot, pinned }) {
+    if (!this.width) return;
+    Object.assign(this, { scale, left, top, fitted, spot, pinned });
     this.refresh();
   }
 
@@ -107,7 +119,7 @@ class Viewer {
     });
     context.globalAlpha = 1;
     if (this.spot >= 0) this.outline(this.spot);
-    this.onSpot(this.spot, this.screenOf(this.spot));
+    this.onSpot(this, this.spot, this.screenOf(this.spot));
   }
 
   /* Adds the outline of a spot to the path, unless it lies outside the window. */
@@ -167,10 +179,10 @@ class Viewer {
   }
 
   point(spot, pinned) {
-    this.pinned = pinned && spot >= 0;
-    if (spot === this.spot) return;
-    this.spot = spot;
-    this.refresh();
+    const pins = pinned && spot >= 0;
+    if (spot === this.spot && pins === this.pinned) return;
+    Object.assign(this, { spot, pinned: pins });
+    this.moved();
   }
 
   /* From the spot pointed at to the nearest within 45 degrees of a direction. */

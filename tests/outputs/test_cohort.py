@@ -1,0 +1,94 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from triplex_deploy.errors import OutputError
+from triplex_deploy.outputs import Prediction
+from triplex_deploy.outputs.cohort import summarise_folder, summarise_table, write_cohort_index
+from triplex_deploy.outputs.files import write_outputs
+from triplex_deploy.outputs.slide_summary import SlideSummary
+
+RUN = {"layout": "grid", "spots_per_s": 12.3456, "timings_s": {"read": 1.0, "total": 2.5}}
+
+
+def named(prediction: Prediction, name: str) -> Prediction:
+    return replace(prediction, slide_name=name, run=RUN)
+
+
+def test_a_summary_keeps_what_a_card_shows(prediction: Prediction) -> None:
+    one = SlideSummary.of(named(prediction, "A"))
+    assert (one.n_spots, one.spots_per_s, one.seconds) == (30, 12.35, 2.5)
+    assert one.size_mm == (0.8, 0.6)
+    assert [gene.name for gene in one.genes] == ["GNAS", "FASN", "ERBB2"]  # by Moran's I
+    assert one.genes[2].mean == 0.5
+    assert one.genes[2].moran is None  # constant
+    assert one.genes[0].mean == pytest.approx(float(prediction.expression[:, 0].mean()), rel=1e-3)
+
+
+def test_the_map_shows_the_strongest_gene_on_the_tissue(prediction: Prediction) -> None:
+    from base64 import b64decode
+    from io import BytesIO
+
+    from PIL import Image
+
+    white = replace(prediction, thumbnail=np.full((600, 800, 3), 255, np.uint8))
+    picture = np.asarray(Image.open(BytesIO(b64decode(SlideSummary.of(white).map_jpeg))))
+    assert picture.shape == (195, 260, 3)
+    assert picture[190, 255].min() > 245  # no spot in the corner
+    lowest = int(prediction.expression[:, 0].argmin())
+    x, y = (prediction.level0_xy[lowest] * 260 / 3200).astype(int)
+    assert np.abs(picture[y, x].astype(int) - (68, 1, 84)).max() < 30  # viridis begins so
+
+
+def test_the_index_links_reports_and_names_failures(prediction: Prediction, tmp_path: Path) -> None:
+    write_outputs(named(prediction, "slide é 1"), tmp_path)
+    write_outputs(named(prediction, "B"), tmp_path, report=False)
+    (tmp_path / "notes.h5ad").write_text("somebody's file")
+    summaries = [*summarise_folder(tmp_path), SlideSummary.failed("C", "C.svs: <torn>; rescan")]
+    page = write_cohort_index(tmp_path, summaries)
+    assert page == tmp_path / "index.html"
+    html = page.read_text(encoding="utf-8")
+    assert re.findall(r'<a href="([^#"][^"]*)">', html) == ["slide%20%C3%A9%201.html"]
+    assert re.findall(r'data-status="(\w+)"', html) == ["done", "done", "failed"]
+    assert "C.svs: &lt;torn&gt;; rescan" in html
+    data = re.search(r'id="data">(.*?)</script>', html)
+    assert data
+    assert list(json.loads(data[1])[0]) == ["GNAS", "FASN", "ERBB2"]
+    assert json.loads(data[1])[2] == {}
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', html)
+    assert [path.name for path in tmp_path.glob(".triplex*")] == []
+
+
+def test_an_unreadable_prediction_is_a_failed_slide(prediction: Prediction, tmp_path: Path) -> None:
+    import h5py
+
+    write_outputs(named(prediction, "A"), tmp_path)
+    with h5py.File(tmp_path / "A.h5ad", "a") as file:
+        del file["obs/array_row"]
+    (one,) = summarise_folder(tmp_path)
+    assert one == summarise_table(tmp_path / "A.h5ad")
+    assert one.slide_name == "A"
+    assert "run triplex-deploy predict again" in one.error
+
+
+def test_a_folder_without_predictions_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no prediction in it; give the --out folder"):
+        summarise_folder(tmp_path)
+
+
+def test_somebody_elses_index_is_kept(prediction: Prediction, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<h1>my site</h1>")
+    with pytest.raises(OutputError, match="is no report of ours; choose another name"):
+        write_cohort_index(tmp_path, [SlideSummary.of(prediction)])
+    assert (tmp_path / "index.html").read_text() == "<h1>my site</h1>"
+
+
+def test_an_earlier_index_is_replaced(prediction: Prediction, tmp_path: Path) -> None:
+    write_cohort_index(tmp_path, [SlideSummary.of(prediction)])
+    page = write_cohort_index(tmp_path, [SlideSummary.failed("C", "torn")])
+    assert "torn" in page.read_text(encoding="utf-8")
+    assert list(tmp_path.iterdir()) == [page]

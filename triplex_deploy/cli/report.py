@@ -1,0 +1,94 @@
+"""``triplex-deploy report``: the HTML page of one prediction, or the index of a folder of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from triplex_deploy.cli.shared import common_options, print_summary
+
+SOME_FAILED = 3
+
+
+@click.command(
+    epilog="Example: triplex-deploy report predictions/slide.h5ad --truth counts.h5ad "
+    "--genes GNAS,FASN --out slide.html"
+)
+@click.argument("what", metavar="PREDICTION.h5ad|FOLDER", type=click.Path(path_type=Path))
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    help="Measured counts (h5ad), shown beside the prediction with the correlation of each gene.",
+)
+@click.option("--genes", help="Only these genes, comma-separated.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Page to write; PREDICTION.html, or FOLDER/index.html, by default.",
+)
+@common_options
+def command(
+    what: Path, truth: Path | None, genes: str | None, out: Path | None, as_json: bool
+) -> int:
+    """Write the report of PREDICTION.h5ad, or an index of all predictions in FOLDER.
+
+    Each is one HTML file that opens from disk in any browser, without a network.
+    """
+    if what.is_dir():
+        if truth or genes or out:
+            raise click.UsageError("--truth, --genes and --out belong to one prediction")
+        return _index(what, as_json)
+    _report(what, truth, genes, out or what.with_suffix(".html"), as_json)
+    return 0
+
+
+def _report(what: Path, truth: Path | None, genes: str | None, out: Path, as_json: bool) -> None:
+    from triplex_deploy.cli.truth import measured_labels
+    from triplex_deploy.outputs.genes import split_genes
+    from triplex_deploy.outputs.h5ad import read_h5ad
+    from triplex_deploy.outputs.page import require_own_page
+    from triplex_deploy.outputs.report import write_report
+
+    require_own_page(out)
+    prediction = read_h5ad(what)
+    chosen = split_genes(genes)
+    measured = None if truth is None else measured_labels(prediction, truth)
+    write_report(prediction, out, chosen, measured)
+    n_genes = len(prediction.genes) if chosen is None else len(chosen)
+    summary: dict[str, Any] = {"report": str(out), "spots": prediction.n_spots, "genes": n_genes}
+    line = f"{out}: {prediction.n_spots} spots, {n_genes} genes"
+    if measured is not None:
+        shown = measured if chosen is None else measured.select_genes(chosen, prediction)
+        median = shown.median_pcc
+        summary |= {
+            "spots_measured": shown.n_spots,
+            "genes_measured": shown.n_genes,
+            "median_pcc": median,
+        }
+        line += f"; {shown.n_genes} measured on {shown.n_spots} spots"
+        line += "" if median is None else f", median PCC {median:.4f}"
+    print_summary(as_json, summary, [line])
+
+
+def _index(folder: Path, as_json: bool) -> int:
+    from triplex_deploy.outputs.cohort import summarise_folder, write_cohort_index
+
+    summaries = summarise_folder(folder)
+    page = write_cohort_index(folder, summaries)
+    failed = [one for one in summaries if one.error]
+    done = len(summaries) - len(failed)
+    noun = "slide" if done == 1 else "slides"
+    print_summary(
+        as_json,
+        {
+            "index": str(page),
+            "slides": [one.slide_name for one in summaries if not one.error],
+            "failed": [{"slide": one.slide_name, "error": one.error} for one in failed],
+        },
+        [f"{page}: {done} {noun}" + (f", {len(failed)} failed" if failed else "")],
+    )
+    if not failed:
+        return 0
+    return SOME_FAILED if done else 1

@@ -1,0 +1,29 @@
+"""Pictures inside HTML: JPEG as base64."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+JPEG_QUALITY: Final = 82
+
+
+def jpeg_base64(image: NDArray[np.uint8], longest_px: int | None = None) -> str:
+    """``image`` (h, w, 3) as JPEG text, shrunk to fit ``longest_px``."""
+    from PIL import Image
+
+    buffer = BytesIO()
+    picture = Image.fromarray(image)
+    if longest_px is not None:
+        picture.thumbnail((longest_px, longest_px))
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def array_base64(array: NDArray[Any]) -> str:
+    """The array's bytes in C order as text."""
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")

@@ -1,0 +1,56 @@
+"""What the report's scripts read: places, genes, colours, and expression as small integers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.outputs.colormaps import WAYPOINTS, color_table
+from triplex_deploy.outputs.measured import Measured
+from triplex_deploy.outputs.pictures import array_base64
+from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.outputs.quantise import QuantisedGenes
+
+DIGITS: Final = 4
+
+
+def report_data(
+    prediction: Prediction,
+    quantised: QuantisedGenes,
+    moran: NDArray[np.float64],
+    measured: Measured | None = None,
+    measured_codes: QuantisedGenes | None = None,
+) -> dict[str, Any]:
+    """Everything but the codes themselves, ready for JSON; arrays are little-endian and base64."""
+    width, height = prediction.slide_size_wh
+    genes = {"names": prediction.genes, "moran": _known(moran), **_ranges(quantised)}
+    beside: dict[str, Any] | None = None
+    if measured is not None and measured_codes is not None:
+        genes["pcc"] = _known(measured.pcc)
+        beside = _ranges(measured_codes)
+    return {
+        "slide": {"width": width, "height": height, "mpp": prediction.slide_mpp},
+        "spots": {
+            "diameter": prediction.spot_diameter_px,
+            "square": prediction.has_square_spots,
+            "xy": array_base64(prediction.level0_xy.astype("<f4")),
+            "rc": array_base64(prediction.grid_rc.astype("<i4")),
+        },
+        "genes": genes,
+        "measured": beside,
+        "scales": {name: array_base64(color_table(name)) for name in WAYPOINTS},
+    }
+
+
+def _ranges(quantised: QuantisedGenes) -> dict[str, Any]:
+    return {
+        "low": quantised.low.tolist(),
+        "high": quantised.high.tolist(),
+        "bytes": quantised.codes.dtype.itemsize,
+    }
+
+
+def _known(values: NDArray[np.float64]) -> list[float | None]:
+    return [round(value, DIGITS) if np.isfinite(value) else None for value in values.tolist()]
