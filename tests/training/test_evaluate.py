@@ -1,23 +1,28 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from triplex_deploy.cli.main import run as run_command
-from triplex_deploy.errors import OutputError
+from triplex_deploy.errors import ConfigError, OutputError
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.outputs.h5ad import write_h5ad
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.training.evaluate import evaluate_prediction, evaluate_run
+from triplex_deploy.training.figures import GeneMap, draw_maps
+from triplex_deploy.training.match import choose_genes, match_truth
 
 RC = np.array([[row, col] for row in range(4) for col in range(5)], np.int64)
 GENES = ("GNAS", "FASN", "MUC1")
 
 
-def prediction(expression: np.ndarray) -> Prediction:
+def prediction(expression: np.ndarray, run: dict | None = None) -> Prediction:
     return Prediction(
         slide_name="slide",
         expression=expression.astype(np.float32),
@@ -28,7 +33,7 @@ def prediction(expression: np.ndarray) -> Prediction:
         slide_mpp=0.5,
         spot_diameter_px=50.0,
         thumbnail=np.zeros((5, 6, 3), np.uint8),
-        run={},
+        run=run or {},
     )
 
 
@@ -52,7 +57,7 @@ def truth(tmp_path: Path, counts: np.ndarray) -> Path:
 
 def test_prediction_of_the_labels_themselves_is_perfect(truth: Path, counts: np.ndarray) -> None:
     labels = LabelTransform()(counts, RC)
-    result = evaluate_prediction(prediction(labels), truth)
+    result = evaluate_prediction(match_truth(prediction(labels), truth), "slide")
     assert result["spots"] == 20
     assert result["truth_are_counts"]
     assert result["model"]["mse"] == pytest.approx(0, abs=1e-10)
@@ -60,7 +65,68 @@ def test_prediction_of_the_labels_themselves_is_perfect(truth: Path, counts: np.
     assert result["own_mean"]["mse"] == pytest.approx(labels.var(axis=0).mean())
 
 
-def test_command_writes_metrics_and_histogram(
+def test_labels_are_made_as_the_prediction_records(truth: Path, counts: np.ndarray) -> None:
+    recorded = LabelTransform(library="all", log="ln", smoothing="none")
+    labels = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 10_000)
+    theirs = prediction(labels, {"label_transform": recorded.to_dict()})
+    result = evaluate_prediction(match_truth(theirs, truth), "slide")
+    assert result["model"]["mse"] == pytest.approx(0, abs=1e-10)
+    assert result["label_transform"] == recorded.to_dict()
+    assert result["label_transform_is"] == "recorded with the prediction"
+    unrecorded = evaluate_prediction(match_truth(prediction(labels), truth), "slide")
+    assert unrecorded["model"]["mse"] > 0.1
+    assert unrecorded["label_transform_is"].startswith("the paper's")
+
+
+def test_labels_in_the_truth_are_taken_as_they_are(truth: Path, counts: np.ndarray) -> None:
+    table = anndata.read_h5ad(truth)
+    table.X = table.X + np.float32(0.5)
+    table.write_h5ad(truth)
+    result = evaluate_prediction(match_truth(prediction(counts + 0.5), truth), "slide")
+    assert result["model"]["mse"] == 0
+    assert (result["truth_are_counts"], result["label_transform"]) == (False, None)
+
+
+def test_genes_without_measurements_are_left_out_and_told(
+    truth: Path, counts: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = anndata.read_h5ad(truth)
+    table[:, ["FASN", "GNAS"]].copy().write_h5ad(truth)
+    matched = match_truth(prediction(counts), truth)
+    assert matched.genes == ("GNAS", "FASN")
+    assert "lacks 1 of the predicted genes" in caplog.text
+
+
+def test_genes_to_map_are_the_best_or_those_asked_for(truth: Path, counts: np.ndarray) -> None:
+    theirs = prediction(counts)
+    matched = match_truth(theirs, truth)
+    assert choose_genes(None, theirs, matched, [0.1, float("nan"), 0.7]) == [2, 0]
+    assert choose_genes(["FASN", "GNAS"], theirs, matched, [0.1, 0.2, 0.7]) == [1, 0]
+    with pytest.raises(ConfigError, match=r"gene FSAN: .* did you mean FASN\?"):
+        choose_genes(["FSAN"], theirs, matched, [0.1, 0.2, 0.7])
+    fewer = replace(matched, genes=("GNAS",))
+    with pytest.raises(ConfigError, match="gene MUC1: predicted, but not in --truth"):
+        choose_genes(["MUC1"], theirs, fewer, [0.1])
+
+
+def test_maps_share_a_scale_and_show_the_spots_as_they_lie(tmp_path: Path) -> None:
+    xy = np.array([[0.0, 0.0], [100.0, 0.0], [0.0, 300.0]])
+    one = GeneMap("GNAS", np.array([0.0, 1.0, 4.0]), np.array([1.0, 1.5, 6.0]), 0.99)
+    with patch.object(Figure, "savefig", autospec=True) as saved:
+        saved.side_effect = lambda figure, path, **_: Path(path).write_bytes(b"drawn")
+        draw_maps(tmp_path / "maps.png", xy, [one])
+    measured, predicted = saved.call_args.args[0].axes[:2]
+    assert measured.get_title() == "GNAS measured"
+    assert predicted.get_title() == "GNAS predicted, PCC 0.99"
+    assert measured.yaxis_inverted()
+    for axis, values in ((measured, one.measured), (predicted, one.predicted)):
+        (spots,) = axis.collections
+        assert spots.get_clim() == (0.0, 6.0)
+        np.testing.assert_array_equal(spots.get_offsets(), xy)
+        np.testing.assert_array_equal(spots.get_array(), values)
+
+
+def test_command_writes_metrics_and_pictures(
     truth: Path, counts: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "slide.h5ad", tmp_path / "metrics.json"
@@ -68,8 +134,13 @@ def test_command_writes_metrics_and_histogram(
     assert run_command(["evaluate", str(path), "--truth", str(truth), "--out", str(out)]) == 0
     assert "PCC 1.0000" in capsys.readouterr().out
     assert json.loads(out.read_text())["genes"] == list(GENES)
-    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    for name in ("metrics.png", "metrics-maps.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert run_command(["evaluate", str(path)]) == 2
+    assert run_command(["evaluate", str(path), "--truth", str(truth), "--genes", "GNAS"]) == 2
+    asked = ["evaluate", str(path), "--truth", str(truth), "--out", str(out), "--genes", "GNSA"]
+    assert run_command(asked) == 1
+    assert "did you mean GNAS?" in capsys.readouterr().err
 
 
 def write_fold(run: Path, index: int, genes: list[str], pcc: list, selection: str) -> None:
@@ -92,10 +163,15 @@ def test_run_is_summarised_over_folds_by_gene_name(
     assert result["model"]["pcc_m"]["mean"] == pytest.approx(0.4)
     assert set(result["model"]["top_genes"]) == {"X", "Y", "Z"}
     assert result["constant"]["top_genes"] == []
-    assert run_command(["evaluate", str(tmp_path)]) == 0
+    assert [fold["mse"] for fold in result["per_fold"]] == [1.0, 2.0]
+    out = tmp_path / "summary.json"
+    assert run_command(["evaluate", str(tmp_path), "--out", str(out)]) == 0
     text = capsys.readouterr().out
     assert "honest selection" in text
     assert "constant" in text
+    assert "fold A               1.0000           0.5000           0.0000   s" in text
+    assert json.loads(out.read_text())["per_fold"][1]["fold"] == "B"
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_folds_of_different_selection_are_not_mixed(tmp_path: Path) -> None:

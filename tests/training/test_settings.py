@@ -15,6 +15,38 @@ def test_assignments_override_the_file_and_go_to_their_owner(tmp_path: Path) -> 
     assert (options.patience, options.learning_rate) == (3, 3e-4)
 
 
+def test_yaml_is_read_as_people_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("# ours\nlearning_rate: 1e-4\nposition: none\nepochs: 30\naugment: false\n")
+    assert read_settings(path, ["epochs=5"]) == {
+        "learning_rate": 1e-4,
+        "position": "none",
+        "epochs": 5,
+        "augment": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.yaml", "epochs: [1", "cannot be read"),
+        ("a.yml", "!!python/object/apply:os.mkdir [ran]", "cannot be read"),
+        ("a.yaml", "- epochs", "no table of settings"),
+        ("a.yaml", "", "no table of settings"),
+        ("a.json", "epochs: 1", "cannot be read"),
+        ("a.json", "[1]", "no table of settings"),
+    ],
+)
+def test_file_that_is_no_table_of_plain_values_is_refused(
+    name: str, text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        read_settings(tmp_path / name, [])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize(
     "assignment", ["lr=1", "epochs", "epochs=many", "augment=1", "epochs=0", "precision=fp8"]
 )

@@ -4,75 +4,125 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
 
+if TYPE_CHECKING:
+    from triplex_deploy.outputs.prediction import Prediction
+    from triplex_deploy.training.match import Matched
+
 
 @click.command(
     epilog="Example: triplex-deploy evaluate prediction/C5.h5ad --truth C5_counts.h5ad "
-    "--out metrics.json"
+    "--out metrics.json --genes GNAS,FASN"
 )
 @click.argument("what", metavar="RUN|PREDICTION.h5ad", type=click.Path(path_type=Path))
 @click.option("--truth", type=click.Path(path_type=Path), help="Measured counts, for a prediction.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Write the metrics as JSON and, beside it, a histogram of correlations as PNG.",
+    help="Write the metrics as JSON and, beside it, pictures as PNG.",
+)
+@click.option(
+    "--genes",
+    metavar="A,B,...",
+    help="Genes to map, measured beside predicted.  [default: the 3 best]",
 )
 @common_options
-def command(what: Path, truth: Path | None, out: Path | None, as_json: bool) -> None:
+def command(
+    what: Path, truth: Path | None, out: Path | None, genes: str | None, as_json: bool
+) -> None:
     """Score a finished RUN over its folds, or one PREDICTION against --truth.
 
     The constant predictor stands beside every score. PCC(H) is over the 50 genes this very model
-    predicts best on the test folds, as published.
+    predicts best on the test folds, as published. With --out METRICS.json there are also
+    METRICS.png, the correlations of all genes, and for a prediction METRICS-maps.png.
     """
     from triplex_deploy.training.run_files import without_nan
 
-    result = without_nan(_evaluate(what, truth))
+    if (truth is None) != (what.suffix != ".h5ad"):
+        raise click.UsageError("a prediction (.h5ad) needs --truth, and a run takes none")
+    if genes is not None and (truth is None or out is None):
+        raise click.UsageError("--genes chooses the maps of a prediction; give --truth and --out")
+    result = _of_run(what, out) if truth is None else _of_prediction(what, truth, out, genes)
+    result = without_nan(result)
     if out is not None:
         _write(out, result)
-    print_summary(as_json, result, _lines(result))
+    print_summary(as_json, result, _run_lines(result) if truth is None else _slide_lines(result))
 
 
-def _evaluate(what: Path, truth: Path | None) -> dict[str, Any]:
-    from triplex_deploy.training.evaluate import evaluate_prediction, evaluate_run
+def _of_run(run: Path, out: Path | None) -> dict[str, Any]:
+    from triplex_deploy.training.evaluate import evaluate_run, fold_correlations
+    from triplex_deploy.training.figures import draw_folds
 
-    if truth is None:
-        if what.suffix == ".h5ad":
-            raise click.UsageError("a prediction needs --truth")
-        return evaluate_run(what)
+    result = evaluate_run(run)
+    if out is not None:
+        draw_folds(out.with_suffix(".png"), fold_correlations(run))
+    return result
+
+
+def _of_prediction(path: Path, truth: Path, out: Path | None, genes: str | None) -> dict[str, Any]:
     from triplex_deploy.outputs.h5ad import read_h5ad
+    from triplex_deploy.training.evaluate import evaluate_prediction
+    from triplex_deploy.training.match import match_truth
 
-    return evaluate_prediction(read_h5ad(what), truth)
+    prediction = read_h5ad(path)
+    matched = match_truth(prediction, truth)
+    result = evaluate_prediction(matched, prediction.slide_name)
+    if out is not None:
+        _draw(out, prediction, matched, result["model"]["pcc"], genes)
+    return result
+
+
+def _draw(
+    out: Path, prediction: Prediction, matched: Matched, pcc: list[float], genes: str | None
+) -> None:
+    from triplex_deploy.outputs.genes import split_genes
+    from triplex_deploy.training.figures import GeneMap, draw_histogram, draw_maps
+    from triplex_deploy.training.match import choose_genes
+
+    maps = [
+        GeneMap(matched.genes[i], matched.labels[:, i], matched.predicted[:, i], pcc[i])
+        for i in choose_genes(split_genes(genes), prediction, matched, pcc)
+    ]
+    draw_histogram(out.with_suffix(".png"), pcc)
+    if maps:
+        draw_maps(out.with_name(f"{out.stem}-maps.png"), matched.level0_xy, maps)
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:
     from triplex_deploy.outputs.atomic import atomic_path
-    from triplex_deploy.training.evaluate import draw_histogram
 
     with atomic_path(out) as path:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    pcc = result["model"].get("pcc")
-    if pcc is not None:
-        draw_histogram(out.with_suffix(".png"), pcc)
 
 
-def _lines(result: dict[str, Any]) -> list[str]:
-    if "folds" not in result:
-        model, own = result["model"], result["own_mean"]
-        return [
-            f"{result['slide']}: {result['spots']} spots, {len(result['genes'])} genes: "
-            f"PCC {_number(model['pcc_m'])}, MSE {model['mse']:.4f}, MAE {model['mae']:.4f}; "
-            f"its own mean everywhere MSE {own['mse']:.4f}, MAE {own['mae']:.4f}"
-        ]
+def _slide_lines(result: dict[str, Any]) -> list[str]:
+    model, own = result["model"], result["own_mean"]
+    labels = "as they are in the file"
+    if result["truth_are_counts"]:
+        steps = ", ".join(f"{key} {value}" for key, value in result["label_transform"].items())
+        labels = f"of the counts by {steps} ({result['label_transform_is']})"
+    return [
+        f"{result['slide']}: {result['spots']} spots, {len(result['genes'])} genes: "
+        f"PCC {_number(model['pcc_m'])}, MSE {model['mse']:.4f}, MAE {model['mae']:.4f}; "
+        f"its own mean everywhere MSE {own['mse']:.4f}, MAE {own['mae']:.4f}",
+        f"labels {labels}",
+    ]
+
+
+def _run_lines(result: dict[str, Any]) -> list[str]:
     title = f"{len(result['folds'])} folds, {result['selection']} selection"
     if result["shares_patients"]:
         title += "; test patients are trained on too"
     header = f"{'':<10}{'MSE':>17}{'MAE':>17}{'PCC(M)':>17}{'PCC(H)':>17}"
-    return [title, header, *(_row(name, result[name]) for name in ("model", "constant"))]
+    lines = [title, header, *(_row(name, result[name]) for name in ("model", "constant"))]
+    if len(result["folds"]) > 1:
+        lines += [_fold_row(fold) for fold in result["per_fold"]]
+    return lines
 
 
 def _row(name: str, summary: dict[str, Any]) -> str:
@@ -80,6 +130,11 @@ def _row(name: str, summary: dict[str, Any]) -> str:
     return f"{name:<10}" + "".join(
         f"{_number(cell['mean']) + ' +- ' + _number(cell['std']):>17}" for cell in cells
     )
+
+
+def _fold_row(fold: dict[str, Any]) -> str:
+    cells = "".join(f"{_number(fold[key]):>17}" for key in ("mse", "mae", "pcc_m"))
+    return f"{'fold ' + fold['fold']:<10}{cells}   {', '.join(fold['tested_on'])}"
 
 
 def _number(value: float | None) -> str:

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from triplex_deploy.errors import DatasetError, OutputError
+from triplex_deploy.errors import OutputError
 from triplex_deploy.expression import (
     FoldMetrics,
-    LabelTransform,
     constant_predictor,
     cross_validate,
     measure_fold,
     measure_slide,
 )
-from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.training.match import Matched
 from triplex_deploy.training.run_files import METRICS
 
 
@@ -30,10 +28,7 @@ def evaluate_run(run: Path) -> dict[str, Any]:
     Folds selected in different ways are refused. Where genes differ between folds, as under honest
     selection, a gene counts in the folds that have it.
     """
-    paths = sorted(run.glob(f"fold-*/{METRICS}")) or sorted(run.glob(METRICS))
-    if not paths:
-        raise OutputError(f"{run}: no fold-*/{METRICS}; pass the --out of a finished train")
-    folds = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    folds = _read_folds(run)
     selections = {fold["selection"] for fold in folds}
     if len(selections) > 1:
         raise OutputError(f"{run}: folds are of {' and '.join(selections)} selection; train again")
@@ -44,35 +39,52 @@ def evaluate_run(run: Path) -> dict[str, Any]:
         "selection": selections.pop(),
         "shares_patients": any(fold["shares_patients"] for fold in folds),
         "folds": [fold["fold"] for fold in folds],
+        "per_fold": [_of_fold(fold) for fold in folds],
         **summary,
     }
 
 
-def evaluate_prediction(
-    prediction: Prediction, truth: Path, transform: LabelTransform | None = None
-) -> dict[str, Any]:
-    """Score a prediction against the h5ad ``truth`` over the spots and genes both have.
+def evaluate_prediction(matched: Matched, slide_name: str) -> dict[str, Any]:
+    """Score a prediction against the labels of the spots and genes both have.
 
-    Spots are matched by name. Whole numbers in ``truth`` are raw counts and go through
-    ``transform``; fractions are taken as labels already, which the result says.
+    Beside it stands what predicting each gene's own mean over the slide would score.
     """
-    labels, predicted, genes, are_counts = _match(prediction, truth, transform or LabelTransform())
+    labels, predicted = matched.labels, matched.predicted
     slide = measure_slide(labels, predicted)
     constant = measure_slide(labels, np.broadcast_to(constant_predictor([labels]), labels.shape))
-    fold = measure_fold([slide])
+    transform = matched.transform
     return {
-        "slide": prediction.slide_name,
+        "slide": slide_name,
         "spots": len(labels),
-        "genes": genes,
-        "truth_are_counts": are_counts,
+        "genes": list(matched.genes),
+        "truth_are_counts": transform is not None,
+        "label_transform": None if transform is None else transform.to_dict(),
+        "label_transform_is": matched.transform_is,
         "model": {
             "mse": slide.mse,
             "mae": slide.mae,
-            "pcc_m": fold.pcc_m,
+            "pcc_m": measure_fold([slide]).pcc_m,
             "pcc": slide.pcc.tolist(),
         },
         "own_mean": {"mse": constant.mse, "mae": constant.mae},
     }
+
+
+def fold_correlations(run: Path) -> dict[str, list[float | None]]:
+    """The correlation of every gene on the test sections of each fold of a finished run."""
+    return {fold["fold"]: fold["model"]["pcc"] for fold in _read_folds(run)}
+
+
+def _read_folds(run: Path) -> list[dict[str, Any]]:
+    paths = sorted(run.glob(f"fold-*/{METRICS}"), key=_in_order) or sorted(run.glob(METRICS))
+    if not paths:
+        raise OutputError(f"{run}: no fold-*/{METRICS}; pass the --out of a finished train")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def _in_order(path: Path) -> tuple[int, str]:
+    """fold-10 after fold-9."""
+    return len(path.parent.name), path.parent.name
 
 
 def _summarise(folds: Sequence[dict[str, Any]], row: str, genes: list[str]) -> dict[str, Any]:
@@ -82,45 +94,12 @@ def _summarise(folds: Sequence[dict[str, Any]], row: str, genes: list[str]) -> d
     return values
 
 
+def _of_fold(fold: dict[str, Any]) -> dict[str, Any]:
+    scores = {key: fold["model"][key] for key in ("mse", "mae", "pcc_m")}
+    return {"fold": fold["fold"], "tested_on": fold["tested_on"], **scores}
+
+
 def _fold_metrics(fold: dict[str, Any], row: str, genes: list[str]) -> FoldMetrics:
     known = dict(zip(fold["genes"], fold[row]["pcc"], strict=True))
     pcc = np.array([np.nan if known.get(gene) is None else known[gene] for gene in genes])
     return FoldMetrics(fold[row]["mse"], fold[row]["mae"], pcc, len(fold["tested_on"]))
-
-
-def _match(
-    prediction: Prediction, truth: Path, transform: LabelTransform
-) -> tuple[NDArray[np.float64], NDArray[np.float32], list[str], bool]:
-    from triplex_deploy.data.measured_h5ad import read_measured
-
-    names, measured_genes, values, grid_rc = read_measured(truth)
-    column = {gene: i for i, gene in enumerate(measured_genes)}
-    shared = [i for i, gene in enumerate(prediction.genes) if gene in column]
-    row_of = {name: i for i, name in enumerate(names)}
-    rows = [i for i, name in enumerate(prediction.spot_names) if name in row_of]
-    if not shared or not rows:
-        raise DatasetError(
-            f"{truth}: shares {len(rows)} spots and {len(shared)} genes with the prediction; it "
-            'needs obs["array_row"], obs["array_col"] and gene symbols as var_names'
-        )
-    panel = values[:, [column[prediction.genes[i]] for i in shared]]
-    are_counts = bool((values == np.round(values)).all())
-    labels = transform(panel, grid_rc, values.sum(axis=1)) if are_counts else panel
-    chosen = [row_of[prediction.spot_names[i]] for i in rows]
-    predicted = prediction.expression[np.ix_(rows, shared)]
-    return labels[chosen], predicted, [prediction.genes[i] for i in shared], are_counts
-
-
-def draw_histogram(path: Path, pcc: Sequence[float | None]) -> None:
-    """How the genes' correlations are spread, as a PNG."""
-    from matplotlib.figure import Figure
-
-    from triplex_deploy.outputs.atomic import atomic_path
-
-    known = [value for value in pcc if value is not None and np.isfinite(value)]
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
-    axis = figure.subplots()
-    axis.hist(known, bins=np.linspace(-1, 1, 41).tolist())
-    axis.set(xlabel="correlation over spots", ylabel="genes")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)

@@ -64,4 +64,4 @@ def _parse_yaml(text: str) -> Any:
     try:
         return yaml.load(text, loader)
     except yaml.YAMLError as error:
-        raise ValueError(error) from error
+        raise ValueError(" ".join(str(error).split())) from error

@@ -1,0 +1,83 @@
+"""What an evaluation shows: correlations of genes and of folds, and maps beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.outputs.atomic import atomic_path
+
+DPI: Final = 120
+COLORS: Final = "magma"
+_CORRELATION: Final = "correlation over spots"
+
+
+@dataclass(frozen=True, eq=False)
+class GeneMap:
+    """One gene at the spots of a slide, (N,) each."""
+
+    gene: str
+    measured: NDArray[np.floating[Any]]
+    predicted: NDArray[np.floating[Any]]
+    pcc: float
+
+
+def draw_histogram(path: Path, pcc: Sequence[float | None]) -> None:
+    """How the genes' correlations are spread, as a PNG."""
+    with _figure(path, 5, 3.2) as figure:
+        axis = figure.subplots()
+        axis.hist(_known(pcc), bins=np.linspace(-1, 1, 41).tolist())
+        axis.set(xlabel=_CORRELATION, ylabel="genes")
+
+
+def draw_folds(path: Path, pcc_of_fold: Mapping[str, Sequence[float | None]]) -> None:
+    """One box of gene correlations per fold, as a PNG; whiskers reach 1.5 interquartile ranges."""
+    with _figure(path, 1.5 + 0.7 * len(pcc_of_fold), 3.6) as figure:
+        axis = figure.subplots()
+        axis.boxplot([_known(pcc) for pcc in pcc_of_fold.values()], tick_labels=list(pcc_of_fold))
+        axis.axhline(0, color="0.6", linestyle=":")
+        axis.set(xlabel="fold", ylabel=_CORRELATION)
+
+
+def draw_maps(path: Path, level0_xy: NDArray[np.float64], maps: Sequence[GeneMap]) -> None:
+    """A row per gene, measured left and predicted right on one colour scale, as a PNG.
+
+    ``level0_xy`` (N, 2) are the spots' places on the slide in pixels, y downwards.
+    """
+    with _figure(path, 8, 3.4 * len(maps)) as figure:
+        rows = figure.subplots(len(maps), 2, squeeze=False, sharex=True, sharey=True)
+        for axes, one in zip(rows, maps, strict=True):
+            _draw_pair(figure, axes, level0_xy, one)
+
+
+def _draw_pair(figure: Any, axes: Any, level0_xy: NDArray[np.float64], one: GeneMap) -> None:
+    both = np.concatenate([one.measured, one.predicted])
+    area = float(np.clip(20_000 / len(level0_xy), 2, 80))  # points squared
+    titles = (f"{one.gene} measured", f"{one.gene} predicted, PCC {one.pcc:.2f}")
+    for axis, values, title in zip(axes, (one.measured, one.predicted), titles, strict=True):
+        drawn = axis.scatter(
+            *level0_xy.T, c=values, s=area, cmap=COLORS, vmin=both.min(), vmax=both.max()
+        )
+        axis.set(title=title, aspect="equal", xticks=[], yticks=[])
+    axes[0].yaxis.set_inverted(True)
+    figure.colorbar(drawn, ax=list(axes), shrink=0.8)
+
+
+@contextmanager
+def _figure(path: Path, width_in: float, height_in: float) -> Iterator[Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    yield figure
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
+
+
+def _known(pcc: Sequence[float | None]) -> list[float]:
+    return [value for value in pcc if value is not None and np.isfinite(value)]
