@@ -1,0 +1,85 @@
+"""The plots: a PNG of four panels, whatever a result lacks."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.bench.conftest import make_case, make_result
+from triplex_deploy.bench import plots
+from triplex_deploy.bench.ceilings import measure_ceilings
+from triplex_deploy.bench.result import END_TO_END, SERVER, BenchResult, Ceilings
+from triplex_deploy.errors import OutputError
+
+
+def rounds(ms: float) -> list[list[float]]:
+    return [[ms, 1.1 * ms, 1.3 * ms], [1.05 * ms, 1.2 * ms, 2 * ms]]
+
+
+@pytest.fixture
+def sweep() -> BenchResult:
+    """Two graphs at two sizes, a server, a slide."""
+    slide = make_case(rounds(900), graph=END_TO_END)
+    server = make_case(rounds(5), graph="fusion_head").model_copy(
+        update={"scenario": SERVER, "cost": None, "cost_absent": "calls differ in size"}
+    )
+    return make_result(
+        *(make_case(rounds(3 * size), size) for size in (1, 8)),
+        *(make_case(rounds(size), size, "fusion_head") for size in (1, 8)),
+        server,
+        slide.model_copy(update={"cost": None, "cost_absent": "counted per graph"}),
+    ).model_copy(update={"ceilings": Ceilings(flops_per_s=1e11, bytes_per_s=1e10, how="made up")})
+
+
+def test_plot_is_a_png_with_something_in_each_quarter(sweep: BenchResult, tmp_path: Path) -> None:
+    path = tmp_path / "plot.png"
+    plots.write_plots(sweep, path)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        width, height = picture.size
+        for left in (0, width // 2):
+            for top in (0, height // 2):
+                quarter = picture.crop((left, top, left + width // 2, top + height // 2))
+                assert len(quarter.convert("RGB").getcolors(1 << 20) or []) > 20
+
+
+def test_lines_hold_sizes_of_one_graph_and_leave_servers_out(sweep: BenchResult) -> None:
+    lines = {name: [case.size for case in cases] for name, cases, _ in plots._lines(sweep)}
+    assert lines == {"tile_encoder SingleStream": [1, 8], "fusion_head SingleStream": [1, 8]}
+
+
+def test_many_cases_are_thinned_and_missing_costs_are_said(tmp_path: Path) -> None:
+    cases = [
+        make_case(rounds(1), size).model_copy(update={"cost": None, "cost_absent": "no onnx"})
+        for size in range(1, 100)
+    ]
+    result = make_result(*cases)
+    assert len(plots._shown(result)) <= plots.MAX_ROWS
+    plots.write_plots(result, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_plot_into_a_missing_folder_is_refused(sweep: BenchResult, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is not a folder"):
+        plots.write_plots(sweep, tmp_path / "absent" / "plot.png")
+
+
+def test_ceilings_are_the_best_of_their_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triplex_deploy.bench import ceilings
+
+    class Ticking:
+        """Each pair of readings lies one second apart, but for one pair, half a second."""
+
+        def __init__(self) -> None:
+            self.times = iter([0, 9, 10, 11, 12, 12.5, 14, 15] * 2)
+
+        def now(self) -> float:
+            return next(self.times)
+
+        def sleep(self, seconds: float) -> None:
+            raise AssertionError
+
+    monkeypatch.setattr(ceilings, "RUNS", 3)
+    found = measure_ceilings(Ticking())
+    assert found.flops_per_s == 2 * 1024**3 / 0.5
+    assert found.bytes_per_s == 2 * 2**26 / 0.5
