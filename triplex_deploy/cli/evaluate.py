@@ -56,11 +56,15 @@ def command(
 
 def _of_run(run: Path, out: Path | None) -> dict[str, Any]:
     from triplex_deploy.training.evaluate import evaluate_run, fold_correlations
-    from triplex_deploy.training.figures import draw_folds
+    from triplex_deploy.training.figures import draw_folds, draw_histogram
 
     result = evaluate_run(run)
     if out is not None:
-        draw_folds(out.with_suffix(".png"), fold_correlations(run))
+        picture, folds = out.with_suffix(".png"), fold_correlations(run)
+        if len(folds) > 1:
+            draw_folds(picture, folds)
+        else:
+            draw_histogram(picture, *folds.values())
     return result
 
 
