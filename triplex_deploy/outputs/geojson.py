@@ -30,9 +30,13 @@ def write_geojson(prediction: Prediction, path: Path) -> None:
     """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write(f'{HEAD}{origin_json(prediction)},\n"features":[')
-        for index, feature in enumerate(_features(prediction)):
-            text = json.dumps(feature, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-            stream.write((",\n" if index else "\n") + text)
+        between = "\n"
+        for feature, measurements in zip(
+            _features(prediction), _measurements(prediction), strict=True
+        ):
+            text = json.dumps(feature, separators=(",", ":"), allow_nan=False)
+            stream.write(f'{between}{text[:-2]},"measurements":{measurements}}}}}')
+            between = ",\n"
         stream.write("\n]}\n")
 
 
@@ -43,6 +47,7 @@ def is_own_geojson(path: Path) -> bool:
 
 
 def _features(prediction: Prediction) -> Iterator[dict[str, Any]]:
+    """Each spot without its measurements, which are added last."""
     square = prediction.has_square_spots
     outline = _outline(prediction.spot_diameter_px / 2, square)  # (K, 2)
     for spot, name in enumerate(prediction.spot_names):
@@ -57,7 +62,6 @@ def _features(prediction: Prediction) -> Iterator[dict[str, Any]]:
             "properties": {
                 "objectType": "tile" if square else "detection",
                 "name": name,
-                "measurements": _measurements(prediction, spot),
             },
         }
 
@@ -71,10 +75,11 @@ def _outline(radius_px: float, square: bool) -> NDArray[np.float64]:
     return radius_px * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def _measurements(prediction: Prediction, spot: int) -> dict[str, float]:
-    values = prediction.expression[spot].tolist()
-    return {
-        gene: float(f"{value:.{DIGITS}g}")
-        for gene, value in zip(prediction.genes, values, strict=True)
-        if np.isfinite(value)
-    }
+def _measurements(prediction: Prediction) -> Iterator[str]:
+    """The measurements of each spot as JSON; text at once, as there may be a million numbers."""
+    keys = [json.dumps(gene, ensure_ascii=False) + ":" for gene in prediction.genes]
+    for values in prediction.expression:
+        known = np.isfinite(values).tolist()
+        pairs = zip(keys, values.tolist(), known, strict=True)
+        texts = [f"{key}{value:.{DIGITS}g}" for key, value, is_known in pairs if is_known]
+        yield "{" + ",".join(texts) + "}"
