@@ -154,11 +154,20 @@ def test_anything_else_is_predicted_again(job: Job, stub: Model, change: Any) ->
     _perform(job, stub)
     changed = change(job)
     outcome = _perform(changed, stub)
-    if change is _cut_the_table:  # no prediction of ours any more, and maybe somebody's work
-        assert "is no prediction of ours" in (outcome.error or "")
-        return
     assert (outcome.status, outcome.error) == ("done", None)
     assert _perform(changed, stub).status == "skipped"
+
+
+def test_table_of_somebody_else_is_never_written_over(job: Job, stub: Model) -> None:
+    _perform(job, stub)
+    with h5py.File(job.table, "w") as table:
+        table["X"] = np.ones((4, 3))
+    outcome = _perform(job, stub)
+    assert "is no prediction of ours" in (outcome.error or ""), "it opens, and is not ours"
+    job.table.write_text("notes")
+    job.facts.unlink()
+    assert "is no prediction of ours" in (_perform(job, stub).error or "")
+    assert job.table.read_text() == "notes"
 
 
 def test_changed_spots_or_mask_are_noticed(job: Job, stub: Model, tmp_path: Path) -> None:
@@ -180,7 +189,7 @@ def test_slide_locked_elsewhere_is_left_alone(job: Job, stub: Model, out: Path) 
     with output_lock(job.lock):
         outcome = _perform(job, stub)
     assert outcome.status == "elsewhere"
-    assert "in progress" in (outcome.error or "")
+    assert "in progress elsewhere (process" in (outcome.error or "")
     assert list(out.iterdir()) == []
 
 

@@ -55,6 +55,21 @@ def complete_facts(job: Job, bundle: Bundle) -> dict[str, Any] | None:
     return facts
 
 
+def is_damaged_result(job: Job) -> bool:
+    """Whether the table was a prediction of ours, as its record says, but no longer opens."""
+    import h5py
+
+    try:
+        recorded = _read_facts(job.facts).get(KEY) is not None
+    except (_NotCompleteError, OSError):
+        return False
+    try:
+        with h5py.File(job.table, "r"):
+            return False
+    except OSError:
+        return recorded
+
+
 def _read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))

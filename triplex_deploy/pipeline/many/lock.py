@@ -28,7 +28,7 @@ def output_lock(path: Path, wait: bool = False) -> Iterator[bool]:
     """
     handle = _take(path)
     if handle is None and wait:
-        logger.warning("%s: in progress elsewhere (%s); waiting for it", path.parent, holder(path))
+        logger.info("%s: locked by %s; waiting for it", path, holder(path))
         while handle is None:
             time.sleep(LOOK_EVERY_S)
             handle = _take(path)

@@ -14,7 +14,11 @@ from typing import Any
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.errors import OutputError, TriplexError, one_line
 from triplex_deploy.outputs.files import is_prediction, write_outputs
-from triplex_deploy.pipeline.many.completeness import complete_facts, record_completion
+from triplex_deploy.pipeline.many.completeness import (
+    complete_facts,
+    is_damaged_result,
+    record_completion,
+)
 from triplex_deploy.pipeline.many.job import Job, Outcome, Status
 from triplex_deploy.pipeline.many.lock import holder, output_lock
 from triplex_deploy.pipeline.many.resume_key import resume_key
@@ -34,7 +38,8 @@ def perform(job: Job, model: Model, progress: Progress) -> Outcome:
             if ours:
                 status, facts = _under_lock(job, model, progress)
                 return Outcome(job, status, time.perf_counter() - begin, facts)
-            return Outcome(job, "elsewhere", 0.0, error=f"in progress: {holder(job.lock)}")
+            told = f"in progress elsewhere ({holder(job.lock)})"
+            return Outcome(job, "elsewhere", 0.0, error=told)
     except Exception as error:  # noqa: BLE001 - a bug on one slide is not the others' fault
         seconds = time.perf_counter() - begin
         told = traceback.format_exc()
@@ -54,7 +59,7 @@ def _under_lock(job: Job, model: Model, progress: Progress) -> tuple[Status, dic
         facts = complete_facts(job, model.bundle)  # another process may have been faster
         if facts is not None:
             return "skipped", facts
-    _require_own(job.table)
+    _require_own(job)
     with _part_folder(job) as files:
         key = _key(job, model.bundle)  # of the slide as it was before it was read
         prediction = predict_slide(job.slide, model, _with_cache(job), progress)
@@ -107,11 +112,12 @@ def _publish(job: Job, files: Path) -> None:
         (files / path.name).replace(path)
 
 
-def _require_own(table: Path) -> None:
+def _require_own(job: Job) -> None:
     """Refuse to write over a folder, or a table that is no prediction: maybe the measurement."""
+    table = job.table
     if table.is_dir():
         raise OutputError(f"{table}: is a folder; choose another --out")
-    if table.exists() and not is_prediction(table):
+    if table.exists() and not (is_prediction(table) or is_damaged_result(job)):
         raise OutputError(f"{table}: is no prediction of ours; choose another --out to keep it")
 
 

@@ -46,7 +46,7 @@ def _run_all(jobs: Sequence[Job], engine: Engine) -> Iterator[Outcome]:
     elsewhere = []
     for outcome in engine.run(jobs):
         if outcome.status == "elsewhere":
-            logger.info("%s: %s; put off", outcome.job.slide, outcome.error)
+            logger.warning("%s: %s; left for last", outcome.job.slide, outcome.error)
             elsewhere.append(replace(outcome.job, wait=True))
         else:
             yield outcome
