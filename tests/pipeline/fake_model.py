@@ -6,10 +6,14 @@ averaged, each spot of the slide, each entry of the position table.
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -31,11 +35,14 @@ def fake_config(**options: Any) -> ModelConfig:
     return ModelConfig(**(small | heads | {"target_projection": True} | options))
 
 
-def fake_model(config: ModelConfig, delay_s: float = 0.0, encoder_sha256: str = "0" * 64) -> Model:
-    """An opened model; every call of an encoder of tiles lasts ``delay_s``."""
+def fake_model(config: ModelConfig, delay_s: float = 0.0, weights: str = "frozen") -> Model:
+    """An opened model; every call of an encoder of tiles lasts ``delay_s``.
+
+    ``weights`` stand for those of the frozen encoder: models that differ in them share no cache.
+    """
     specs = graph_specs(config)
     sessions = {name: FakeSession(spec, delay_s) for name, spec in specs.items()}
-    bundle = RunnableBundle(Path("fake"), _manifest(config, encoder_sha256), config)
+    bundle = RunnableBundle(_folder_with(weights), _manifest(config), config)
     return Model(bundle, sessions, CPU, "fake", ExitStack())
 
 
@@ -119,16 +126,25 @@ _GRAPHS = {
 }
 
 
-def _manifest(config: ModelConfig, encoder_sha256: str) -> Manifest:
+@cache
+def _folder_with(weights: str) -> Path:
+    """A folder with the file of a frozen encoder: a protocol buffer with one field of bytes."""
+    folder = Path(mkdtemp(prefix="fake-bundle-"))
+    atexit.register(rmtree, folder, ignore_errors=True)
+    field = bytes([7 << 3 | 2, len(weights)]) + weights.encode()
+    (folder / "tile_encoder.onnx").write_bytes(field)
+    return folder
+
+
+def _manifest(config: ModelConfig) -> Manifest:
     entries = []
     for name, spec in graph_specs(config).items():
         inputs, outputs = tensor_entries(spec)
-        digest = encoder_sha256 if name == "tile_encoder" else "1" * 64
         entries.append(
             GraphEntry(
                 name=name,
                 file=f"{name}.onnx",
-                sha256=digest,
+                sha256="0" * 64,
                 precision="fp32",
                 opset=20,
                 target="onnxruntime",

@@ -74,7 +74,7 @@ def test_other_content_scale_or_encoder_has_a_cache_of_its_own(
     runs = [
         _predict(changed, fake_model(fake_config()), some_spots, cache),
         _predict(slide_path, fake_model(fake_config()), some_spots, cache, mpp=0.4),
-        _predict(slide_path, fake_model(fake_config(), encoder_sha256="f" * 64), some_spots, cache),
+        _predict(slide_path, fake_model(fake_config(), weights="other"), some_spots, cache),
         _predict(slide_path, fake_model(fake_config()), some_spots, cache, on_bad_tile="skip"),
     ]
     assert [done.run["tiles_from_cache"] for done in runs] == [0, 0, 0, 0]

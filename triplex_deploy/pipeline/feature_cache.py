@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from triplex_deploy.bundle import Target
 from triplex_deploy.errors import OutputError
 from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.pipeline.graph_digest import graph_digest
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.slides.digest import slide_digest
 from triplex_deploy.tiles.view import SlideView
@@ -121,7 +122,7 @@ def open_cache(
         "scale_xy": view.scale_xy,
         "size_wh": view.size_wh,
         "on_bad_tile": on_bad_tile,
-        "encoder": model.bundle.entry(spec.name, target).sha256,
+        "encoder": graph_digest(model.bundle.path / model.bundle.entry(spec.name, target).file),
         "runs_on": (model.backend, model.device.kind),
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
