@@ -14,17 +14,16 @@ from triplex_deploy.errors import ConfigError
 @click.command(epilog="Example: triplex-deploy train prepared/ --out run/ --fold 0")
 @click.argument("prepared", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--model", default="triplex", show_default=True, help="Model to train.")
+@click.option("--model", help="triplex, tem, nem or gem.  [default: triplex]")
 @click.option("--fold", type=click.IntRange(0), default=0, show_default=True, help="Fold number.")
 @click.option("--all-folds", is_flag=True, help="Train every fold in turn.")
-@click.option("--config", type=click.Path(path_type=Path), help="JSON of model and training keys.")
+@click.option("--config", type=click.Path(path_type=Path), help="JSON or YAML of settings.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one key.")
 @click.option(
     "--selection",
     type=click.Choice(["honest", "paper"]),
-    default="honest",
-    show_default=True,
-    help="Where the best epoch is looked for: a training patient, or the test fold.",
+    help="Where the best epoch is looked for: a training patient, or the test fold.  "
+    "[default: honest]",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Train at most this long.  [default: 200]")
 @click.option("--seed", type=int, help="Of weights, order and augmentation.  [default: 2021]")
@@ -33,12 +32,12 @@ from triplex_deploy.errors import ConfigError
 def command(
     prepared: Path,
     out: Path,
-    model: str,
+    model: str | None,
     fold: int,
     all_folds: bool,
     config: Path | None,
     settings: tuple[str, ...],
-    selection: str,
+    selection: str | None,
     epochs: int | None,
     seed: int | None,
     resume: bool,
@@ -57,13 +56,16 @@ def command(
     opened = open_prepared(prepared)
     if not all_folds and fold >= len(opened.folds):
         raise ConfigError(f"--fold {fold}: there are folds 0 to {len(opened.folds) - 1}")
-    given: dict[str, Any] = {"epochs": epochs, "seed": seed}
+    given: dict[str, Any] = {
+        "model": model,
+        "selection": selection,
+        "epochs": epochs,
+        "seed": seed,
+    }
     values = {
         **read_settings(config, settings),
-        "model": model,
         "n_genes": opened.n_genes,
         "feature_dim": opened.feature_dim,
-        "selection": selection,
         **{key: value for key, value in given.items() if value is not None},
     }
     model_config, options = split_settings(values)

@@ -1,0 +1,50 @@
+"""Which of several places a setting of ``train`` is taken from."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from triplex_deploy.cli.main import run
+from triplex_deploy.contract import ModelConfig
+from triplex_deploy.training import prepared, train
+from triplex_deploy.training.options import TrainOptions
+
+SCORES = {"pcc_m": 0.5, "mse": 0.1, "mae": 0.2}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelConfig, TrainOptions]]:
+    """What ``train_fold`` was called with; nothing is trained."""
+    calls = []
+
+    def note(opened, fold, out, config, options, *rest):
+        calls.append((config, options))
+        return {
+            **{"tested_on": ["A1"], "selection": options.selection, "shares_patients": False},
+            **{"model": SCORES, "constant": SCORES},
+        }
+
+    opened = SimpleNamespace(folds=[SimpleNamespace(index=0)], n_genes=3, feature_dim=512)
+    monkeypatch.setattr(prepared, "open_prepared", lambda path: opened)
+    monkeypatch.setattr(train, "train_fold", note)
+    return calls
+
+
+def test_file_decides_what_the_command_line_leaves_open(trained: list, tmp_path: Path) -> None:
+    path = tmp_path / "nem.yaml"
+    path.write_text("model: nem\nselection: paper\nepochs: 7\nlearning_rate: 3e-4\n")
+    command = ["train", "prepared", "--out", str(tmp_path / "run"), "--config", str(path)]
+    assert run(command) == 0
+    assert run([*command, "--model", "gem", "--selection", "honest", "--set", "epochs=2"]) == 0
+    (config, options), (other, overridden) = trained
+    assert (config.model, config.n_genes) == ("nem", 3)
+    assert (options.selection, options.epochs, options.learning_rate) == ("paper", 7, 3e-4)
+    assert other.model == "gem"
+    assert (overridden.selection, overridden.epochs) == ("honest", 2)
+
+
+def test_defaults_are_triplex_selected_honestly(trained: list, tmp_path: Path) -> None:
+    assert run(["train", "prepared", "--out", str(tmp_path)]) == 0
+    ((config, options),) = trained
+    assert (config.model, options.selection) == ("triplex", "honest")
