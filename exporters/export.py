@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
@@ -21,7 +22,10 @@ from exporters.foreign_tile_encoder import open_foreign, write_foreign
 from exporters.int8 import CONVNETS, quantise, split_calibration
 from exporters.model_card import model_card
 from exporters.parity import ParityReport, measure_parity, store_parity_inputs
+from exporters.precision import recast
 from exporters.reference import Reference, torch_tile_encoder
+from exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
+from exporters.tensorrt_parity import TENSORRT_PARITY, rehearse
 from exporters.to_onnx import OPSET, write_onnx
 from exporters.wrappers import graph_modules
 from triplex_deploy import __version__
@@ -34,6 +38,7 @@ from triplex_deploy.bundle import (
     Bundle,
     GraphEntry,
     Manifest,
+    Target,
     read_bundle,
     sha256_of,
     tensor_entries,
@@ -49,39 +54,46 @@ from triplex_deploy.contract import (
 from triplex_deploy.errors import ConfigError, OutputError, ParityError
 from triplex_deploy.models import Checkpoint, read_checkpoint
 from triplex_deploy.models.tile_encoder_weights import ONNX
+from triplex_deploy.runtime.engine_settings import SETTINGS, write_settings
 from triplex_deploy.runtime.ort import open_ort_session
 from triplex_deploy.runtime.session import Session
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
     """What a caller may choose about one export.
 
-    ``precision`` int8 quantises the two image encoders and needs ``calibration``, tiles
-    (T, 224, 224, 3) uint8 of slides like those to be predicted. ``force`` replaces an existing
-    bundle; ``allow_parity_failure`` keeps one that missed its gate, marked as such.
+    ``precision`` is that of the graphs for ONNX Runtime: fp16 is for GPUs; int8 quantises the two
+    image encoders and needs ``calibration``, tiles (T, 224, 224, 3) uint8 of slides like those to
+    be predicted. ``tensorrt`` adds graphs for TensorRT, at a precision of their own. ``force``
+    replaces an existing bundle; ``allow_parity_failure`` keeps one that missed its gate, marked as
+    such.
     """
 
     precision: str = "fp32"
     calibration: NDArray[np.uint8] | None = None
     force: bool = False
     allow_parity_failure: bool = False
+    tensorrt: TensorrtOptions | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r}: use {' or '.join(PRECISIONS)}")
-        if (self.precision == "int8") != (self.calibration is not None):
-            raise ConfigError("calibration: int8 needs slides to calibrate on, fp32 takes none")
+        asked = {self.precision, self.tensorrt.precision if self.tensorrt else ""}
+        if ("int8" in asked) != (self.calibration is not None):
+            raise ConfigError(
+                "calibration: int8 needs slides to calibrate on, other precisions take none"
+            )
 
 
 def export_bundle(
     checkpoint_path: str | Path, out: str | Path, options: ExportOptions | None = None
 ) -> tuple[Bundle, ParityReport]:
-    """Export a checkpoint for ONNX Runtime.
+    """Export a checkpoint for ONNX Runtime, and for TensorRT if asked; reports on the former.
 
     The bundle appears at ``out`` whole or not at all. Raises ``CheckpointError`` for the
     checkpoint, ``OutputError`` for ``out`` and ``ParityError`` for a missed gate.
@@ -91,16 +103,17 @@ def export_bundle(
     _require_free(target, options.force)
     checkpoint = read_checkpoint(checkpoint_path)
     with _staging(target) as stage:
-        report = _fill(stage, checkpoint, Path(checkpoint_path), options)
-        if not report.passed and not options.allow_parity_failure:
-            raise ParityError(
-                f"{checkpoint_path}: the exported graphs miss the {report.precision} gate "
-                f"({'; '.join(report.failures())}); report this, or pass --allow-parity-failure"
-            )
+        reports = _fill(stage, checkpoint, Path(checkpoint_path), options)
+        for runtime, report in reports.items():
+            if not report.passed and not options.allow_parity_failure:
+                raise ParityError(
+                    f"{checkpoint_path}: the graphs for {runtime} miss the {report.precision} gate "
+                    f"({'; '.join(report.failures())}); report this, or pass --allow-parity-failure"
+                )
         read_bundle(stage)
         _require_free(target, options.force)
         _replace(stage, target)
-    return read_bundle(target), report
+    return read_bundle(target), reports["onnxruntime"]
 
 
 def _require_free(target: Path, force: bool) -> None:
@@ -115,13 +128,16 @@ def _require_free(target: Path, force: bool) -> None:
 
 def _fill(
     stage: Path, checkpoint: Checkpoint, checkpoint_path: Path, options: ExportOptions
-) -> ParityReport:
-    """Write all of the bundle's files into ``stage``."""
+) -> dict[Target, ParityReport]:
+    """Write all of the bundle's files into ``stage``; returns a report for each runtime."""
     specs = graph_specs(checkpoint.config)
     reference, opsets = _write_graphs(stage, checkpoint, specs)
-    held_out = None
-    if options.calibration is not None:
-        held_out = _quantise_convnets(stage, specs, options.calibration)
+    calibration, held_out = _split(options.calibration)
+    engines = _add_tensorrt(stage, specs, options.tensorrt, calibration)
+    if options.precision == "fp16":
+        _recast_all(stage, specs)
+    elif options.precision == "int8" and calibration is not None:
+        _quantise_convnets(stage, specs, calibration)
     entries = tuple(
         _entry(stage / f"{name}.onnx", spec, options, opsets[name]) for name, spec in specs.items()
     )
@@ -129,12 +145,49 @@ def _fill(
     with _sessions(stage, entries, specs) as sessions:
         logger.info("comparing %d graphs with PyTorch", len(sessions))
         report = measure_parity(reference, sessions, precisions, options.precision, held_out)
-    (stage / PARITY).write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    reports: dict[Target, ParityReport] = {"onnxruntime": report}
+    if options.tensorrt is not None:
+        reports["tensorrt"] = rehearse(stage, engines, options.tensorrt, reference, held_out)
+        _write_json(stage / TENSORRT_PARITY, reports["tensorrt"].to_dict())
+    _write_json(stage / PARITY, report.to_dict())
     store_parity_inputs(stage / PARITY_INPUTS, specs, reference)
     (stage / MODEL_CARD).write_text(model_card(checkpoint, report), encoding="utf-8")
-    manifest = _manifest(stage, checkpoint, checkpoint_path, entries, report)
+    passed = all(report.passed for report in reports.values())
+    manifest = _manifest(
+        *(stage, checkpoint, checkpoint_path, (*entries, *engines), report.precision, passed)
+    )
     (stage / MANIFEST).write_text(manifest.sealed().to_json(), encoding="utf-8")
-    return report
+    return reports
+
+
+def _split(
+    tiles: NDArray[np.uint8] | None,
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
+    return (None, None) if tiles is None else split_calibration(tiles)
+
+
+def _add_tensorrt(
+    stage: Path,
+    specs: Mapping[str, GraphSpec],
+    options: TensorrtOptions | None,
+    calibration: NDArray[np.uint8] | None,
+) -> tuple[GraphEntry, ...]:
+    """The graphs for TensorRT and the settings of their engines, if asked for."""
+    if options is None:
+        return ()
+    write_settings(stage, options.settings(specs))
+    exact = {name: stage / f"{name}.onnx" for name in specs}
+    return write_tensorrt_graphs(stage, exact, specs, options.precision, calibration)
+
+
+def _recast_all(stage: Path, specs: Mapping[str, GraphSpec]) -> None:
+    for name in specs:
+        path = stage / f"{name}.onnx"
+        path.write_bytes(recast(onnx.load(path), "fp16").SerializeToString())
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_graphs(
@@ -156,17 +209,15 @@ def _write_graphs(
 
 
 def _quantise_convnets(
-    stage: Path, specs: Mapping[str, GraphSpec], tiles: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Replace the image encoders by their int8 form; returns the tiles kept from calibration."""
-    calibration, held_out = split_calibration(tiles)
+    stage: Path, specs: Mapping[str, GraphSpec], calibration: NDArray[np.uint8]
+) -> None:
+    """Replace the image encoders by their int8 form."""
     for name in (name for name in CONVNETS if name in specs):
         logger.info("quantising %s on %d tiles", name, len(calibration))
         path = stage / f"{name}.onnx"
         exact = path.rename(stage / f"{name}.fp32.onnx")
         quantise(exact, calibration, path)
         exact.unlink()
-    return held_out
 
 
 def _entry(path: Path, spec: GraphSpec, options: ExportOptions, opset: int) -> GraphEntry:
@@ -175,12 +226,17 @@ def _entry(path: Path, spec: GraphSpec, options: ExportOptions, opset: int) -> G
         name=spec.name,
         file=path.name,
         sha256=sha256_of(path),
-        precision=options.precision if spec.name in CONVNETS else "fp32",
+        precision=_precision_of(spec, options),
         opset=opset,
         target="onnxruntime",
         inputs=inputs,
         outputs=outputs,
     )
+
+
+def _precision_of(spec: GraphSpec, options: ExportOptions) -> str:
+    is_exact = options.precision == "int8" and spec.name not in CONVNETS
+    return "fp32" if is_exact else options.precision
 
 
 def _metadata(checkpoint: Checkpoint, spec: GraphSpec) -> dict[str, str]:
@@ -201,8 +257,10 @@ def _manifest(
     checkpoint: Checkpoint,
     checkpoint_path: Path,
     entries: tuple[GraphEntry, ...],
-    report: ParityReport,
+    precision: str,
+    passed: bool,
 ) -> Manifest:
+    checked = (PARITY, PARITY_INPUTS, MODEL_CARD, SETTINGS, TENSORRT_PARITY)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         config=checkpoint.config.to_dict(),
@@ -213,10 +271,10 @@ def _manifest(
         mean=IMAGE_MEAN,
         std=IMAGE_STD,
         label_transform=checkpoint.label_transform,
-        precision=report.precision,
+        precision=precision,
         graphs=entries,
-        files={name: sha256_of(stage / name) for name in (PARITY, PARITY_INPUTS, MODEL_CARD)},
-        parity_passed=report.passed,
+        files={name: sha256_of(stage / name) for name in checked if (stage / name).exists()},
+        parity_passed=passed,
         provenance=_provenance(checkpoint, checkpoint_path),
     )
 

@@ -25,6 +25,10 @@ class Gate:
 
 GATES: Final = {
     "fp32": Gate(max_relative=1e-4, min_cosine=None, median_gene_pcc=0.99999, min_gene_pcc=0.99999),
+    "tf32": Gate(max_relative=None, min_cosine=0.999, median_gene_pcc=0.999, min_gene_pcc=0.99),
+    "fp16": Gate(max_relative=None, min_cosine=0.999, median_gene_pcc=0.999, min_gene_pcc=0.99),
+    "bf16": Gate(max_relative=None, min_cosine=0.995, median_gene_pcc=0.995, min_gene_pcc=None),
+    "fp8": Gate(max_relative=None, min_cosine=0.99, median_gene_pcc=0.99, min_gene_pcc=0.95),
     "int8": Gate(max_relative=None, min_cosine=0.99, median_gene_pcc=0.99, min_gene_pcc=0.95),
 }
 

@@ -1,4 +1,4 @@
-"""The two ResNet18 graphs in int8 for plain CPUs, calibrated on tiles of real slides."""
+"""The two image encoders in int8, calibrated on tiles of real slides; CPUs and GPUs differ."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.bundle import Target
 from triplex_deploy.contract import TILE_PX, TILES
 from triplex_deploy.errors import ConfigError
 
@@ -42,13 +43,16 @@ def split_calibration(tiles: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDAr
     return tiles[~held], tiles[held]
 
 
-def quantise(source: Path, tiles: NDArray[np.uint8], out: Path) -> None:
-    """Write ``source``'s int8 form: uint8 activations, per-channel int8 weights.
+def quantise(
+    source: Path, tiles: NDArray[np.uint8], out: Path, target: Target = "onnxruntime"
+) -> None:
+    """Write ``source``'s int8 form for ``target``, its weights per channel.
 
-    Activation ranges come from ``tiles`` (T, 224, 224, 3); weights are limited to 7 bits, without
-    which CPUs that lack VNNI overflow (ONNX Runtime's ``reduce_range``).
+    Activation ranges come from ``tiles`` (T, 224, 224, 3). For ONNX Runtime activations are uint8,
+    and weights limited to 7 bits, without which CPUs that lack VNNI overflow (its
+    ``reduce_range``). TensorRT takes symmetric int8 alone, a pair of its own for each use.
     """
-    from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
+    from onnxruntime.quantization import QuantFormat, quant_pre_process, quantize_static
 
     with tempfile.TemporaryDirectory(dir=out.parent) as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
@@ -58,12 +62,37 @@ def quantise(source: Path, tiles: NDArray[np.uint8], out: Path) -> None:
             str(out),
             _reader(tiles),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_QUANTISED_OPS),
             per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            **(_for_cpus() if target == "onnxruntime" else _for_tensorrt()),
         )
+
+
+def _for_cpus() -> dict[str, Any]:
+    from onnxruntime.quantization import QuantType
+
+    return {
+        "op_types_to_quantize": list(_QUANTISED_OPS),
+        "reduce_range": True,
+        "activation_type": QuantType.QUInt8,
+        "weight_type": QuantType.QInt8,
+    }
+
+
+def _for_tensorrt() -> dict[str, Any]:
+    from onnxruntime.quantization import QuantType
+
+    return {
+        "op_types_to_quantize": ["Conv", "Add"],
+        "activation_type": QuantType.QInt8,
+        "weight_type": QuantType.QInt8,
+        "extra_options": {
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "AddQDQPairToWeight": True,
+            "QuantizeBias": False,
+            "DedicatedQDQPair": True,
+        },
+    }
 
 
 def _reader(tiles: NDArray[np.uint8]) -> Any:

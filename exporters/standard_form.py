@@ -1,8 +1,16 @@
-"""What TensorRT wants changed in a standard-operator ONNX graph; it computes the same after."""
+"""Graphs written for ONNX Runtime in the form that TensorRT takes; they compute the same after."""
 
 from __future__ import annotations
 
 from onnx import ModelProto, NodeProto, TensorProto
+
+from exporters.plain_attention import take_attention_apart
+
+
+def to_standard(model: ModelProto) -> None:
+    """Change ``model`` to standard operators that TensorRT reads."""
+    take_attention_apart(model)
+    cast_bytes_first(model)
 
 
 def cast_bytes_first(model: ModelProto) -> None:

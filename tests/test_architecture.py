@@ -108,7 +108,9 @@ TORCH_FREE = (
 
 
 def _sources() -> list[Path]:
-    return sorted([*ROOT.glob("triplex_deploy/**/*.py"), *ROOT.glob("exporters/**/*.py")])
+    found = [*ROOT.glob("triplex_deploy/**/*.py"), *ROOT.glob("exporters/**/*.py")]
+    # what goes into a Triton repository runs there, not here
+    return sorted(path for path in found if path.parent.name != "triton_templates")
 
 
 def _part(module: str) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,12 +22,43 @@ CALIBRATION_TILES = 128
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle to create.")
 @click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["onnx", "tensorrt", "triton"]),
+    default=("onnx",),
+    show_default=True,
+    help="What to make besides fp32 ONNX, which is always there; repeatable. tensorrt adds graphs "
+    "whose engines are built where they run, triton a model repository in BUNDLE/triton.",
+)
+@click.option(
     "--precision",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
-    help="int8 quantises the two image encoders for faster CPU runs; it needs --calibration.",
+    help="Of the formats asked for. int8 quantises the image encoders and needs --calibration; "
+    "bf16 is for TensorRT alone.",
 )
+@click.option("--no-tf32", is_flag=True, help="Exact fp32 products in fp32 TensorRT engines.")
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    help="Lengths TensorRT engines are built for, NAME=MIN:TYPICAL:MAX, where NAME is batch, spots "
+    "or a graph, such as spots=1:5000:40000; repeatable.",
+)
+@click.option(
+    "--version-compatible", is_flag=True, help="Engines that later TensorRT 11 can load; slower."
+)
+@click.option(
+    "--hardware-compatible",
+    type=click.Choice(["none", "same_compute_capability", "ampere_plus"]),
+    default="none",
+    show_default=True,
+    help="Engines that other GPUs can load; slower.",
+)
+@click.option("--refit", is_flag=True, help="Engines whose weights can be replaced.")
+@click.option("--workspace-gb", type=float, help="Most scratch memory while building engines.")
 @click.option(
     "--calibration",
     multiple=True,
@@ -44,22 +76,49 @@ CALIBRATION_TILES = 128
 def command(
     checkpoint: Path,
     out: Path,
+    formats: tuple[str, ...],
     precision: str,
+    no_tf32: bool,
+    profiles: tuple[str, ...],
+    version_compatible: bool,
+    hardware_compatible: Literal["none", "same_compute_capability", "ampere_plus"],
+    refit: bool,
+    workspace_gb: float | None,
     calibration: tuple[Path, ...],
     mpp: float | None,
     force: bool,
     allow_parity_failure: bool,
     as_json: bool,
 ) -> None:
-    """Turn CHECKPOINT into a bundle of ONNX graphs for ONNX Runtime.
+    """Turn CHECKPOINT into a bundle of ONNX graphs for ONNX Runtime and TensorRT.
 
     Every graph is compared with PyTorch on the way; a bundle that strays is not written.
     """
     from exporters.export import ExportOptions, export_bundle
+    from exporters.tensorrt import TensorrtOptions
 
+    tensorrt = None
+    if "tensorrt" in formats:
+        tf32 = precision == "fp32" and not no_tf32
+        tensorrt = TensorrtOptions(
+            precision="tf32" if tf32 else precision,
+            profiles=profiles,
+            version_compatible=version_compatible,
+            hardware=hardware_compatible,
+            refit=refit,
+            workspace_gb=workspace_gb,
+        )
+    elif profiles or no_tf32 or version_compatible or refit or hardware_compatible != "none":
+        raise ConfigError("these options are about TensorRT engines; add --format tensorrt")
     tiles = _calibration_tiles(checkpoint, calibration, mpp) if calibration else None
-    options = ExportOptions(precision, tiles, force, allow_parity_failure)
+    options = ExportOptions(
+        _onnx_precision(formats, precision), tiles, force, allow_parity_failure, tensorrt
+    )
     bundle, report = export_bundle(checkpoint, out, options)
+    if "triton" in formats:
+        from exporters.triton import write_repository
+
+        write_repository(bundle, bundle.path / "triton")
     worst = max(report.graphs, key=lambda graph: graph.relative)
     verdict = "passed" if report.passed else "FAILED"
     print_summary(
@@ -67,12 +126,22 @@ def command(
         {"bundle": str(out), "bundle_id": bundle.id, "parity": report.to_dict()},
         [
             f"bundle {bundle.id} written to {out} ({len(bundle.manifest.genes)} genes, "
-            f"{bundle.manifest.tile_mpp:g} um/px, {precision})",
+            f"{bundle.manifest.tile_mpp:g} um/px, {precision} for {', '.join(formats)})",
             f"parity with PyTorch {verdict}: worst graph {worst.graph}, relative error "
             f"{worst.relative:.1e}; least per-gene correlation "
             f"{report.end_to_end.min_gene_pcc:.7f}",
         ],
     )
+
+
+def _onnx_precision(formats: tuple[str, ...], precision: str) -> str:
+    """Of the graphs for ONNX Runtime: fp32 where they are not asked for, and only ride along."""
+    asked = "onnx" in formats or "triton" in formats
+    if asked and precision == "bf16":
+        raise ConfigError(
+            "precision bf16: ONNX Runtime has no operators for it; use --format tensorrt alone"
+        )
+    return precision if asked else "fp32"
 
 
 def _calibration_tiles(

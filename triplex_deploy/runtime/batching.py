@@ -25,6 +25,7 @@ class BatchLimit:
     def __init__(self, spec: GraphSpec, most: int | None = None) -> None:
         self.spec = spec
         self.most = most if spec.batch_axis == "batch" else None
+        self._one_by_one = False  # two halves at once need as much memory as the whole
 
     def run(self, inputs: Tensors, run: Callable[[list[Tensors]], list[Arrays]]) -> Arrays:
         """``run`` over the pieces of ``inputs``, joined.
@@ -32,12 +33,14 @@ class BatchLimit:
         Raises ``BackendError`` if half the batch does not fit either, or cannot be cut.
         """
         length = dynamic_length(self.spec, inputs)
+        if self._one_by_one:
+            return join([run([piece])[0] for piece in self._cut(inputs, length)])
         try:
             return join(run(self._cut(inputs, length)))
         except DeviceMemoryError as error:
             self._halve(length, error)
         try:
-            return join(run(self._cut(inputs, length)))
+            return self.run(inputs, run)
         except DeviceMemoryError as error:
             raise BackendError(self._too_large(self.most or length, error)) from error
 
@@ -51,6 +54,7 @@ class BatchLimit:
         if self.spec.batch_axis != "batch" or failed < 2:
             raise BackendError(self._too_large(failed, error)) from error
         self.most = failed // 2
+        self._one_by_one = True
         logger.warning(
             "%s: the GPU has no memory for a batch of %d, going on with %d; "
             "pass --batch-size %d to avoid the attempt",

@@ -49,7 +49,7 @@ def build_plan(
     Where memory runs out, half the workspace is tried, at most three times. Raises
     ``BackendError`` with what the library said.
     """
-    said = _collector(trt)
+    said = error_collector(trt)
     for workspace in _workspaces(settings.workspace_gb):
         said.errors.clear()
         builder = trt.Builder(said)
@@ -160,8 +160,8 @@ def _first(reasons: list[str]) -> str:
     return " ".join(reasons[0].split())[:300] if reasons else "it gave no reason"
 
 
-def _collector(trt: Any) -> Any:
-    """A logger of the library that keeps errors and hands the rest to ours."""
+def error_collector(trt: Any) -> Any:
+    """A logger for the library ``trt`` that keeps what went wrong in ``errors``."""
 
     class Collector(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

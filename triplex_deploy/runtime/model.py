@@ -6,19 +6,19 @@ import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
-
-from numpy.typing import NDArray
+from typing import Self
 
 from triplex_deploy.bundle import Bundle, read_bundle
 from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.runtime.device import CPU, Device, parse_device
+from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.session import Arrays, Session
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "onnxruntime")
+BACKENDS = ("auto", "onnxruntime", "tensorrt")
 
 
 class RunnableBundle(Bundle):
@@ -29,27 +29,59 @@ class RunnableBundle(Bundle):
         device: str = "auto",
         backend: str = "auto",
         threads: int | None = None,
+        spinning: bool = True,
     ) -> Model:
         """Load every graph; use the result as a context manager.
 
-        ``device`` is auto, cpu or cuda:N; ``threads`` bounds the CPU threads of one operator.
+        ``device`` is auto, cpu or cuda:N. ``backend`` auto takes TensorRT on a GPU where the bundle
+        has graphs for it and its library is there, and ONNX Runtime else; TensorRT engines that are
+        missing are built, once. ``threads`` bounds the CPU threads of one operator in ONNX Runtime,
+        which without ``spinning`` sleep between operators.
         Raises ``BackendError`` if the device or backend cannot be had; nothing is substituted.
         """
         if backend not in BACKENDS:
             raise BackendError(f"backend {backend!r}: not known; use {' or '.join(BACKENDS)}")
-        from triplex_deploy.runtime.ort import cuda_usable, open_ort_session
-
-        chosen = parse_device(device)
-        if chosen is None:
-            chosen = Device("cuda") if cuda_usable() else CPU
-            logger.info("device auto: using %s", chosen)
+        chosen = parse_device(device) or _best_device(backend)
+        engine = _best_backend(self, chosen) if backend == "auto" else backend
+        if "auto" in (device, backend):
+            logger.info("using %s on %s", engine, chosen)
         with ExitStack() as stack:
-            sessions: dict[str, Session] = {}
-            for name, spec in self.specs.items():
-                entry = self.entry(name, "onnxruntime")
-                session = open_ort_session(self.path / entry.file, spec, chosen, threads)
-                sessions[name] = stack.enter_context(session)
-            return Model(self, sessions, chosen, "onnxruntime", stack.pop_all())
+            if engine == "tensorrt":
+                from triplex_deploy.runtime.engines import open_engines
+
+                sessions = open_engines(self, chosen, stack)
+            else:
+                sessions = self._open_onnx(chosen, threads, spinning, stack)
+            return Model(self, sessions, chosen, engine, stack.pop_all())
+
+    def _open_onnx(
+        self, device: Device, threads: int | None, spinning: bool, stack: ExitStack
+    ) -> dict[str, Session]:
+        from triplex_deploy.runtime.ort import Tuning, open_ort_session
+
+        sessions: dict[str, Session] = {}
+        for name, spec in self.specs.items():
+            entry = self.entry(name, "onnxruntime")
+            tuning = Tuning(threads, spinning, tf32=entry.precision == "tf32")
+            session = open_ort_session(self.path / entry.file, spec, device, tuning=tuning)
+            sessions[name] = stack.enter_context(session)
+        return sessions
+
+
+def _best_device(backend: str) -> Device:
+    """The first GPU if the backend can use one here, else the CPU."""
+    from triplex_deploy.runtime.ort import cuda_device_count, cuda_usable
+
+    usable = cuda_device_count() > 0 if backend == "tensorrt" else cuda_usable()
+    return Device("cuda") if usable else CPU
+
+
+def _best_backend(bundle: Bundle, device: Device) -> str:
+    """TensorRT on a GPU where the bundle has graphs for it and its library is installed."""
+    served = {entry.target for entry in bundle.manifest.graphs}
+    if "tensorrt" not in served or device.kind == "cpu":
+        return "onnxruntime"
+    return "tensorrt" if find_spec("tensorrt") and find_spec("pycuda") else "onnxruntime"
 
 
 @dataclass
@@ -62,14 +94,18 @@ class Model:
     backend: str
     _open: ExitStack
 
-    def run(self, graph: str, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def run(self, graph: str, inputs: Tensors) -> Arrays:
         """Run one graph by name; raises ``ContractError`` if name or inputs do not fit."""
+        return self.session(graph).run(inputs)
+
+    def session(self, graph: str) -> Session:
+        """The session of a graph, to ``submit`` to or to keep outputs on the device with."""
         session = self.sessions.get(graph)
         if session is None:
             raise ContractError(
                 f"graph {graph!r}: not in this bundle; it has {', '.join(self.sessions)}"
             )
-        return session.run(inputs)
+        return session
 
     def close(self) -> None:
         self._open.close()

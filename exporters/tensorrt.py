@@ -1,0 +1,121 @@
+"""A bundle's graphs for TensorRT: standard operators, and the precision in the file.
+
+The engines themselves are built where they run (``triplex_deploy/runtime/engines.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from exporters.int8 import CONVNETS, quantise
+from exporters.precision import LOW_PRECISIONS, recast
+from exporters.standard_form import to_standard
+from triplex_deploy.bundle import GraphEntry, sha256_of, tensor_entries
+from triplex_deploy.contract import GraphSpec
+from triplex_deploy.errors import ConfigError
+from triplex_deploy.runtime.engine_settings import Compatibility, EngineSettings
+from triplex_deploy.runtime.extents import choose_extents
+
+logger = logging.getLogger(__name__)
+
+FOLDER: Final = "tensorrt"
+PRECISIONS: Final = ("fp32", "tf32", "fp16", "bf16", "int8")
+BESIDE_INT8: Final = "fp16"
+"""Precision of the transformers where the image encoders are int8."""
+
+
+@dataclass(frozen=True)
+class TensorrtOptions:
+    """What a caller may choose about the engines; ``profiles`` are ``NAME=MIN:TYPICAL:MAX``.
+
+    ``precision`` tf32 is fp32 whose matrix products may round their factors to 10 bits.
+    """
+
+    precision: str = "tf32"
+    profiles: tuple[str, ...] = ()
+    version_compatible: bool = False
+    hardware: Compatibility = "none"
+    refit: bool = False
+    workspace_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision {self.precision!r}: use {', '.join(PRECISIONS)}")
+
+    def settings(self, specs: Mapping[str, GraphSpec]) -> EngineSettings:
+        """The settings of every engine; raises ``ConfigError`` for profiles that do not fit."""
+        extents = choose_extents(specs, self.profiles)
+        return EngineSettings(
+            precision=self.precision,
+            profiles={name: extent.lengths for name, extent in extents.items()},
+            version_compatible=self.version_compatible,
+            hardware=self.hardware,
+            refit=self.refit,
+            workspace_gb=self.workspace_gb,
+        )
+
+
+def write_tensorrt_graphs(
+    folder: Path,
+    exact: Mapping[str, Path],
+    specs: Mapping[str, GraphSpec],
+    precision: str,
+    calibration: NDArray[np.uint8] | None = None,
+) -> tuple[GraphEntry, ...]:
+    """Write ``tensorrt/<graph>.onnx`` in ``folder`` from the fp32 files ``exact``.
+
+    int8 needs ``calibration`` tiles (T, 224, 224, 3). Raises ``ContractError`` if a graph holds
+    operators that TensorRT does not have.
+    """
+    (folder / FOLDER).mkdir()
+    entries = []
+    for name, spec in specs.items():
+        own = graph_precision(name, precision)
+        logger.info("writing %s for TensorRT in %s", name, own)
+        out = folder / FOLDER / f"{name}.onnx"
+        _write(exact[name], own, calibration, out)
+        entries.append(_entry(folder, out, spec, own))
+    return tuple(entries)
+
+
+def graph_precision(graph: str, precision: str) -> str:
+    """What ``precision`` of a bundle means for one graph: int8 keeps the transformers fp16."""
+    return BESIDE_INT8 if precision == "int8" and graph not in CONVNETS else precision
+
+
+def _write(exact: Path, precision: str, calibration: NDArray[np.uint8] | None, out: Path) -> None:
+    model: ModelProto = onnx.load(exact)
+    to_standard(model)
+    if precision in LOW_PRECISIONS:
+        model = recast(model, precision)
+    out.write_bytes(model.SerializeToString())
+    if precision == "int8":
+        if calibration is None:
+            raise ConfigError("calibration: int8 needs slides to calibrate on")
+        plain = out.rename(out.with_suffix(".fp32.onnx"))
+        quantise(plain, calibration, out, "tensorrt")
+        plain.unlink()
+
+
+def _entry(folder: Path, path: Path, spec: GraphSpec, precision: str) -> GraphEntry:
+    inputs, outputs = tensor_entries(spec)
+    opsets = {opset.domain: opset.version for opset in onnx.load(path).opset_import}
+    return GraphEntry(
+        name=spec.name,
+        file=path.relative_to(folder).as_posix(),
+        sha256=sha256_of(path),
+        precision=precision,
+        opset=opsets[""],
+        target="tensorrt",
+        inputs=inputs,
+        outputs=outputs,
+    )

@@ -1,0 +1,70 @@
+"""What can be known of an engine's accuracy before there is a GPU to build it on.
+
+Each graph is run on the CPU, fp16 and bf16 with every result rounded as it is stored, and must pass
+the gate of its precision. That is how GPUs with tensor cores work, but for the order of sums and
+for TF32's rounding, which only a GPU shows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from exporters.parity import ParityReport, measure_parity
+from exporters.precision import LOW_PRECISIONS, as_rounded_fp32
+from exporters.reference import Reference
+from exporters.tensorrt import TensorrtOptions
+from triplex_deploy.bundle import GraphEntry
+from triplex_deploy.contract import GraphSpec, graph_specs
+from triplex_deploy.runtime.ort import Tuning, open_ort_session
+from triplex_deploy.runtime.session import Session
+
+TENSORRT_PARITY: Final = "tensorrt_parity.json"
+
+
+def rehearse(
+    folder: Path,
+    entries: tuple[GraphEntry, ...],
+    options: TensorrtOptions,
+    reference: Reference,
+    slide_tiles: NDArray[np.uint8] | None = None,
+) -> ParityReport:
+    """Compare the graphs for TensorRT in ``folder`` with PyTorch, one by one and chained.
+
+    Graphs for TF32 answer to the gate of fp32, in which they are run here.
+    """
+    specs = graph_specs(reference.model.config)
+    with rehearsal_sessions(folder, entries, specs) as sessions:
+        precisions = {entry.name: _as_run(entry.precision) for entry in entries}
+        return measure_parity(
+            reference, sessions, precisions, _as_run(options.precision), slide_tiles
+        )
+
+
+def _as_run(precision: str) -> str:
+    return "fp32" if precision == "tf32" else precision
+
+
+@contextmanager
+def rehearsal_sessions(
+    folder: Path, entries: tuple[GraphEntry, ...], specs: Mapping[str, GraphSpec]
+) -> Iterator[dict[str, Session]]:
+    """The graphs on the CPU, as rounded by the precision of each."""
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as scratch:
+        sessions: dict[str, Session] = {}
+        for entry in entries:
+            path, optimise = folder / entry.file, True
+            if entry.precision in LOW_PRECISIONS:
+                rounded = Path(scratch) / f"{entry.name}.onnx"
+                rounded.write_bytes(as_rounded_fp32(onnx.load(path)).SerializeToString())
+                path, optimise = rounded, False
+            session = open_ort_session(path, specs[entry.name], tuning=Tuning(optimise=optimise))
+            sessions[entry.name] = stack.enter_context(session)
+        yield sessions

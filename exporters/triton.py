@@ -1,0 +1,173 @@
+"""A Triton model repository from a bundle: its graphs as models, and ``triplex`` that chains them.
+
+Written against Triton's model configuration and Python backend; no server has run it yet.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from triplex_deploy.bundle import Bundle
+from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, GraphSpec, TensorSpec
+from triplex_deploy.errors import BundleError, OutputError
+from triplex_deploy.runtime.extents import OF_AXIS
+
+MODEL: Final = "triplex"
+QUEUE_DELAY_US: Final = 2000
+_TYPES: Final = {
+    "uint8": "TYPE_UINT8",
+    "bool": "TYPE_BOOL",
+    "int64": "TYPE_INT64",
+    "float32": "TYPE_FP32",
+}
+
+
+def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> None:
+    """Write the repository to ``out``, which must not exist.
+
+    The graphs are the bundle's for ONNX Runtime or, with ``plans``, the ``<graph>.plan`` files of
+    that folder, built by the TensorRT of the server. Raises ``OutputError`` if it cannot be
+    written, ``BundleError`` if a plan is missing.
+    """
+    if out.exists():
+        raise OutputError(f"{out}: exists already; move it away")
+    try:
+        for name, spec in bundle.specs.items():
+            _write_graph(bundle, name, spec, out, plans)
+        _write_chain(bundle, out)
+        templates = files("exporters.triton_templates")
+        (out / "client.py").write_text((templates / "client.py").read_text(encoding="utf-8"))
+        (out / "README.md").write_text(_readme(bundle, plans is not None), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error}); choose another --out") from error
+
+
+def _write_graph(bundle: Bundle, name: str, spec: GraphSpec, out: Path, plans: Path | None) -> None:
+    version = out / name / "1"
+    version.mkdir(parents=True)
+    if plans is None:
+        source, target = bundle.path / bundle.entry(name, "onnxruntime").file, "model.onnx"
+    else:
+        source, target = plans / f"{name}.plan", "model.plan"
+        if not source.is_file():
+            raise BundleError(f"{source}: missing; run `predict --backend tensorrt` once")
+    shutil.copyfile(source, version / target)
+    backend = "onnxruntime" if plans is None else "tensorrt"
+    (out / name / "config.pbtxt").write_text(graph_config(spec, backend), encoding="utf-8")
+
+
+def _write_chain(bundle: Bundle, out: Path) -> None:
+    version = out / MODEL / "1"
+    version.mkdir(parents=True)
+    source = files("exporters.triton_templates") / "model.py"
+    (version / "model.py").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    content = {
+        "bundle_id": bundle.id,
+        "genes": bundle.manifest.genes,
+        "tile_mpp": bundle.manifest.tile_mpp,
+        "batch": OF_AXIS["batch"].typical,
+        "graphs": {
+            name: {
+                "inputs": [tensor.name for tensor in spec.inputs],
+                "outputs": [tensor.name for tensor in spec.outputs],
+            }
+            for name, spec in bundle.specs.items()
+        },
+    }
+    (version / "bundle.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (out / MODEL / "config.pbtxt").write_text(chain_config(bundle), encoding="utf-8")
+
+
+def graph_config(spec: GraphSpec, backend: str) -> str:
+    """``config.pbtxt`` of one graph; batches are gathered where rows do not see each other."""
+    is_batched = spec.batch_axis == "batch"
+    lines = [
+        f'name: "{spec.name}"',
+        f'backend: "{backend}"',
+        f"max_batch_size: {OF_AXIS['batch'].most if is_batched else 0}",
+        *_tensors("input", spec.inputs, is_batched),
+        *_tensors("output", spec.outputs, is_batched),
+        "instance_group [ { kind: KIND_AUTO count: 1 } ]",
+    ]
+    if is_batched:
+        typical = OF_AXIS["batch"].typical
+        lines.append(
+            f"dynamic_batching {{ preferred_batch_size: [ {typical} ] "
+            f"max_queue_delay_microseconds: {QUEUE_DELAY_US} }}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def chain_config(bundle: Bundle) -> str:
+    """``config.pbtxt`` of the model that takes a slide's tiles and gives its expression."""
+    config = bundle.config
+    inputs = (
+        TensorSpec("tiles", "uint8", ("tiles", TILE_PX, TILE_PX, 3)),
+        TensorSpec("neighbor_tile", "int64", ("spots", N_NEIGHBORS)),
+        TensorSpec("apeg_index", "int64", ("spots", config.apeg_kernel**2)),
+    )
+    expression = TensorSpec("expression", "float32", ("spots", config.n_genes))
+    lines = [
+        f'name: "{MODEL}"',
+        'backend: "python"',
+        "max_batch_size: 0",
+        *_tensors("input", inputs, is_batched=False),
+        *_tensors("output", (expression,), is_batched=False),
+        "instance_group [ { kind: KIND_CPU count: 2 } ]",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tensors(kind: str, tensors: tuple[TensorSpec, ...], is_batched: bool) -> Iterator[str]:
+    for tensor in tensors:
+        axes = tensor.axes[1:] if is_batched else tensor.axes
+        dims = ", ".join("-1" if isinstance(axis, str) else str(axis) for axis in axes)
+        yield (
+            f'{kind} [ {{ name: "{tensor.name}" data_type: {_TYPES[tensor.dtype]} '
+            f"dims: [ {dims} ] }} ]"
+        )
+
+
+def _readme(bundle: Bundle, has_plans: bool) -> str:
+    what = "TensorRT plans, which only the TensorRT that built them loads" if has_plans else "ONNX"
+    facts: Mapping[str, object] = {
+        "Bundle": bundle.id,
+        "Genes": len(bundle.manifest.genes),
+        "Tiles": f"{TILE_PX} px at {bundle.manifest.tile_mpp:g} um/px",
+        "Graphs": f"{', '.join(bundle.specs)} ({what})",
+    }
+    return "\n".join(
+        [
+            "# Triton model repository for TRIPLEX",
+            "",
+            *(f"- **{name}**: {value}" for name, value in facts.items()),
+            "",
+            "Start the server with this folder as its repository:",
+            "",
+            "    docker run --gpus all --rm -p 8000:8000 -p 8001:8001 -p 8002:8002 \\",
+            "      --shm-size 2g -v $PWD:/models:ro \\",
+            "      nvcr.io/nvidia/tritonserver:YY.MM-py3 tritonserver --model-repository /models",
+            "",
+            "Take a release whose ONNX Runtime reads opset 20; for plans, one whose TensorRT built",
+            "them. The Python backend needs NumPy inside the container.",
+            "",
+            "Ask it for a slide from a machine that has the slide and triplex-deploy:",
+            "",
+            "    pip install 'triplex-deploy[cpu]' 'tritonclient[grpc]'",
+            "    python client.py SLIDE --bundle BUNDLE --url HOST:8001 --out expression.npy",
+            "",
+            f"The model `{MODEL}` takes every tile of a slide once and encodes it once, runs the",
+            "global encoder once for the slide and fuses spots in batches. One gRPC message holds",
+            "2 GB, about 14,000 tiles. The graphs can be asked one by one as well; their batches",
+            "are gathered over clients.",
+            "",
+            "This repository was checked against Triton's model configuration and its model's code",
+            "was run against a stand-in of the Python backend; no server has loaded it yet.",
+            "",
+        ]
+    )

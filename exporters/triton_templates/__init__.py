@@ -1,0 +1,1 @@
+"""Files that go into a Triton model repository as they are."""

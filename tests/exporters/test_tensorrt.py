@@ -1,0 +1,235 @@
+"""Graphs for TensorRT: what is in the files, how close they are, and that engines get built."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from exporters import tensorrt as tensorrt_module
+from exporters.gates import GATES, compare_graph
+from exporters.inputs import graph_inputs, tiles
+from exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
+from exporters.tensorrt_parity import rehearsal_sessions
+from tests.exporters.rtx import BUILD_FOR, tensorrt_rtx
+from triplex_deploy.bundle import GraphEntry
+from triplex_deploy.errors import BackendError, ConfigError
+from triplex_deploy.runtime.engine_build import build_plan
+from triplex_deploy.runtime.model import Model, RunnableBundle
+
+# TensorRT-RTX has the timing cache's functions and warns that they do nothing there
+pytestmark = pytest.mark.filterwarnings("ignore:.*TensorRT-RTX:DeprecationWarning")
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+Written = dict[str, tuple[Path, tuple[GraphEntry, ...]]]
+
+
+@pytest.fixture(scope="module")
+def written(bundle: RunnableBundle, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The bundle's graphs for TensorRT at every precision."""
+    calibration = tiles((16, 224, 224, 3), np.random.default_rng(1))
+    exact = {name: bundle.path / f"{name}.onnx" for name in bundle.specs}
+    found = {}
+    for precision in PRECISIONS:
+        folder = tmp_path_factory.mktemp(precision)
+        found[precision] = (
+            folder,
+            write_tensorrt_graphs(folder, exact, bundle.specs, precision, calibration),
+        )
+    return found
+
+
+def test_files_hold_standard_operators_alone(written: Written) -> None:
+    for folder, entries in written.values():
+        for entry in entries:
+            model = onnx.load(folder / entry.file)
+            onnx.checker.check_model(model, full_check=True)
+            assert {node.domain for node in model.graph.node} == {""}
+            assert entry.target == "tensorrt"
+            assert entry.opset == (22 if entry.precision == "bf16" else 20)
+
+
+def test_precision_is_in_the_file(written: Written) -> None:
+    kinds = {
+        "fp32": onnx.TensorProto.FLOAT,
+        "fp16": onnx.TensorProto.FLOAT16,
+        "bf16": onnx.TensorProto.BFLOAT16,
+    }
+    for folder, entries in written.values():
+        for entry in entries:
+            model = onnx.load(folder / entry.file)
+            weights = [w for w in model.graph.initializer if len(w.dims) > 1 and w.raw_data]
+            if entry.precision == "int8":
+                assert {w.data_type for w in weights if len(w.dims) == 4} <= {
+                    onnx.TensorProto.INT8,
+                    onnx.TensorProto.FLOAT,  # the pixels' mean and deviation
+                }
+                continue
+            floats = {w.data_type for w in weights if w.data_type != onnx.TensorProto.INT64}
+            pixels = {onnx.TensorProto.FLOAT} if entry.inputs[0].name == "tiles" else set()
+            assert floats == {kinds[entry.precision]} | pixels
+
+
+def test_inputs_and_outputs_keep_their_types(written: Written) -> None:
+    names = {1: "float32", 2: "uint8", 7: "int64", 9: "bool"}
+    for folder, entries in written.values():
+        for entry in entries:
+            graph = onnx.load(folder / entry.file).graph
+            found = {t.name: names[t.type.tensor_type.elem_type] for t in graph.input}
+            found |= {t.name: names[t.type.tensor_type.elem_type] for t in graph.output}
+            assert found == {t.name: t.dtype for t in [*entry.inputs, *entry.outputs]}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_graphs_pass_the_gate_of_their_precision(
+    precision: str, written: Written, bundle: RunnableBundle, model: Model
+) -> None:
+    folder, entries = written[precision]
+    if precision == "int8":
+        assert [entry.precision for entry in entries] == ["int8", "int8", "fp16", "fp16", "fp16"]
+    with rehearsal_sessions(folder, entries, bundle.specs) as sessions:
+        for entry in entries:
+            inputs = graph_inputs(bundle.specs[entry.name], 3)
+            (found,) = sessions[entry.name].run(inputs).values()
+            (wanted,) = model.run(entry.name, inputs).values()
+            (result,) = compare_graph(entry.name, [(found, wanted)], GATES[entry.precision])
+            assert result.passed, result
+            if entry.precision in ("fp16", "bf16"):
+                assert result.relative > 1e-6, "nothing was rounded"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_graph_is_built(precision: str, written: Written, bundle: RunnableBundle) -> None:
+    """By TensorRT-RTX: the same builder code and parser family, on no GPU at all."""
+    trt = tensorrt_rtx()
+    folder, entries = written[precision]
+    settings = TensorrtOptions(precision).settings(bundle.specs)
+    for entry in entries:
+        content = (folder / entry.file).read_bytes()
+        steps: list[tuple[str, int, int]] = []
+        plan = build_plan(
+            trt,
+            content,
+            bundle.specs[entry.name],
+            settings.extents[entry.name],
+            settings,
+            on_phase=lambda *step, steps=steps: steps.append(step),
+            compute_capability=BUILD_FOR,
+        )
+        in_int8 = precision == "int8" and entry.precision == "int8"
+        share = len(plan.engine) / _stored_bytes(content)  # of which int8 stores fp32 in the file
+        assert 0.25 < share < 0.4 if in_int8 else 0.9 < share < 1.5, entry.name
+        assert steps
+
+
+def test_half_precision_halves_the_engine(written: Written, bundle: RunnableBundle) -> None:
+    trt = tensorrt_rtx()
+    sizes = {}
+    for precision in ("fp32", "fp16"):
+        folder, _ = written[precision]
+        settings = TensorrtOptions(precision).settings(bundle.specs)
+        name = "fusion_head"
+        plan = build_plan(
+            trt,
+            (folder / "tensorrt" / f"{name}.onnx").read_bytes(),
+            bundle.specs[name],
+            settings.extents[name],
+            settings,
+            compute_capability=BUILD_FOR,
+        )
+        sizes[precision] = len(plan.engine)
+    assert 0.4 < sizes["fp16"] / sizes["fp32"] < 0.6
+
+
+def test_graph_that_tensorrt_does_not_read_is_named(bundle: RunnableBundle) -> None:
+    """A scatter that adds is one of the operators its parser does not have."""
+    trt = tensorrt_rtx()
+    graph = onnx.parser.parse_graph(
+        """scatter (float[batch, 4] features, int64[batch, 4] index) => (float[batch, 4] sums)
+        { sums = ScatterElements <axis = 0, reduction = "add"> (features, index, features) }"""
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    settings = TensorrtOptions("fp32").settings(bundle.specs)
+    spec = bundle.specs["global_encoder"]
+    with pytest.raises(BackendError, match=r"global_encoder: TensorRT cannot read .*Scatter"):
+        build_plan(
+            trt,
+            model.SerializeToString(),
+            spec,
+            settings.extents[spec.name],
+            settings,
+            compute_capability=BUILD_FOR,
+        )
+
+
+def test_int8_without_calibration_is_refused(bundle: RunnableBundle, tmp_path: Path) -> None:
+    exact = {name: bundle.path / f"{name}.onnx" for name in bundle.specs}
+    with pytest.raises(ConfigError, match="int8 needs slides"):
+        write_tensorrt_graphs(tmp_path, exact, bundle.specs, "int8")
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fp32, tf32, fp16, bf16, int8"):
+        TensorrtOptions("fp64")
+
+
+def test_export_holds_graphs_settings_and_proof(
+    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--format tensorrt`` beside fp32 for ONNX Runtime, and it opens on the CPU as before."""
+    import json
+
+    from exporters import parity
+    from exporters.export import ExportOptions, export_bundle
+    from triplex_deploy.runtime.engine_settings import read_settings
+    from triplex_deploy.runtime.model import load_bundle
+
+    for name in parity.SIZES:
+        monkeypatch.setitem(parity.SIZES, name, (1, 2))
+    monkeypatch.setattr(parity, "GRID_SIDE", 3)
+    options = ExportOptions(tensorrt=TensorrtOptions("fp16", profiles=("batch=1:8:32",)))
+    export_bundle(checkpoint_path, tmp_path / "bundle", options)
+    exported = load_bundle(tmp_path / "bundle")
+    assert exported.entry("fusion_head", "tensorrt").precision == "fp16"
+    assert exported.entry("fusion_head", "onnxruntime").precision == "fp32"
+    settings = read_settings(exported)
+    assert settings.precision == "fp16"
+    assert settings.extents["tile_encoder"].lengths == (1, 8, 32)
+    assert settings.extents["global_encoder"].lengths == (1, 4096, 20000)
+    report = json.loads((exported.path / "tensorrt_parity.json").read_text())
+    assert (report["passed"], report["precision"]) == (True, "fp16")
+    with exported.open(device="cpu") as opened:
+        assert opened.backend == "onnxruntime"
+
+
+def test_graph_beyond_its_gate_fails_the_export(
+    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from exporters import parity
+    from exporters.export import ExportOptions, export_bundle
+    from triplex_deploy.errors import ParityError
+
+    for name in parity.SIZES:
+        monkeypatch.setitem(parity.SIZES, name, (1, 2))
+    monkeypatch.setattr(parity, "GRID_SIDE", 3)
+    recast = tensorrt_module.recast
+
+    def careless(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+        result = recast(model, precision)
+        for weight in result.graph.initializer:
+            if weight.name.endswith("head.bias_low"):
+                weight.raw_data = np.full(weight.dims, 50, np.float16).tobytes()
+        return result
+
+    monkeypatch.setattr(tensorrt_module, "recast", careless)
+    options = ExportOptions(tensorrt=TensorrtOptions("fp16"))
+    with pytest.raises(ParityError, match=r"graphs for tensorrt miss the fp16 gate .*fusion_head"):
+        export_bundle(checkpoint_path, tmp_path / "bundle", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _stored_bytes(content: bytes) -> int:
+    """Bytes of the weights: an engine that lost them is no engine."""
+    model: Any = onnx.load_from_string(content)
+    return sum(len(weight.raw_data) for weight in model.graph.initializer)

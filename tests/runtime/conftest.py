@@ -1,0 +1,78 @@
+"""A GPU that is none, and a bundle whose engines run on it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
+from tests.runtime.fake_gpu import FakeContext, FakeDevice, FakeGpu, FakeTensorrt
+from triplex_deploy.bundle import MANIFEST, read_bundle, sha256_of
+from triplex_deploy.runtime import engines
+from triplex_deploy.runtime.cuda import Cuda
+from triplex_deploy.runtime.engine_settings import SETTINGS, write_settings
+from triplex_deploy.runtime.model import RunnableBundle, load_bundle
+
+
+def add_tensorrt(bundle: RunnableBundle, folder: Path, options: TensorrtOptions) -> RunnableBundle:
+    """A copy of ``bundle`` in ``folder`` that has graphs for TensorRT too."""
+    shutil.copytree(bundle.path, folder)
+    write_settings(folder, options.settings(bundle.specs))
+    exact = {name: folder / f"{name}.onnx" for name in bundle.specs}
+    entries = write_tensorrt_graphs(folder, exact, bundle.specs, options.precision)
+    manifest = bundle.manifest.model_copy(
+        update={
+            "graphs": (*bundle.manifest.graphs, *entries),
+            "files": {**bundle.manifest.files, SETTINGS: sha256_of(folder / SETTINGS)},
+        }
+    )
+    (folder / MANIFEST).write_text(manifest.sealed().to_json())
+    read_bundle(folder)
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="session")
+def shared_engine_bundle(
+    bundle: RunnableBundle, tmp_path_factory: pytest.TempPathFactory
+) -> RunnableBundle:
+    options = TensorrtOptions("fp32", profiles=("batch=1:4:8", "spots=2:8:40"))
+    return add_tensorrt(bundle, tmp_path_factory.mktemp("trt") / "bundle", options)
+
+
+@pytest.fixture
+def engine_bundle(shared_engine_bundle: RunnableBundle, tmp_path: Path) -> RunnableBundle:
+    """A bundle of one's own for fp32 engines of up to 8 tiles and 2 to 40 spots."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(shared_engine_bundle.path, folder, copy_function=_link)
+    return load_bundle(folder)
+
+
+def _link(source: str, target: str) -> str:
+    Path(target).hardlink_to(source)
+    return target
+
+
+@pytest.fixture
+def gpu() -> FakeGpu:
+    return FakeGpu()
+
+
+@pytest.fixture
+def trt(gpu: FakeGpu) -> FakeTensorrt:
+    return FakeTensorrt(gpu)
+
+
+@pytest.fixture
+def cuda(gpu: FakeGpu) -> Cuda:
+    return Cuda(gpu.driver, FakeDevice(gpu), FakeContext(gpu))
+
+
+@pytest.fixture
+def installed(
+    trt: FakeTensorrt, cuda: Cuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> FakeTensorrt:
+    """TensorRT and a GPU, as far as the backend can tell; the user's cache is the test's own."""
+    monkeypatch.setattr(engines, "import_tensorrt", lambda: trt)
+    monkeypatch.setattr(engines, "open_cuda", lambda index: cuda)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return trt

@@ -1,0 +1,199 @@
+"""One GPU through pycuda: its primary context, page-locked and device memory, streams.
+
+The primary context is the one that PyTorch and ONNX Runtime use too. It is retained once per
+process and made current only for the length of a call, so that threads and libraries share it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.device_array import DeviceArray
+from triplex_deploy.runtime.session import DeviceMemoryError
+
+ALIGNMENT: Final = 256
+"""TensorRT takes tensors at multiples of this many bytes."""
+
+
+class Cuda:
+    """A GPU whose context is retained; get it from ``open_cuda``."""
+
+    def __init__(self, driver: Any, device: Any, context: Any) -> None:
+        self.driver = driver
+        self.name = str(device.name())
+        self.compute_capability: tuple[int, int] = tuple(device.compute_capability())
+        self._context = context
+        self._depth = threading.local()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the context current in this thread; may be nested."""
+        depth = getattr(self._depth, "value", 0)
+        if depth == 0:
+            self._context.push()
+        self._depth.value = depth + 1
+        try:
+            yield
+        finally:
+            self._depth.value = depth
+            if depth == 0:
+                self._context.pop()
+
+    def event(self, stream: Any) -> Any:
+        """An event that happens when all work so far on ``stream`` is done."""
+        event = self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
+        event.record(stream)
+        return event
+
+    def page_locked(self, n_bytes: int) -> NDArray[np.uint8]:
+        """Memory that the GPU copies from and to while the CPU does something else."""
+        try:
+            locked: NDArray[np.uint8] = self.driver.pagelocked_empty(n_bytes, np.uint8)
+        except self.driver.MemoryError as error:
+            raise DeviceMemoryError(
+                f"no {n_bytes / 1e6:.0f} MB of page-locked memory; lower --batch-size"
+            ) from error
+        return locked
+
+
+@cache
+def open_cuda(index: int) -> Cuda:
+    """The GPU of this number, its primary context retained until the process ends.
+
+    Raises ``BackendError`` if pycuda, the driver or the GPU is not there.
+    """
+    driver = import_pycuda()
+    try:
+        driver.init()
+        count = driver.Device.count()
+        if index >= count:
+            raise BackendError(
+                f"device cuda:{index}: this machine has {count} GPUs; use a lower number"
+            )
+        device = driver.Device(index)
+        context = device.retain_primary_context()
+    except driver.Error as error:
+        raise BackendError(
+            f"device cuda:{index}: CUDA does not start ({error}); run `triplex-deploy doctor`"
+        ) from error
+    atexit.register(context.detach)
+    return Cuda(driver, device, context)
+
+
+def import_pycuda() -> Any:
+    """``pycuda.driver``; raises ``BackendError`` that says what is missing and how to add it."""
+    try:
+        import pycuda.driver
+    except ImportError as error:
+        if "libcuda" in str(error):
+            raise BackendError(
+                f"the NVIDIA driver is not installed ({error}); install it, or pass --device cpu"
+            ) from error
+        raise BackendError(
+            f"pycuda is not installed ({error}); "
+            "run `pip install 'triplex-deploy[gpu]'` with the CUDA toolkit's headers present"
+        ) from error
+    return pycuda.driver
+
+
+class Memory:
+    """Some bytes of the GPU; they return to their pool when nobody holds this any more."""
+
+    def __init__(self, pointer: int, n_bytes: int) -> None:
+        self.pointer = pointer
+        self.n_bytes = n_bytes
+
+
+class MemoryPool:
+    """Device memory that is used again; all methods need the context to be current."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._idle: dict[int, list[Any]] = {}
+        self._returned: deque[tuple[int, Any]] = deque()  # appended to by the garbage collector
+
+    def take(self, n_bytes: int) -> Memory:
+        """At least ``n_bytes``, aligned; raises ``DeviceMemoryError`` if the GPU has no more."""
+        size = _rounded(n_bytes)
+        self._collect()
+        allocations = self._idle.get(size)
+        allocation = allocations.pop() if allocations else self._allocate(size)
+        memory = Memory(int(allocation), size)
+        weakref.finalize(memory, self._returned.append, (size, allocation)).atexit = False
+        return memory
+
+    def close(self) -> None:
+        """Free what is idle; what is still held is freed with its last array."""
+        self._free_idle()
+
+    def _free_idle(self) -> None:
+        self._collect()
+        for allocations in self._idle.values():
+            for allocation in allocations:
+                allocation.free()
+        self._idle.clear()
+
+    def _collect(self) -> None:
+        while self._returned:
+            size, allocation = self._returned.popleft()
+            self._idle.setdefault(size, []).append(allocation)
+
+    def _allocate(self, size: int) -> Any:
+        driver = self._cuda.driver
+        try:
+            return driver.mem_alloc(size)
+        except driver.MemoryError:
+            self._free_idle()
+        try:
+            return driver.mem_alloc(size)
+        except driver.MemoryError as error:
+            free, total = driver.mem_get_info()
+            raise DeviceMemoryError(
+                f"{self._cuda.name}: no {size / 1e6:.0f} MB left ({free / 1e6:.0f} of "
+                f"{total / 1e6:.0f} MB free); lower --batch-size"
+            ) from error
+
+
+class CudaArray(DeviceArray):
+    """An array in memory of ours; ``ready`` happens when it has been written."""
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        memory: Memory,
+        ready: Any,
+        pointer: int | None = None,
+    ) -> None:
+        super().__init__(shape, dtype, memory.pointer if pointer is None else pointer)
+        self._cuda = cuda
+        self.memory = memory
+        self.ready = ready
+
+    def numpy(self) -> NDArray[Any]:
+        array = np.empty(self.shape, self.dtype)
+        with self._cuda.current():
+            self.ready.synchronize()
+            self._cuda.driver.memcpy_dtoh(array, self.pointer)
+        return array
+
+    def _view(self, shape: tuple[int, ...], pointer: int) -> CudaArray:
+        return CudaArray(self._cuda, shape, self.dtype, self.memory, self.ready, pointer)
+
+
+def _rounded(n_bytes: int) -> int:
+    """The next of eight sizes between powers of two: similar batches share their memory."""
+    step = max(ALIGNMENT, 1 << max(0, n_bytes.bit_length() - 4))
+    return max(ALIGNMENT, -(-n_bytes // step) * step)

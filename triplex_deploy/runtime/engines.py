@@ -1,0 +1,64 @@
+"""A bundle's graphs as TensorRT sessions: engines found, or built on this machine, and loaded."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from typing import Any
+
+from triplex_deploy.bundle import Bundle
+from triplex_deploy.contract import GraphSpec
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.cuda import Cuda, open_cuda
+from triplex_deploy.runtime.device import Device
+from triplex_deploy.runtime.engine_build import Plan, build_plan, error_collector
+from triplex_deploy.runtime.engine_manifest import Platform
+from triplex_deploy.runtime.engine_settings import EngineSettings, read_settings
+from triplex_deploy.runtime.engine_store import EngineStore
+from triplex_deploy.runtime.session import Session
+from triplex_deploy.runtime.trt import import_tensorrt, open_trt_session
+
+logger = logging.getLogger(__name__)
+
+
+def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, Session]:
+    """A session per graph, closed by ``stack``; missing engines are built, which takes minutes.
+
+    Raises ``BackendError`` if TensorRT or the GPU cannot be used or an engine does not fit, and
+    ``BundleError`` if the bundle holds no graphs for TensorRT.
+    """
+    settings = read_settings(bundle)
+    if device.kind != "cuda":
+        raise BackendError(f"device {device}: TensorRT needs a GPU; pass --device cuda:0")
+    trt, cuda = import_tensorrt(), open_cuda(device.index)
+    platform = Platform(cuda.name, cuda.compute_capability, str(trt.__version__))
+    store = EngineStore(bundle, settings, platform)
+    with cuda.current():
+        runtime = trt.Runtime(error_collector(trt))
+        runtime.engine_host_code_allowed = settings.version_compatible
+    sessions: dict[str, Session] = {}
+    for name, spec in bundle.specs.items():
+        plan = store.plan(name, _Builder(trt, cuda, spec, settings))
+        session = open_trt_session(trt, runtime, plan, spec, settings.extents[name], cuda)
+        sessions[name] = stack.enter_context(session)
+    return sessions
+
+
+class _Builder:
+    """Builds one graph's engine on the GPU it will run on, and reports how far it is."""
+
+    def __init__(self, trt: Any, cuda: Cuda, spec: GraphSpec, settings: EngineSettings) -> None:
+        self._trt = trt
+        self._cuda = cuda
+        self._spec = spec
+        self._settings = settings
+
+    def __call__(self, onnx: bytes, timing_cache: bytes) -> Plan:
+        extent = self._settings.extents[self._spec.name]
+        with self._cuda.current():
+            return build_plan(
+                self._trt, onnx, self._spec, extent, self._settings, timing_cache, self._report
+            )
+
+    def _report(self, phase: str, done: int, steps: int) -> None:
+        logger.info("%s: %s, step %d of %d", self._spec.name, phase, done, steps)
