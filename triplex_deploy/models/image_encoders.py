@@ -47,8 +47,12 @@ class TargetEncoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        tokens: Tensor = self.projection(self.trunk.feature_map(images).flatten(2).transpose(1, 2))
+        tokens: Tensor = self.projection(self.map_tokens(images))
         return tokens
+
+    def map_tokens(self, images: Tensor) -> Tensor:
+        """The trunk's map as tokens (B, 49, C), not yet projected."""
+        return self.trunk.feature_map(images).flatten(2).transpose(1, 2)
 
 
 class TileEncoder(nn.Module):

@@ -15,14 +15,24 @@ from triplex_deploy.tiles.apeg import position_index
 from triplex_deploy.training.images import normalise_tiles
 from triplex_deploy.training.prepared import PreparedSection
 from triplex_deploy.training.spot_batches import SpotBatch
+from triplex_deploy.training.trunk_maps import TrunkMaps
 
 
 class Objective(nn.Module):
-    """Predicts batches that mix sections; each section in a batch is encoded whole, once."""
+    """Predicts batches that mix sections; each section in a batch is encoded whole, once.
 
-    def __init__(self, model: Triplex, sections: Sequence[PreparedSection]) -> None:
+    ``maps`` stand for the tiles where the trunk is frozen and tiles are not augmented.
+    """
+
+    def __init__(
+        self,
+        model: Triplex,
+        sections: Sequence[PreparedSection],
+        maps: TrunkMaps | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
+        self._maps = None if maps is None else [maps.of(one) for one in sections]
         for number, one in enumerate(sections):
             features = torch.from_numpy(one.spot_features())
             table = torch.from_numpy(section_index(one, model.config))
@@ -34,14 +44,25 @@ class Objective(nn.Module):
 
     def predict(self, batch: SpotBatch) -> TriplexOutput:
         """The predictions (B, G) of the batch."""
-        views = self.model.config.views
-        images = normalise_tiles(batch.tiles) if "target" in views else batch.tiles
         return self.model.predict_from_tokens(
-            self._global_tokens(batch) if "global" in views else None,
-            self.model.encode_targets(images),
+            None if self.model.global_encoder is None else self._global_tokens(batch),
+            None if self.model.target_encoder is None else self._target_tokens(batch),
             self.model.encode_neighbors(batch.neighbor_features, batch.mask),
             batch.mask,
         )
+
+    def _target_tokens(self, batch: SpotBatch) -> Tensor:
+        """Tokens (B, 49, D), from the maps where the trunk is frozen."""
+        encoder = self.model.target_encoder
+        assert encoder is not None
+        tokens: Tensor
+        if self._maps is None:
+            tokens = encoder(normalise_tiles(batch.tiles))
+            return tokens
+        pairs = zip(batch.section.tolist(), batch.row.tolist(), strict=True)
+        maps = torch.stack([self._maps[section][row] for section, row in pairs])
+        tokens = encoder.projection(maps.to(batch.row.device, torch.float32))
+        return tokens
 
     def _global_tokens(self, batch: SpotBatch) -> Tensor:
         """Tokens (B, D) of the spots; batches are ordered by section."""

@@ -18,8 +18,11 @@ class TrainOptions:
     """The paper's recipe (MODELS 1.7) but for ``selection``; an odd value raises ``ConfigError``.
 
     ``selection`` decides where the best epoch is looked for: ``honest`` on a held-out training
-    patient, ``paper`` on the test fold itself. ``patience`` is in epochs; ``accelerator`` and
-    ``devices`` are Lightning Fabric's.
+    patient, ``paper`` on the test fold itself. With ``refit`` an honest choice of epochs is
+    followed by a training on all of the fold's training sections for as many. ``patience`` is in
+    epochs; ``ema_decay`` above 0 keeps a running mean of the weights over steps and uses it;
+    ``target_trunk_lr_scale`` multiplies the learning rate of the image trunk, 0 freezing it.
+    ``accelerator`` and ``devices`` are Lightning Fabric's.
     """
 
     selection: str = "honest"
@@ -30,6 +33,9 @@ class TrainOptions:
     lr_gamma: float = 0.9
     weight_decay: float = 0.0
     patience: int = 20
+    refit: bool = False
+    ema_decay: float = 0.0
+    target_trunk_lr_scale: float = 1.0
     augment: bool = True
     seed: int = 2021
     precision: Precision = "32-true"
@@ -45,6 +51,12 @@ class TrainOptions:
         for key in ("epochs", "batch_size", "lr_step_epochs", "patience", "devices"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key}={getattr(self, key)}: must be at least 1")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay={self.ema_decay}: use a value in [0, 1), such as 0.98")
+        if self.target_trunk_lr_scale < 0:
+            raise ConfigError(f"target_trunk_lr_scale={self.target_trunk_lr_scale}: not below 0")
+        if self.refit and self.selection != "honest":
+            raise ConfigError("refit: follows an honest selection; paper already fits on all")
         if not (self.learning_rate > 0 and self.lr_gamma > 0 and self.weight_decay >= 0):
             raise ConfigError(
                 "learning_rate and lr_gamma must be positive, weight_decay not below 0"

@@ -49,17 +49,15 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def draw_curves(folder: Path, history: Sequence[Mapping[str, float]], best_epoch: int) -> None:
-    """Training loss and the selection's correlation over epochs, as a PNG."""
+    """Training loss and, where there is a selection, its correlation over epochs, as a PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    shown = {"train_loss": "training loss", "select_pcc": "mean correlation"}
+    drawn = {key: label for key, label in shown.items() if key in history[0]}
+    figure = Figure(figsize=(4 * len(drawn), 3.2), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for axis, key, label in zip(
-        figure.subplots(1, 2),
-        ("train_loss", "select_pcc"),
-        ("training loss", "mean correlation"),
-        strict=True,
-    ):
+    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for axis, (key, label) in zip(axes, drawn.items(), strict=True):
         axis.plot(epochs, [row[key] for row in history])
         axis.axvline(best_epoch, color="0.6", linestyle=":")
         axis.set(xlabel="epoch", ylabel=label)

@@ -50,13 +50,17 @@ class SpotSampler:
         )  # (S, 2)
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[SpotBatch]:
-        """The batches of one epoch, or one process's share of each."""
+        """The batches of one epoch, or one process's share of each.
+
+        Shares are equally large: of a batch that does not divide, a few spots are in two.
+        """
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._spots))
         for step, begin in enumerate(range(0, len(order), self._batch_size)):
-            chosen = np.sort(order[begin : begin + self._batch_size])[rank::world_size]
-            if len(chosen):
-                generator = np.random.default_rng([self._seed, epoch, step, rank])
-                yield self._batch(self._spots[chosen], generator)
+            batch = order[begin : begin + self._batch_size]
+            share = -(-len(batch) // world_size)  # equal, or processes would wait for each other
+            chosen = np.sort(batch[(rank + world_size * np.arange(share)) % len(batch)])
+            generator = np.random.default_rng([self._seed, epoch, step, rank])
+            yield self._batch(self._spots[chosen], generator)
 
     def _batch(self, spots: NDArray[np.int64], rng: np.random.Generator) -> SpotBatch:
         parts = []

@@ -62,13 +62,19 @@ class TrunkEncoder(FrozenEncoder):
         self.feature_dim = TRUNK_WIDTH[kind]
         self.digest = _state_digest(encoder.trunk.state_dict())
         self._device = torch.device(str(device))
-        self._encoder = encoder.eval().requires_grad_(False).to(self._device)
+        frozen = encoder.eval().requires_grad_(False).to(self._device)
+        self._encoder = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def encode(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-        images = normalise_tiles(torch.from_numpy(tiles).to(self._device))
-        features: NDArray[np.float32] = self._encoder(images).cpu().numpy()
-        return features
+        at_once = len(tiles) if self._device.type == "cuda" else CPU_TILES
+        features = [self._encode(part) for part in torch.split(torch.from_numpy(tiles), at_once)]
+        return torch.cat(features).numpy()
+
+    def _encode(self, tiles: Tensor) -> Tensor:
+        images = normalise_tiles(tiles.to(self._device))
+        features: Tensor = self._encoder(images.contiguous(memory_format=torch.channels_last))
+        return features.cpu()
 
     def store(self, folder: Path) -> str:
         torch.save({"state_dict": state_of(self._encoder.trunk)}, folder / TRUNK_FILE)
@@ -114,6 +120,9 @@ class OnnxEncoder(FrozenEncoder):
         }
 
 
+CPU_TILES: Final = 4
+"""Tiles that go through a trunk at once on a CPU, where larger batches spill from its caches:
+EfficientNet-Lite0 took 23 ms of one core per tile by 4 and 103 ms by 32 in PyTorch's own layout."""
 TRUNK_FILE: Final = "tile_encoder.pt"
 ONNX_FILE: Final = "tile_encoder.onnx"
 EFFICIENTNET_LITE0: Final = "efficientnet_lite0"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -34,7 +34,10 @@ from triplex_deploy.training.run_files import (
     save_state,
     write_metrics,
 )
+from triplex_deploy.training.starting_point import set_starting_point
 from triplex_deploy.training.tile_encoder import stored_weights
+
+SELECTING: Final = "selecting"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,33 +62,67 @@ def train_fold(
     """Train one fold into ``out`` and return its metrics, those of the constant predictor beside.
 
     ``out`` then holds checkpoint.ckpt (the best epoch), state.pt, history.csv, curves.png and
-    metrics.json. With ``resume`` an interrupted run goes on and ends as if it had not been.
+    metrics.json, and with ``options.refit`` the training that chose the number of epochs in
+    ``selecting``. With ``resume`` an interrupted run goes on and ends as if it had not been.
     """
     plan = _plan(prepared, fold, options)
     for key, given in (("n_genes", len(plan.panel)), ("feature_dim", prepared.feature_dim)):
         if getattr(config, key) != given:
             raise ConfigError(f"{key}={getattr(config, key)}: {given} were prepared; use that")
-    state = load_state(out) if resume else None
     _claim(out, resume)
-    keeper = Keeper(
-        save_state=lambda content: save_state(out, content),
-        save_best=lambda model, record: write_checkpoint(
-            _checkpoint(prepared, plan, config, options, model, record), out / CHECKPOINT
-        ),
-    )
-    record = fit(
-        build_model(config, options.seed),
-        _labelled(prepared, plan.fit, plan.panel),
-        _labelled(prepared, plan.select, plan.panel),
-        options,
-        keeper,
-        progress or Silent(),
-        state,
-    )
-    draw_curves(out, record.history, record.best_epoch)
-    metrics = _test(prepared, plan, options, record, out)
+    job = _Job(prepared, plan, config, options, progress or Silent(), resume)
+    if options.refit:
+        chosen = job.fit(out / SELECTING, plan.fit, plan.select, options)
+        fitted = replace(plan, fit=fold.train)
+        job = replace(job, plan=fitted)
+        again = replace(options, epochs=chosen.best_epoch + 1)
+        record = job.fit(out, fitted.fit, None, again)
+    else:
+        record = job.fit(out, plan.fit, plan.select, options)
+    metrics = _test(prepared, job.plan, options, record, out)
     write_metrics(out, metrics)
     return metrics
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One fold on its way, in one training or two."""
+
+    prepared: Prepared
+    plan: FoldPlan
+    config: ModelConfig
+    options: TrainOptions
+    progress: Progress
+    resume: bool
+
+    def fit(
+        self,
+        folder: Path,
+        fitted: tuple[str, ...],
+        select: tuple[str, ...] | None,
+        options: TrainOptions,
+    ) -> Record:
+        """Train on sections, choosing the epoch on others, and leave everything in ``folder``."""
+        folder.mkdir(exist_ok=True)
+        train = _labelled(self.prepared, fitted, self.plan.panel)
+        chosen_on = None if select is None else _labelled(self.prepared, select, self.plan.panel)
+        model = build_model(self.config, options.seed)
+        encoder = stored_weights(self.prepared.tile_encoder, self.prepared.tile_encoder_path)
+        set_starting_point(model, train.sections, train.labels, encoder, options.seed)
+        state = load_state(folder) if self.resume else None
+        keeper = Keeper(lambda content: save_state(folder, content), self._saver(folder))
+        record = fit(model, train, chosen_on, options, keeper, self.progress, state)
+        draw_curves(folder, record.history, record.best_epoch)
+        return record
+
+    def _saver(self, folder: Path) -> Callable[[Triplex, Record], None]:
+        def save(model: Triplex, record: Record) -> None:
+            checkpoint = _checkpoint(
+                self.prepared, self.plan, self.config, self.options, model, record
+            )
+            write_checkpoint(checkpoint, folder / CHECKPOINT)
+
+        return save
 
 
 def _plan(prepared: Prepared, fold: Fold, options: TrainOptions) -> FoldPlan:
@@ -150,6 +187,7 @@ def _test(
     return {
         "fold": plan.fold.name,
         "selection": options.selection,
+        "refit": options.refit,
         "shares_patients": plan.fold.shares_patients,
         "fitted_on": list(plan.fit),
         "selected_on": list(plan.select),

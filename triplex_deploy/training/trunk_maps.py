@@ -1,0 +1,45 @@
+"""Feature maps of a frozen image trunk, computed once instead of every epoch."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from triplex_deploy.models import TargetEncoder
+from triplex_deploy.training.images import normalise_tiles
+from triplex_deploy.training.prepared import PreparedSection
+
+logger = logging.getLogger(__name__)
+
+_TILES_AT_ONCE = 4
+"""As for the frozen tile encoder: larger batches spill from a CPU's caches."""
+
+
+class TrunkMaps:
+    """Maps of the spots' own tiles, unaugmented, as float16: 49 x width x 2 bytes per spot."""
+
+    def __init__(self, encoder: TargetEncoder, device: torch.device) -> None:
+        self._encoder = encoder
+        self._device = device
+        self._maps: dict[str, Tensor] = {}
+
+    def of(self, one: PreparedSection) -> Tensor:
+        """Map tokens (N, 49, C) float16 of a section, in memory of the CPU."""
+        name = one.section.name
+        if name not in self._maps:
+            logger.info("%s: computing the frozen trunk's maps", name)
+            self._maps[name] = self._compute(one)
+        return self._maps[name]
+
+    @torch.inference_mode()
+    def _compute(self, one: PreparedSection) -> Tensor:
+        tiles = torch.from_numpy(np.asarray(one.tiles))
+        return torch.cat([self._encode(part) for part in torch.split(tiles, _TILES_AT_ONCE)])
+
+    def _encode(self, tiles: Tensor) -> Tensor:
+        images = normalise_tiles(tiles.to(self._device))
+        tokens = self._encoder.map_tokens(images.contiguous(memory_format=torch.channels_last))
+        return tokens.half().cpu()
