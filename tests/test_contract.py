@@ -1,8 +1,10 @@
 """The graph contract and the model configuration."""
 
+from typing import Any
+
 import pytest
 
-from triplex_deploy.contract import ModelConfig, graph_specs
+from triplex_deploy.contract import GraphSpec, ModelConfig, graph_specs
 from triplex_deploy.errors import ConfigError
 
 
@@ -38,7 +40,7 @@ def test_config_survives_a_round_trip() -> None:
         ({"n_genes": 0}, "n_genes=0"),
         ({"model": "stnet"}, "model='stnet'"),
         ({"position": "sine"}, "position='sine'"),
-        ({"embedding_dim": 256}, "embedding_dim=256"),
+        ({"embedding_dim": 100}, "global_heads=16: must divide embedding_dim=100"),
         ({"global_depth": 1}, "global_depth=1: use at least 2"),
         ({"fusion_heads": 7}, "fusion_heads=7"),
         ({"apeg_kernel": 4}, "apeg_kernel=4"),
@@ -48,6 +50,117 @@ def test_config_survives_a_round_trip() -> None:
     ],
 )
 def test_bad_option_is_named(values: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.from_dict(values)
+    assert named in str(caught.value)
+
+
+def axes(specs: dict[str, GraphSpec], graph: str) -> dict[str, tuple[int | str, ...]]:
+    spec = specs[graph]
+    return {tensor.name: tensor.axes for tensor in (*spec.inputs, *spec.outputs)}
+
+
+ALL = ["tile_encoder", "target_encoder", "neighbor_encoder", "global_encoder", "fusion_head"]
+
+
+@pytest.mark.parametrize(
+    ("values", "absent", "fused"),
+    [
+        ({"model": "tem"}, ALL[0:1] + ALL[2:4], {"target_tokens": 1}),
+        ({"model": "nem"}, ["target_encoder", "global_encoder"], {"neighbor_tokens": 1}),
+        ({"model": "gem"}, ["target_encoder", "neighbor_encoder"], {"global_tokens": None}),
+        (
+            {"use_target": False},
+            ["target_encoder"],
+            {"global_tokens": None, "neighbor_tokens": 25, "mask": None},
+        ),
+        (
+            {"use_neighbor": False},
+            ["neighbor_encoder"],
+            {"global_tokens": None, "target_tokens": 49},
+        ),
+        (
+            {"use_global": False},
+            ["global_encoder"],
+            {"target_tokens": 1, "neighbor_tokens": 25, "mask": None},
+        ),
+        (
+            {"use_global": False, "fusion": "sum"},
+            ["global_encoder"],
+            {"target_tokens": 1, "neighbor_tokens": 1},
+        ),
+        *(
+            (
+                {"fusion": fusion},
+                [],
+                {"global_tokens": None, "target_tokens": 1, "neighbor_tokens": 1},
+            )
+            for fusion in ("sum", "concat", "attention_pool")
+        ),
+        *(
+            (
+                values,
+                [],
+                {"global_tokens": None, "target_tokens": 49, "neighbor_tokens": 25, "mask": None},
+            )
+            for values in (
+                {},
+                {"position": "peg"},
+                {"position": "none"},
+                {"auxiliary_heads": False},
+                {"target_projection": True},
+                {"target_trunk": "efficientnet_lite0"},
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_model_has_the_graphs_and_tokens_it_needs(
+    values: dict[str, Any], absent: list[str], fused: dict[str, int | None]
+) -> None:
+    """``fused`` are the fusion head's inputs with their tokens per spot, None for one vector."""
+    specs = graph_specs(ModelConfig(**values))
+    assert list(specs) == [name for name in ALL if name not in absent]
+    head = specs["fusion_head"]
+    assert [tensor.name for tensor in head.inputs] == list(fused)
+    for tensor in head.inputs:
+        tokens, source = fused[tensor.name], tensor.name.removesuffix("_tokens") + "_encoder"
+        if tensor.name == "mask":
+            assert tensor.axes == ("batch", 25)
+            continue
+        own = () if tokens is None else (tokens,)
+        assert tensor.axes == ("batch", *own, 512)
+        (given,) = specs[source].outputs  # what one graph gives, the next one takes
+        assert (given.name, given.dtype, given.axes[1:]) == (tensor.name, "float32", (*own, 512))
+
+
+def test_widths_and_kernel_are_the_configuration_s() -> None:
+    config = ModelConfig(
+        feature_dim=1280, embedding_dim=64, n_genes=7, apeg_kernel=5, fusion_heads=4
+    )
+    specs = graph_specs(config)
+    assert axes(specs, "tile_encoder")["features"] == ("batch", 1280)
+    assert axes(specs, "target_encoder")["target_tokens"] == ("batch", 49, 64)
+    assert axes(specs, "neighbor_encoder")["features"] == ("batch", 25, 1280)
+    assert axes(specs, "global_encoder") == {
+        "features": ("spots", 1280),
+        "apeg_index": ("spots", 25),
+        "global_tokens": ("spots", 64),
+    }
+    assert axes(specs, "fusion_head")["expression"] == ("batch", 7)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"model": "tem", "use_global": False}, "use_global=False: tem sees the target view alone"),
+        ({"use_target": False, "use_global": False}, "take tem, nem or gem"),
+        ({"target_trunk": "vgg"}, "target_trunk='vgg'"),
+        ({"fusion": "mean"}, "fusion='mean'"),
+        ({"feature_dim": 0}, "feature_dim=0"),
+    ],
+)
+def test_contradictory_views_are_refused(values: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ModelConfig.from_dict(values)
     assert named in str(caught.value)
