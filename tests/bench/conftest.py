@@ -77,6 +77,7 @@ SUBJECT = Subject(
     cuda_graphs=False,
     graphs={"tile_encoder": Graph(sha256="ab" * 32, precision="fp32", opset=20)},
     accuracy=Accuracy(
+        source="parity.json",
         passed=True,
         reference="torch 2.13 fp32",
         worst_graph="fusion_head",

@@ -137,11 +137,21 @@ def test_options_that_make_no_sense_are_refused(changes: dict, named: str) -> No
 
 
 def test_accuracy_that_is_not_there_says_why(tmp_path: Path) -> None:
-    assert read_accuracy(tmp_path) == (
+    assert read_accuracy(tmp_path, "onnxruntime") == (
         None,
         "parity.json cannot be read (No such file or directory)",
     )
     (tmp_path / "parity.json").write_text('{"graphs": []}')
-    found, reason = read_accuracy(tmp_path)
+    found, reason = read_accuracy(tmp_path, "onnxruntime")
     assert found is None
     assert "of another form" in str(reason)
+
+
+def test_accuracy_is_that_of_the_backends_own_graphs(
+    bundle: RunnableBundle, tmp_path: Path
+) -> None:
+    (tmp_path / "tensorrt_parity.json").write_text((bundle.path / "parity.json").read_text())
+    found, _ = read_accuracy(tmp_path, "tensorrt")
+    assert found is not None
+    assert found.source == "tensorrt_parity.json"
+    assert read_accuracy(tmp_path, "onnxruntime")[0] is None

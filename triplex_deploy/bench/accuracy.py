@@ -10,22 +10,23 @@ from triplex_deploy.bench.result import Accuracy
 from triplex_deploy.bundle import PARITY
 
 
-def read_accuracy(bundle: Path) -> tuple[Accuracy | None, str | None]:
-    """The accuracy in ``parity.json``, or None and the reason why there is none."""
-    path = bundle / PARITY
+def read_accuracy(bundle: Path, backend: str) -> tuple[Accuracy | None, str | None]:
+    """What the export found of the graphs for ``backend``, or None and the reason why not."""
+    name = PARITY if backend == "onnxruntime" else f"{backend}_{PARITY}"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        return _accuracy(report), None
+        report = json.loads((bundle / name).read_text(encoding="utf-8"))
+        return _accuracy(report, name), None
     except OSError as error:
-        return None, f"{PARITY} cannot be read ({error.strerror})"
+        return None, f"{name} cannot be read ({error.strerror})"
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        return None, f"{PARITY} is of another form ({type(error).__name__}: {error})"
+        return None, f"{name} is of another form ({type(error).__name__}: {error})"
 
 
-def _accuracy(report: dict[str, Any]) -> Accuracy:
+def _accuracy(report: dict[str, Any], source: str) -> Accuracy:
     graphs, chain = report["graphs"], report["end_to_end"]
     worst = max(graphs, key=lambda graph: float(graph["relative"]))
     return Accuracy(
+        source=source,
         passed=bool(report["passed"]),
         reference=str(report["reference"]),
         worst_graph=str(worst["graph"]),

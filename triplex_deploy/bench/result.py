@@ -70,8 +70,9 @@ class Ceilings(_Strict):
 
 
 class Accuracy(_Strict):
-    """What the bundle's own parity check found against PyTorch fp32."""
+    """What the bundle's own parity check found against PyTorch fp32, and recorded in ``source``."""
 
+    source: str
     passed: bool
     reference: str
     worst_graph: str

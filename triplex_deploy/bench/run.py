@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
-from pathlib import Path
 
 from triplex_deploy.bench.accuracy import read_accuracy
 from triplex_deploy.bench.ceilings import measure_ceilings
@@ -44,8 +43,7 @@ class _Opened:
     model: Model
 
     def entry(self, graph: str) -> GraphEntry:
-        target: Target = "tensorrt" if self.model.backend == "tensorrt" else "onnxruntime"
-        return self.model.bundle.entry(graph, target)
+        return _entry(self.model, graph)
 
 
 def run_bench(
@@ -87,10 +85,21 @@ def _open(options: BenchOptions, stack: ExitStack) -> list[_Opened]:
     for path, backend in product(options.bundles, options.backends):
         bundle = load_bundle(path)
         model = stack.enter_context(bundle.open(options.device, backend, options.threads))
-        name = f"{bundle.manifest.precision} {model.backend} {model.device}"
+        name = f"{_precision(model)} {model.backend} {model.device}"
         earlier = [subject.label.partition(" #")[0] for subject in opened].count(name)
         opened.append(_Opened(f"{name} #{earlier + 1}" if earlier else name, model))
     return opened
+
+
+def _entry(model: Model, graph: str) -> GraphEntry:
+    target: Target = "tensorrt" if model.backend == "tensorrt" else "onnxruntime"
+    return model.bundle.entry(graph, target)
+
+
+def _precision(model: Model) -> str:
+    """What its graphs are lowered to, fp32 if none is."""
+    precisions = {_entry(model, graph).precision for graph in model.sessions}
+    return "+".join(sorted(precisions - {"fp32"})) or "fp32"
 
 
 def _graph_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -> list[Case]:
@@ -168,12 +177,12 @@ def _counted(case: Case, subjects: dict[str, _Opened], options: BenchOptions) ->
 def _subject(subject: _Opened, options: BenchOptions) -> Subject:
     model = subject.model
     bundle = model.bundle
-    accuracy, absent = read_accuracy(Path(bundle.path))
+    accuracy, absent = read_accuracy(bundle.path, model.backend)
     return Subject(
         label=subject.label,
         bundle=str(bundle.path),
         bundle_id=bundle.id,
-        precision=bundle.manifest.precision,
+        precision=_precision(model),
         backend=model.backend,
         device=str(model.device),
         threads=options.threads,

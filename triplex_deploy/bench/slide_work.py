@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from triplex_deploy.bench.clock import Clock
 from triplex_deploy.bench.result import END_TO_END
-from triplex_deploy.bench.stages import COPIES, STAGES, Seconds
+from triplex_deploy.bench.stages import COPIES, STAGES, Seconds, copies_absent
 from triplex_deploy.bench.work import Done, Work
 from triplex_deploy.outputs.files import write_outputs
 from triplex_deploy.pipeline.options import PredictOptions
@@ -23,6 +23,7 @@ FACTS: Final = (
     *("sharing", "peak_memory_mb", "lanes", "batch_size"),
 )
 """Facts of a run worth keeping beside its times."""
+WITHIN_CALLS: Final = "within each graph's call, counted as compute"
 _TOTAL: Final = "total"
 _WAITING_FOR_PIXELS: Final = "encode lanes"
 """Among the idle seconds of a run: the encoders' lanes, which the reader feeds."""
@@ -37,7 +38,7 @@ class SlideWork(Work):
         self.graph, self.axis, self.size, self.limit = END_TO_END, "slides", 1, 1
         self.unit = "spots"
         self.absent = {
-            **dict.fromkeys(COPIES, "within each graph's call, counted as compute"),
+            **(copies_absent(model) or dict.fromkeys(COPIES, WITHIN_CALLS)),
             "gather": "the pipeline does not time it apart",
         }
         self.facts = {"slide": slide_path.name}

@@ -61,7 +61,7 @@ def _table(title: str) -> Table:
 
 def _subjects(result: BenchResult) -> Table:
     table = _table("subjects")
-    for name in ("subject", "bundle", "id", "threads", "copies", "accuracy (from parity.json)"):
+    for name in ("subject", "bundle", "id", "threads", "copies", "accuracy, as exported"):
         table.add_column(name)
     for subject in result.subjects:
         threads = "auto" if subject.threads is None else str(subject.threads)
@@ -96,7 +96,7 @@ def _cases(result: BenchResult) -> Table:
         base = first.setdefault(what, case.throughput_per_s)
         row = [case.graph, _scenario(case), f"{case.axis} {case.size}"]
         row += [case.subject] if several else []
-        row += [*_times(case), f"{case.throughput_per_s:,.4g} {case.unit}"]
+        row += [*_times(case), f"{_number(case.throughput_per_s)} {case.unit}"]
         table.add_row(*row, f"{case.throughput_per_s / base:.2f}" if several else _stages(case))
     return table
 
@@ -110,8 +110,13 @@ def _times(case: CaseResult) -> Iterator[str]:
     times = case.latency_ms
     yield str(times.n)
     for value in (times.min, times.mean, times.p50, times.p90, times.p95):
-        yield f"{value:,.4g}"
-    yield f"{'' if times.p99_stable else '~'}{times.p99:,.4g}"
+        yield _number(value)
+    yield f"{'' if times.p99_stable else '~'}{_number(times.p99)}"
+
+
+def _number(value: float) -> str:
+    """Four digits, never as a power of ten."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _stages(case: CaseResult) -> str:
@@ -128,7 +133,7 @@ def _notes(result: BenchResult) -> Iterator[str]:
     if shaky:
         counts = [case.latency_ms.n for case in shaky]
         yield (
-            f"~ p99 is not stable in {len(shaky)} of {len(result.cases)} cases, of {min(counts)} "
+            f"~ p99 is not stable in {len(shaky)} of {len(result.cases)} cases, with {min(counts)} "
             f"to {max(counts)} queries; 368 bound it, more --seconds narrow it (intervals: --json)"
         )
     for case in result.cases:
@@ -139,8 +144,8 @@ def _comparison_row(case: CaseComparison) -> tuple[str, ...]:
     return (
         case.key,
         case.by,
-        f"{case.before_ms:,.4g}",
-        f"{case.after_ms:,.4g}",
+        _number(case.before_ms),
+        _number(case.after_ms),
         f"{case.ratio - 1:+.1%}",
         f"{case.noise:.1%}",
         case.verdict,
