@@ -20,6 +20,8 @@ from triplex_deploy.errors import ConfigError
 THRESHOLD: Final = 0.1
 ERRORS: Final = 2.0
 """Standard errors of a median that count as its uncertainty."""
+GAPS: Final = 2.0
+"""Gaps between the fastest runs of the two quietest rounds that count as theirs."""
 
 Verdict = Literal["slower", "faster", "same", "within noise"]
 Measure = Literal["median", "fastest"]
@@ -138,7 +140,7 @@ def _fastest(case: CaseResult) -> _Estimate:
     floors = sorted(found.min_ms for found in case.rounds)
     if len(floors) < 2:
         return _Estimate(floors[0], math.inf)
-    return _Estimate(floors[0], floors[1] / floors[0] - 1)
+    return _Estimate(floors[0], GAPS * (floors[1] / floors[0] - 1))
 
 
 def _warnings(
