@@ -168,3 +168,99 @@ def test_command_trains_a_fold_and_prints_the_constant_beside_it(
     assert "constant predictor MSE" in text
     assert run_command([*arguments, "--fold", "3"]) == 1
     assert "folds 0 to 2" in capsys.readouterr().err
+
+
+def test_share_of_an_indivisible_batch_is_as_large_as_the_others(prepared: Prepared) -> None:
+    sections = list(prepared.sections.values())
+    labels = [np.zeros((6, 3), np.float32)] * 3
+    sampler = SpotSampler(sections, labels, batch_size=17, seed=0, augment=False)
+    shares = [list(sampler.epoch(0, rank, 4)) for rank in range(4)]
+    assert [[len(batch.row) for batch in share] for share in shares] == [[5, 1]] * 4
+    first = {(int(s), int(r)) for share in shares for s, r in zip(*share[0][3:5], strict=True)}
+    assert len(first) == 17
+
+
+GEM = replace(CONFIG, model="gem")
+AVERAGED = TrainOptions(epochs=4, batch_size=7, patience=2, refit=True, ema_decay=0.9)
+
+
+@pytest.fixture(scope="module")
+def refitted(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("refit") / "fold-0"
+    train_fold(prepared, prepared.folds[0], out, GEM, AVERAGED)
+    return out
+
+
+def test_refit_trains_on_all_sections_for_the_epochs_chosen_on_one(refitted: Path) -> None:
+    metrics = json.loads((refitted / "metrics.json").read_text())
+    assert metrics["refit"]
+    assert metrics["fitted_on"] == ["B1", "C1"]
+    assert metrics["selected_on"] in (["B1"], ["C1"])
+    choice = torch.load(refitted / "selecting" / "state.pt", weights_only=True)["record"]
+    assert metrics["epochs"] == choice["best_epoch"] + 1
+    assert "select_pcc" in (refitted / "selecting" / "history.csv").read_text()
+    assert "select_pcc" not in (refitted / "history.csv").read_text()
+
+
+def test_checkpoint_holds_the_running_mean_of_the_weights(refitted: Path) -> None:
+    state = torch.load(refitted / "state.pt", weights_only=True)
+    kept = read_checkpoint(refitted / "checkpoint.ckpt").state_dict["expression_head.weight"]
+    torch.testing.assert_close(kept, state["mean"]["module.expression_head.weight"])
+    assert not torch.equal(kept, state["model"]["expression_head.weight"])
+
+
+def test_averaged_refit_resumes_to_the_same_weights(
+    prepared: Prepared, refitted: Path, tmp_path: Path
+) -> None:
+    class Interrupted(Exception):
+        pass
+
+    class StopAfter:
+        """Progress that interrupts the run once ``advances`` epochs have passed."""
+
+        def __init__(self, advances: int) -> None:
+            self.left = advances
+
+        def start(self, stage: str, total: int) -> None:
+            pass
+
+        def advance(self, n: int) -> None:
+            self.left -= n
+            if self.left == 0:
+                raise Interrupted
+
+    fold, again = prepared.folds[0], tmp_path / "again"
+    for advances in (1, 2):  # each time from the start of the stage it had reached
+        with pytest.raises(Interrupted):
+            train_fold(prepared, fold, again, GEM, AVERAGED, StopAfter(advances), again.exists())
+    train_fold(prepared, fold, again, GEM, AVERAGED, resume=True)
+    whole, resumed = (read_checkpoint(run / "checkpoint.ckpt") for run in (refitted, again))
+    for key, value in whole.state_dict.items():
+        assert torch.equal(resumed.state_dict[key], value), key
+
+
+def test_frozen_trunk_stays_as_it_was_and_its_maps_are_computed_once(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triplex_deploy.models import TargetEncoder
+
+    encoded = []
+    map_tokens = TargetEncoder.map_tokens
+
+    def counting(self: TargetEncoder, images: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(images))
+        return map_tokens(self, images)
+
+    monkeypatch.setattr(TargetEncoder, "map_tokens", counting)
+    options = replace(OPTIONS, epochs=2, augment=False, target_trunk_lr_scale=0.0)
+    config = replace(CONFIG, model="tem")
+    train_fold(prepared, prepared.folds[0], tmp_path / "run", config, options)
+    assert sum(encoded) == 3 * 6 + 6  # every section once, and the test section by the checkpoint
+    trained = read_checkpoint(tmp_path / "run" / "checkpoint.ckpt")
+    for key, value in trained.tile_encoder.state_dict.items():
+        assert torch.equal(trained.state_dict[f"target_encoder.trunk.{key}"], value), key
+
+
+def test_refit_needs_an_honest_selection() -> None:
+    with pytest.raises(ConfigError, match="refit: follows an honest selection"):
+        TrainOptions(selection="paper", refit=True)

@@ -60,8 +60,8 @@ class Objective(nn.Module):
             tokens = encoder(normalise_tiles(batch.tiles))
             return tokens
         pairs = zip(batch.section.tolist(), batch.row.tolist(), strict=True)
-        maps = torch.stack([self._maps[section][row] for section, row in pairs])
-        tokens = encoder.projection(maps.to(batch.row.device, torch.float32))
+        maps = torch.stack([self._maps[section][row].float() for section, row in pairs])
+        tokens = encoder.projection(maps.to(batch.row.device))
         return tokens
 
     def _global_tokens(self, batch: SpotBatch) -> Tensor:

@@ -36,7 +36,7 @@ class TrunkMaps:
 
     @torch.inference_mode()
     def _compute(self, one: PreparedSection) -> Tensor:
-        tiles = torch.from_numpy(np.asarray(one.tiles))
+        tiles = torch.from_numpy(np.array(one.tiles))
         return torch.cat([self._encode(part) for part in torch.split(tiles, _TILES_AT_ONCE)])
 
     def _encode(self, tiles: Tensor) -> Tensor:
