@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from triplex_deploy.errors import CheckpointError, ConfigError
 from triplex_deploy.expression import FoldMetrics
@@ -227,8 +228,13 @@ def _optimizer(model: Triplex, options: TrainOptions) -> torch.optim.Optimizer:
 
 
 def _running_mean(model: Triplex, decay: float) -> AveragedModel:
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    """Exponential mean of the weights that forgets its first steps, when they are far off."""
+
+    def average(mean: Tensor, current: Tensor, count: Tensor) -> Tensor:
+        steps = int(count)
+        return mean.lerp(current, 1 - min(decay, (1 + steps) / (10 + steps)))
+
+    return AveragedModel(model, avg_fn=average)
 
 
 def _measure(
