@@ -138,7 +138,11 @@ def make_case(
 MakeResult = Callable[..., BenchResult]
 
 
-def make_result(*cases: CaseResult, probe_ms: Sequence[float] = (1.0, 1.0, 1.0)) -> BenchResult:
+def make_result(
+    *cases: CaseResult,
+    probe_ms: Sequence[float] = (1.0, 1.0, 1.0),
+    other_work: Sequence[float] = (0.0, 0.0, 0.0),
+) -> BenchResult:
     """A result of one subject on an imaginary machine."""
     return BenchResult(
         schema_version=SCHEMA_VERSION,
@@ -159,6 +163,7 @@ def make_result(*cases: CaseResult, probe_ms: Sequence[float] = (1.0, 1.0, 1.0))
         settings=Settings(seconds=1.0, rounds=3, warmup_runs=1, max_runs=100, seed=0),
         ceilings=None,
         probe_ms=tuple(probe_ms),
+        other_work=tuple(other_work),
         subjects=(SUBJECT,),
         cases=cases,
     )

@@ -97,6 +97,38 @@ def test_bursts_flag_nothing_and_seldom_hide_a_slowdown_of_a_fifth() -> None:
     assert caught > 270
 
 
+def test_other_work_that_could_explain_a_slowdown_hides_it() -> None:
+    before = make_result(make_case(QUIET))
+    slower = make_case(scaled(QUIET, 1.2))
+    quiet = make_result(slower, other_work=(0.05, 0.04, 0.06))  # may cost up to 6 %
+    busy = make_result(slower, other_work=(0.4, 0.2, 0.3))  # 20 % of the cores: up to 25 %
+    assert compare_results(before, quiet).cases[0].verdict == "slower"
+    comparison = compare_results(before, busy)
+    assert (comparison.cases[0].by, comparison.cases[0].verdict) == ("fastest", "within noise")
+    assert comparison.cases[0].noise == pytest.approx(0.25)
+    assert "after: other work took 30% of the cores" in comparison.warnings[0]
+
+
+def test_starved_run_is_never_a_regression() -> None:
+    before = make_result(make_case(QUIET))
+    after = make_result(make_case(scaled(QUIET, 6.7)), other_work=(0.97, 0.98, 0.97))
+    assert compare_results(before, after).cases[0].verdict == "within noise"
+    all_of_it = make_result(make_case(scaled(QUIET, 6.7)), other_work=(1.0, 1.0, 1.0))
+    assert compare_results(before, all_of_it).cases[0].verdict == "within noise"
+
+
+def test_one_quiet_round_is_enough_for_the_fastest_runs() -> None:
+    before = make_result(make_case(QUIET))
+    after = make_result(make_case(scaled(QUIET, 1.2)), other_work=(0.6, 0.01, 0.7))
+    (case,) = compare_results(before, after).cases
+    assert (case.by, case.verdict) == ("fastest", "slower")
+
+
+def test_unread_other_work_is_said() -> None:
+    result = make_result(make_case(QUIET), other_work=())
+    assert "could not be read" in compare_results(result, result).warnings[0]
+
+
 def test_slower_machine_is_granted_its_slowness() -> None:
     before, after = make_case(QUIET), make_case(scaled(QUIET, 1.25))
     same_machine = compare_results(make_result(before), make_result(after))

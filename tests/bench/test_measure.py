@@ -24,10 +24,12 @@ def test_cases_take_turns_and_warm_up_is_not_counted(clock: FakeClock) -> None:
             return super().batch(queries)
 
     cases = [Case("a", Named("A"), SINGLE_STREAM), Case("b", Named("B"), SINGLE_STREAM)]
-    probes = measure(cases, SETTINGS, clock, Silent())
+    around = measure(cases, SETTINGS, clock, Silent())
     assert "".join(order) == "AABB" + "AB" * 3
     assert [len(case.rounds) for case in cases] == [3, 3]
-    assert len(probes) == 3
+    assert len(around.probe_s) == 3
+    assert len(around.others) in (0, 3)
+    assert all(0 <= share <= 1 for share in around.others)
 
 
 def test_server_is_warmed_up_at_the_sizes_it_may_meet(clock: FakeClock) -> None:

@@ -3,7 +3,8 @@
 Medians are compared where they are known well enough: where the medians of a case's rounds agree.
 Elsewhere other work was on the machine, which makes runs slower and never faster, so the fastest
 runs are compared instead, and trusted as far as the two quietest rounds agree on them. They must
-not contradict the medians either. If the speed probe says that the machine itself was slower, that
+not contradict the medians either. Neither is trusted beyond what the other work could have cost,
+by the part of the cores it took. If the speed probe says that the machine itself was slower, that
 is granted on top.
 """
 
@@ -76,25 +77,54 @@ def compare_results(
             "no case is in both results; run bench with the same graphs, sizes and scenarios"
         )
     machine_ratio = min(after.probe_ms) / min(before.probe_ms)
+    other_work = _OtherWork.of(before, after)
     return Comparison(
         threshold=threshold,
         machine_ratio=machine_ratio,
-        cases=tuple(_compare(old[key], new[key], threshold, machine_ratio) for key in common),
+        cases=tuple(
+            _compare(old[key], new[key], threshold, machine_ratio, other_work) for key in common
+        ),
         only_before=tuple(key for key in old if key not in new),
         only_after=tuple(key for key in new if key not in old),
         warnings=tuple(_warnings(before, after, machine_ratio, threshold)),
     )
 
 
+class _OtherWork(NamedTuple):
+    """By how much other work can have slowed a median and the fastest run, as a part of it.
+
+    Work that takes a part p of the cores leaves 1 - p, so that all may take 1 / (1 - p) as long.
+    """
+
+    median: float
+    fastest: float
+
+    @classmethod
+    def of(cls, *results: BenchResult) -> _OtherWork:
+        typical = max(statistics.median(found.other_work or (0.0,)) for found in results)
+        quietest = max(min(found.other_work or (0.0,)) for found in results)
+        return cls(_slowed_by(typical), _slowed_by(quietest))
+
+
+def _slowed_by(share: float) -> float:
+    return share / (1 - share) if share < 1 else math.inf
+
+
 def _compare(
-    before: CaseResult, after: CaseResult, threshold: float, machine_ratio: float
+    before: CaseResult,
+    after: CaseResult,
+    threshold: float,
+    machine_ratio: float,
+    other_work: _OtherWork,
 ) -> CaseComparison:
     by: Measure = "median"
     old, new = _median(before), _median(after)
     old_fastest, new_fastest = _fastest(before), _fastest(after)
-    if old.noise + new.noise > threshold / 2:
+    noise = max(old.noise + new.noise, other_work.median)
+    if noise > threshold / 2:
         by, old, new = "fastest", old_fastest, new_fastest
-    ratio, noise = new.ms / old.ms, old.noise + new.noise
+        noise = max(old.noise + new.noise, other_work.fastest)
+    ratio = new.ms / old.ms
     verdict = _verdict(ratio, noise, threshold, machine_ratio)
     if verdict != "same" and not _agrees(new_fastest.ms / old_fastest.ms, ratio, threshold):
         verdict = "within noise"
@@ -156,6 +186,14 @@ def _warnings(
             f"the machine itself ran at {1 / machine_ratio:.2f} times its earlier speed; "
             "judged by what goes beyond that"
         )
+    for name, result in (("before", before), ("after", after)):
+        if not result.other_work:
+            found.append(f"{name}: other work on the machine could not be read; mind its load")
+        elif _slowed_by(min(result.other_work)) > threshold:
+            found.append(
+                f"{name}: other work took {statistics.median(result.other_work):.0%} of the cores; "
+                f"a change of {threshold:.0%} cannot be told, measure again on a quiet machine"
+            )
     old = {subject.label: subject for subject in before.subjects}
     for subject in after.subjects:
         earlier = old.get(subject.label)

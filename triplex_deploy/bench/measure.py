@@ -10,10 +10,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from triplex_deploy.bench import other_work
 from triplex_deploy.bench.clock import Clock, probe_speed
 from triplex_deploy.bench.result import SERVER, SINGLE_STREAM, Settings
 from triplex_deploy.bench.scenarios import Round, poisson_arrivals, run_round
 from triplex_deploy.bench.work import Work
+from triplex_deploy.pipeline.machine import usable_cores
 from triplex_deploy.pipeline.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -37,22 +39,33 @@ class Case:
         return f"{self.subject} | {work.graph} | {self.scenario}{rate} | {work.axis}={work.size}"
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What the machine was like, a value per round: seconds of the speed probe, and the part of
+    our cores that other work took (empty where that cannot be read)."""
+
+    probe_s: tuple[float, ...]
+    others: tuple[float, ...]
+
+
 def measure(
     cases: Sequence[Case], settings: Settings, clock: Clock, progress: Progress
-) -> list[float]:
-    """Fill the rounds of every case; returns the seconds of the speed probe, one per round."""
+) -> Surroundings:
+    """Fill the rounds of every case."""
     progress.start("warming up", len(cases))
     for case in cases:
         _warm_up(case, settings.warmup_runs)
         progress.advance(1)
-    probes = []
+    probes, others = [], []
     progress.start("measuring", settings.rounds * len(cases))
     for number in range(settings.rounds):
         probes.append(probe_speed(clock))
+        begin = other_work.now()
         for case in cases:
             case.rounds.append(_round(case, number, settings, clock))
             progress.advance(1)
-    return probes
+        others.append(other_work.share_of_others(begin, other_work.now(), usable_cores()))
+    return Surroundings(tuple(probes), tuple(share for share in others if share is not None))
 
 
 def _warm_up(case: Case, runs: int) -> None:

@@ -180,6 +180,7 @@ class BenchResult(_Strict):
     settings: Settings
     ceilings: Ceilings | None
     probe_ms: tuple[float, ...]
+    other_work: tuple[float, ...]
     subjects: tuple[Subject, ...]
     cases: tuple[CaseResult, ...]
 

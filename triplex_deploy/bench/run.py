@@ -64,7 +64,7 @@ def run_bench(
                 f"graphs {', '.join(options.only_graphs)}: no bundle has them; "
                 f"they have {', '.join(subjects[0].model.sessions)}"
             )
-        probes = measure(cases, options.settings, clock, progress or Silent())
+        around = measure(cases, options.settings, clock, progress or Silent())
         on_cpu = all(subject.model.device.kind == "cpu" for subject in subjects)
         return BenchResult(
             schema_version=SCHEMA_VERSION,
@@ -74,7 +74,8 @@ def run_bench(
             versions=installed_versions(PACKAGES),
             settings=options.settings,
             ceilings=measure_ceilings(clock) if on_cpu else None,
-            probe_ms=tuple(1e3 * probe for probe in probes),
+            probe_ms=tuple(1e3 * probe for probe in around.probe_s),
+            other_work=around.others,
             subjects=tuple(_subject(subject, options) for subject in subjects),
             cases=_results(cases, subjects, options),
         )
