@@ -43,7 +43,8 @@ def shared_engine_bundle(
 def engine_bundle(shared_engine_bundle: RunnableBundle, tmp_path: Path) -> RunnableBundle:
     """A bundle of one's own for fp32 engines of up to 8 tiles and 2 to 40 spots."""
     folder = tmp_path / "bundle"
-    shutil.copytree(shared_engine_bundle.path, folder, copy_function=_link)
+    without_engines = shutil.ignore_patterns("engines")
+    shutil.copytree(shared_engine_bundle.path, folder, copy_function=_link, ignore=without_engines)
     return load_bundle(folder)
 
 

@@ -151,6 +151,8 @@ class _InputBuffers:
         value, contiguous = self.held.get(name), np.ascontiguousarray(array)
         if value is None or tuple(value.shape()) != array.shape:
             self.held.pop(name, None)  # its memory first: two batches may not fit
+            if self.device.kind == "cpu":
+                contiguous = contiguous.copy()  # on the CPU the value would be the caller's array
             value = ort.OrtValue.ortvalue_from_numpy(
                 contiguous, self.device.kind, self.device.index
             )

@@ -1,0 +1,316 @@
+"""The Triton model repository: its configurations by Triton's schema, its model without Triton."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from exporters.inputs import tiles
+from exporters.triton import graph_config, write_repository
+from tests.exporters.pbtxt import read_model_config
+from triplex_deploy import apeg_index
+from triplex_deploy.errors import BundleError, OutputError
+from triplex_deploy.runtime.model import Model, RunnableBundle
+
+TYPES = {"TYPE_UINT8": 2, "TYPE_BOOL": 9, "TYPE_INT64": 7, "TYPE_FP32": 1}
+
+
+@pytest.fixture(scope="module")
+def repository(bundle: RunnableBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("triton") / "repository"
+    write_repository(bundle, folder)
+    return folder
+
+
+def test_repository_holds_a_model_per_graph_and_the_chain(
+    repository: Path, bundle: RunnableBundle
+) -> None:
+    models = {path.name for path in repository.iterdir() if path.is_dir()}
+    assert models == {*bundle.specs, "triplex"}
+    for name in bundle.specs:
+        files = {
+            p.relative_to(repository / name).as_posix() for p in (repository / name).rglob("*")
+        }
+        assert files == {"1", "1/model.onnx", "config.pbtxt"}
+    assert (repository / "client.py").read_text().startswith('"""Predict a slide through a Triton')
+    assert "no server has loaded it yet" in (repository / "README.md").read_text()
+
+
+def test_configurations_follow_triton_s_schema_and_the_files(
+    repository: Path, bundle: RunnableBundle
+) -> None:
+    for name in bundle.specs:
+        config = read_model_config((repository / name / "config.pbtxt").read_text())
+        graph = onnx.load(repository / name / "1" / "model.onnx").graph
+        assert (config["name"], config["backend"]) == (name, "onnxruntime")
+        batched = config["max_batch_size"] > 0
+        assert batched == (name != "global_encoder")
+        assert ("dynamic_batching" in config) == batched
+        for declared, tensors in ((config["input"], graph.input), (config["output"], graph.output)):
+            assert [t["name"] for t in declared] == [t.name for t in tensors]
+            for tensor, actual in zip(declared, tensors, strict=True):
+                assert TYPES[tensor["data_type"]] == actual.type.tensor_type.elem_type
+                axes = actual.type.tensor_type.shape.dim
+                dims = [axis.dim_value or -1 for axis in axes]
+                assert ([-1] if batched else []) + tensor["dims"] == dims
+
+
+def test_chain_s_configuration_names_what_its_model_reads(
+    repository: Path, bundle: RunnableBundle
+) -> None:
+    config = read_model_config((repository / "triplex" / "config.pbtxt").read_text())
+    assert (config["backend"], config["max_batch_size"]) == ("python", 0)
+    assert [(t["name"], t["dims"]) for t in config["input"]] == [
+        ("tiles", [-1, 224, 224, 3]),
+        ("neighbor_tile", [-1, 25]),
+        ("apeg_index", [-1, 9]),
+    ]
+    assert config["output"][0]["dims"] == [-1, bundle.config.n_genes]
+
+
+def test_triton_s_own_schema_reads_the_configurations(repository: Path) -> None:
+    spec = importlib.util.find_spec("tritonclient")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("tritonclient is not installed: checked by our table of its schema alone")
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    path = Path(spec.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    schema = load_module("model_config_pb2", path)
+    for config in repository.glob("*/config.pbtxt"):
+        message = text_format.Parse(config.read_text(), schema.ModelConfig())
+        assert message.name == config.parent.name
+
+
+def test_checker_notices_what_is_no_configuration() -> None:
+    good = 'name: "a" backend: "python" max_batch_size: 0 input [ ] output [ ]'
+    assert read_model_config(good)["name"] == "a"
+    for bad, said in (
+        (good.replace("backend", "backnd"), "unknown field backnd"),
+        (good + ' name: "b"', "name is given twice"),
+        (good.replace('"a"', "a"), "a string expected"),
+        (good.replace(": 0", ": many"), "invalid literal"),
+        (good.replace("input [ ]", 'input [ { name: "x" data_type: TYPE_U8 } ]'), "is no TYPE"),
+        (good.replace("output [ ]", ""), "no output"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            read_model_config(bad)
+
+
+def test_plans_take_the_place_of_onnx(bundle: RunnableBundle, tmp_path: Path) -> None:
+    plans = tmp_path / "plans"
+    plans.mkdir()
+    with pytest.raises(BundleError, match=r"tile_encoder.plan: missing; run .*tensorrt"):
+        write_repository(bundle, tmp_path / "a", plans)
+    for name in bundle.specs:
+        (plans / f"{name}.plan").write_bytes(name.encode())
+    write_repository(bundle, tmp_path / "b", plans)
+    assert (tmp_path / "b/fusion_head/1/model.plan").read_bytes() == b"fusion_head"
+    config = read_model_config((tmp_path / "b/fusion_head/config.pbtxt").read_text())
+    assert config["backend"] == "tensorrt"
+
+
+def test_existing_folder_is_kept(bundle: RunnableBundle, repository: Path) -> None:
+    with pytest.raises(OutputError, match=r"exists already"):
+        write_repository(bundle, repository)
+
+
+def test_graph_over_spots_is_not_batched(bundle: RunnableBundle) -> None:
+    config = read_model_config(graph_config(bundle.specs["global_encoder"], "onnxruntime"))
+    assert config["max_batch_size"] == 0
+    assert config["input"][0]["dims"] == [-1, 512]
+
+
+def load_module(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Backend:
+    """``pb_utils`` as Triton's Python backend has it, the graphs answered by ``model``."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.asked: list[tuple[str, int]] = []
+        self.broken = ""
+        backend = self
+
+        class TritonModelException(Exception):  # noqa: N818 - Triton's own name
+            pass
+
+        class TritonError:
+            def __init__(self, message: str) -> None:
+                self._message = message
+
+            def message(self) -> str:
+                return self._message
+
+        class Tensor:
+            def __init__(self, name: str, array: np.ndarray) -> None:
+                assert array.flags.c_contiguous
+                self._name, self._array = name, array
+
+            def name(self) -> str:
+                return self._name
+
+            def as_numpy(self) -> np.ndarray:
+                return self._array
+
+        class InferenceResponse:
+            def __init__(self, output_tensors: list[Tensor], error: Any = None) -> None:
+                self._tensors, self._error = output_tensors, error
+
+            def output_tensors(self) -> list[Tensor]:
+                return self._tensors
+
+            def has_error(self) -> bool:
+                return self._error is not None
+
+            def error(self) -> Any:
+                return self._error
+
+        class InferenceRequest:
+            def __init__(
+                self,
+                model_name: str,
+                requested_output_names: list[str],
+                inputs: list[Tensor],
+                preferred_memory: Any,
+            ) -> None:
+                assert preferred_memory == ("cpu", 0)
+                self.model_name, self.names, self.inputs = (
+                    *(model_name, requested_output_names),
+                    {tensor.name(): tensor.as_numpy() for tensor in inputs},
+                )
+
+            def exec(self) -> InferenceResponse:
+                backend.asked.append((self.model_name, len(next(iter(self.inputs.values())))))
+                if self.model_name == backend.broken:
+                    return InferenceResponse([], TritonError("CUDA failure 700"))
+                outputs = backend.model.run(self.model_name, self.inputs)
+                return InferenceResponse([Tensor(name, outputs[name]) for name in self.names])
+
+        self.module = ModuleType("triton_python_backend_utils")
+        vars(self.module).update(
+            TritonModelException=TritonModelException,
+            TritonError=TritonError,
+            Tensor=Tensor,
+            InferenceRequest=InferenceRequest,
+            InferenceResponse=InferenceResponse,
+            TRITONSERVER_MEMORY_CPU="cpu",
+            PreferredMemory=lambda kind, index: (kind, index),
+            get_input_tensor_by_name=lambda request, name: request.tensors[name],
+            get_output_tensor_by_name=lambda response, name: next(
+                tensor for tensor in response.output_tensors() if tensor.name() == name
+            ),
+        )
+
+    def request(self, **arrays: np.ndarray) -> Any:
+        tensors = {name: self.module.Tensor(name, array) for name, array in arrays.items()}
+        return SimpleNamespace(tensors=tensors)
+
+
+@pytest.fixture
+def backend(model: Model, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    stand_in = Backend(model)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stand_in.module)
+    return stand_in
+
+
+@pytest.fixture
+def chain(repository: Path, backend: Backend) -> Iterator[Any]:
+    """The repository's ``triplex``, initialised as Triton does, in batches of four."""
+    module = load_module("triplex_model", repository / "triplex" / "1" / "model.py")
+    served = module.TritonPythonModel()
+    served.initialize({"model_repository": str(repository / "triplex"), "model_version": "1"})
+    assert served.batch == 64
+    served.batch = 4
+    return served
+
+
+def slide() -> dict[str, np.ndarray]:
+    """Six tiles in a row of spots, each with its neighbours to the left and right."""
+    around = np.full((6, 25), -1, np.int64)
+    for spot in range(6):
+        for column, tile in zip(range(10, 15), range(spot - 2, spot + 3), strict=True):
+            around[spot, column] = tile if 0 <= tile < 6 else -1
+    grid_rc = np.stack([np.zeros(6, np.int64), np.arange(6)], axis=1)
+    return {
+        "tiles": tiles((6, 224, 224, 3), np.random.default_rng(3)),
+        "neighbor_tile": around,
+        "apeg_index": apeg_index(grid_rc, 3),
+    }
+
+
+def expected(model: Model, given: dict[str, np.ndarray]) -> np.ndarray:
+    features = model.run("tile_encoder", {"tiles": given["tiles"]})["features"]
+    around, mask = given["neighbor_tile"], given["neighbor_tile"] >= 0
+    padded = np.vstack([features, np.zeros((1, 512), np.float32)])
+    views = {
+        **model.run("target_encoder", {"tiles": given["tiles"]}),
+        **model.run("neighbor_encoder", {"features": padded[around], "mask": mask}),
+        **model.run("global_encoder", {"features": features, "apeg_index": given["apeg_index"]}),
+        "mask": mask,
+    }
+    return model.run("fusion_head", views)["expression"]
+
+
+def test_chain_predicts_what_the_bundle_does(chain: Any, backend: Backend, model: Model) -> None:
+    given = slide()
+    (response,) = chain.execute([backend.request(**given)])
+    assert not response.has_error()
+    (tensor,) = response.output_tensors()
+    assert tensor.name() == "expression"
+    np.testing.assert_allclose(tensor.as_numpy(), expected(model, given), atol=1e-4)
+
+
+def test_global_encoder_runs_once_and_the_rest_in_batches(chain: Any, backend: Backend) -> None:
+    chain.execute([backend.request(**slide())])
+    assert backend.asked == [
+        *(("tile_encoder", 4), ("tile_encoder", 2)),
+        *(("target_encoder", 4), ("target_encoder", 2)),
+        ("global_encoder", 6),
+        *(("neighbor_encoder", 4), ("neighbor_encoder", 2)),
+        *(("fusion_head", 4), ("fusion_head", 2)),
+    ]
+
+
+def test_failing_graph_fails_its_request_alone(chain: Any, backend: Backend) -> None:
+    backend.broken = "global_encoder"
+    (failed,) = chain.execute([backend.request(**slide())])
+    assert failed.error().message() == "global_encoder: CUDA failure 700"
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "value", "said"),
+    [
+        ("neighbor_tile", (0, 3), 6, "neighbor_tile must be -1 to 5"),
+        ("neighbor_tile", (0, 12), -1, "its centre at least 0"),
+        ("apeg_index", (2, 1), 6, "apeg_index must be -1 to 5"),
+    ],
+)
+def test_index_that_points_nowhere_is_refused(
+    name: str, where: tuple[int, int], value: int, said: str, chain: Any, backend: Backend
+) -> None:
+    given = slide()
+    given[name][where] = value
+    wrong, right = chain.execute([backend.request(**given), backend.request(**slide())])
+    assert said in wrong.error().message()
+    assert not right.has_error()
+    assert ("global_encoder", 6) in backend.asked
+
+
+def test_bundle_facts_travel_with_the_chain(repository: Path, bundle: RunnableBundle) -> None:
+    facts = json.loads((repository / "triplex" / "1" / "bundle.json").read_text())
+    assert facts["bundle_id"] == bundle.id
+    assert facts["genes"] == list(bundle.manifest.genes)
+    assert list(facts["graphs"]) == list(bundle.specs)

@@ -1,0 +1,159 @@
+"""Engines are built once, kept where they can be, and never taken from strangers."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.fake_gpu import MAGIC
+from triplex_deploy.bundle import Bundle
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime import engine_store
+from triplex_deploy.runtime.engine_build import Plan
+from triplex_deploy.runtime.engine_manifest import EngineManifest, Platform
+from triplex_deploy.runtime.engine_settings import read_settings
+from triplex_deploy.runtime.engine_store import EngineStore
+from triplex_deploy.runtime.model import RunnableBundle
+
+L4 = Platform("NVIDIA L4", (8, 9), "11.4.0.106")
+
+
+class Builder:
+    """Counts what it is asked to build, and remembers the timing cache it was given."""
+
+    def __init__(self) -> None:
+        self.caches: list[bytes] = []
+
+    def __call__(self, onnx: bytes, timing_cache: bytes) -> Plan:
+        self.caches.append(timing_cache)
+        return Plan(MAGIC + onnx[:16], timing_cache + b"t")
+
+
+@pytest.fixture
+def build() -> Builder:
+    return Builder()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def store_of(bundle: Bundle, platform: Platform = L4) -> EngineStore:
+    return EngineStore(bundle, read_settings(bundle), platform)
+
+
+def test_engine_is_built_once_and_kept_in_the_bundle(
+    engine_bundle: RunnableBundle, build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        first = store_of(engine_bundle).plan("fusion_head", build)
+    assert "building the TensorRT engine of fusion_head for NVIDIA L4, once" in caplog.text
+    caplog.clear()
+    assert store_of(engine_bundle).plan("fusion_head", build) == first
+    assert (len(build.caches), caplog.text) == (1, "")
+    folder = engine_bundle.path / "engines" / "nvidia-l4-sm89-trt11.4.0.106-fp32"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {".lock", "timing.cache", "fusion_head.plan", "fusion_head.json"}
+    manifest = EngineManifest.model_validate_json((folder / "fusion_head.json").read_text())
+    assert manifest.platform == L4
+    assert manifest.onnx_sha256 == engine_bundle.entry("fusion_head", "tensorrt").sha256
+    assert manifest.profile == (1, 4, 8)
+
+
+def test_timing_cache_grows_from_engine_to_engine(
+    engine_bundle: RunnableBundle, build: Builder
+) -> None:
+    store = store_of(engine_bundle)
+    store.plan("fusion_head", build)
+    store.plan("neighbor_encoder", build)
+    assert build.caches == [b"", b"t"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Platform("NVIDIA L40", (8, 9), "11.4.0.106"),
+        Platform("NVIDIA L4", (8, 9), "11.5.0.1"),
+    ],
+)
+def test_other_gpu_or_library_gets_an_engine_of_its_own(
+    other: Platform, engine_bundle: RunnableBundle, build: Builder
+) -> None:
+    store_of(engine_bundle).plan("fusion_head", build)
+    store_of(engine_bundle, other).plan("fusion_head", build)
+    assert len(build.caches) == 2
+    assert len(list((engine_bundle.path / "engines").iterdir())) == 2
+
+
+def test_engine_moved_from_another_gpu_is_refused(
+    engine_bundle: RunnableBundle, build: Builder
+) -> None:
+    other = Platform("NVIDIA A100", (8, 0), "11.4.0.106")
+    store_of(engine_bundle, other).plan("fusion_head", build)
+    engines = engine_bundle.path / "engines"
+    (engines / other.folder("fp32")).rename(engines / L4.folder("fp32"))
+    with pytest.raises(BackendError, match=r"built for NVIDIA A100 .*this is NVIDIA L4"):
+        store_of(engine_bundle).plan("fusion_head", build)
+
+
+def test_read_only_bundle_keeps_engines_in_the_user_s_cache(
+    engine_bundle: RunnableBundle, build: Builder, cache: Path
+) -> None:
+    (engine_bundle.path / "engines").write_text("no folder can be made here")
+    plan = store_of(engine_bundle).plan("fusion_head", build)
+    folder = cache / "triplex-deploy" / "engines" / engine_bundle.id / L4.folder("fp32")
+    assert (folder / "fusion_head.plan").read_bytes() == plan
+    assert store_of(engine_bundle).plan("fusion_head", build) == plan
+    assert len(build.caches) == 1
+
+
+def test_nowhere_to_keep_an_engine_is_an_error(
+    engine_bundle: RunnableBundle, build: Builder, cache: Path
+) -> None:
+    (engine_bundle.path / "engines").write_text("")
+    cache.write_text("")
+    with pytest.raises(BackendError, match=r"engines cannot be kept .*XDG_CACHE_HOME"):
+        store_of(engine_bundle).plan("fusion_head", build)
+
+
+def test_failed_build_leaves_nothing_to_load(engine_bundle: RunnableBundle, build: Builder) -> None:
+    def broken(onnx: bytes, timing_cache: bytes) -> Plan:
+        raise BackendError("fusion_head: TensorRT built no engine")
+
+    with pytest.raises(BackendError, match=r"built no engine"):
+        store_of(engine_bundle).plan("fusion_head", broken)
+    store_of(engine_bundle).plan("fusion_head", build)
+    assert len(build.caches) == 1
+
+
+def test_engines_that_anyone_may_write_are_refused(
+    engine_bundle: RunnableBundle, build: Builder
+) -> None:
+    """A plan is code, and its manifest beside it proves nothing about who wrote both."""
+    store_of(engine_bundle).plan("fusion_head", build)
+    folder = engine_bundle.path / "engines" / L4.folder("fp32")
+    folder.chmod(0o777)
+    with pytest.raises(BackendError, match=r"an engine is code"):
+        store_of(engine_bundle).plan("fusion_head", build)
+
+
+def test_half_written_engine_never_appears(
+    engine_bundle: RunnableBundle, build: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(engine_store.Path, "replace", full)
+    with pytest.raises(BackendError, match=r"No space left on device.; free space"):
+        store_of(engine_bundle).plan("fusion_head", build)
+    folder = engine_bundle.path / "engines" / L4.folder("fp32")
+    assert {path.name for path in folder.iterdir()} == {".lock"}
+
+
+def test_bundle_without_graphs_for_tensorrt_names_the_export(bundle: RunnableBundle) -> None:
+    from triplex_deploy.errors import BundleError
+
+    with pytest.raises(BundleError, match=r"export the checkpoint with --format tensorrt"):
+        read_settings(bundle)

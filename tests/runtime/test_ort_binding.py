@@ -1,0 +1,124 @@
+"""ONNX Runtime with inputs and outputs bound in the device's memory, here the CPU's own."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exporters.inputs import graph_inputs
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.batching import BatchLimit
+from triplex_deploy.runtime.device import CPU, Device
+from triplex_deploy.runtime.device_array import DeviceArray
+from triplex_deploy.runtime.model import Model, RunnableBundle
+from triplex_deploy.runtime.ort import OrtSession, Tuning, _cuda_options, load_session
+
+
+def bound(bundle: RunnableBundle, graph: str) -> OrtSession:
+    path = bundle.path / bundle.entry(graph, "onnxruntime").file
+    return OrtSession(bundle.specs[graph], load_session(path, threads=1), CPU, bound=True)
+
+
+def test_bound_run_equals_the_plain_one_at_changing_sizes(
+    bundle: RunnableBundle, model: Model
+) -> None:
+    with bound(bundle, "neighbor_encoder") as session:
+        for size in (3, 3, 5, 1):
+            inputs = graph_inputs(session.spec, size, seed=size)
+            wanted = model.run("neighbor_encoder", inputs)["neighbor_tokens"]
+            found = session.run(inputs)["neighbor_tokens"]
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_kept_output_feeds_the_next_graph_by_rows(bundle: RunnableBundle, model: Model) -> None:
+    around = graph_inputs(bundle.specs["neighbor_encoder"], 6)
+    views = graph_inputs(bundle.specs["fusion_head"], 3)
+    views["neighbor_tokens"] = model.run("neighbor_encoder", around)["neighbor_tokens"][2:5]
+    wanted = model.run("fusion_head", views)["expression"]
+    with bound(bundle, "neighbor_encoder") as first, bound(bundle, "fusion_head") as second:
+        kept = first.run_kept(around)["neighbor_tokens"]
+        assert isinstance(kept, DeviceArray)
+        assert kept.shape == (6, 25, 512)
+        tokens = kept[2:5]
+        np.testing.assert_array_equal(tokens[1:].numpy(), kept.numpy()[3:5])
+        views["neighbor_tokens"] = tokens
+        np.testing.assert_allclose(second.run(views)["expression"], wanted, atol=1e-6)
+
+
+def test_kept_output_of_the_cpu_is_a_plain_array(model: Model) -> None:
+    session = model.session("neighbor_encoder")
+    kept = session.run_kept(graph_inputs(session.spec, 2))
+    assert isinstance(kept["neighbor_tokens"], np.ndarray)
+
+
+def test_submitted_batch_gives_its_result_once(model: Model) -> None:
+    session = model.session("neighbor_encoder")
+    inputs = graph_inputs(session.spec, 2)
+    pending = session.submit(inputs)
+    np.testing.assert_array_equal(
+        pending.result()["neighbor_tokens"], session.run(inputs)["neighbor_tokens"]
+    )
+    with pytest.raises(AssertionError):
+        pending.result()
+
+
+class Exhausted:
+    """A GPU session that has memory for three rows at most."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.refused: list[int] = []
+        self.size = 0
+
+    def io_binding(self) -> Any:
+        return self.session.io_binding()
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        if self.size > 3:
+            self.refused.append(self.size)
+            raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 9")
+        self.session.run_with_iobinding(binding)
+
+
+def test_out_of_memory_goes_on_with_half_the_batch_and_says_so(
+    bundle: RunnableBundle, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    with bound(bundle, "neighbor_encoder") as session:
+        exhausted = Exhausted(session._session)
+        real = session._bound_outputs
+
+        def sized(inputs: Any) -> Any:
+            exhausted.size = len(inputs["mask"])
+            return real(inputs)
+
+        session._session, session._bound_outputs = exhausted, sized  # type: ignore[method-assign]
+        inputs = graph_inputs(session.spec, 6)
+        wanted = model.run("neighbor_encoder", inputs)["neighbor_tokens"]
+        with caplog.at_level(logging.WARNING):
+            for _ in range(2):
+                found = session.run(inputs)["neighbor_tokens"]
+                np.testing.assert_allclose(found, wanted, atol=1e-6)
+        assert exhausted.refused == [6]
+        assert [m for m in caplog.messages if "a batch of 6, going on with 3" in m] == (
+            caplog.messages
+        )
+        session._limit = BatchLimit(session.spec)
+        with pytest.raises(BackendError, match=r"lower --batch-size below 10"):
+            session.run(graph_inputs(session.spec, 20))
+
+
+def test_fp32_on_a_gpu_is_not_tf32() -> None:
+    """ONNX Runtime's CUDA provider would use it unless told not to."""
+    assert _cuda_options(Device("cuda", 1), Tuning())["use_tf32"] == "0"
+    options = _cuda_options(Device("cuda", 1), Tuning(tf32=True, gpu_memory_gb=2))
+    assert (options["use_tf32"], options["device_id"]) == ("1", "1")
+    assert options["gpu_mem_limit"] == str(2 << 30)
+
+
+def test_threads_and_spinning_reach_the_session(bundle: RunnableBundle) -> None:
+    with bundle.open(device="cpu", threads=1, spinning=False) as opened:
+        session = opened.sessions["fusion_head"]
+        options = session._session.get_session_options()  # type: ignore[attr-defined]
+        assert options.intra_op_num_threads == 1
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
