@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from triplex_deploy.errors import BackendError, CheckpointError, ContractError
+from triplex_deploy.errors import BackendError, CheckpointError, ConfigError, ContractError
 from triplex_deploy.models import TileEncoder, read_checkpoint, state_of
 from triplex_deploy.runtime.model import RunnableBundle
 from triplex_deploy.runtime.tile_model import open_tile_model
@@ -82,3 +82,18 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
         open_tile_encoder(tmp_path / "nothing.onnx")
     with pytest.raises(CheckpointError, match="no such file"):
         open_tile_encoder(tmp_path / "nothing.ckpt")
+
+
+def test_normalisation_of_an_onnx_encoder_is_part_of_its_digest(mean_encoder: Path) -> None:
+    usual, other = (
+        open_tile_encoder(mean_encoder, mean=mean, std=(0.5, 0.5, 0.5))
+        for mean in ((0.5, 0.5, 0.5), (0.4, 0.5, 0.5))
+    )
+    assert usual.digest != other.digest
+    assert usual.facts()["mean"] == [0.5, 0.5, 0.5]
+    assert not np.array_equal(usual.encode(TILES), other.encode(TILES))
+
+
+def test_normalisation_of_a_trunk_is_not_for_choosing() -> None:
+    with pytest.raises(ConfigError, match="belong to an ONNX tile encoder"):
+        open_tile_encoder(None, mean=(0.5, 0.5, 0.5))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
 
 if TYPE_CHECKING:
     from triplex_deploy.training.prepared import Prepared
@@ -38,7 +39,22 @@ if TYPE_CHECKING:
 @click.option(
     "--tile-encoder",
     type=click.Path(path_type=Path),
-    help="Frozen encoder: ResNet18 weights or an ONNX file; without it, random weights.",
+    help="Frozen encoder: ResNet18 or EfficientNet-Lite0 weights, an ONNX file, or "
+    "efficientnet_lite0 for ImageNet's; without it, random weights.",
+)
+@click.option(
+    "--encoder-mean",
+    type=(float, float, float),
+    default=IMAGE_MEAN,
+    show_default=True,
+    help="R G B mean that an ONNX encoder of float images expects removed.",
+)
+@click.option(
+    "--encoder-std",
+    type=(float, float, float),
+    default=IMAGE_STD,
+    show_default=True,
+    help="R G B standard deviation it expects divided by.",
 )
 @click.option(
     "--patients",
@@ -88,6 +104,8 @@ def command(
     genes: int,
     gene_list: Path | None,
     tile_encoder: Path | None,
+    encoder_mean: tuple[float, float, float],
+    encoder_std: tuple[float, float, float],
     patients: Path | None,
     folds: str,
     mpp: float | None,
@@ -116,6 +134,8 @@ def command(
         n_genes=genes,
         gene_list=gene_list,
         tile_encoder=tile_encoder,
+        encoder_mean=encoder_mean,
+        encoder_std=encoder_std,
         folds=folds,
         tile_mpp=mpp,
         native_pixels=native_pixels,

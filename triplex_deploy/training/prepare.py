@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from triplex_deploy.contract import TILE_PX
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILE_PX
 from triplex_deploy.data import Section, make_folds, read_dataset, read_section_list
 from triplex_deploy.data.folds import patients_of
 from triplex_deploy.errors import ConfigError, DatasetError, OutputError
@@ -37,7 +37,8 @@ class PrepareOptions:
 
     ``layout`` is st, visium or hest; ``section_list`` the table of ``read_section_list``;
     ``gene_list`` a file of one symbol a line, in place of the ``n_genes`` most abundant;
-    ``tile_encoder`` ResNet18 weights or an ONNX file, None for random weights of ``seed``;
+    ``tile_encoder`` a trunk's weights or an ONNX file, None for random weights of ``seed``;
+    ``encoder_mean`` and ``encoder_std`` normalise RGB in [0, 1] for an ONNX file that takes floats;
     ``folds`` a scheme of ``make_folds``; ``tile_mpp`` the scale of tiles, the sections' median if
     None; ``native_pixels`` reads slides without rescaling, as the published code does.
     """
@@ -47,6 +48,8 @@ class PrepareOptions:
     n_genes: int = 250
     gene_list: Path | None = None
     tile_encoder: Path | None = None
+    encoder_mean: tuple[float, float, float] = IMAGE_MEAN
+    encoder_std: tuple[float, float, float] = IMAGE_STD
     folds: str = "patients"
     tile_mpp: float | None = None
     native_pixels: bool = False
@@ -61,6 +64,8 @@ class PrepareOptions:
             raise ConfigError(f"genes: {self.n_genes} asked for; use at least 1")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size={self.batch_size}: must be at least 1")
+        if min(self.encoder_std) <= 0:
+            raise ConfigError(f"encoder std {self.encoder_std}: use positive numbers")
         if self.tile_mpp is not None and not 0 < self.tile_mpp < np.inf:
             raise ConfigError(f"tile mpp {self.tile_mpp}: use positive microns per pixel")
 
@@ -81,7 +86,14 @@ def prepare_dataset(
     genes = _read_gene_list(options.gene_list)
     _check_genes(sections, genes, options.n_genes)
     make_folds(patients_of(sections), options.folds, options.seed)
-    encoder = open_tile_encoder(options.tile_encoder, options.seed, options.device, options.threads)
+    encoder = open_tile_encoder(
+        options.tile_encoder,
+        options.seed,
+        options.device,
+        options.threads,
+        options.encoder_mean,
+        options.encoder_std,
+    )
     encode = EncodeOptions(_tile_mpp(sections, options), options.native_pixels, options.batch_size)
     out = Path(out)
     entries = _encode_all(sections, encoder, out, encode, progress or Silent())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TRUNK_WIDTH
-from triplex_deploy.errors import BackendError, ContractError
+from triplex_deploy.errors import BackendError, ConfigError, ContractError
 from triplex_deploy.models import (
     TileEncoder,
     TileEncoderWeights,
@@ -97,7 +97,7 @@ class OnnxEncoder(FrozenEncoder):
     def __init__(self, model: TileModel) -> None:
         self.name = model.path.stem
         self.feature_dim = model.feature_dim
-        self.digest = file_digest(model.path)
+        self.digest = _onnx_digest(model)
         self._model = model
 
     def encode(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -130,9 +130,17 @@ EFFICIENTNET_LITE0: Final = "efficientnet_lite0"
 
 
 def open_tile_encoder(
-    weights: Path | None, seed: int = 2021, device: Device = CPU, threads: int | None = None
+    weights: Path | None,
+    seed: int = 2021,
+    device: Device = CPU,
+    threads: int | None = None,
+    mean: tuple[float, ...] = IMAGE_MEAN,
+    std: tuple[float, ...] = IMAGE_STD,
 ) -> FrozenEncoder:
     """An ONNX file, weights of one of our trunks, or, for None, a ResNet18 started from ``seed``.
+
+    ``mean`` and ``std`` normalise the images of an ONNX file that takes floats; our trunks have
+    ImageNet's.
 
     The path ``efficientnet_lite0``, where no such file is, stands for the ImageNet weights of an
     installed package. Raises ``CheckpointError``, ``ContractError`` or ``BackendError`` for a file
@@ -140,7 +148,9 @@ def open_tile_encoder(
     """
     if weights is not None and weights.suffix.lower() == ".onnx":
         _require_one_file(weights)
-        return OnnxEncoder(open_tile_model(weights, device, threads))
+        return OnnxEncoder(open_tile_model(weights, device, threads, mean, std))
+    if (mean, std) != (IMAGE_MEAN, IMAGE_STD):
+        raise ConfigError("encoder mean and std: belong to an ONNX tile encoder; leave them out")
     if device.kind == "cuda" and not torch.cuda.is_available():
         raise BackendError(f"device {device}: this torch sees no CUDA GPU; pass --device cpu")
     if weights is None:
@@ -207,6 +217,12 @@ def _seeded(seed: int) -> TileEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TileEncoder()
+
+
+def _onnx_digest(model: TileModel) -> str:
+    """Of the file, and of how its images are normalised."""
+    facts = (file_digest(model.path), model.input_layout, model.mean, model.std)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _state_digest(state: Mapping[str, Tensor]) -> str:
