@@ -212,7 +212,7 @@ def test_checkpoint_holds_the_running_mean_of_the_weights(refitted: Path) -> Non
 def test_averaged_refit_resumes_to_the_same_weights(
     prepared: Prepared, refitted: Path, tmp_path: Path
 ) -> None:
-    class Interrupted(Exception):
+    class InterruptedRunError(Exception):
         pass
 
     class StopAfter:
@@ -227,11 +227,11 @@ def test_averaged_refit_resumes_to_the_same_weights(
         def advance(self, n: int) -> None:
             self.left -= n
             if self.left == 0:
-                raise Interrupted
+                raise InterruptedRunError
 
     fold, again = prepared.folds[0], tmp_path / "again"
     for advances in (1, 2):  # each time from the start of the stage it had reached
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptedRunError):
             train_fold(prepared, fold, again, GEM, AVERAGED, StopAfter(advances), again.exists())
     train_fold(prepared, fold, again, GEM, AVERAGED, resume=True)
     whole, resumed = (read_checkpoint(run / "checkpoint.ckpt") for run in (refitted, again))
