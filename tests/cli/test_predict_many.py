@@ -74,6 +74,24 @@ def test_second_run_skips_what_is_complete_and_the_json_tells_all(
     assert [entry["status"] for entry in again["failed"]] == ["failed"]
 
 
+def test_several_reports_get_an_index_that_links_them(
+    predict, manifest: Path, tmp_path: Path
+) -> None:
+    finished = predict(manifest, "--all-tiles", "--json")
+    assert finished.status == 3
+    index = tmp_path / "out" / "index.html"
+    assert json.loads(finished.out)["index"] == str(index)
+    page = index.read_text(encoding="utf-8")
+    for link in ('href="first.html"', 'href="sub/second.html"', 'href="third.html"'):
+        assert link in page
+    assert "not a slide" in page, "a failed slide is shown with its error"
+    index.write_text("my own page")
+    again = predict(manifest, "--all-tiles", "--json")
+    assert json.loads(again.out)["index"] is None
+    assert "the index is left out" in again.err
+    assert index.read_text() == "my own page"
+
+
 def test_two_workers_write_what_one_process_writes(
     invoke, bundle, manifest: Path, tmp_path: Path
 ) -> None:

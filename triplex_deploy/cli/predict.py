@@ -150,13 +150,14 @@ def command(
 
     SLIDES are files, folders, quoted patterns, or manifests: a .csv or .tsv with the column slide
     and, as needed, spots, mpp and output. Writes SLIDE.h5ad (scanpy, squidpy), SLIDE.json (facts
-    and timings) and SLIDE.html (report) into the output folder.
+    and timings) and SLIDE.html (report) into the output folder, and for several index.html.
     """
     from triplex_deploy.cli.slides_progress import watch
     from triplex_deploy.cli.slides_summary import print_slides
     from triplex_deploy.pipeline.many.engine import Opening
     from triplex_deploy.pipeline.many.engines import EngineChoice
     from triplex_deploy.pipeline.many.entries import find_slides
+    from triplex_deploy.pipeline.many.index_page import write_index
     from triplex_deploy.pipeline.many.plan_jobs import plan_jobs
     from triplex_deploy.pipeline.many.predict_slides import predict_slides
     from triplex_deploy.pipeline.options import PredictOptions
@@ -186,7 +187,8 @@ def command(
     with watch(len(jobs)) as watcher:
         engine_for = partial(choice.make, opening, watcher)
         outcomes = _collect(predict_slides(jobs, loaded, engine_for), watcher, jobs)
-    print_slides(outcomes, as_json)
+    wants_index = len(jobs) > 1 and not no_report
+    print_slides(outcomes, as_json, write_index(outcomes, out) if wants_index else None)
     return _status(outcomes)
 
 

@@ -7,37 +7,46 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from triplex_deploy.cli.shared import is_quiet, print_summary
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from triplex_deploy.pipeline.many.job import Outcome
 
 COLUMNS: Final = ("slide", "spots", "seconds", "spots/s", "status", "error")
 _NUMBERS: Final = COLUMNS[1:4]
 
 
-def summary_of(outcomes: Sequence[Outcome]) -> dict[str, list[dict[str, Any]]]:
+def summary_of(outcomes: Sequence[Outcome], index: Path | None) -> dict[str, Any]:
     """``done``: slides whose results are complete, with their facts; ``failed``: the others."""
     return {
+        "index": None if index is None else str(index),
         "done": [_complete(outcome) for outcome in outcomes if outcome.facts is not None],
         "failed": [_failed(outcome) for outcome in outcomes if outcome.facts is None],
     }
 
 
-def print_slides(outcomes: Sequence[Outcome], as_json: bool) -> None:
-    """Print one line for one slide, a table for several: drawn in a terminal, else with tabs."""
+def print_slides(outcomes: Sequence[Outcome], as_json: bool, index: Path | None = None) -> None:
+    """Print one line for one slide, a table for several: drawn in a terminal, else with tabs.
+
+    ``index`` is the page of all slides, where there is one.
+    """
     rows = [_row(outcome) for outcome in outcomes]
     console = Console()
     if len(outcomes) > 1 and console.is_terminal and not (as_json or is_quiet()):
         console.print(_table(rows))
+        if index is not None:
+            console.print(f"all slides: {escape(str(index))}", soft_wrap=True)
         return
     if len(outcomes) == 1:
         lines = [_line(outcome) for outcome in outcomes if outcome.facts is not None]
     else:
         lines = ["\t".join(cells) for cells in (COLUMNS, *rows)]
-    print_summary(as_json, summary_of(outcomes), lines)
+    print_summary(as_json, summary_of(outcomes, index), lines)
 
 
 def _complete(outcome: Outcome) -> dict[str, Any]:
@@ -89,12 +98,5 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Table:
     for name in COLUMNS:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(_plain, row))
+        table.add_row(*map(escape, row))  # brackets in names are no markup
     return table
-
-
-def _plain(cell: str) -> str:
-    """Brackets in names are no markup."""
-    from rich.markup import escape
-
-    return escape(cell)

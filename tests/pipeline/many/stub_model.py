@@ -1,120 +1,73 @@
-"""A model without ONNX Runtime, for workers that must open fast, dawdle or crash on demand."""
+"""The fake model of the pipeline's tests, for workers that must open fast, dawdle or crash."""
 
 import os
 import signal
-import time
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from triplex_deploy.bundle import Bundle, GraphEntry, Manifest, tensor_entries
-from triplex_deploy.contract import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    NEIGHBORHOOD,
-    TILE_PX,
-    GraphSpec,
-    ModelConfig,
-    graph_specs,
-)
+from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
+from triplex_deploy.bundle import Bundle
+from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.pipeline.many.engine import Opening
 from triplex_deploy.pipeline.many.job import Job
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.runtime.device import CPU
 from triplex_deploy.runtime.model import Model
-from triplex_deploy.runtime.session import Session
+from triplex_deploy.runtime.session import Arrays
 
-CONFIG = ModelConfig(
-    n_genes=3, feature_dim=8, embedding_dim=8, global_heads=2, neighbor_heads=2, fusion_heads=2
-)
 DEADLY = 250
 """A tile this bright takes the process down, where a slide is to crash its worker."""
 
 
-def stub_bundle(path: Path) -> Bundle:
-    manifest = Manifest(
-        schema_version=1,
-        config=CONFIG.to_dict(),
-        genes=("GNAS", "FASN", "ACTG1"),
-        tile_px=TILE_PX,
-        tile_mpp=0.5,
-        neighborhood=NEIGHBORHOOD,
-        mean=IMAGE_MEAN,
-        std=IMAGE_STD,
-        label_transform={},
-        precision="fp32",
-        graphs=tuple(
-            GraphEntry(
-                name=name,
-                file=f"{name}.onnx",
-                sha256="0" * 64,
-                precision="fp32",
-                opset=23,
-                target="onnxruntime",
-                inputs=tensor_entries(spec)[0],
-                outputs=tensor_entries(spec)[1],
-            )
-            for name, spec in graph_specs(CONFIG).items()
-        ),
-        files={},
-        parity_passed=True,
-        provenance={},
-    )
-    return Bundle(path, manifest, CONFIG)
+def stub_bundle() -> Bundle:
+    return fake_model(fake_config()).bundle
 
 
 @dataclass(frozen=True)
 class StubOpening(Opening):
-    """``bundle`` is a folder for the workers' traces: one empty file per process, its id."""
+    """``bundle`` is a folder for the workers' traces: one empty file per process, its id.
 
-    seconds_per_call: float = 0.0
+    Every call of an encoder of tiles lasts ``delay_s``.
+    """
+
+    delay_s: float = 0.0
     breaks: bool = False
 
     def open(self) -> Model:
         if self.breaks:
             raise BackendError("device cuda:9: not there; pass --device cpu")
         (self.bundle / str(os.getpid())).touch()
+        model = fake_model(fake_config())
         sessions = {
-            name: StubSession(spec, self.bundle, self.seconds_per_call)
-            for name, spec in graph_specs(CONFIG).items()
+            name: StubSession(spec, self.delay_s, self.bundle)
+            for name, spec in model.bundle.specs.items()
         }
-        return Model(stub_bundle(self.bundle), sessions, CPU, "stub", ExitStack())
+        return replace(model, sessions=sessions)
 
 
-class StubSession(Session):
-    """Every output row is the mean of the input rows, in the shape the contract says."""
+class StubSession(FakeSession):
+    """A graph that a bright tile crashes: once, or always if the folder has a file ``always``."""
 
-    def __init__(self, spec: GraphSpec, traces: Path, seconds_per_call: float) -> None:
-        super().__init__(spec)
-        self._traces, self._seconds = traces, seconds_per_call
+    def __init__(self, spec: GraphSpec, delay_s: float, traces: Path) -> None:
+        super().__init__(spec, delay_s)
+        self._traces = traces
 
-    def _run(self, inputs: Any) -> dict[str, np.ndarray]:
-        time.sleep(self._seconds)
-        if (
-            self.spec.name == "tile_encoder"
-            and (inputs["tiles"].min(axis=(1, 2, 3)) > DEADLY).any()
-        ):
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        tiles = inputs.get("tiles")
+        if tiles is not None and (tiles.min(axis=(1, 2, 3)) > DEADLY).any():
             self._crash()
-        rows = [np.reshape(array, (len(array), -1)).mean(axis=1) for array in inputs.values()]
-        value = np.sum(rows, axis=0, dtype=np.float32)
-        (output,) = self.spec.outputs
-        shape = (len(value), *output.axes[1:])
-        wide = np.broadcast_to(value.reshape(-1, *[1] * (len(shape) - 1)), shape)
-        return {output.name: np.ascontiguousarray(wide)}
+        return super()._run(inputs)
 
     def _crash(self) -> None:
-        """At the first call, or at every one where the folder has a file ``always``."""
         once = self._traces / "crashed"
         if (self._traces / "always").exists() or not once.exists():
             once.touch()
             os.kill(os.getpid(), signal.SIGSEGV)
-
-    def close(self) -> None:
-        pass
 
 
 def write_slide(path: Path, level: int = 120, side_px: int = 500) -> Path:

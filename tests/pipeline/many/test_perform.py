@@ -119,7 +119,7 @@ def _redraw_the_slide_and_set_its_clock_back(job: Job) -> Job:
 
 
 def _choose_genes(job: Job) -> Job:
-    return replace(job, options=replace(job.options, genes=("GNAS",)))
+    return replace(job, options=replace(job.options, genes=("gene1",)))
 
 
 def _change_the_scale(job: Job) -> Job:

@@ -25,7 +25,7 @@ from triplex_deploy.pipeline.many.engines import EngineChoice
 from triplex_deploy.pipeline.many.predict_slides import predict_slides
 
 traces, out, *slides = map(Path, sys.argv[1:])
-opening = StubOpening(traces, seconds_per_call=0.1, threads=1)
+opening = StubOpening(traces, delay_s=0.1, threads=1)
 choice = EngineChoice("ray", 2, logging.WARNING)
 
 def kill_one():
@@ -39,7 +39,7 @@ def kill_one():
 threading.Thread(target=kill_one, daemon=True).start()
 jobs = [job_of(slide, out, batch_size=1) for slide in slides]
 outcomes = predict_slides(
-    jobs, stub_bundle(traces), lambda n: choice.make(opening, NobodyWatches(), n)
+    jobs, stub_bundle(), lambda n: choice.make(opening, NobodyWatches(), n)
 )
 print(json.dumps([[o.job.slide.name, o.status, o.error] for o in outcomes]))
 """
@@ -107,7 +107,7 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(
 
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "triplex_deploy.pipeline.many.ray_actors", raising=False)
-    monkeypatch.setattr(model, "load_bundle", stub_bundle)
+    monkeypatch.setattr(model, "load_bundle", lambda _: stub_bundle())
     slide = write_slide(tmp_path / "a.png")
     out = tmp_path / "out"
     arguments = ["predict", slide, "--bundle", tmp_path, "--out", out, "--engine", "ray"]

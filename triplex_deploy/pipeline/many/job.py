@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from triplex_deploy.outputs.slide_summary import SlideSummary
 from triplex_deploy.pipeline.options import PredictOptions
 
 MAX_NAME_BYTES: Final = 255
@@ -60,7 +61,8 @@ class Outcome:
     """What came of a job: the run's ``facts`` if its results are complete, else the ``error``.
 
     ``error`` is one line; ``traceback`` is for the curious; ``messages`` are (level, text) log
-    records of a process whose log nobody else sees.
+    records of a process whose log nobody else sees. ``summary`` is for the index, of a slide that
+    was predicted with a report.
     """
 
     job: Job
@@ -70,3 +72,4 @@ class Outcome:
     error: str | None = None
     traceback: str | None = None
     messages: tuple[tuple[int, str], ...] = ()
+    summary: SlideSummary | None = None
