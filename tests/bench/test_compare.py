@@ -107,6 +107,7 @@ def test_other_work_that_could_explain_a_slowdown_hides_it() -> None:
     assert (comparison.cases[0].by, comparison.cases[0].verdict) == ("fastest", "within noise")
     assert comparison.cases[0].noise == pytest.approx(0.25)
     assert "after: other work took 30% of the cores" in comparison.warnings[0]
+    assert (comparison.untold, comparison.to_dict()["untold"]) == (1, 1)
 
 
 def test_starved_run_is_never_a_regression() -> None:

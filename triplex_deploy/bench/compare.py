@@ -59,8 +59,13 @@ class Comparison:
     def slower(self) -> list[CaseComparison]:
         return [case for case in self.cases if case.verdict == "slower"]
 
+    @property
+    def untold(self) -> int:
+        """Cases of which nothing can be said: no slowdown was found, and none was ruled out."""
+        return sum(case.verdict == "within noise" for case in self.cases)
+
     def to_dict(self) -> dict[str, Any]:
-        return {"regression": bool(self.slower), **asdict(self)}
+        return {"regression": bool(self.slower), "untold": self.untold, **asdict(self)}
 
 
 def compare_results(

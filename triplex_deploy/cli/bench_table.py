@@ -45,8 +45,8 @@ def print_comparison(comparison: Comparison) -> None:
     for name, keys in (("before", comparison.only_before), ("after", comparison.only_after)):
         for key in keys:
             console.print(f"only in {name}: {key}")
-    slower = len(comparison.slower)
-    console.print(f"{slower} of {len(comparison.cases)} cases slower")
+    untold = f", {comparison.untold} could not be told" if comparison.untold else ""
+    console.print(f"{len(comparison.slower)} of {len(comparison.cases)} cases slower{untold}")
 
 
 def _console() -> Console:
