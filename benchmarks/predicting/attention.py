@@ -47,14 +47,14 @@ print(json.dumps({"walls": walls, "cpu_s": min(cpus), "peak_mb": peak_mb}))
 
 
 def measure_global_encoder(
-    checkpoint: Checkpoint, bundle: Path, quick: bool
+    checkpoint: Checkpoint, bundle: Path, folder: Path, quick: bool
 ) -> tuple[list[Timing], dict[str, float]]:
     """Time and memory beyond the loaded graph, each in a process of its own.
 
     Quick runs use 2,000 and 8,000 spots, and say so in the case's name; the ratios keep theirs.
     """
     many, most = (2_000, 8_000) if quick else (5_000, 20_000)
-    plain = bundle / "global_encoder_decomposed.onnx"
+    plain = folder / "global_encoder_decomposed.onnx"
     modules = graph_modules(checkpoint.build_model(), checkpoint.tile_encoder.build())
     spec = graph_specs(checkpoint.config)["global_encoder"]
     write_onnx(modules["global_encoder"], spec, "tensorrt", {}, plain)

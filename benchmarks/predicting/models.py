@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,12 @@ from triplex_deploy.models import (
     state_of,
     write_checkpoint,
 )
+from triplex_deploy.pipeline.facts import installed_versions
+from triplex_deploy.pipeline.machine import cache_home
+from triplex_deploy.pipeline.sample import sample_tiles
 
+ROOT = Path(__file__).resolve().parents[2]
+COMPLETE = "complete"
 PAPER = ModelConfig()
 SMALL = ModelConfig(n_genes=50, global_depth=2, global_mlp_ratio=1.0, neighbor_depth=1)
 
@@ -41,6 +49,36 @@ def make_checkpoint(config: ModelConfig, mpp: float) -> Checkpoint:
         ),
         provenance={},
     )
+
+
+def bundles_for(checkpoint: Checkpoint, slide: Path, quick: bool) -> dict[str, Path]:
+    """fp32 and int8 bundles of a checkpoint, calibrated on a slide; kept for later benchmarks.
+
+    They lie in the user's cache under a key of all that decides them, the exporter's source
+    included: tracing the graphs takes longer than a quick benchmark.
+    """
+    folder = cache_home() / "triplex-deploy" / "benchmarks" / _key(checkpoint, quick)
+    if not (folder / COMPLETE).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        calibration = sample_tiles(slide, checkpoint.tile_mpp, 16 if quick else 128)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as stage:
+            make = make_bundles_quickly if quick else make_bundles
+            make(checkpoint, calibration, Path(stage))
+            (Path(stage) / COMPLETE).touch()
+            shutil.copytree(stage, folder)
+    return {precision: folder / precision for precision in ("fp32", "int8")}
+
+
+def _key(checkpoint: Checkpoint, quick: bool) -> str:
+    digest = hashlib.sha256(json.dumps([checkpoint.config.to_dict(), checkpoint.tile_mpp]).encode())
+    for folder in ("exporters", "triplex_deploy/models", "benchmarks/predicting"):
+        for source in sorted((ROOT / folder).glob("*.py")):
+            digest.update(source.read_bytes())
+    digest.update((ROOT / "triplex_deploy/contract.py").read_bytes())
+    packages = installed_versions(("torch", "onnx", "onnxruntime", "numpy"))
+    digest.update(json.dumps([packages, quick]).encode())
+    return digest.hexdigest()[:24]
 
 
 def make_bundles(

@@ -47,17 +47,22 @@ def fake_model(config: ModelConfig, delay_s: float = 0.0, weights: str = "frozen
 
 
 class FakeSession(Session):
-    """One graph; ``calls`` are the first axes of what it was given."""
+    """One graph; ``calls`` are the lengths of what it was given.
+
+    After ``fail_at`` calls it raises, at the monotonic time ``failed_s``.
+    """
 
     def __init__(self, spec: GraphSpec, delay_s: float) -> None:
         super().__init__(spec)
         self.calls: list[int] = []
         self.fail_at: int | None = None
+        self.failed_s = 0.0
         self._delay_s = delay_s
 
     def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         self.calls.append(len(next(iter(inputs.values()))))
         if self.fail_at is not None and len(self.calls) > self.fail_at:
+            self.failed_s = time.monotonic()
             raise RuntimeError("the graph broke")
         if "tiles" in inputs:
             time.sleep(self._delay_s)

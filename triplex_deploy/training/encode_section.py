@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import IMAGE_MEAN, TILE_PX
 from triplex_deploy.data import Section
 from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.pipeline.encode import mean_color_tile
 from triplex_deploy.pipeline.progress import Progress
 from triplex_deploy.slides import open_slide
 from triplex_deploy.spots import Spots, check_spots
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 FACTS: Final = "section.json"
 PLAN: Final = "plan.npz"
 MEASURED: Final = "measured.npz"
-MEAN_COLOR: Final = tuple(round(255 * mean) for mean in IMAGE_MEAN)
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,7 @@ def masked_feature(encoder: FrozenEncoder) -> NDArray[np.float32]:
 
     Attention never looks at it, but the mean over the neighbour tokens does.
     """
-    tile = np.empty((1, TILE_PX, TILE_PX, 3), np.uint8)
-    tile[:] = MEAN_COLOR
-    feature: NDArray[np.float32] = encoder.encode(tile)[0]
+    feature: NDArray[np.float32] = encoder.encode(mean_color_tile())[0]
     return feature
 
 

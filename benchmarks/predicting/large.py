@@ -1,0 +1,170 @@
+"""Many spots: what one costs as a slide grows, and how much memory a run takes.
+
+Each run has a process of its own, whose peak memory is the run's. With cheap encoders everything
+but the two image encoders is real: reading, stores, the global encoder and fusion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from benchmarks.record import Timing
+from benchmarks.tiling.mosaic import drawn_tissue
+from triplex_deploy import load_bundle, predict_slide
+from triplex_deploy.contract import TILE_PX
+from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.pipeline.row_store import RESIDENT_BYTES
+from triplex_deploy.runtime.device_array import Tensors
+from triplex_deploy.runtime.model import Model
+from triplex_deploy.runtime.session import Arrays, Session
+from triplex_deploy.spots import Spots
+
+SEGMENT_PX = 256
+OVERVIEW = 4
+BEYOND_BUDGET_MB = 1500
+
+
+def measure_large(
+    bundles: dict[str, Path], folder: Path, quick: bool
+) -> tuple[list[Timing], dict[str, float], dict[str, Any]]:
+    """Cost per spot over sizes with int8 encoders, and memory at the largest slide."""
+    sizes, most, budget_gb = ((36, 81), 2025, 0.2) if quick else ((500, 2000, 20_000), 50_000, 2.0)
+    slide = write_large_slide(folder / "large.tif", most)
+    timings = [_run(slide, bundles["int8"], n, 4.0, cheap=False) for n in sizes]
+    costs = [timing.facts["cpu_s_per_spot"] for timing in timings]
+    bounded = _run(slide, bundles["fp32"], most, budget_gb, cheap=True)
+    bound = budget_gb * 1000 + BEYOND_BUDGET_MB
+    limits = {
+        "bounded_spots": most,
+        "bounded_peak_mb": bounded.peak_mb,
+        "bounded_limit_mb": bound,
+        "mapped_mb_resident": RESIDENT_BYTES / 1e6,
+    }
+    ratios = {
+        "cost_per_spot_most_over_least": max(costs) / min(costs),
+        "memory_limit_over_peak": bound / bounded.peak_mb,
+    }
+    return [*timings, bounded], ratios, limits
+
+
+def write_large_slide(path: Path, n_spots: int) -> Path:
+    """A slide for ``n_spots`` contiguous tiles: one picture over and over, and an overview."""
+    side = math.ceil(math.sqrt(n_spots)) * TILE_PX
+    side = math.ceil(side / (SEGMENT_PX * OVERVIEW)) * SEGMENT_PX * OVERVIEW
+    picture = imagecodecs.jpeg8_encode(drawn_tissue(SEGMENT_PX, 5), 85, subsampling="420")
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for level_side in (side, side // OVERVIEW):
+            count = (level_side // SEGMENT_PX) ** 2
+            writer.write(
+                (picture for _ in range(count)),
+                shape=(level_side, level_side, 3),
+                dtype=np.uint8,
+                tile=(SEGMENT_PX, SEGMENT_PX),
+                photometric="ycbcr",
+                compression="jpeg",
+                subsampling=(2, 2),
+                subfiletype=int(level_side != side),
+                metadata=None,
+            )
+    return path
+
+
+class CheapEncoder(Session):
+    """Stands in for an image encoder: numbers of the right shape, by the tile's first pixels."""
+
+    def _run(self, inputs: Tensors) -> Arrays:
+        tiles: Any = inputs["tiles"]
+        (output,) = self.spec.outputs
+        shape = tuple(axis for axis in output.axes if isinstance(axis, int))
+        seed = tiles[:, 0, :16].reshape(len(tiles), -1).astype(np.float32) / 255
+        values = np.resize(seed, (len(tiles), *shape))
+        return {output.name: np.ascontiguousarray(values, np.float32)}
+
+    def close(self) -> None:
+        pass
+
+
+def _run(slide: Path, bundle: Path, n_spots: int, memory_gb: float, cheap: bool) -> Timing:
+    """One run in a process of its own."""
+    arguments = [str(slide), str(bundle), str(n_spots), str(memory_gb)]
+    command = [sys.executable, "-m", __name__, *arguments, *(["--cheap"] if cheap else [])]
+    root = Path(__file__).resolve().parents[2]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    found = json.loads(finished.stdout)
+    encoders = "cheap encoders" if cheap else "int8"
+    reason = "memory must not grow with it" if cheap else "what a spot costs must not grow"
+    return Timing(
+        f"{n_spots} spots, {encoders}",
+        reason,
+        [found["wall_s"]],
+        found["run"]["cpu_s"]["total"],
+        found["run"]["peak_memory_mb"],
+        {
+            "cpu_s_per_spot": _cpu_per_spot(found["run"]),
+            "global_encoder_s": found["run"]["timings_s"]["global_encoder"],
+            "memory_gb": memory_gb,
+            "kept_in": found["run"]["kept_in"],
+            "stages_s": found["run"]["timings_s"],
+        },
+    )
+
+
+def _cpu_per_spot(run: dict[str, Any]) -> float:
+    """Without the global encoder, whose cost grows, and what is done once per slide or machine."""
+    cpu = run["cpu_s"]
+    once = sum(cpu.get(stage, 0.0) for stage in ("sessions", "tuning", "thumbnail", "spots"))
+    return float((cpu["total"] - cpu["global_encoder"] - once) / run["spots"])
+
+
+def _spots(count: int) -> Spots:
+    """The first ``count`` cells of the smallest square grid that has them."""
+    side = math.ceil(math.sqrt(count))
+    grid_rc = np.stack(np.divmod(np.arange(count), side), axis=1).astype(np.int64)
+    return Spots(grid_rc[:, ::-1] * float(TILE_PX) + TILE_PX / 2, grid_rc, "file", float(TILE_PX))
+
+
+def _with_cheap_encoders(model: Model) -> Model:
+    sessions = {
+        name: CheapEncoder(spec) if [t.name for t in spec.inputs] == ["tiles"] else session
+        for (name, session) in model.sessions.items()
+        for spec in [session.spec]
+    }
+    return dataclasses.replace(model, sessions=sessions, backend="cheap")
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("slide", type=Path)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("spots", type=int)
+    parser.add_argument("memory_gb", type=float)
+    parser.add_argument("--cheap", action="store_true")
+    asked = parser.parse_args()
+    with load_bundle(asked.bundle).open(device="cpu") as model:
+        options = PredictOptions(
+            spots=_spots(asked.spots),
+            mpp=model.bundle.manifest.tile_mpp,
+            memory_gb=asked.memory_gb,
+            batch_size=4,
+        )
+        begin = time.perf_counter()
+        prediction = predict_slide(
+            asked.slide, _with_cheap_encoders(model) if asked.cheap else model, options
+        )
+    print(json.dumps({"wall_s": time.perf_counter() - begin, "run": prediction.run}))
+
+
+if __name__ == "__main__":
+    _main()
