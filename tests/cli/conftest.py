@@ -23,6 +23,14 @@ class Finished:
 Invoke = Callable[..., Finished]
 
 
+@pytest.fixture(autouse=True)
+def no_user_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Hide the defaults of whoever runs the tests; where a user's would be looked for instead."""
+    folder = tmp_path / "user"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture
 def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
     def call(*arguments: object) -> Finished:

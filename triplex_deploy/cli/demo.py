@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from triplex_deploy.cli.shared import common_options, print_summary, set_verbosity
+from triplex_deploy.cli.shared import common_options, print_summary, screen_level, set_verbosity
 
 
 @click.command(epilog="Example: triplex-deploy demo --out demo-out")
@@ -29,7 +29,7 @@ def command(out: Path, quick: bool, as_json: bool) -> None:
     from triplex_deploy.demo.checkpoint import UNTRAINED
     from triplex_deploy.demo.run import FULL, QUICK, run_demo
 
-    if logging.getLogger("triplex_deploy").level == logging.WARNING:
+    if screen_level() == logging.WARNING:
         set_verbosity(1)  # the steps are the point of a demo
     with StageBars() as progress:
         prediction = run_demo(out, QUICK if quick else FULL, progress)

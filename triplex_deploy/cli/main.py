@@ -16,11 +16,15 @@ from typing import Any
 import click
 
 from triplex_deploy import __version__
-from triplex_deploy.cli.shared import missing_module, start_logging
+from triplex_deploy.cli.closest import did_you_mean
+from triplex_deploy.cli.config_file import ENVIRONMENT_PREFIX, use_defaults
+from triplex_deploy.cli.log_file import close_log_file, note
+from triplex_deploy.cli.shared import missing_module, screen_level, start_logging
 from triplex_deploy.errors import TriplexError, one_line
 
 COMMANDS = {
     "bench": "Measure how fast bundles are here, and compare two results.",
+    "completion": "Print the script that completes commands and options in your shell.",
     "convert": "Write a prediction as a file that other programs open.",
     "demo": "Try everything on synthetic data: checkpoint, bundle, slide, prediction.",
     "doctor": "Show versions, devices and libraries, and what is missing.",
@@ -33,6 +37,8 @@ COMMANDS = {
     "train": "Train on a prepared data set; checkpoints, curves and metrics per fold.",
     "verify": "Check a bundle's files and replay its parity inputs.",
 }
+
+HELP = {"-h", "--help"}
 
 
 class LazyGroup(click.Group):
@@ -48,6 +54,20 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, suggest one for a misspelt name, and give it its defaults."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            meant = did_you_mean(name, COMMANDS)
+            raise click.UsageError(f"No such command {name!r}; {meant}", ctx)
+        found = super().resolve_command(ctx, args)
+        asks_for_help = not HELP.isdisjoint(args)  # which a broken file must not refuse
+        if found[1] is not None and not ctx.resilient_parsing and not asks_for_help:
+            use_defaults(ctx, name, found[1], list(COMMANDS))
+        return found
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -55,8 +75,9 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    epilog="Start with: triplex-deploy demo --out demo-out",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: triplex-deploy demo --out demo-out. Defaults for options can stand in "
+    "triplex-deploy.toml; `triplex-deploy doctor` says which files are read.",
+    context_settings={"help_option_names": sorted(HELP)},
 )
 @click.version_option(__version__, prog_name="triplex-deploy")
 def group() -> None:
@@ -73,21 +94,39 @@ def run(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     start_logging()
     try:
+        status = _status(given)
+        note(logging.INFO, f"exit status {status}")
+        return status
+    finally:
+        close_log_file()
+
+
+def _status(given: list[str]) -> int:
+    try:
         with _interrupted_by_sigterm():
-            status: Any = group.main(given, prog_name="triplex-deploy", standalone_mode=False)
+            status: Any = group.main(
+                given,
+                prog_name="triplex-deploy",
+                standalone_mode=False,
+                auto_envvar_prefix=ENVIRONMENT_PREFIX,
+                obj=given,
+            )
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
         error.show()
+        note(logging.ERROR, error.format_message())
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("error: interrupted; nothing half-written was left", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        line = "interrupted; nothing half-written was left"
+        click.echo(f"error: {line}", err=True)
+        note(logging.ERROR, line, error)
         return 130
     except TriplexError as error:
-        return _fail(one_line(error), given)
+        return _fail(one_line(error), given, error)
     except ModuleNotFoundError as error:
-        return _fail(missing_module(error), given)
+        return _fail(missing_module(error), given, error)
     except Exception as error:  # noqa: BLE001 - a bug of ours, still told in one line
-        return _fail(one_line(error), given)
+        return _fail(one_line(error), given, error)
 
 
 @contextmanager
@@ -103,9 +142,10 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fail(line: str, arguments: list[str]) -> int:
-    if logging.getLogger("triplex_deploy").isEnabledFor(logging.DEBUG):
+def _fail(line: str, arguments: list[str], error: Exception) -> int:
+    if screen_level() <= logging.DEBUG:
         traceback.print_exc()
+    note(logging.ERROR, line, error)
     click.echo(f"error: {line}", err=True)
     if "--json" in arguments:
         click.echo(json.dumps({"error": line}, indent=2))

@@ -1,0 +1,152 @@
+"""Defaults for options from TOML files: the project's in the working folder, and the user's.
+
+A table per command, a key per option without its dashes::
+
+    [predict]
+    bundle = "/models/breast"
+    memory-gb = 16
+
+The command line wins over the environment (``TRIPLEX_DEPLOY_PREDICT_BUNDLE``), that over the
+project's file, and that over the user's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from triplex_deploy.cli.closest import did_you_mean
+from triplex_deploy.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+PROJECT_FILE = Path("triplex-deploy.toml")
+ENVIRONMENT_PREFIX = "TRIPLEX_DEPLOY"
+_META = "triplex_deploy.defaults"
+
+
+@dataclass(frozen=True)
+class Default:
+    """An option's value as click parses it, and the file that gave it."""
+
+    value: Any
+    file: Path
+
+
+def config_files() -> list[Path]:
+    """The files that exist, the one that wins last."""
+    return [path for path in (_user_file(), PROJECT_FILE) if path is not None and path.exists()]
+
+
+def use_defaults(ctx: click.Context, name: str, command: click.Command, known: list[str]) -> None:
+    """Let the files give defaults to ``command``, which is about to be parsed under ``ctx``.
+
+    Raises ``ConfigError`` for a file that is not TOML, and for tables, keys and values that do not
+    exist; ``known`` are the names of all commands.
+    """
+    found: dict[str, Default] = {}
+    for path in config_files():
+        tables = _read(path)
+        _require_commands(path, tables, known)
+        found |= _defaults(path, name, command, tables.get(name, {}))
+    ctx.meta[_META] = found
+    ctx.default_map = {name: {key: default.value for key, default in found.items()}}
+
+
+def announce_defaults(ctx: click.Context) -> None:
+    """Log which options neither the command line nor the program itself has set."""
+    files: dict[str, Default] = ctx.meta.get(_META, {})
+    for param in ctx.command.params:
+        if not isinstance(param, click.Option) or param.name is None:
+            continue
+        source = ctx.get_parameter_source(param.name)
+        if source is click.core.ParameterSource.DEFAULT_MAP and param.name in files:
+            default = files[param.name]
+            logger.info("%s %s: from %s", param.opts[-1], default.value, default.file)
+        elif source is click.core.ParameterSource.ENVIRONMENT:
+            variable = f"{ctx.auto_envvar_prefix}_{param.name.upper()}"
+            logger.info("%s %s: from $%s", param.opts[-1], os.environ.get(variable, ""), variable)
+
+
+def _user_file() -> Path | None:
+    try:
+        folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    except RuntimeError:  # an account without a home
+        return None
+    return folder / "triplex-deploy" / "config.toml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror or error}); make it readable or move it away"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not TOML: {error}; correct it") from error
+
+
+def _require_commands(path: Path, tables: dict[str, Any], known: Iterable[str]) -> None:
+    for key, table in tables.items():
+        if key not in known and isinstance(table, dict):
+            raise ConfigError(f"{path}: [{key}] is not a command; {did_you_mean(key, known)}")
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"{path}: {key} is outside of a table; put it below its command, such as [predict]"
+            )
+
+
+def _defaults(
+    path: Path, name: str, command: click.Command, table: dict[str, Any]
+) -> dict[str, Default]:
+    options = {
+        spelling.removeprefix("--"): param
+        for param in command.params
+        if isinstance(param, click.Option)
+        for spelling in param.opts
+        if spelling.startswith("--")
+    }
+    found = {}
+    for key, value in table.items():
+        where = f"{path}: [{name}] {key}"
+        option = options.get(key.replace("_", "-"))
+        if option is None or option.name is None:
+            raise ConfigError(f"{where}: no such option; {did_you_mean(key, options)}")
+        found[option.name] = Default(_checked(where, command, option, value), path)
+    return found
+
+
+def _checked(where: str, command: click.Command, option: click.Option, value: Any) -> Any:
+    """The value as click takes it from a default, after one trial of its type."""
+    if option.is_flag and not option.count and not isinstance(value, bool):
+        raise ConfigError(f"{where}: {value!r} is neither true nor false; give one of them")
+    several = option.multiple or option.nargs != 1
+    if several and not isinstance(value, list):
+        raise ConfigError(f"{where}: takes a list; write [{value!r}]")
+    if isinstance(value, list):
+        value = [_home(option, one) for one in value]
+        value = value if several else ",".join(str(one) for one in value)
+    else:
+        value = _home(option, value)
+    try:
+        option.type_cast_value(click.Context(command), value)
+    except click.BadParameter as error:
+        raise ConfigError(f"{where}: {error.message.rstrip('.')}; correct it") from error
+    return value
+
+
+def _home(option: click.Option, value: Any) -> Any:
+    """``~`` means the home folder, as a shell would have it."""
+    if not isinstance(option.type, click.Path):
+        return value
+    text = str(value)
+    return str(Path(text).expanduser()) if text.startswith("~") else text
