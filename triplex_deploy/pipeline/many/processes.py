@@ -19,7 +19,7 @@ from triplex_deploy.pipeline.many.pool import Broken, Died, Event, Finished, Rea
 from triplex_deploy.pipeline.many.worker import Advanced, Opened, Started, serve
 from triplex_deploy.pipeline.progress import Progress, Silent
 
-GRACE_S: Final = 1.2
+GRACE_S: Final = 0.9
 """How long a worker that is told to stop may take to clean up."""
 
 
