@@ -52,6 +52,7 @@ OPTIONS: Final = TrainOptions(
     epochs=30,
     patience=6,
     ema_decay=0.95,
+    feature_dropout=0.4,
     augment=False,
     target_trunk_lr_scale=0.0,
     precision="bf16-mixed",

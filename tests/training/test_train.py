@@ -264,3 +264,16 @@ def test_frozen_trunk_stays_as_it_was_and_its_maps_are_computed_once(
 def test_refit_needs_an_honest_selection() -> None:
     with pytest.raises(ConfigError, match="refit: follows an honest selection"):
         TrainOptions(selection="paper", refit=True)
+
+
+def test_hidden_features_are_at_their_mean_while_training_alone(prepared: Prepared) -> None:
+    from triplex_deploy.models import build_model
+    from triplex_deploy.training.objective import Objective
+
+    sections = list(prepared.sections.values())
+    objective = Objective(build_model(GEM, seed=0), sections, feature_dropout=0.5)
+    features = torch.from_numpy(sections[0].spot_features())
+    mean = objective.get_buffer("feature_mean")
+    hidden = (objective._hide(features) == mean).float().mean()
+    assert 0.4 < float(hidden) < 0.6
+    assert torch.equal(objective.eval()._hide(features), features)

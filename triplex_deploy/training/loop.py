@@ -96,7 +96,8 @@ def fit(
     freeze_trunk(model, options)
     maps = _trunk_maps(model, options, fabric.device)
     objective, optimizer = fabric.setup(
-        Objective(model, train.sections, maps), _optimizer(model, options)
+        Objective(model, train.sections, maps, options.feature_dropout),
+        _optimizer(model, options),
     )
     fitted = _Fitted(model, optimizer.optimizer, options)
     record = Record() if resume_from is None else fitted.restore(resume_from)

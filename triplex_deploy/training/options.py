@@ -20,7 +20,8 @@ class TrainOptions:
     ``selection`` decides where the best epoch is looked for: ``honest`` on a held-out training
     patient, ``paper`` on the test fold itself. With ``refit`` an honest choice of epochs is
     followed by a training on all of the fold's training sections for as many. ``patience`` is in
-    epochs; ``ema_decay`` above 0 keeps a running mean of the weights over steps and uses it;
+    epochs; ``feature_dropout`` is the share of frozen features that a step does not see;
+    ``ema_decay`` above 0 keeps a running mean of the weights over steps and uses it;
     ``target_trunk_lr_scale`` multiplies the learning rate of the image trunk, 0 freezing it.
     ``accelerator`` and ``devices`` are Lightning Fabric's.
     """
@@ -34,6 +35,7 @@ class TrainOptions:
     weight_decay: float = 0.0
     patience: int = 20
     refit: bool = False
+    feature_dropout: float = 0.0
     ema_decay: float = 0.0
     target_trunk_lr_scale: float = 1.0
     augment: bool = True
@@ -51,8 +53,9 @@ class TrainOptions:
         for key in ("epochs", "batch_size", "lr_step_epochs", "patience", "devices"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key}={getattr(self, key)}: must be at least 1")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"ema_decay={self.ema_decay}: use a value in [0, 1), such as 0.98")
+        for key in ("ema_decay", "feature_dropout"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ConfigError(f"{key}={getattr(self, key)}: use a value in [0, 1)")
         if self.target_trunk_lr_scale < 0:
             raise ConfigError(f"target_trunk_lr_scale={self.target_trunk_lr_scale}: not below 0")
         if self.refit and self.selection != "honest":
