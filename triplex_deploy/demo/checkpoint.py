@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from triplex_deploy.contract import ModelConfig
+from triplex_deploy.demo.programs import GENES
 from triplex_deploy.models import (
     Checkpoint,
     TileEncoder,
@@ -18,12 +19,6 @@ from triplex_deploy.models import (
 )
 
 UNTRAINED: Final = "Untrained demo weights: the predictions show that it runs and mean nothing."
-
-GENES: Final = (
-    *("GNAS", "ERBB2", "FASN", "CLDN4", "MUC1", "KRT8", "KRT18", "KRT19", "EPCAM", "CD24"),
-    *("COL1A1", "COL1A2", "COL3A1", "FN1", "SPARC", "VIM", "ACTA2", "TAGLN", "CD74", "B2M"),
-    *("HLA-A", "HLA-B", "HLA-DRA", "IGKC", "IGHG3", "C1QA", "APOE", "FTL", "FTH1", "ACTB"),
-)
 
 
 def write_demo_checkpoint(path: str | Path, tile_mpp: float, seed: int = 0) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.demo.growth import grow_section
+from triplex_deploy.demo.tissue import Section
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.outputs.atomic import atomic_path
 
@@ -36,9 +37,13 @@ def synthesise_slide(path: str | Path, width: int, height: int, mpp: float, seed
         raise ConfigError(f"slide of {width} x {height} px: too small; use at least {LEAST_PX} px")
     if not 0.1 <= mpp <= 2:
         raise ConfigError(f"mpp={mpp}: nuclei cannot be drawn at this scale; use 0.1 to 2 um/px")
-    section = grow_section((width, height), mpp, seed)
+    write_section(grow_section((width, height), mpp, seed), path, mpp)
+
+
+def write_section(section: Section, path: str | Path, mpp: float) -> None:
+    """Write a grown section as ``synthesise_slide`` does."""
     with atomic_path(path) as temporary:
-        _write_pyramid(temporary, section.rows, _level_sizes(width, height), mpp)
+        _write_pyramid(temporary, section.rows, _level_sizes(*section.size_wh), mpp)
 
 
 def _level_sizes(width: int, height: int) -> list[tuple[int, int]]:

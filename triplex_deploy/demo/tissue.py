@@ -44,6 +44,8 @@ class Section:
     textures: dict[str, Field]
     stamps: tuple[Field, ...]
     nuclei: Nuclei
+    staining: tuple[float, float] = (1.0, 1.0)
+    """Strength of hematoxylin and eosin, which differs between batches."""
 
     def rows(self, top: int, bottom: int) -> NDArray[np.uint8]:
         """Rows ``top`` to ``bottom`` of the finest level, (bottom - top, width, 3) RGB."""
@@ -73,8 +75,9 @@ class Section:
         """Light left after both stains, with uneven illumination and sensor noise."""
         noise = self._texture("noise", level, top, warped=False)
         image = np.empty((*eosin.shape, 3), np.uint8)
+        blue, pink = self.staining
         for channel, white in enumerate(BACKGROUND_RGB):
-            absorbed = EOSIN[channel] * eosin + HEMATOXYLIN[channel] * hematoxylin
+            absorbed = EOSIN[channel] * pink * eosin + HEMATOXYLIN[channel] * blue * hematoxylin
             light = (white + (1.6 - 0.3 * channel) * level["light"]) * np.exp(-absorbed)
             image[..., channel] = (light + noise).clip(0, 255).astype(np.uint8)
         return image

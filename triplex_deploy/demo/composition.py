@@ -1,0 +1,109 @@
+"""What lies under each spot of a grown section: the truth its expression is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.demo.growth import EPITHELIAL, FIBROBLAST, KINDS, LYMPHOCYTE, TUMOR, VARIANTS
+from triplex_deploy.demo.programs import COMPARTMENTS
+from triplex_deploy.demo.tissue import Section
+
+CAPTURE_UM: Final = 100.0
+"""Radius of what a spot captures: the disc that its 200 um tile just holds."""
+SURROUNDINGS_UM: Final = 350.0
+"""Radius within which tumour changes the stroma: beyond the tile, within its neighbourhood."""
+CELLS_PER_STROMA: Final = 30.0
+"""Fibroblasts that a disc full of stroma is worth, whose matrix says more than its few nuclei."""
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """Of N spots; areas are fractions of the captured disc."""
+
+    nuclei: dict[str, NDArray[np.int64]]  # (N,) by kind
+    areas: dict[str, FloatArray]  # (N,) of tissue, epithelium, tumor, stroma
+    tumor_around: FloatArray  # (N,) share of the tissue within SURROUNDINGS_UM
+
+    def abundance(self) -> FloatArray:
+        """Cells' worth of each of ``COMPARTMENTS``, (N, 5).
+
+        The share of stroma that is ``front`` grows with the tumour around.
+        """
+        stroma = self.nuclei["fibroblast"] + CELLS_PER_STROMA * self.areas["stroma"]
+        front = stroma * self.tumor_around
+        parts = {
+            "gland": self.nuclei["epithelial"],
+            "tumor": self.nuclei["tumor"],
+            "stroma": stroma - front,
+            "immune": self.nuclei["lymphocyte"],
+            "front": front,
+        }
+        return np.stack([np.asarray(parts[name], np.float64) for name in COMPARTMENTS], axis=1)
+
+
+def compose(section: Section, mpp: float, level0_xy: FloatArray) -> Composition:
+    """Count nuclei and measure areas around spot centres (N, 2) of a section of scale ``mpp``."""
+    names = {EPITHELIAL: "epithelial", FIBROBLAST: "fibroblast"}
+    names |= {LYMPHOCYTE: "lymphocyte", TUMOR: "tumor"}
+    kind = section.nuclei.stamp // VARIANTS
+    centers = np.stack([section.nuclei.x, section.nuclei.y], axis=1)
+    nuclei = {
+        names[one]: _count_near(centers[kind == number], level0_xy, CAPTURE_UM / mpp)
+        for number, one in enumerate(KINDS)
+    }
+    near = {
+        name: _mean_near(section, field, mpp, level0_xy, CAPTURE_UM)
+        for name, field in _regions(section).items()
+    }
+    around = {
+        name: _mean_near(section, _regions(section)[name], mpp, level0_xy, SURROUNDINGS_UM)
+        for name in ("tissue", "tumor")
+    }
+    return Composition(nuclei, near, around["tumor"] / np.maximum(around["tissue"], 1e-6))
+
+
+def _regions(section: Section) -> dict[str, NDArray[np.bool_]]:
+    """Where each tissue lies on the section's coarse raster, as it is drawn."""
+    gland, tissue = section.coarse["gland"], section.coarse["tissue"] > 0
+    tumor = tissue & (section.coarse["tumor"] > 1) & (gland > 1)
+    return {
+        "tissue": tissue,
+        "epithelium": tissue & (gland > 0.45) & (gland <= 1),
+        "tumor": tumor,
+        "stroma": tissue & (gland > 1) & ~tumor,
+    }
+
+
+def _count_near(
+    points: NDArray[np.int64], level0_xy: FloatArray, radius_px: float
+) -> NDArray[np.int64]:
+    from scipy.spatial import cKDTree
+
+    counts = cKDTree(points).query_ball_point(level0_xy, radius_px, return_length=True)
+    return np.asarray(counts, np.int64)
+
+
+def _mean_near(
+    section: Section,
+    region: NDArray[np.bool_],
+    mpp: float,
+    level0_xy: FloatArray,
+    radius_um: float,
+) -> FloatArray:
+    """Fraction of the disc around each centre that lies in ``region``; outside the slide is not."""
+    from scipy.ndimage import map_coordinates
+    from scipy.signal import fftconvolve
+
+    radius = radius_um / mpp / section.stride_px
+    reach = int(np.ceil(radius))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = (np.hypot(x, y) <= radius).astype(np.float64)
+    smooth = fftconvolve(region.astype(np.float64), disc / disc.sum(), mode="same").clip(0, 1)
+    column, row = level0_xy.T / section.stride_px
+    return np.asarray(map_coordinates(smooth, [row, column], order=1), np.float64)

@@ -1,0 +1,134 @@
+"""A made-up data set in the layout of her2st, whose expression follows from its pictures.
+
+Spots lie on an array 200 um apart and a tile is 224 px, so at ``MPP`` the tiles of neighbouring
+spots touch and every neighbourhood shares its tiles.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.contract import TILE_PX
+from triplex_deploy.demo.composition import Composition, compose
+from triplex_deploy.demo.counts import Counts, draw_counts, patient_factors
+from triplex_deploy.demo.growth import grow_section
+from triplex_deploy.demo.programs import GENES
+from triplex_deploy.demo.slide import write_section
+from triplex_deploy.demo.tissue import Section
+
+logger = logging.getLogger(__name__)
+
+PITCH_UM: Final = 200.0
+MPP: Final = PITCH_UM / TILE_PX
+LEAST_TISSUE: Final = 0.5
+"""Share of tissue below which an array place is no spot."""
+STAINING_SPREAD: Final = 0.08
+"""Standard deviation of a patient's log staining strength."""
+
+README: Final = """# A made-up data set
+
+Pictures, spots and counts are all synthetic (triplex-deploy demo). The gene symbols are real, but
+their expression is computed from the cells drawn under each spot: nothing here says anything about
+real tissue. The layout is that of her2st, which `triplex-deploy prepare --format st` reads.
+"""
+
+
+@dataclass(frozen=True)
+class SectionPlan:
+    """One section to make, named after its patient, with ``array_wh`` places for spots."""
+
+    patient: str
+    number: int
+    array_wh: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        return f"{self.patient}{self.number}"
+
+
+@dataclass(frozen=True, eq=False)
+class MadeSection:
+    """What was made: (row, column) of the N spots, their centres, and the truth about them."""
+
+    plan: SectionPlan
+    grid_rc: NDArray[np.int64]  # (N, 2)
+    level0_xy: NDArray[np.float64]  # (N, 2)
+    composition: Composition
+    counts: Counts
+
+
+def write_dataset(root: Path, plans: Sequence[SectionPlan], seed: int) -> list[MadeSection]:
+    """Write ST-imgs, ST-cnts and ST-spotfiles of every section under ``root``.
+
+    Equal arguments give equal files. Raises ``OutputError`` where they cannot be written.
+    """
+    made = []
+    for folder in ("ST-cnts", "ST-spotfiles"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "README.md").write_text(README, encoding="utf-8")
+    for plan in plans:
+        grown = _grow(plan, seed)
+        write_section(grown, _make_folder(image_path(root, plan)), MPP)
+        one = measure_section(grown, plan, seed)
+        _write_counts(root / "ST-cnts" / f"{plan.name}.tsv.gz", one)
+        _write_spots(spots_path(root, plan), one)
+        made.append(one)
+    return made
+
+
+def image_path(root: Path, plan: SectionPlan) -> Path:
+    return root / "ST-imgs" / plan.patient / plan.name / f"{plan.name}.tif"
+
+
+def spots_path(root: Path, plan: SectionPlan) -> Path:
+    return root / "ST-spotfiles" / f"{plan.name}_selection.tsv"
+
+
+def measure_section(section: Section, plan: SectionPlan, seed: int) -> MadeSection:
+    """Find the spots on tissue, look at what is under them, and draw their counts."""
+    columns, rows = plan.array_wh
+    grid_rc = np.stack(np.mgrid[0:rows, 0:columns], axis=-1).reshape(-1, 2).astype(np.int64)
+    level0_xy = (grid_rc[:, ::-1] + 0.5) * float(TILE_PX)
+    tissue = compose(section, MPP, level0_xy).areas["tissue"]
+    on_tissue = tissue >= LEAST_TISSUE
+    grid_rc, level0_xy = grid_rc[on_tissue], level0_xy[on_tissue]
+    composition = compose(section, MPP, level0_xy)
+    rng = np.random.default_rng([seed, *plan.name.encode()])
+    counts = draw_counts(composition, patient_factors(seed, plan.patient), rng)
+    return MadeSection(plan, grid_rc, level0_xy, composition, counts)
+
+
+def _grow(plan: SectionPlan, seed: int) -> Section:
+    columns, rows = plan.array_wh
+    section_seed = int(np.random.SeedSequence([seed, *plan.name.encode()]).generate_state(1)[0])
+    section = grow_section((columns * TILE_PX, rows * TILE_PX), MPP, section_seed)
+    rng = np.random.default_rng([seed, 1, *plan.patient.encode()])
+    blue, pink = np.exp(rng.normal(0, STAINING_SPREAD, 2)).tolist()
+    return replace(section, staining=(blue, pink))
+
+
+def _make_folder(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write_counts(path: Path, one: MadeSection) -> None:
+    lines = ["\t".join(("", *GENES))]
+    for (row, column), counts in zip(one.grid_rc.tolist(), one.counts.raw.tolist(), strict=True):
+        lines.append("\t".join((f"{column}x{row}", *map(str, counts))))
+    path.write_bytes(gzip.compress("\n".join((*lines, "")).encode(), mtime=0))
+
+
+def _write_spots(path: Path, one: MadeSection) -> None:
+    lines = ["x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected"]
+    for (row, column), (x, y) in zip(one.grid_rc.tolist(), one.level0_xy.tolist(), strict=True):
+        lines.append(f"{column}\t{row}\t{column}\t{row}\t{x:.1f}\t{y:.1f}\t1")
+    path.write_text("\n".join((*lines, "")), encoding="utf-8")
