@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard ext/*.pyx ext/*.pxd ext/*.h)
 
-.PHONY: demo test lint types pytest clean
+.PHONY: demo test lint types pytest test-gpu bench-gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/triplex-deploy demo --out demo-out
@@ -20,6 +20,16 @@ types: $(VENV)/.dev
 
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# On a machine with a GPU, after what docs/gpu-servers.md says to install; neither uses the network.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+test-gpu:
+	-$(GPU_PYTHON) -m triplex_deploy.cli doctor
+	$(GPU_PYTHON) -m pytest tests/gpu tests/runtime -rs
+
+bench-gpu:
+	$(GPU_PYTHON) benchmarks/bench_graphs.py --device cuda:0 --json benchmarks/results/$$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr 'A-Z ' 'a-z-').json
 
 # Each stamp is an installed set of extras; a change to the build inputs reinstalls it.
 $(VENV)/.demo: $(SOURCES)

@@ -204,6 +204,20 @@ def test_other_threads_may_run_the_graphs(engine_bundle: RunnableBundle, model: 
 
 
 @pytest.mark.usefixtures("installed")
+def test_stages_of_a_run_are_told_apart(engine_bundle: RunnableBundle, model: Model) -> None:
+    from triplex_deploy.bench.stages import StagedSession
+
+    inputs = neighbors(engine_bundle, 4)
+    with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
+        session = engines.session("neighbor_encoder")
+        assert isinstance(session, StagedSession)
+        outputs, seconds = session.run_staged(inputs)
+    assert_equal(outputs, model.run("neighbor_encoder", inputs))
+    assert list(seconds) == ["host_to_device", "compute", "device_to_host"]
+    assert seconds["compute"] > seconds["host_to_device"] > 0
+
+
+@pytest.mark.usefixtures("installed")
 def test_tensorrt_on_the_cpu_is_refused(engine_bundle: RunnableBundle) -> None:
     with pytest.raises(BackendError, match="device cpu: TensorRT needs a GPU"):
         engine_bundle.open(device="cpu", backend="tensorrt")

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from triplex_deploy.cli.config_file import config_files
 from triplex_deploy.cli.shared import common_options, print_summary
 from triplex_deploy.errors import BackendError, TriplexError
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at; ``ok`` is None where its absence is a choice, not a fault."""
-
-    name: str
-    ok: bool | None
-    detail: str
+from triplex_deploy.runtime.diagnosis import Finding
 
 
 @click.command(epilog="Example: triplex-deploy doctor --json")
 @common_options
 def command(as_json: bool) -> None:
     """Show versions, devices and libraries; exits 1 if predicting cannot work here."""
-    findings = [_system(), *_libraries(), _openslide(), _kernels(), _runtime(), _gpu(), _tensorrt()]
+    from triplex_deploy.runtime.diagnosis import GpuDiagnosis
+
+    findings = [_system(), *_libraries(), _openslide(), _kernels(), _runtime()]
+    findings += [*GpuDiagnosis().findings(), _used_unasked(), _defaults()]
     faults = [finding for finding in findings if finding.ok is False]
     marks = {True: "ok", False: "FAULT", None: "-"}
-    lines = [f"{marks[f.ok]:6} {f.name:16} {f.detail}" for f in findings]
+    lines = [f"{marks[f.ok]:6} {f.name:20} {f.detail}" for f in findings]
     print_summary(as_json, {"ok": not faults, "findings": [asdict(f) for f in findings]}, lines)
     if faults:
         raise BackendError("; ".join(f"{fault.name}: {fault.detail}" for fault in faults))
@@ -60,6 +55,12 @@ def _package(name: str, extra: str | None) -> Finding:
         if extra is None:
             return Finding(name, False, "missing; run `pip install triplex-deploy`")
         return Finding(name, None, f"absent; `pip install 'triplex-deploy[{extra}]'` adds it")
+
+
+def _defaults() -> Finding:
+    """Which files give options their defaults."""
+    files = [str(path.absolute()) for path in reversed(config_files())]
+    return Finding("defaults", True if files else None, ", then ".join(files) or "no file of them")
 
 
 def _openslide() -> Finding:
@@ -93,28 +94,12 @@ def _provider_names(ort: object) -> list[str]:
     return [name.removesuffix("ExecutionProvider") for name in names]
 
 
-def _gpu() -> Finding:
-    from triplex_deploy.runtime.ort import cuda_device_count, cuda_usable
+def _used_unasked() -> Finding:
+    """What ``--device auto`` will be."""
+    from triplex_deploy.runtime.ort import cuda_usable
 
-    count = cuda_device_count()
-    if count == 0:
-        return Finding("GPU", None, "none: no CUDA driver or no device; predictions run on the CPU")
     try:
         usable = cuda_usable()
     except TriplexError:
         usable = False
-    if usable:
-        return Finding("GPU", True, f"{count} CUDA device(s), used by onnxruntime")
-    return Finding("GPU", None, f"{count} CUDA device(s) idle; install 'triplex-deploy[gpu]'")
-
-
-def _tensorrt() -> Finding:
-    try:
-        return Finding("TensorRT", True, version("tensorrt"))
-    except PackageNotFoundError:
-        pass
-    try:
-        ctypes.CDLL("libnvinfer.so.11")
-    except OSError:
-        return Finding("TensorRT", None, "absent; this release does not need it")
-    return Finding("TensorRT", None, "library present, Python package absent")
+    return Finding("--device auto", True, "cuda:0" if usable else "cpu")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import logging
 import os
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -189,6 +191,8 @@ def load_session(
     provider = _PROVIDERS[device.kind]
     _require_provider(ort, provider, device)
     config = _cuda_options(device, tuning) if device.kind == "cuda" else {}
+    if device.kind == "cuda":
+        preload_cuda(ort)
     try:
         # enable_fallback=0: onnxruntime's Python layer would otherwise go on with the CPU.
         session = ort.InferenceSession(
@@ -251,6 +255,18 @@ def import_onnxruntime() -> Any:
             "run `pip install 'triplex-deploy[cpu]'`, or [gpu] on a CUDA machine"
         ) from error
     return onnxruntime
+
+
+def preload_cuda(ort: Any) -> None:
+    """Let ONNX Runtime find the CUDA libraries that pip installed, before it looks for them."""
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is None:
+        return
+    said = io.StringIO()
+    with redirect_stdout(said):  # it prints what it does not find, which the session then reports
+        preload()
+    if said.getvalue():
+        logger.debug("onnxruntime.preload_dlls: %s", said.getvalue())
 
 
 def cuda_usable() -> bool:

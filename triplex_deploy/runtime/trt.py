@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,7 +22,7 @@ from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.cuda import ALIGNMENT, Cuda, CudaArray, MemoryPool
 from triplex_deploy.runtime.device_array import Pending, Tensor, Tensors
 from triplex_deploy.runtime.extents import Extent
-from triplex_deploy.runtime.session import Arrays, Session, dynamic_length
+from triplex_deploy.runtime.session import Arrays, Session, check_inputs, dynamic_length
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,13 @@ class TrtSession(Session):
     def _run(self, inputs: Tensors) -> Arrays:
         self._check_extent(inputs)
         return self._limit.run(inputs, self._run_pieces)
+
+    def run_staged(self, inputs: Tensors) -> tuple[Arrays, dict[str, float]]:
+        """As ``run`` for a batch within the profile, with seconds of copies and of computing."""
+        check_inputs(self.spec, inputs)
+        self._check_extent(inputs)
+        with self._lock, self._cuda.current():
+            return self._next_lane().run_staged(inputs)
 
     def _run_pieces(self, pieces: list[Tensors]) -> list[Arrays]:
         """Each piece in turn, the next one under way while one is awaited."""
@@ -144,18 +152,8 @@ class _Lane:
     def start(self, inputs: Tensors) -> dict[str, CudaArray]:
         """Queue copying in and computing; returns the outputs, which become ready later."""
         try:
-            for tensor in self._spec.inputs:
-                self._bind_input(tensor, inputs[tensor.name])
-            unset = self._context.infer_shapes()
-            if unset:
-                raise BackendError(f"{self._spec.name}: TensorRT misses the shape of {unset}")
-            outputs = {tensor.name: self._bind_output(tensor) for tensor in self._spec.outputs}
-            self._bind_scratch()
-            if not self._context.execute_async_v3(self._stream.handle):
-                raise BackendError(
-                    f"{self._spec.name}: TensorRT did not start the engine; "
-                    "run `triplex-deploy doctor`, or use --backend onnxruntime"
-                )
+            outputs = self._bind(inputs)
+            self._launch()
         except BaseException:
             self.finish()  # what was queued may still use the buffers
             raise
@@ -163,6 +161,42 @@ class _Lane:
         for output in outputs.values():
             output.ready = ready
         return outputs
+
+    def run_staged(self, inputs: Tensors) -> tuple[Arrays, dict[str, float]]:
+        """Run with a wait after each stage; returns the outputs and the seconds of each."""
+        times = [time.perf_counter()]
+        try:
+            outputs = self._bind(inputs)
+            self._stream.synchronize()
+            times.append(time.perf_counter())
+            self._launch()
+            self._stream.synchronize()
+            times.append(time.perf_counter())
+            arrays = self.collect(self.copy_out(outputs))
+        except BaseException:
+            self.finish()
+            raise
+        times.append(time.perf_counter())
+        names = ("host_to_device", "compute", "device_to_host")
+        return arrays, {name: times[i + 1] - times[i] for i, name in enumerate(names)}
+
+    def _bind(self, inputs: Tensors) -> dict[str, CudaArray]:
+        """Queue copying in; returns where the outputs will be."""
+        for tensor in self._spec.inputs:
+            self._bind_input(tensor, inputs[tensor.name])
+        unset = self._context.infer_shapes()
+        if unset:
+            raise BackendError(f"{self._spec.name}: TensorRT misses the shape of {unset}")
+        outputs = {tensor.name: self._bind_output(tensor) for tensor in self._spec.outputs}
+        self._bind_scratch()
+        return outputs
+
+    def _launch(self) -> None:
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise BackendError(
+                f"{self._spec.name}: TensorRT did not start the engine; "
+                "run `triplex-deploy doctor`, or use --backend onnxruntime"
+            )
 
     def copy_out(self, outputs: dict[str, CudaArray]) -> _Copies:
         """Queue copying ``outputs`` to the CPU, to be collected later."""

@@ -1,0 +1,160 @@
+"""What of a GPU's software works here, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.cuda import import_pycuda
+from triplex_deploy.runtime.ort import import_onnxruntime, preload_cuda
+from triplex_deploy.runtime.trt import import_tensorrt
+
+CUDA_PROVIDER: Final = "libonnxruntime_providers_cuda.so"
+_HOLDING: Final = {
+    "libcudart": "nvidia-cuda-runtime",
+    "libcublas": "nvidia-cublas",
+    "libcudnn": "nvidia-cudnn",
+    "libcufft": "nvidia-cufft",
+    "libcurand": "nvidia-curand",
+}
+"""The wheel that brings a library, without the CUDA version some of their names end in."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; ``ok`` is None where its absence is a choice, not a fault."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+def installed_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class GpuDiagnosis:
+    """Looks at driver, libraries and packages; ``load`` opens a library or raises ``OSError``."""
+
+    load: Callable[[str], Any] = ctypes.CDLL
+    version_of: Callable[[str], str | None] = installed_version
+    import_tensorrt: Callable[[], Any] = import_tensorrt
+    import_pycuda: Callable[[], Any] = import_pycuda
+    preload: Callable[[], None] = lambda: preload_cuda(import_onnxruntime())
+    provider: Path | None = field(default_factory=lambda: cuda_provider())
+
+    def findings(self) -> list[Finding]:
+        driver, has_gpu = self._driver()
+        return [driver, self._packages(), self._onnxruntime(has_gpu), *self._tensorrt(has_gpu)]
+
+    def _driver(self) -> tuple[Finding, bool]:
+        name = "GPU driver"
+        try:
+            driver = self.load("libcuda.so.1")
+        except OSError:
+            text = "none: predictions run on the CPU; for a GPU install NVIDIA's driver"
+            return Finding(name, None, text), False
+        number, count = ctypes.c_int(0), ctypes.c_int(0)
+        status = driver.cuInit(0)
+        if status:
+            text = (
+                f"there, but does not start (CUDA error {status}); "
+                "run `nvidia-smi`, and restart after a driver update"
+            )
+            return Finding(name, False, text), False
+        driver.cuDriverGetVersion(ctypes.byref(number))
+        driver.cuDeviceGetCount(ctypes.byref(count))
+        major, minor = number.value // 1000, number.value % 1000 // 10
+        text = f"runs CUDA up to {major}.{minor}, {count.value} GPU(s)"
+        needed = self._cuda_major()
+        if count.value == 0:
+            return Finding(name, None, f"{text}; check CUDA_VISIBLE_DEVICES"), False
+        if needed is not None and major < needed:
+            text = (
+                f"{text}, but the installed libraries are for CUDA {needed}; "
+                f"update the driver, or install their CUDA {major} builds"
+            )
+            return Finding(name, False, text), True
+        return Finding(name, True, text), True
+
+    def _cuda_major(self) -> int | None:
+        """The CUDA that TensorRT's wheels were built for."""
+        for major in (13, 12):
+            if self.version_of(f"tensorrt-cu{major}"):
+                return major
+        return None
+
+    def _packages(self) -> Finding:
+        cpu, gpu = self.version_of("onnxruntime"), self.version_of("onnxruntime-gpu")
+        name = "onnxruntime for"
+        if cpu and gpu:
+            text = (
+                f"both onnxruntime {cpu} and onnxruntime-gpu {gpu} are installed and overwrite "
+                "each other; run `pip uninstall -y onnxruntime onnxruntime-gpu` and then "
+                "`pip install 'triplex-deploy[gpu]'`, or [cpu]"
+            )
+            return Finding(name, False, text)
+        if gpu:
+            return Finding(name, True, f"CPU and CUDA (onnxruntime-gpu {gpu})")
+        return Finding(name, None, "CPU; `pip install 'triplex-deploy[gpu]'` brings CUDA")
+
+    def _onnxruntime(self, has_gpu: bool) -> Finding:
+        """Whether the CUDA provider loads; where not, ONNX Runtime would use the CPU unasked."""
+        name = "CUDA in onnxruntime"
+        if self.provider is None:
+            remedy = "install 'triplex-deploy[gpu]' in place of [cpu]" if has_gpu else "no GPU"
+            return Finding(name, None, f"not in this onnxruntime; {remedy}")
+        self.preload()
+        try:
+            self.load(str(self.provider))
+        except OSError as error:
+            if "undefined symbol" not in str(error):  # which only onnxruntime itself provides
+                return Finding(name, False if has_gpu else None, _missing_library(str(error)))
+        return Finding(name, True, "its libraries load")
+
+    def _tensorrt(self, has_gpu: bool) -> list[Finding]:
+        found = []
+        for name, load in (("TensorRT", self.import_tensorrt), ("pycuda", self.import_pycuda)):
+            try:
+                module = load()
+            except BackendError as error:
+                installed = self.version_of(name.lower())
+                found.append(Finding(name, False if installed and has_gpu else None, str(error)))
+            else:
+                found.append(Finding(name, True, _version_text(module, self.version_of(name))))
+        return found
+
+
+def cuda_provider() -> Path | None:
+    """ONNX Runtime's CUDA half, if this build has one."""
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "capi" / CUDA_PROVIDER
+    return path if path.exists() else None
+
+
+def _missing_library(error: str) -> str:
+    library = error.partition(":")[0].strip()
+    wheel = next((wheel for start, wheel in _HOLDING.items() if library.startswith(start)), None)
+    remedy = (
+        f"`pip install {wheel}` for the CUDA that onnxruntime-gpu names, or add its folder to "
+        "LD_LIBRARY_PATH"
+        if wheel
+        else "compare the versions in docs/gpu-servers.md"
+    )
+    return f"{library} is missing, --device cuda would fail; {remedy}"
+
+
+def _version_text(module: Any, installed: str | None) -> str:
+    return str(getattr(module, "__version__", None) or installed or "loads")
