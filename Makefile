@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard ext/*.pyx ext/*.pxd ext/*.h)
 
-.PHONY: demo test lint types pytest test-gpu bench-gpu clean
+.PHONY: demo docs test lint types pytest test-gpu bench-gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/triplex-deploy demo --out demo-out
 
-test: lint types pytest
+test: lint types docs pytest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -20,6 +20,10 @@ types: $(VENV)/.dev
 
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# Into build/docs; a dead link or a name that no longer exists fails it.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
 # On a machine with a GPU, after what docs/gpu-servers.md says to install; neither uses the network.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
@@ -36,7 +40,7 @@ $(VENV)/.demo: $(SOURCES)
 	$(call install,cpu$(comma)export)
 
 $(VENV)/.dev: $(SOURCES)
-	$(call install,cpu$(comma)export$(comma)train$(comma)dev)
+	$(call install,cpu$(comma)export$(comma)train$(comma)dev$(comma)docs)
 	touch $(VENV)/.demo
 
 comma := ,
