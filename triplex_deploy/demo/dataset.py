@@ -95,8 +95,8 @@ def spots_path(root: Path, plan: SectionPlan) -> Path:
 def measure_section(section: Section, plan: SectionPlan, seed: int) -> MadeSection:
     """Find the spots on tissue, look at what is under them, and draw their counts."""
     columns, rows = plan.array_wh
-    grid_rc = np.stack(np.mgrid[0:rows, 0:columns], axis=-1).reshape(-1, 2).astype(np.int64)
-    level0_xy = (grid_rc[:, ::-1] + 0.5) * float(TILE_PX)
+    grid_rc = np.indices((rows, columns)).reshape(2, -1).T.astype(np.int64)
+    level0_xy = np.asarray((grid_rc[:, ::-1] + 0.5) * TILE_PX, np.float64)
     tissue = compose(section, MPP, level0_xy).areas["tissue"]
     on_tissue = tissue >= LEAST_TISSUE
     grid_rc, level0_xy = grid_rc[on_tissue], level0_xy[on_tissue]

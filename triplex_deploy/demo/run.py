@@ -1,66 +1,217 @@
-"""The whole job on synthetic input: checkpoint, bundle, slide, prediction, all under one folder."""
+"""The whole life of a model on made-up tissue, all of it under one folder."""
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from exporters.export import ExportOptions, export_bundle
-from triplex_deploy.demo.checkpoint import write_demo_checkpoint
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.dataset import (
+    MadeSection,
+    SectionPlan,
+    image_path,
+    spots_path,
+    write_dataset,
+)
+from triplex_deploy.demo.programs import GENES
+from triplex_deploy.demo.recipe import choose_tile_encoder, short_training, small_model
+from triplex_deploy.demo.truth import measure_ceiling, measured_beside, write_truth
 from triplex_deploy.errors import OutputError
+from triplex_deploy.outputs.atomic import atomic_path
 from triplex_deploy.outputs.files import write_outputs
 from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.outputs.report import write_report
+from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.pipeline.progress import Progress
 from triplex_deploy.runtime.model import load_bundle
+from triplex_deploy.training.evaluate import evaluate_prediction
+from triplex_deploy.training.figures import GeneMap, draw_histogram, draw_maps
+from triplex_deploy.training.match import Matched, choose_genes, match_truth
+from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepared import Prepared
+from triplex_deploy.training.run_files import CHECKPOINT, without_nan
+from triplex_deploy.training.train import train_fold
 
 logger = logging.getLogger(__name__)
 
-MPP: Final = 0.5
+Announce = Callable[[str], None]
+
 SEED: Final = 0
+DATASET: Final = "dataset"
+SLIDE: Final = "slide.tif"
+TRUTH: Final = "truth.h5ad"
 MARKER: Final = ".triplex-demo"
 """Marks a folder as the demo's own, which it may write over."""
+SYNTHETIC: Final = (
+    "Made-up tissue: these weights learned a drawing program, and mean nothing for real slides."
+)
 
 
 @dataclass(frozen=True)
-class DemoSize:
-    """Width and height of the synthetic slide in pixels."""
+class DemoPlan:
+    """The sections to make, the last patient's being held out, and how long to train."""
 
-    width: int
-    height: int
+    sections: tuple[SectionPlan, ...]
+    epochs: int
+
+    @property
+    def held_out(self) -> SectionPlan:
+        return self.sections[-1]
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(plan.patient for plan in self.sections))
 
 
-FULL: Final = DemoSize(4480, 3584)
-QUICK: Final = DemoSize(2240, 1792)
+def _plan(names: tuple[str, ...], array_wh: tuple[int, int], epochs: int) -> DemoPlan:
+    return DemoPlan(tuple(SectionPlan(n[0], int(n[1:]), array_wh) for n in names), epochs)
 
 
-def run_demo(out: str | Path, size: DemoSize, progress: Progress) -> Prediction:
-    """Write checkpoint.ckpt, bundle/, slide.tif and prediction/ under ``out``.
+FULL: Final = _plan(("A1", "A2", "B1", "B2", "C1", "C2", "D1"), (16, 13), epochs=8)
+QUICK: Final = _plan(("A1", "B1", "C1"), (9, 8), epochs=4)
 
-    Raises ``OutputError`` if ``out`` holds anything but an earlier demo.
+
+@dataclass(frozen=True, eq=False)
+class DemoResult:
+    """The prediction of the held-out section and how good it is, as in metrics.json."""
+
+    prediction: Prediction
+    metrics: dict[str, Any]
+
+
+def run_demo(
+    out: str | Path, plan: DemoPlan, progress: Progress, announce: Announce | None = None
+) -> DemoResult:
+    """Fill ``out`` with dataset/, prepared/, run/, checkpoint.ckpt, bundle/, slide.tif and more.
+
+    Each stage is logged and told to ``announce`` in one line. Raises ``OutputError`` if ``out``
+    holds anything but an earlier demo.
     """
     root = Path(out)
     _claim(root)
-    logger.info("writing an untrained checkpoint")
-    write_demo_checkpoint(root / "checkpoint.ckpt", MPP, SEED)
-    logger.info("exporting it, with its parity check")
-    export_bundle(root / "checkpoint.ckpt", root / "bundle", ExportOptions(force=True))
-    logger.info("synthesising a slide of %d x %d px", size.width, size.height)
-    synthesise_slide(root / "slide.tif", size.width, size.height, MPP, SEED)
-    with load_bundle(root / "bundle").open(device="cpu") as model:
-        prediction = predict_slide(root / "slide.tif", model, progress=progress)
-    write_outputs(prediction, root / "prediction")
-    return prediction
+    return _Demo(root, plan, progress, announce).run()
+
+
+@dataclass(frozen=True)
+class _Demo:
+    root: Path
+    plan: DemoPlan
+    progress: Progress
+    announce: Announce | None
+
+    def run(self) -> DemoResult:
+        held_out = self._make_data()
+        prepared = self._prepare()
+        trained = self._train(prepared)
+        self._export()
+        prediction = self._predict()
+        matched = match_truth(prediction, self.root / TRUTH)
+        metrics = self._evaluate(held_out, prediction, matched, trained)
+        self._report(prediction, matched, metrics["model"]["pcc"])
+        return DemoResult(prediction, metrics)
+
+    def _make_data(self) -> MadeSection:
+        """The data set on disk; returns the truth about the held-out section."""
+        self._tell(
+            f"1/7 data: drawing {len(self.plan.sections)} tissue sections of "
+            f"{len(self.plan.patients)} made-up patients, and counts of {len(GENES)} genes from "
+            "the cells under each spot"
+        )
+        dataset = self.root / DATASET
+        held_out = write_dataset(dataset, self.plan.sections, SEED)[-1]
+        shutil.copyfile(image_path(dataset, self.plan.held_out), self.root / SLIDE)
+        write_truth(self.root / TRUTH, held_out)
+        return held_out
+
+    def _prepare(self) -> Prepared:
+        """Features of every tile, labels and folds."""
+        encoder = choose_tile_encoder()
+        what = "a ResNet18 of random weights" if encoder is None else f"{encoder} from ImageNet"
+        self._tell(f"2/7 prepare: every tile once through the frozen encoder ({what})")
+        options = PrepareOptions("st", n_genes=len(GENES), tile_encoder=encoder, seed=SEED)
+        return prepare_dataset(self.root / DATASET, self.root / "prepared", options, self.progress)
+
+    def _train(self, prepared: Prepared) -> dict[str, Any]:
+        """The checkpoint of the fold that leaves the last patient out, and its metrics."""
+        options = short_training(self.plan.epochs, SEED)
+        held_out = self.plan.held_out.patient
+        fold = next(fold for fold in prepared.folds if fold.name == held_out)
+        self._tell(
+            f"3/7 train: {options.epochs} epochs ({options.precision}) on patients "
+            f"{', '.join(self.plan.patients[:-1])}, one of whom chooses the best epoch; patient "
+            f"{held_out} is kept unseen"
+        )
+        folder = self.root / "run" / f"fold-{fold.index}"
+        config = small_model(prepared)
+        metrics = train_fold(prepared, fold, folder, config, options, self.progress)
+        shutil.copyfile(folder / CHECKPOINT, self.root / "checkpoint.ckpt")
+        return metrics
+
+    def _export(self) -> None:
+        self._tell("4/7 export: the checkpoint as ONNX graphs, which must compute what PyTorch did")
+        force = ExportOptions(force=True)
+        export_bundle(self.root / "checkpoint.ckpt", self.root / "bundle", force)
+
+    def _predict(self) -> Prediction:
+        self._tell("5/7 predict: the unseen patient's slide, as on a machine without PyTorch")
+        options = PredictOptions(spots=spots_path(self.root / DATASET, self.plan.held_out))
+        with load_bundle(self.root / "bundle").open(device="cpu") as model:
+            prediction = predict_slide(self.root / SLIDE, model, options, self.progress)
+        write_outputs(prediction, self.root / "prediction", report=False)
+        return prediction
+
+    def _evaluate(
+        self,
+        held_out: MadeSection,
+        prediction: Prediction,
+        matched: Matched,
+        trained: dict[str, Any],
+    ) -> dict[str, Any]:
+        self._tell("6/7 evaluate: against its noisy counts, and what their noise allows")
+        metrics = {
+            "note": SYNTHETIC,
+            **evaluate_prediction(matched, prediction.slide_name),
+            "constant": {key: trained["constant"][key] for key in ("mse", "mae")},
+            "noise_ceiling": measure_ceiling(held_out, matched, prediction),
+            "trained": {key: trained[key] for key in ("fitted_on", "selected_on", "best_epoch")},
+        }
+        with atomic_path(self.root / "metrics.json") as path:
+            path.write_text(json.dumps(without_nan(metrics), indent=2) + "\n", encoding="utf-8")
+        return metrics
+
+    def _report(self, prediction: Prediction, matched: Matched, pcc: list[float]) -> None:
+        self._tell("7/7 report: a page with predicted and measured maps side by side")
+        page = self.root / "prediction" / f"{prediction.slide_name}.html"
+        write_report(prediction, page, measured=measured_beside(matched))
+        draw_histogram(self.root / "metrics.png", pcc)
+        maps = [
+            GeneMap(matched.genes[i], matched.labels[:, i], matched.predicted[:, i], pcc[i])
+            for i in choose_genes(None, prediction, matched, pcc)
+        ]
+        if maps:
+            draw_maps(self.root / "metrics-maps.png", matched.level0_xy, maps)
+
+    def _tell(self, text: str) -> None:
+        logger.info("%s", text)
+        if self.announce is not None:
+            self.announce(text)
 
 
 def _claim(root: Path) -> None:
+    """Take an empty folder, or an earlier demo's without what it made but the cached features."""
     try:
         if root.exists() and any(root.iterdir()) and not (root / MARKER).exists():
             raise OutputError(f"{root}: holds other files; choose an empty folder for the demo")
-        (root / "prediction").mkdir(parents=True, exist_ok=True)
+        for made in (DATASET, "run", "prediction"):
+            if (root / made).is_dir():
+                shutil.rmtree(root / made)
+        (root / "prediction").mkdir(parents=True)
         (root / MARKER).touch()
     except OSError as error:
         raise OutputError(

