@@ -37,7 +37,7 @@ bench-gpu:
 
 # Each stamp is an installed set of extras; a change to the build inputs reinstalls it.
 $(VENV)/.demo: $(SOURCES)
-	$(call install,cpu$(comma)export)
+	$(call install,cpu$(comma)export$(comma)train)
 
 $(VENV)/.dev: $(SOURCES)
 	$(call install,cpu$(comma)export$(comma)train$(comma)dev$(comma)docs)
