@@ -231,7 +231,7 @@ def _optimizer(model: Triplex, options: TrainOptions) -> torch.optim.Optimizer:
 def _running_mean(model: Triplex, decay: float) -> AveragedModel:
     """Exponential mean of the weights that forgets its first steps, when they are far off."""
 
-    def average(mean: Tensor, current: Tensor, count: Tensor) -> Tensor:
+    def average(mean: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         steps = int(count)
         return mean.lerp(current, 1 - min(decay, (1 + steps) / (10 + steps)))
 
