@@ -30,6 +30,7 @@ class FakeGpu:
         self.locked: list[np.ndarray] = []
         self.next_address = 1 << 20
         self.current = threading.local()
+        self.at_work = threading.RLock()
         self.streams: dict[int, FakeStream] = {}
         self.log: list[str] = []
         self.driver = self._driver()
@@ -168,11 +169,12 @@ class FakeStream:
         self.work.append((name, do))
 
     def run_to(self, end: int) -> None:
-        while self.done < end:
-            name, do = self.work[self.done]
-            self.done += 1
-            do()
-            self.gpu.log.append(f"do {name}")
+        with self.gpu.at_work:
+            while self.done < end:
+                name, do = self.work[self.done]
+                self.done += 1
+                do()
+                self.gpu.log.append(f"do {name}")
 
     def synchronize(self) -> None:
         self.gpu.require_context()

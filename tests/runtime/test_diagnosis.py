@@ -77,7 +77,13 @@ def test_provider_that_would_fall_back_is_a_fault_with_its_remedy() -> None:
     found = diagnose(Driver(), missing="libcudnn.so.9")["CUDA in onnxruntime"]
     assert found.ok is False
     assert "libcudnn.so.9 is missing, --device cuda would fail" in found.detail
-    assert "`pip install nvidia-cudnn`" in found.detail
+    assert "`pip install 'onnxruntime-gpu[cuda,cudnn]'`" in found.detail
+
+
+def test_symbols_of_onnxruntime_itself_are_not_missing_libraries() -> None:
+    """The provider is loaded alone here, without the library that calls it."""
+    found = diagnose(Driver(), missing="providers_cuda.so: undefined symbol: Provider_GetHost")
+    assert found["CUDA in onnxruntime"].ok is True
 
 
 def test_driver_older_than_the_libraries_is_a_fault() -> None:

@@ -63,6 +63,17 @@ def test_submitted_batch_gives_its_result_once(model: Model) -> None:
         pending.result()
 
 
+def test_threads_do_not_share_input_buffers(bundle: RunnableBundle, model: Model) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with bound(bundle, "neighbor_encoder") as session, ThreadPoolExecutor(4) as pool:
+        batches = [graph_inputs(session.spec, 6, seed) for seed in range(12)]
+        found = list(pool.map(session.run, batches))
+        for outputs, inputs in zip(found, batches, strict=True):
+            wanted = model.run("neighbor_encoder", inputs)["neighbor_tokens"]
+            np.testing.assert_allclose(outputs["neighbor_tokens"], wanted, atol=1e-6)
+
+
 class Exhausted:
     """A GPU session that has memory for three rows at most."""
 

@@ -16,14 +16,8 @@ from triplex_deploy.runtime.ort import import_onnxruntime, preload_cuda
 from triplex_deploy.runtime.trt import import_tensorrt
 
 CUDA_PROVIDER: Final = "libonnxruntime_providers_cuda.so"
-_HOLDING: Final = {
-    "libcudart": "nvidia-cuda-runtime",
-    "libcublas": "nvidia-cublas",
-    "libcudnn": "nvidia-cudnn",
-    "libcufft": "nvidia-cufft",
-    "libcurand": "nvidia-curand",
-}
-"""The wheel that brings a library, without the CUDA version some of their names end in."""
+CUDNN: Final = "libcudnn.so.9"
+"""Opened by the CUDA provider when a session needs it, not when the provider loads."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +109,12 @@ class GpuDiagnosis:
             remedy = "install 'triplex-deploy[gpu]' in place of [cpu]" if has_gpu else "no GPU"
             return Finding(name, None, f"not in this onnxruntime; {remedy}")
         self.preload()
-        try:
-            self.load(str(self.provider))
-        except OSError as error:
-            if "undefined symbol" not in str(error):  # which only onnxruntime itself provides
+        for library in (CUDNN, str(self.provider)):
+            try:
+                self.load(library)
+            except OSError as error:
+                if "undefined symbol" in str(error):  # which only onnxruntime itself provides
+                    continue
                 return Finding(name, False if has_gpu else None, _missing_library(str(error)))
         return Finding(name, True, "its libraries load")
 
@@ -146,14 +142,10 @@ def cuda_provider() -> Path | None:
 
 def _missing_library(error: str) -> str:
     library = error.partition(":")[0].strip()
-    wheel = next((wheel for start, wheel in _HOLDING.items() if library.startswith(start)), None)
-    remedy = (
-        f"`pip install {wheel}` for the CUDA that onnxruntime-gpu names, or add its folder to "
-        "LD_LIBRARY_PATH"
-        if wheel
-        else "compare the versions in docs/gpu-servers.md"
+    return (
+        f"{library} is missing, --device cuda would fail; run "
+        "`pip install 'onnxruntime-gpu[cuda,cudnn]'`, or add its folder to LD_LIBRARY_PATH"
     )
-    return f"{library} is missing, --device cuda would fail; {remedy}"
 
 
 def _version_text(module: Any, installed: str | None) -> str:

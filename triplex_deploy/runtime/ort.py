@@ -6,6 +6,7 @@ import ctypes
 import io
 import logging
 import os
+import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ class OrtSession(Session):
         self._session = session
         self._device = device
         self._bound = device.kind != "cpu" if bound is None else bound
-        self._inputs = _InputBuffers(device)
+        self._buffers = threading.local()  # one set per thread that runs the graph
         self._limit = BatchLimit(spec)
 
     def _run(self, inputs: Tensors) -> Arrays:
@@ -105,6 +106,7 @@ class OrtSession(Session):
     def _bound_outputs(self, inputs: Tensors) -> dict[str, OrtArray]:
         """Run with inputs and outputs in the device's memory."""
         binding = self._session.io_binding()
+        buffers = self._input_buffers()
         kind, index = self._device.kind, self._device.index
         for tensor in self.spec.inputs:
             array = inputs[tensor.name]
@@ -113,7 +115,7 @@ class OrtSession(Session):
                     *(tensor.name, kind, index, array.dtype.type, list(array.shape), array.pointer)
                 )
             else:
-                binding.bind_ortvalue_input(tensor.name, self._inputs.hold(tensor.name, array))
+                binding.bind_ortvalue_input(tensor.name, buffers.hold(tensor.name, array))
         for tensor in self.spec.outputs:
             binding.bind_output(tensor.name, kind, index)
         self._session.run_with_iobinding(binding)
@@ -136,9 +138,15 @@ class OrtSession(Session):
                 "lower --batch-size if memory ran out"
             ) from error
 
+    def _input_buffers(self) -> _InputBuffers:
+        held: _InputBuffers | None = getattr(self._buffers, "held", None)
+        if held is None:
+            held = self._buffers.held = _InputBuffers(self._device)
+        return held
+
     def close(self) -> None:
         self._session = None
-        self._inputs.clear()
+        self._buffers = threading.local()
 
 
 @dataclass
@@ -162,9 +170,6 @@ class _InputBuffers:
         else:
             value.update_inplace(contiguous)
         return value
-
-    def clear(self) -> None:
-        self.held.clear()
 
 
 def open_ort_session(

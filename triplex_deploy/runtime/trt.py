@@ -85,11 +85,13 @@ class TrtSession(Session):
     def _start(self, inputs: Tensors) -> Pending:
         with self._lock, self._cuda.current():
             lane = self._next_lane()
-            collect = lane.copy_out(lane.start(inputs))
+            copies = lane.copy_out(lane.start(inputs))
 
         def collected() -> Arrays:
-            with self._lock, self._cuda.current():
-                return lane.collect(collect)
+            with self._cuda.current():
+                copies.settle()  # unlocked: another thread may start its batch meanwhile
+                with self._lock:
+                    return lane.collect(copies)
 
         return Pending(collected)
 
@@ -295,10 +297,14 @@ class _Copies:
         self._shapes = shapes
         self._arrays: Arrays | None = None
 
+    def settle(self) -> None:
+        """Wait until the outputs are there."""
+        self._done.synchronize()
+
     def wait(self) -> Arrays:
         """The outputs in memory of their own, since the page-locked one is used again."""
         if self._arrays is None:
-            self._done.synchronize()
+            self.settle()
             self._arrays = {
                 name: self._locked[name].view(dtype).reshape(shape).copy()
                 for name, (shape, dtype) in self._shapes.items()
