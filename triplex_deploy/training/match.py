@@ -26,7 +26,7 @@ GIVEN: Final = "given"
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """The spots and genes that prediction and truth share.
+    """The spots and genes that prediction and truth share, and where they are in the prediction.
 
     ``transform`` made the labels out of counts, and ``transform_is`` says where it is from; both
     are None where the truth holds labels already.
@@ -36,6 +36,8 @@ class Matched:
     predicted: NDArray[np.float32]  # (N, G)
     genes: tuple[str, ...]
     level0_xy: NDArray[np.float64]  # (N, 2)
+    spot_index: NDArray[np.int64]  # (N,)
+    gene_index: NDArray[np.int64]  # (G,)
     transform: LabelTransform | None
     transform_is: str | None
 
@@ -70,6 +72,8 @@ def match_truth(
         predicted=prediction.expression[np.ix_(rows, shared)],
         genes=genes,
         level0_xy=prediction.level0_xy[rows],
+        spot_index=np.array(rows, np.int64),
+        gene_index=np.array(shared, np.int64),
         transform=chosen,
         transform_is=source,
     )
@@ -101,6 +105,7 @@ def _choose(prediction: Prediction, transform: LabelTransform | None) -> tuple[L
         return transform, GIVEN
     if recorded:
         return LabelTransform.from_dict(recorded), RECORDED
+    logger.warning("the prediction records no label transform; the paper's is used for the counts")
     return LabelTransform(), PUBLISHED
 
 
