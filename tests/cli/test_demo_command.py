@@ -55,6 +55,15 @@ def test_summary_and_file_tell_the_same_scores(quick: Finished, folder: Path) ->
     assert "mean nothing for real slides" in metrics["note"]
 
 
+def test_weights_say_everywhere_that_they_are_of_made_up_tissue(
+    quick: Finished, folder: Path
+) -> None:
+    note = "the weights mean nothing for real slides"
+    assert note in quick.err
+    assert note in (folder / "bundle/README.md").read_text()
+    assert note in (folder / "prediction/slide.html").read_text()
+
+
 def test_unseen_patient_took_no_part_in_training(quick: Finished, folder: Path) -> None:
     trained = json.loads((folder / "metrics.json").read_text())["trained"]
     assert sorted(trained["fitted_on"] + trained["selected_on"]) == ["A1", "B1"]

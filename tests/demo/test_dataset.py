@@ -8,6 +8,7 @@ from triplex_deploy.data import make_folds, read_dataset
 from triplex_deploy.data.folds import patients_of
 from triplex_deploy.demo.dataset import MPP, image_path, write_dataset
 from triplex_deploy.demo.programs import GENES
+from triplex_deploy.errors import OutputError
 from triplex_deploy.slides import open_slide
 
 
@@ -64,3 +65,9 @@ def test_patients_differ_in_staining(made_dataset: MadeDataset) -> None:
         tissue = pixels[pixels.min(axis=2) < 200]
         darkness.append(tissue.mean(axis=0))
     assert np.abs(darkness[0] - darkness[1]).max() > 3
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match=r"file/dataset: cannot be written .* choose another"):
+        write_dataset(tmp_path / "file" / "dataset", PLANS[:1], seed=3)

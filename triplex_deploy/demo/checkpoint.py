@@ -1,7 +1,8 @@
-"""A small, seeded, untrained TRIPLEX checkpoint: enough to try every step, worth nothing else."""
+"""The demo's checkpoints, which say in their provenance what they are worth on real slides."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,15 +15,19 @@ from triplex_deploy.models import (
     TileEncoder,
     TileEncoderWeights,
     build_model,
+    read_checkpoint,
     state_of,
     write_checkpoint,
 )
 
 UNTRAINED: Final = "Untrained demo weights: the predictions show that it runs and mean nothing."
+SYNTHETIC: Final = (
+    "Trained on made-up tissue (triplex-deploy demo): the weights mean nothing for real slides."
+)
 
 
 def write_demo_checkpoint(path: str | Path, tile_mpp: float, seed: int = 0) -> None:
-    """Write a checkpoint with random weights that says so in its provenance."""
+    """Write a small, seeded, untrained checkpoint: enough to try every step."""
     config = ModelConfig(
         n_genes=len(GENES),
         global_depth=2,
@@ -44,3 +49,10 @@ def write_demo_checkpoint(path: str | Path, tile_mpp: float, seed: int = 0) -> N
         provenance={"note": UNTRAINED, "seed": seed},
     )
     write_checkpoint(checkpoint, path)
+
+
+def mark_synthetic(path: Path) -> None:
+    """Note in a trained checkpoint what it was trained on; predictions and model card repeat it."""
+    checkpoint = read_checkpoint(path)
+    noted = {**checkpoint.provenance, "note": SYNTHETIC}
+    write_checkpoint(replace(checkpoint, provenance=noted), path)

@@ -57,15 +57,21 @@ def compose(section: Section, mpp: float, level0_xy: FloatArray) -> Composition:
         names[one]: _count_near(centers[kind == number], level0_xy, CAPTURE_UM / mpp)
         for number, one in enumerate(KINDS)
     }
-    near = {
-        name: _mean_near(section, field, mpp, level0_xy, CAPTURE_UM)
-        for name, field in _regions(section).items()
+    regions = _regions(section)
+    areas = {
+        name: _mean_near(section, region, mpp, level0_xy, CAPTURE_UM)
+        for name, region in regions.items()
     }
-    around = {
-        name: _mean_near(section, _regions(section)[name], mpp, level0_xy, SURROUNDINGS_UM)
-        for name in ("tissue", "tumor")
-    }
-    return Composition(nuclei, near, around["tumor"] / np.maximum(around["tissue"], 1e-6))
+    tumor, tissue = (
+        _mean_near(section, regions[name], mpp, level0_xy, SURROUNDINGS_UM)
+        for name in ("tumor", "tissue")
+    )
+    return Composition(nuclei, areas, tumor / np.maximum(tissue, 1e-6))
+
+
+def tissue_share(section: Section, mpp: float, level0_xy: FloatArray) -> FloatArray:
+    """Share of the captured disc around each centre (N, 2) that is tissue, (N,)."""
+    return _mean_near(section, section.coarse["tissue"] > 0, mpp, level0_xy, CAPTURE_UM)
 
 
 def _regions(section: Section) -> dict[str, NDArray[np.bool_]]:

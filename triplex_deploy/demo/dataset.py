@@ -7,7 +7,6 @@ spots touch and every neighbourhood shares its tiles.
 from __future__ import annotations
 
 import gzip
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import TILE_PX
-from triplex_deploy.demo.composition import Composition, compose
+from triplex_deploy.demo.composition import Composition, compose, tissue_share
 from triplex_deploy.demo.counts import Counts, draw_counts, patient_factors
 from triplex_deploy.demo.growth import grow_section
 from triplex_deploy.demo.programs import GENES
 from triplex_deploy.demo.slide import write_section
 from triplex_deploy.demo.tissue import Section
-
-logger = logging.getLogger(__name__)
+from triplex_deploy.errors import OutputError
 
 PITCH_UM: Final = 200.0
 MPP: Final = PITCH_UM / TILE_PX
@@ -70,18 +68,15 @@ def write_dataset(root: Path, plans: Sequence[SectionPlan], seed: int) -> list[M
 
     Equal arguments give equal files. Raises ``OutputError`` where they cannot be written.
     """
-    made = []
-    for folder in ("ST-cnts", "ST-spotfiles"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    (root / "README.md").write_text(README, encoding="utf-8")
-    for plan in plans:
-        grown = _grow(plan, seed)
-        write_section(grown, _make_folder(image_path(root, plan)), MPP)
-        one = measure_section(grown, plan, seed)
-        _write_counts(root / "ST-cnts" / f"{plan.name}.tsv.gz", one)
-        _write_spots(spots_path(root, plan), one)
-        made.append(one)
-    return made
+    try:
+        for folder in ("ST-cnts", "ST-spotfiles"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / "README.md").write_text(README, encoding="utf-8")
+        return [_write_section(root, plan, seed) for plan in plans]
+    except OSError as error:
+        raise OutputError(
+            f"{root}: cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
 
 
 def image_path(root: Path, plan: SectionPlan) -> Path:
@@ -97,13 +92,23 @@ def measure_section(section: Section, plan: SectionPlan, seed: int) -> MadeSecti
     columns, rows = plan.array_wh
     grid_rc = np.indices((rows, columns)).reshape(2, -1).T.astype(np.int64)
     level0_xy = np.asarray((grid_rc[:, ::-1] + 0.5) * TILE_PX, np.float64)
-    tissue = compose(section, MPP, level0_xy).areas["tissue"]
-    on_tissue = tissue >= LEAST_TISSUE
+    on_tissue = tissue_share(section, MPP, level0_xy) >= LEAST_TISSUE
     grid_rc, level0_xy = grid_rc[on_tissue], level0_xy[on_tissue]
     composition = compose(section, MPP, level0_xy)
     rng = np.random.default_rng([seed, *plan.name.encode()])
     counts = draw_counts(composition, patient_factors(seed, plan.patient), rng)
     return MadeSection(plan, grid_rc, level0_xy, composition, counts)
+
+
+def _write_section(root: Path, plan: SectionPlan, seed: int) -> MadeSection:
+    grown = _grow(plan, seed)
+    image = image_path(root, plan)
+    image.parent.mkdir(parents=True, exist_ok=True)
+    write_section(grown, image, MPP)
+    one = measure_section(grown, plan, seed)
+    _write_counts(root / "ST-cnts" / f"{plan.name}.tsv.gz", one)
+    _write_spots(spots_path(root, plan), one)
+    return one
 
 
 def _grow(plan: SectionPlan, seed: int) -> Section:
@@ -113,11 +118,6 @@ def _grow(plan: SectionPlan, seed: int) -> Section:
     rng = np.random.default_rng([seed, 1, *plan.patient.encode()])
     blue, pink = np.exp(rng.normal(0, STAINING_SPREAD, 2)).tolist()
     return replace(section, staining=(blue, pink))
-
-
-def _make_folder(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _write_counts(path: Path, one: MadeSection) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from exporters.export import ExportOptions, export_bundle
+from triplex_deploy.demo.checkpoint import SYNTHETIC, mark_synthetic
 from triplex_deploy.demo.dataset import (
     MadeSection,
     SectionPlan,
@@ -48,9 +49,6 @@ SLIDE: Final = "slide.tif"
 TRUTH: Final = "truth.h5ad"
 MARKER: Final = ".triplex-demo"
 """Marks a folder as the demo's own, which it may write over."""
-SYNTHETIC: Final = (
-    "Made-up tissue: these weights learned a drawing program, and mean nothing for real slides."
-)
 
 
 @dataclass(frozen=True)
@@ -150,6 +148,7 @@ class _Demo:
         folder = self.root / "run" / f"fold-{fold.index}"
         config = small_model(prepared)
         metrics = train_fold(prepared, fold, folder, config, options, self.progress)
+        mark_synthetic(folder / CHECKPOINT)
         shutil.copyfile(folder / CHECKPOINT, self.root / "checkpoint.ckpt")
         return metrics
 
