@@ -1,4 +1,4 @@
-"""``export``, ``verify``, ``doctor`` and ``demo`` as commands."""
+"""``export``, ``verify`` and ``doctor`` as commands."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Invoke
-from triplex_deploy.demo import run as demo_run
-from triplex_deploy.demo.run import DemoSize
 from triplex_deploy.runtime.model import RunnableBundle
 
 
@@ -74,29 +72,3 @@ def test_doctor_fails_where_predicting_cannot_work(
     assert finished.status == 1
     assert "FAULT" in finished.out
     assert "error: onnxruntime" in finished.err
-
-
-@pytest.mark.slow
-def test_demo_leaves_everything_it_promises(
-    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo_run, "QUICK", DemoSize(900, 900))
-    finished = invoke("demo", "--out", tmp_path / "demo", "--quick")
-    assert finished.status == 0, finished.err
-    assert "Untrained demo weights" in finished.out
-    root = tmp_path / "demo"
-    for name in ("checkpoint.ckpt", "bundle/manifest.json", "slide.tif"):
-        assert (root / name).is_file(), name
-    assert {p.name for p in (root / "prediction").iterdir()} == {
-        "slide.h5ad",
-        "slide.html",
-        "slide.json",
-    }
-
-
-def test_demo_refuses_a_folder_with_other_files(invoke: Invoke, tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("mine")
-    finished = invoke("demo", "--out", tmp_path)
-    assert finished.status == 1
-    assert "holds other files" in finished.err
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
