@@ -51,9 +51,9 @@ def measure_global_encoder(
 ) -> tuple[list[Timing], dict[str, float]]:
     """Time and memory beyond the loaded graph, each in a process of its own.
 
-    Quick runs use 2,000 and 8,000 spots, and say so in the case's name; the ratios keep theirs.
+    Quick runs use 2,000 and 4,000 spots, and say so in the case's name; the ratios keep theirs.
     """
-    many, most = (2_000, 8_000) if quick else (5_000, 20_000)
+    many, most = (2_000, 4_000) if quick else (5_000, 20_000)
     plain = folder / "global_encoder_decomposed.onnx"
     modules = graph_modules(checkpoint.build_model(), checkpoint.tile_encoder.build())
     spec = graph_specs(checkpoint.config)["global_encoder"]

@@ -40,14 +40,17 @@ def measure_large(
     bundles: dict[str, Path], folder: Path, quick: bool
 ) -> tuple[list[Timing], dict[str, float], dict[str, Any]]:
     """Cost per spot over sizes with int8 encoders, and memory at the largest slide."""
-    sizes, most, budget_gb = ((36, 81), 2025, 0.2) if quick else ((500, 2000, 20_000), 50_000, 2.0)
-    slide = write_large_slide(folder / "large.tif", most)
-    timings = [_run(slide, bundles["int8"], n, 4.0, cheap=False) for n in sizes]
+    sides, largest, budget_gb = ((6, 10), 35, 0.15) if quick else ((22, 45, 141), 224, 2.0)
+    timings = []
+    for side in sides:
+        slide = write_large_slide(folder / f"{side}.tif", side)
+        timings.append(_run(slide, bundles["int8"], side, 4.0, cheap=False))
     costs = [timing.facts["cpu_s_per_spot"] for timing in timings]
-    bounded = _run(slide, bundles["fp32"], most, budget_gb, cheap=True)
+    slide = write_large_slide(folder / "largest.tif", largest)
+    bounded = _run(slide, bundles["fp32"], largest, budget_gb, cheap=True)
     bound = budget_gb * 1000 + BEYOND_BUDGET_MB
     limits = {
-        "bounded_spots": most,
+        "bounded_spots": largest**2,
         "bounded_peak_mb": bounded.peak_mb,
         "bounded_limit_mb": bound,
         "mapped_mb_resident": RESIDENT_BYTES / 1e6,
@@ -59,14 +62,16 @@ def measure_large(
     return [*timings, bounded], ratios, limits
 
 
-def write_large_slide(path: Path, n_spots: int) -> Path:
-    """A slide for ``n_spots`` contiguous tiles: one picture over and over, and an overview."""
-    side = math.ceil(math.sqrt(n_spots)) * TILE_PX
-    side = math.ceil(side / (SEGMENT_PX * OVERVIEW)) * SEGMENT_PX * OVERVIEW
+def write_large_slide(path: Path, tiles_per_side: int) -> Path:
+    """A square slide of whole tiles: one picture over and over, and an overview.
+
+    No spot has neighbours that are no spots, so that each costs the same however many there are.
+    """
+    side = tiles_per_side * TILE_PX
     picture = imagecodecs.jpeg8_encode(drawn_tissue(SEGMENT_PX, 5), 85, subsampling="420")
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         for level_side in (side, side // OVERVIEW):
-            count = (level_side // SEGMENT_PX) ** 2
+            count = math.ceil(level_side / SEGMENT_PX) ** 2
             writer.write(
                 (picture for _ in range(count)),
                 shape=(level_side, level_side, 3),
@@ -96,9 +101,9 @@ class CheapEncoder(Session):
         pass
 
 
-def _run(slide: Path, bundle: Path, n_spots: int, memory_gb: float, cheap: bool) -> Timing:
-    """One run in a process of its own."""
-    arguments = [str(slide), str(bundle), str(n_spots), str(memory_gb)]
+def _run(slide: Path, bundle: Path, side: int, memory_gb: float, cheap: bool) -> Timing:
+    """One run over ``side`` by ``side`` spots in a process of its own."""
+    arguments = [str(slide), str(bundle), str(side), str(memory_gb)]
     command = [sys.executable, "-m", __name__, *arguments, *(["--cheap"] if cheap else [])]
     root = Path(__file__).resolve().parents[2]
     finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
@@ -106,7 +111,7 @@ def _run(slide: Path, bundle: Path, n_spots: int, memory_gb: float, cheap: bool)
     encoders = "cheap encoders" if cheap else "int8"
     reason = "memory must not grow with it" if cheap else "what a spot costs must not grow"
     return Timing(
-        f"{n_spots} spots, {encoders}",
+        f"{side**2} spots, {encoders}",
         reason,
         [found["wall_s"]],
         found["run"]["cpu_s"]["total"],
@@ -128,10 +133,9 @@ def _cpu_per_spot(run: dict[str, Any]) -> float:
     return float((cpu["total"] - cpu["global_encoder"] - once) / run["spots"])
 
 
-def _spots(count: int) -> Spots:
-    """The first ``count`` cells of the smallest square grid that has them."""
-    side = math.ceil(math.sqrt(count))
-    grid_rc = np.stack(np.divmod(np.arange(count), side), axis=1).astype(np.int64)
+def _spots(side: int) -> Spots:
+    """A grid of ``side`` by ``side`` contiguous tiles."""
+    grid_rc = np.stack(np.divmod(np.arange(side**2), side), axis=1).astype(np.int64)
     return Spots(grid_rc[:, ::-1] * float(TILE_PX) + TILE_PX / 2, grid_rc, "file", float(TILE_PX))
 
 
@@ -148,13 +152,13 @@ def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("slide", type=Path)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("spots", type=int)
+    parser.add_argument("side", type=int)
     parser.add_argument("memory_gb", type=float)
     parser.add_argument("--cheap", action="store_true")
     asked = parser.parse_args()
     with load_bundle(asked.bundle).open(device="cpu") as model:
         options = PredictOptions(
-            spots=_spots(asked.spots),
+            spots=_spots(asked.side),
             mpp=model.bundle.manifest.tile_mpp,
             memory_gb=asked.memory_gb,
             batch_size=4,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,5 +112,11 @@ def installed_versions(packages: Sequence[str]) -> dict[str, str]:
 
 def peak_memory_mb() -> float:
     """Peak resident memory of this process so far, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had when it started this process
+        lines = status.read_text(encoding="utf-8").splitlines()
+        peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+        if peaks:
+            return round(peaks[0] * 1024 / 1e6, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
