@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from exporters.model_card import model_card
 from exporters.parity import ParityReport, measure_parity, store_parity_inputs
 from exporters.precision import recast
 from exporters.reference import Reference, torch_tile_encoder
+from exporters.staging import replace, require_free, staging
 from exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
 from exporters.tensorrt_parity import TENSORRT_PARITY, rehearse
 from exporters.to_onnx import OPSET, write_onnx
@@ -51,7 +50,7 @@ from triplex_deploy.contract import (
     GraphSpec,
     graph_specs,
 )
-from triplex_deploy.errors import ConfigError, OutputError, ParityError
+from triplex_deploy.errors import ConfigError, ParityError
 from triplex_deploy.models import Checkpoint, read_checkpoint
 from triplex_deploy.models.tile_encoder_weights import ONNX
 from triplex_deploy.runtime.engine_settings import SETTINGS, write_settings
@@ -100,9 +99,9 @@ def export_bundle(
     """
     options = options or ExportOptions()
     target = Path(out).absolute()
-    _require_free(target, options.force)
+    require_free(target, options.force)
     checkpoint = read_checkpoint(checkpoint_path)
-    with _staging(target) as stage:
+    with staging(target) as stage:
         reports = _fill(stage, checkpoint, Path(checkpoint_path), options)
         for runtime, report in reports.items():
             if not report.passed and not options.allow_parity_failure:
@@ -111,19 +110,9 @@ def export_bundle(
                     f"({'; '.join(report.failures())}); report this, or pass --allow-parity-failure"
                 )
         read_bundle(stage)
-        _require_free(target, options.force)
-        _replace(stage, target)
+        require_free(target, options.force)
+        replace(stage, target)
     return read_bundle(target), reports["onnxruntime"]
-
-
-def _require_free(target: Path, force: bool) -> None:
-    """Refuse to replace anything but a bundle, and a bundle only by ``force``."""
-    if not target.exists() and not target.is_symlink():
-        return
-    if not force:
-        raise OutputError(f"{target}: exists already; choose another --out or pass --force")
-    if target.is_symlink() or not (target / MANIFEST).is_file():
-        raise OutputError(f"{target}: is no bundle, --force would lose it; choose another --out")
 
 
 def _fill(
@@ -300,35 +289,3 @@ def _sessions(
             entry.name: stack.enter_context(open_ort_session(stage / entry.file, specs[entry.name]))
             for entry in entries
         }
-
-
-@contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that is gone afterwards unless it was moved into place."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error}); choose another --out") from error
-    try:
-        stage.chmod(0o755)
-        yield stage
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error}); choose another --out") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _replace(stage: Path, target: Path) -> None:
-    """Move the finished bundle into place; a replaced one is removed only after the move."""
-    if not target.exists():
-        stage.rename(target)
-        return
-    old = target.with_name(f"{stage.name}.old")
-    target.rename(old)
-    try:
-        stage.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -233,3 +233,29 @@ def _stored_bytes(content: bytes) -> int:
     """Bytes of the weights: an engine that lost them is no engine."""
     model: Any = onnx.load_from_string(content)
     return sum(len(weight.raw_data) for weight in model.graph.initializer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_full_size_graphs_are_built(precision: str, tmp_path: Path) -> None:
+    """The paper's model: depths, heads and widths that the demo's does not have."""
+    from exporters.to_onnx import write_onnx
+    from exporters.wrappers import graph_modules
+    from triplex_deploy.contract import ModelConfig, graph_specs
+    from triplex_deploy.models import TileEncoder, build_model
+
+    trt = tensorrt_rtx()
+    config = ModelConfig()
+    specs = graph_specs(config)
+    modules = graph_modules(build_model(config, seed=1).eval(), TileEncoder().eval())
+    for name, module in modules.items():
+        write_onnx(module, specs[name], "onnxruntime", {}, tmp_path / f"{name}.onnx")
+    exact = {name: tmp_path / f"{name}.onnx" for name in specs}
+    entries = write_tensorrt_graphs(tmp_path, exact, specs, precision)
+    settings = TensorrtOptions(precision).settings(specs)
+    for entry in entries:
+        content = (tmp_path / entry.file).read_bytes()
+        extent = settings.extents[entry.name]
+        spec = specs[entry.name]
+        plan = build_plan(trt, content, spec, extent, settings, compute_capability=BUILD_FOR)
+        assert 0.9 < len(plan.engine) / _stored_bytes(content) < 1.5, entry.name

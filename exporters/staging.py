@@ -1,0 +1,54 @@
+"""A bundle appears whole or not at all: it is made beside its place and then moved there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from triplex_deploy.bundle import MANIFEST
+from triplex_deploy.errors import OutputError
+
+
+def require_free(target: Path, force: bool) -> None:
+    """Refuse to replace anything but a bundle, and a bundle only by ``force``."""
+    if not target.exists() and not target.is_symlink():
+        return
+    if not force:
+        raise OutputError(f"{target}: exists already; choose another --out or pass --force")
+    if target.is_symlink() or not (target / MANIFEST).is_file():
+        raise OutputError(f"{target}: is no bundle, --force would lose it; choose another --out")
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` that is gone afterwards unless it was moved into place."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error}); choose another --out") from error
+    try:
+        stage.chmod(0o755)
+        yield stage
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error}); choose another --out") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def replace(stage: Path, target: Path) -> None:
+    """Move the finished bundle into place; a replaced one is removed only after the move."""
+    if not target.exists():
+        stage.rename(target)
+        return
+    old = target.with_name(f"{stage.name}.old")
+    target.rename(old)
+    try:
+        stage.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
