@@ -11,7 +11,7 @@ from torch import Tensor
 
 from triplex_deploy.expression import FoldMetrics, measure_fold, measure_slide
 from triplex_deploy.models import Triplex, assert_eval
-from triplex_deploy.training.images import normalise_tiles
+from triplex_deploy.training.images import CPU_TILES, normalise_tiles
 from triplex_deploy.training.objective import section_index
 from triplex_deploy.training.prepared import PreparedSection
 from triplex_deploy.training.trunk_maps import TrunkMaps
@@ -76,7 +76,10 @@ def _target_tokens(
         return None
     tokens: Tensor
     if maps is None:
-        tokens = encoder(normalise_tiles(torch.from_numpy(np.asarray(one.tiles[rows])).to(device)))
+        tiles = torch.from_numpy(np.asarray(one.tiles[rows]))
+        at_once = len(tiles) if device.type == "cuda" else CPU_TILES
+        parts = [part.to(device) for part in torch.split(tiles, at_once)]
+        tokens = torch.cat([encoder(normalise_tiles(part)) for part in parts])
     else:
         tokens = encoder.projection(maps.of(one)[torch.from_numpy(rows)].to(device, torch.float32))
     return tokens

@@ -30,7 +30,7 @@ from triplex_deploy.models.tile_encoder_weights import ONNX
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
 from triplex_deploy.training.content_key import file_digest
-from triplex_deploy.training.images import normalise_tiles
+from triplex_deploy.training.images import CPU_TILES, normalise_tiles
 
 
 class FrozenEncoder(ABC):
@@ -120,9 +120,6 @@ class OnnxEncoder(FrozenEncoder):
         }
 
 
-CPU_TILES: Final = 4
-"""Tiles that go through a trunk at once on a CPU, where larger batches spill from its caches:
-EfficientNet-Lite0 took 23 ms of one core per tile by 4 and 103 ms by 32 in PyTorch's own layout."""
 TRUNK_FILE: Final = "tile_encoder.pt"
 ONNX_FILE: Final = "tile_encoder.onnx"
 EFFICIENTNET_LITE0: Final = "efficientnet_lite0"

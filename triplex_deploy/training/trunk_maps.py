@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 
 from triplex_deploy.models import TargetEncoder
-from triplex_deploy.training.images import normalise_tiles
+from triplex_deploy.training.images import CPU_TILES, normalise_tiles
 from triplex_deploy.training.prepared import PreparedSection
 
 logger = logging.getLogger(__name__)
-
-_TILES_AT_ONCE = 4
-"""As for the frozen tile encoder: larger batches spill from a CPU's caches."""
 
 
 class TrunkMaps:
@@ -37,7 +34,7 @@ class TrunkMaps:
     @torch.inference_mode()
     def _compute(self, one: PreparedSection) -> Tensor:
         tiles = torch.from_numpy(np.array(one.tiles))
-        return torch.cat([self._encode(part) for part in torch.split(tiles, _TILES_AT_ONCE)])
+        return torch.cat([self._encode(part) for part in torch.split(tiles, CPU_TILES)])
 
     def _encode(self, tiles: Tensor) -> Tensor:
         images = normalise_tiles(tiles.to(self._device))
