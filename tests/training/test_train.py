@@ -16,7 +16,7 @@ from triplex_deploy.models import read_checkpoint
 from triplex_deploy.training.augment import augment_tiles
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
-from triplex_deploy.training.prepared import Prepared, open_prepared
+from triplex_deploy.training.prepared import Prepared
 from triplex_deploy.training.spot_batches import SpotSampler
 from triplex_deploy.training.train import train_fold
 
@@ -63,14 +63,15 @@ def test_run_leaves_checkpoint_history_curves_and_metrics(run: Path) -> None:
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_run_killed_within_an_epoch_resumes_to_the_same_weights(
-    prepared: Prepared, run: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "killed"
+def train_apart(prepared: Prepared, out: Path, resume: bool = False, die: bool = False) -> int:
+    """Train in an interpreter of its own and return how it ended.
+
+    Sums depend on the threads that share them, and tests before this one may have changed those.
+    """
     script = f"""
 import os, signal, torch
 from pathlib import Path
-torch.set_num_threads({torch.get_num_threads()})
+torch.set_num_threads(1)
 from triplex_deploy.training import loop
 from triplex_deploy.training.prepared import open_prepared
 from triplex_deploy.training.train import train_fold
@@ -79,21 +80,28 @@ from tests.training.test_train import CONFIG, OPTIONS
 epoch = loop.SpotSampler.epoch
 def dying(self, number, *share):
     for step, batch in enumerate(epoch(self, number, *share)):
-        if (number, step) == (2, 1):
+        if {die} and (number, step) == (2, 1):
             os.kill(os.getpid(), signal.SIGKILL)
         yield batch
 loop.SpotSampler.epoch = dying
 prepared = open_prepared({str(prepared.path)!r})
-train_fold(prepared, prepared.folds[0], Path({str(out)!r}), CONFIG, OPTIONS)
+train_fold(prepared, prepared.folds[0], Path({str(out)!r}), CONFIG, OPTIONS, resume={resume})
 """
     root = Path(__file__).resolve().parents[2]
-    finished = subprocess.run([sys.executable, "-c", script], cwd=root, env=dict(os.environ))
-    assert finished.returncode == -signal.SIGKILL
-    assert len((out / "history.csv").read_text().splitlines()) == 1 + 2
-    train_fold(open_prepared(prepared.path), prepared.folds[0], out, CONFIG, OPTIONS, resume=True)
-    for key, value in weights(run).items():
-        torch.testing.assert_close(weights(out)[key], value, rtol=0, atol=0, msg=key)
-    assert (out / "history.csv").read_text() == (run / "history.csv").read_text()
+    return subprocess.run([sys.executable, "-c", script], cwd=root, env=dict(os.environ)).returncode
+
+
+def test_run_killed_within_an_epoch_resumes_to_the_same_weights(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train_apart(prepared, whole) == 0
+    assert train_apart(prepared, killed, die=True) == -signal.SIGKILL
+    assert len((killed / "history.csv").read_text().splitlines()) == 1 + 2
+    assert train_apart(prepared, killed, resume=True) == 0
+    for key, value in weights(whole).items():
+        torch.testing.assert_close(weights(killed)[key], value, rtol=0, atol=0, msg=key)
+    assert (killed / "history.csv").read_text() == (whole / "history.csv").read_text()
 
 
 def test_resume_refuses_other_options(prepared: Prepared, run: Path) -> None:
