@@ -11,7 +11,7 @@ from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.runtime.model import Model, RunnableBundle
 
 NEEDS_MORE = {
-    "torch.onnx.export(encoder.eval()": "an encoder of the reader's",
+    "torch.onnx.export(": "an encoder of the reader's",
     "import anndata, squidpy": "squidpy, which the test environment lacks",
     "import spatialdata\n": "a store whose making and reading tests/outputs tests, in many seconds",
 }
