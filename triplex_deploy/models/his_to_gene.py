@@ -1,0 +1,70 @@
+"""HisToGene: a vision transformer whose patches are the spots of a slide (Pang et al. 2021)."""
+
+from torch import Tensor, nn
+
+from triplex_deploy.models.center_crop import center_crop
+from triplex_deploy.models.spot_sequence import SpotSequence
+from triplex_deploy.models.transformer import BlockShape
+
+
+class HisToGene(nn.Module):
+    """Every spot of a slide from the patches and the places of all of them (MODELS 2.2).
+
+    A spot attends to N others, N = all spots of one slide: predicting a part of them is another
+    prediction. ``depth`` 8 is the published checkpoint's; the code's default is 4. ``n_pos`` is one
+    more than the largest array coordinate to come.
+    """
+
+    def __init__(
+        self,
+        n_genes: int = 250,
+        *,
+        patch_px: int = 112,
+        dim: int = 1024,
+        depth: int = 8,
+        heads: int = 16,
+        mlp_dim: int = 2048,
+        dropout: float = 0.1,
+        n_pos: int = 64,
+    ) -> None:
+        super().__init__()
+        shape = BlockShape(dim, heads, mlp_dim, dropout)
+        self.target_encoder = PatchProjection(patch_px, dim)
+        self.global_encoder = SpotSequence(depth, shape, n_pos, token_dropout=dropout)
+        self.expression_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, n_genes))
+
+    def forward(self, images: Tensor, grid_xy: Tensor) -> Tensor:
+        """Expression (N, G) of a slide: normalised tiles (N, 3, 224, 224), (column, row) (N, 2)."""
+        return self.predict_from_tokens(self.encode_slide(self.encode_targets(images), grid_xy))
+
+    def encode_targets(self, images: Tensor) -> Tensor:
+        """One token a spot (B, 1, D) of the centres of normalised tiles (B, 3, 224, 224)."""
+        tokens: Tensor = self.target_encoder(images)
+        return tokens
+
+    def encode_slide(self, tokens: Tensor, grid_xy: Tensor) -> Tensor:
+        """Tokens (N, 1, D) and int64 (column, row) (N, 2) of a slide's spots to (N, D)."""
+        global_tokens: Tensor = self.global_encoder(tokens.flatten(1), grid_xy)
+        return global_tokens
+
+    def predict_from_tokens(self, global_tokens: Tensor) -> Tensor:
+        """Expression (B, G) of tokens (B, D), the spots possibly of several slides."""
+        expression: Tensor = self.expression_head(global_tokens)
+        return expression
+
+
+class PatchProjection(nn.Module):
+    """The centre of tiles (B, 3, h, h), flattened as (channel, row, column), to tokens (B, 1, D).
+
+    As many multiplications as the convolution it equals, but one matrix product for the batch.
+    """
+
+    def __init__(self, patch_px: int, dim: int) -> None:
+        super().__init__()
+        self.patch_px = patch_px
+        self.projection = nn.Linear(3 * patch_px * patch_px, dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = center_crop(images, self.patch_px).flatten(1)  # (B, 3 * h * h)
+        tokens: Tensor = self.projection(patches).unsqueeze(1)
+        return tokens
