@@ -1,0 +1,113 @@
+"""BLEEP: images and expression in one space, where a tile looks up its likes (MODELS 2.5)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from triplex_deploy.contract import TRUNK_WIDTH
+from triplex_deploy.errors import ConfigError
+from triplex_deploy.models.eval_mode import assert_eval
+from triplex_deploy.models.image_encoders import make_trunk
+from triplex_deploy.models.retrieval import RetrievedMean
+
+
+class Projection(nn.Module):
+    """A linear map, a residual layer on it, and layer normalisation: (B, F) to (B, P)."""
+
+    def __init__(self, in_dim: int, out_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Linear(in_dim, out_dim)
+        self.refine = nn.Linear(out_dim, out_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        projected = self.project(features)
+        normed: Tensor = self.norm(projected + self.dropout(self.refine(F.gelu(projected))))
+        return normed
+
+
+class Bleep(nn.Module):
+    """An image side and an expression side, trained against each other (Xie et al. 2023).
+
+    It predicts once it has a bank of training spots: from ``remember``, or, with ``n_references``,
+    from the weights that are loaded next. The expression side serves training and ``remember``
+    alone.
+    """
+
+    def __init__(
+        self,
+        n_genes: int = 250,
+        *,
+        n_references: int = 0,
+        n_neighbors: int = 50,
+        projection_dim: int = 512,
+        dropout: float = 0.1,
+        trunk: str = "resnet18",
+    ) -> None:
+        super().__init__()
+        self.n_neighbors = n_neighbors
+        self.trunk = make_trunk(trunk)
+        self.image_projection = Projection(TRUNK_WIDTH[trunk], projection_dim, dropout)
+        self.expression_projection = Projection(n_genes, projection_dim, dropout)
+        self.retrieval: RetrievedMean | None = None
+        if n_references:
+            # not a number, so that a bank that was never loaded cannot pass for one
+            expression = torch.full((n_references, n_genes), torch.nan)
+            embeddings = torch.zeros(n_references, projection_dim)
+            self.retrieval = RetrievedMean(embeddings, expression, n_neighbors)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Expression (B, G) of normalised tiles (B, 3, 224, 224)."""
+        return self.predict_from_tokens(self.encode_targets(images))
+
+    def encode_targets(self, images: Tensor) -> Tensor:
+        """The image side: one projected embedding per tile (B, 1, P)."""
+        features = self.trunk.feature_map(images).mean((2, 3))
+        embeddings: Tensor = self.image_projection(features)
+        return embeddings.unsqueeze(1)
+
+    def encode_expression(self, expression: Tensor) -> Tensor:
+        """The expression side: embeddings (B, P) of labels (B, G)."""
+        embeddings: Tensor = self.expression_projection(expression)
+        return embeddings
+
+    def predict_from_tokens(self, target_tokens: Tensor) -> Tensor:
+        """Expression (B, G) from tokens (B, 1, P); ``ConfigError`` without a bank."""
+        if self.retrieval is None:
+            raise ConfigError("bleep: no bank of training spots to look up; call remember() first")
+        expression: Tensor = self.retrieval(target_tokens)
+        return expression
+
+    @torch.no_grad()
+    def remember(self, expression: Tensor) -> None:
+        """Make the labels (R, G) of training spots the bank, in place of any before.
+
+        ``ContractError`` in training mode, where dropout would blur them, and ``ConfigError`` for
+        fewer than ``n_neighbors`` spots.
+        """
+        assert_eval(self)
+        embeddings = self.encode_expression(expression)
+        self.retrieval = RetrievedMean(embeddings, expression, self.n_neighbors).eval()
+
+
+def contrastive_loss(
+    image_embeddings: Tensor, expression_embeddings: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """Cross-entropy of who belongs to whom in a batch, both embeddings (B, P).
+
+    The targets are soft: how alike the images are and how alike the expression. They are not
+    detached, as published. The value depends on the batch size, so compare equal sizes only.
+    """
+    logits = expression_embeddings @ image_embeddings.T / temperature  # (B, B)
+    image_products = image_embeddings @ image_embeddings.T
+    expression_products = expression_embeddings @ expression_embeddings.T
+    targets = ((image_products + expression_products) / 2 / temperature).softmax(1)
+    by_expression = _soft_cross_entropy(logits, targets)
+    by_image = _soft_cross_entropy(logits.T, targets.T)
+    return (by_expression + by_image).mean() / 2
+
+
+def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Per row; the rows of ``targets`` need not sum to one."""
+    return -(targets * logits.log_softmax(1)).sum(1)

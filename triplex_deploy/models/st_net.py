@@ -1,0 +1,72 @@
+"""ST-Net: gene expression of a spot from its tile alone, through DenseNet-121 (MODELS 2.1)."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from triplex_deploy.errors import ConfigError
+from triplex_deploy.models.densenet import DenseNet
+
+SYMMETRIES: Final = (1, 8)
+
+
+class StNet(nn.Module):
+    """An average-pooled DenseNet and a linear head (He et al. 2020).
+
+    With 8 ``symmetries`` the token of an image is, in evaluation mode, the mean over its eight
+    rotations and reflections. The head being linear, that equals the mean of eight predictions, as
+    published; it costs eight times the time and memory. ``growth``, ``blocks`` and
+    ``stem_channels`` shape the trunk.
+    """
+
+    def __init__(
+        self,
+        n_genes: int = 250,
+        *,
+        symmetries: int = 1,
+        growth: int = 32,
+        blocks: Sequence[int] = (6, 12, 24, 16),
+        stem_channels: int = 64,
+    ) -> None:
+        super().__init__()
+        if symmetries not in SYMMETRIES:
+            raise ConfigError(f"symmetries={symmetries}: a square has eight; use 8, or 1 for none")
+        self.symmetries = symmetries
+        self.trunk = DenseNet(growth, blocks, stem_channels)
+        self.expression_head = nn.Linear(self.trunk.width, n_genes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Expression (B, G) of normalised tiles (B, 3, 224, 224)."""
+        return self.predict_from_tokens(self.encode_targets(images))
+
+    def encode_targets(self, images: Tensor) -> Tensor:
+        """One token per tile (B, 1, D), D = 1024 for DenseNet-121."""
+        if self.training or self.symmetries == 1:
+            return self._pooled(images).unsqueeze(1)
+        tokens = self._pooled(dihedral_images(images).flatten(0, 1))  # (8 * B, D)
+        return tokens.view(self.symmetries, -1, self.trunk.width).mean(0).unsqueeze(1)
+
+    def predict_from_tokens(self, target_tokens: Tensor) -> Tensor:
+        """Expression (B, G) from tokens (B, 1, D)."""
+        expression: Tensor = self.expression_head(target_tokens.squeeze(1))
+        return expression
+
+    @torch.no_grad()
+    def start_from_mean(self, mean: Tensor) -> None:
+        """Let the model predict ``mean`` (G,), that of the training spots, for every tile.
+
+        As the published training starts: the head's weight is zero and its bias the mean.
+        """
+        self.expression_head.weight.zero_()
+        self.expression_head.bias.copy_(mean)
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        return self.trunk.feature_map(images).mean((2, 3))
+
+
+def dihedral_images(images: Tensor) -> Tensor:
+    """The eight rotations and reflections (8, B, C, S, S) of square images (B, C, S, S)."""
+    mirrored = (images, images.flip(2), images.flip(3), images.flip(2, 3))
+    return torch.stack((*mirrored, *(image.transpose(2, 3) for image in mirrored)))
