@@ -14,8 +14,9 @@ Result = TypeVar("Result")
 
 ITEMS_PER_LANE: Final = 3
 """Items between the source and the caller: one at work, one waiting, one finished."""
-GRACE_S: Final = 1.0
-"""How long a stage that is stopped waits for a call that cannot be interrupted."""
+GRACE_S: Final = 1.5
+"""How long a stage that is stopped waits for calls that cannot be interrupted; a step of the
+encoders is two of them."""
 
 logger = logging.getLogger(__name__)
 
