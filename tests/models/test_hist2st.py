@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.models.slide_export import assert_exports
+from triplex_deploy.models.conv_mixer import ConvMixerBlock
 from triplex_deploy.models.hist2st import Hist2St
-from triplex_deploy.models.spot_graph import GraphLayer, neighbor_mean
+from triplex_deploy.models.spot_graph import GraphLayer, SpotGraph, neighbor_mean
 from triplex_deploy.tiles.adjacency import adjacency_index
 
 GENES, TILE_PX, SPOTS = 6, 32, 20
@@ -23,11 +25,15 @@ TRAINING_ONLY = ("zinb_heads.", "distillation_weight.")
 @pytest.fixture
 def model():
     torch.manual_seed(1)
-    model = Hist2St(GENES, **SMALL).eval()
-    for name, buffer in model.named_buffers():
+    return with_batch_statistics(Hist2St(GENES, **SMALL)).eval()
+
+
+def with_batch_statistics(module):
+    """Other ones than zero and one, with which a batch norm's place would not show."""
+    for name, buffer in module.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.uniform_(0.5, 1.5)
-    return model
+    return module
 
 
 @pytest.fixture
@@ -66,6 +72,19 @@ def test_a_token_is_the_map_of_the_middle_112_pixels():
     assert not token[0, 0, 256:].any()
 
 
+@torch.inference_mode()
+def test_a_mixer_block_has_its_shortcut_around_the_depthwise_part_alone():
+    torch.manual_seed(3)
+    block = with_batch_statistics(ConvMixerBlock(4, kernel=5)).eval()
+    cells = torch.randn(2, 4, 6, 6)
+    first, first_norm, _, second, second_norm, _ = block.depthwise
+    mixed = F.gelu(second_norm(second(F.gelu(first_norm(first(cells))))))
+    expected = block.norm(F.gelu(block.pointwise(cells + mixed)))
+    torch.testing.assert_close(block(cells), expected)
+    assert first.weight.shape == second.weight.shape == (4, 1, 5, 5)
+    assert block.pointwise.weight.shape == (4, 4, 1, 1)
+
+
 def test_neighbors_are_averaged_over_those_that_exist():
     tokens = torch.tensor([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0]])
     adjacency = torch.tensor([[1, 2, -1, -1], [0, -1, -1, -1], [-1, -1, -1, -1]])
@@ -83,6 +102,22 @@ def test_a_graph_layer_reads_the_neighbors_and_not_the_spot_itself(slide):
     changed = (layer(tokens, adjacency) != before).any(1)
     assert changed.tolist() == (adjacency == 7).any(1).tolist()
     assert not changed[7]
+
+
+@torch.inference_mode()
+def test_the_lstm_reads_layer_after_layer_and_its_states_are_averaged(slide):
+    torch.manual_seed(3)
+    graph, adjacency = SpotGraph(16, depth=3), slide[2]
+    tokens = layer_output = torch.randn(SPOTS, 16)
+    outputs = []
+    for layer in graph.layers:
+        layer_output = layer(layer_output, adjacency)
+        outputs.append(layer_output)
+    one_by_one = [
+        graph.lstm(torch.stack([out[spot] for out in outputs]))[0] for spot in range(SPOTS)
+    ]
+    expected = torch.stack([states.mean(0) for states in one_by_one])
+    torch.testing.assert_close(graph(tokens, adjacency), expected)
 
 
 @torch.inference_mode()
