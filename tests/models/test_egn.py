@@ -133,6 +133,31 @@ def test_the_unread_position_does_not_matter_and_the_others_do() -> None:
     assert bool((gradient[:49].abs().amax(1) > 0).all())
 
 
+def test_a_prediction_follows_its_equations() -> None:
+    model, batch = tiny_egn(), spots(2)
+    with torch.no_grad():
+        for weight in model.parameters():  # none so small that it could be left out
+            weight.add_(0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)))
+        ours, expected = model.predict_from_tokens(*batch), _predict_by_hand(model, *batch)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+def _predict_by_hand(model: Egn, x: Tensor, e: Tensor, e_j: Tensor, y_j: Tensor) -> Tensor:
+    """The equations in their order, the bridges taken as they are."""
+    position = model.position[:49]
+    q = model.projector.query(e)[:, None]
+    keys = model.projector.key(torch.cat([e_j, y_j], 2))
+    for block in model.projector.blocks:
+        q, keys = (part + block.mlp(block.norm(part)) for part in (q, keys))
+    x = x + position
+    for number, layer in enumerate(model.layers, start=1):
+        x = x + layer.attention(layer.attention_norm(x + position))
+        if number in (2, 4):
+            x, q, keys = layer.bridge(x, q, keys, model.value(y_j))
+        x = x + layer.mlp(layer.mlp_norm(x))
+    return model.head(torch.cat([model.pool(x), q[:, 0]], 1))
+
+
 @pytest.mark.parametrize("bridge_query", ["old", "updated"])
 @pytest.mark.parametrize("gate_input", ["key", "query"])
 def test_a_bridge_follows_its_equations(bridge_query: str, gate_input: str) -> None:
@@ -295,6 +320,13 @@ def test_a_constant_prediction_has_a_finite_loss_and_gradient(spots_in_batch: in
     assert bool(torch.isfinite(predicted.grad).all())
     expected = (0.5 - LABELS[:spots_in_batch]).square().mean() + 0.5
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_half_precision_predictions_have_the_loss_of_full_ones() -> None:
+    predicted = LABELS * torch.tensor([0.5, 0.0])  # the second gene is constant
+    halves = correlation_loss(predicted.half(), LABELS.half())
+    assert halves.dtype == torch.float32
+    assert halves.item() == pytest.approx(correlation_loss(predicted, LABELS).item(), abs=1e-6)
 
 
 class _Head(nn.Module):

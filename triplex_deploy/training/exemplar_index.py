@@ -34,7 +34,6 @@ def training_exemplars(
     _check_enough(owners, sizes, k, exclude)
     owner_of = np.repeat(owners, sizes)  # (S,)
     points = np.concatenate(features).astype(np.float64)  # (S, F)
-    points -= points.mean(0)  # distances stay, and lose fewer digits
     half_norms = 0.5 * (points**2).sum(1)
     rows = max(1, _CHUNK_BYTES // (8 * len(points)))
     found = np.empty((len(points), k), np.int64)
