@@ -70,9 +70,9 @@ class DenseNet(nn.Module):
 def load_densenet_weights(trunk: DenseNet, weights: Mapping[str, Tensor]) -> None:
     """Load published weights, such as torchvision's of DenseNet-121 on ImageNet.
 
-    Keys may be written ``denselayer1.norm.1.weight``, as in files older than torchvision 0.3, and
-    without counters of batches, as in files older than PyTorch 0.4.1. The classifier is dropped.
-    Any other missing, unexpected or misshaped key raises ``CheckpointError``.
+    Keys may be written ``denselayer1.norm.1.weight`` and the counters of batches all be absent, as
+    in old files. The classifier is dropped. Any other missing, unexpected or misshaped key raises
+    ``CheckpointError``.
     """
     renamed = {_OLD_KEY.sub(r"\1\2.", key): value for key, value in weights.items()}
     kept = {key: value for key, value in renamed.items() if not key.startswith("classifier.")}
