@@ -19,8 +19,9 @@ from triplex_deploy.contract import (
     IMAGE_STD,
     NEIGHBORHOOD,
     TILE_PX,
+    Config,
     GraphSpec,
-    ModelConfig,
+    config_from_dict,
     graph_specs,
 )
 from triplex_deploy.errors import BundleError, ConfigError
@@ -105,7 +106,7 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    config: ModelConfig
+    config: Config
 
     @property
     def id(self) -> str:
@@ -142,7 +143,7 @@ def read_bundle(path: str | Path) -> Bundle:
     root = Path(path)
     manifest = _read_manifest(root)
     try:
-        config = ModelConfig.from_dict(manifest.config)
+        config = config_from_dict(manifest.config)
     except ConfigError as error:
         raise BundleError(f"{root / MANIFEST}: {error}") from error
     _check_contract(root, manifest, config)
@@ -199,7 +200,7 @@ def _check_schema(path: Path, text: str) -> None:
         )
 
 
-def _check_contract(root: Path, manifest: Manifest, config: ModelConfig) -> None:
+def _check_contract(root: Path, manifest: Manifest, config: Config) -> None:
     path = root / MANIFEST
     _check_constants(path, manifest)
     if len(manifest.genes) != config.n_genes:

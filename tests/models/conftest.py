@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from triplex_deploy.contract import ModelConfig
-from triplex_deploy.models.triplex import Triplex, build_model
+from triplex_deploy.models import Triplex, build_model
 
 RELATIVE_TOLERANCE = 1e-5
 TINY = ModelConfig(

@@ -20,7 +20,7 @@ def bleep():
     """A seeded model with a bank of 30 spots of which it takes 4, in evaluation mode."""
     torch.manual_seed(1)
     model = Bleep(GENES, n_neighbors=4, projection_dim=WIDTH).eval()
-    model.remember(random(30, GENES))
+    model.remember(torch.empty(0), random(30, GENES))
     return model
 
 
@@ -135,7 +135,7 @@ def test_without_a_bank_there_is_no_prediction():
 
 def test_a_bank_is_not_made_in_training_mode(bleep):
     with pytest.raises(ContractError, match="training mode"):
-        bleep.train().remember(random(30, GENES))
+        bleep.train().remember(torch.empty(0), random(30, GENES))
 
 
 def test_bank_travels_with_the_weights(bleep):
@@ -173,6 +173,6 @@ def test_twenty_spots_are_learnt_by_heart():
     model.image_projection.eval()  # the trunk goes on with the statistics it was trained with
     with torch.no_grad():
         tokens = model.encode_targets(images)
-        model.eval().remember(labels)
+        model.eval().remember(torch.empty(0), labels)
         error = (model.predict_from_tokens(tokens) - labels).square().mean()
     assert float(error) < 0.1 * float(labels.var())

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from triplex_deploy.errors import CheckpointError, OutputError
+from triplex_deploy.models import build_model
 from triplex_deploy.models.checkpoint import (
     Checkpoint,
     read_checkpoint,
@@ -16,7 +17,6 @@ from triplex_deploy.models.checkpoint import (
 from triplex_deploy.models.eval_mode import assert_eval
 from triplex_deploy.models.image_encoders import TileEncoder
 from triplex_deploy.models.tile_encoder_weights import TileEncoderWeights
-from triplex_deploy.models.triplex import build_model
 
 FOREIGN = TileEncoderWeights("uni", kind="onnx", onnx=b"an ONNX file", mean=(0.5, 0.5, 0.5))
 GENES = ("GNAS", "FASN", "ERBB2", "CLDN4", "ACTB", "KRT19", "COL1A1")

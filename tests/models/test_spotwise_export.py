@@ -37,7 +37,7 @@ def st_net():
 
 def bleep():
     model = Bleep(GENES, n_neighbors=4, projection_dim=WIDTH).eval()
-    model.remember(torch.randn(30, GENES))
+    model.remember(torch.empty(0), torch.randn(30, GENES))
     return model
 
 

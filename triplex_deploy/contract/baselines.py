@@ -14,6 +14,7 @@ from triplex_deploy.contract.graphs import (
     FEATURE_DIM,
     N_TARGET_TOKENS,
     TILES,
+    TRUNK_WIDTH,
     GraphSpec,
     TensorSpec,
     tile_encoder_graph,
@@ -22,6 +23,8 @@ from triplex_deploy.errors import ConfigError
 
 N_ADJACENT: Final = 4
 """Nearest spots that Hist2ST's graph joins to each spot."""
+CELLS_PER_CHANNEL: Final = 32
+"""Of a 112 px patch: 16 x 16 cells, of whose channels an eighth is kept."""
 SYMMETRIES: Final = (1, 8)
 
 
@@ -97,7 +100,8 @@ class HisToGeneConfig(_SpotSequenceConfig):
 class Hist2StConfig(_SpotSequenceConfig):
     """Hist2ST (Zeng et al. 2022): ConvMixer, transformer and graph layers over a slide's spots.
 
-    ``zinb_weight`` and ``distillation_weight`` matter to training alone.
+    Its tokens are the map of a patch, 32 numbers for each of the ``channels``. ``zinb_weight`` and
+    ``distillation_weight`` matter to training alone.
     """
 
     model: str = "hist2st"
@@ -112,6 +116,11 @@ class Hist2StConfig(_SpotSequenceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_positive("channels", "mixer_depth", "graph_depth")
+        if not self.channels * CELLS_PER_CHANNEL == self.embedding_dim == self.mlp_dim:
+            raise ConfigError(
+                f"channels={self.channels}: embedding_dim and mlp_dim must both be "
+                f"{self.channels * CELLS_PER_CHANNEL}"
+            )
         if min(self.zinb_weight, self.distillation_weight) < 0:
             raise ConfigError("zinb_weight and distillation_weight must not be negative")
 
@@ -157,12 +166,16 @@ class EgnConfig(_BankConfig):
     bridge_head_dim: int = 64
     n_exemplars: int = 9
     exclude: str = "patient"
+    bridge_query: str = "old"
+    gate_input: str = "key"
     correlation_weight: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_in_bank("n_exemplars")
         self.require_choice("exclude", ("patient", "slide"))
+        self.require_choice("bridge_query", ("old", "updated"))
+        self.require_choice("gate_input", ("key", "query"))
         keys = ("embedding_dim", "depth", "heads", "mlp_dim", "bridge_heads", "bridge_head_dim")
         self.require_positive(*keys)
         if self.correlation_weight < 0:
@@ -189,6 +202,7 @@ class BleepConfig(_BankConfig):
     model: str = "bleep"
     embedding_dim: int = 512
     n_retrieved: int = 50
+    target_trunk: str = "resnet18"
     temperature: float = 1.0
     dropout: float = 0.1
 
@@ -196,6 +210,7 @@ class BleepConfig(_BankConfig):
         super().__post_init__()
         self._require_in_bank("n_retrieved")
         self.require_positive("embedding_dim")
+        self.require_choice("target_trunk", tuple(TRUNK_WIDTH))
         self.require_share("dropout")
         if self.temperature <= 0:
             raise ConfigError(f"temperature={self.temperature}: must be positive")

@@ -1,5 +1,6 @@
 """PyTorch modules of TRIPLEX and the checkpoints that hold their weights."""
 
+from triplex_deploy.models.build import build_model
 from triplex_deploy.models.checkpoint import (
     Checkpoint,
     read_checkpoint,
@@ -14,11 +15,13 @@ from triplex_deploy.models.image_encoders import (
     trunk_of_weights,
 )
 from triplex_deploy.models.loss import fusion_loss
+from triplex_deploy.models.spot_model import SpotModel
 from triplex_deploy.models.tile_encoder_weights import TileEncoderWeights
-from triplex_deploy.models.triplex import Triplex, TriplexOutput, build_model
+from triplex_deploy.models.triplex import Triplex, TriplexOutput
 
 __all__ = [
     "Checkpoint",
+    "SpotModel",
     "TargetEncoder",
     "TileEncoder",
     "TileEncoderWeights",

@@ -9,6 +9,7 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.models.eval_mode import assert_eval
 from triplex_deploy.models.image_encoders import make_trunk
 from triplex_deploy.models.retrieval import RetrievedMean
+from triplex_deploy.models.spot_model import SpotModel
 
 
 class Projection(nn.Module):
@@ -27,13 +28,15 @@ class Projection(nn.Module):
         return normed
 
 
-class Bleep(nn.Module):
+class Bleep(SpotModel):
     """An image side and an expression side, trained against each other (Xie et al. 2023).
 
     It predicts once it has a bank of training spots: from ``remember``, or, with ``n_references``,
     from the weights that are loaded next. The expression side serves training and ``remember``
     alone.
     """
+
+    has_bank = True
 
     def __init__(
         self,
@@ -80,11 +83,11 @@ class Bleep(nn.Module):
         return expression
 
     @torch.no_grad()
-    def remember(self, expression: Tensor) -> None:
+    def remember(self, features: Tensor, expression: Tensor) -> None:
         """Make the labels (R, G) of training spots the bank, in place of any before.
 
-        ``ContractError`` in training mode, where dropout would blur them, and ``ConfigError`` for
-        fewer than ``n_neighbors`` spots.
+        Their frozen ``features`` are not looked at. ``ContractError`` in training mode, where
+        dropout would blur the labels, and ``ConfigError`` for fewer than ``n_neighbors`` spots.
         """
         assert_eval(self)
         embeddings = self.encode_expression(expression)

@@ -11,12 +11,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from triplex_deploy.contract import TILE_PX, ModelConfig
+from triplex_deploy.contract import TILE_PX, Config, config_from_dict
 from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
+from triplex_deploy.models.build import build_model
 from triplex_deploy.models.safe_load import load_tensors
+from triplex_deploy.models.spot_model import SpotModel
 from triplex_deploy.models.strict_state import check_state, load_strictly
 from triplex_deploy.models.tile_encoder_weights import TileEncoderWeights
-from triplex_deploy.models.triplex import Triplex
 
 FORMAT: Final = "triplex-checkpoint"
 VERSION: Final = 1
@@ -44,7 +45,7 @@ class Checkpoint:
     ``label_transform`` and ``provenance`` hold plain values (strings, numbers, lists, dicts).
     """
 
-    config: ModelConfig
+    config: Config
     genes: tuple[str, ...]
     label_transform: dict[str, Any]
     tile_mpp: float
@@ -64,12 +65,12 @@ class Checkpoint:
                 f"{self.config.feature_dim}; use the encoder it was trained on"
             )
         with torch.device("meta"):  # shapes without memory or initialisation
-            model = Triplex(self.config)
+            model = build_model(self.config)
         check_state(model, self.state_dict, "state_dict")
 
-    def build_model(self) -> Triplex:
+    def build_model(self) -> SpotModel:
         """The trained model, in evaluation mode."""
-        model = Triplex(self.config)
+        model = build_model(self.config)
         load_strictly(model, self.state_dict, "state_dict")
         return model.eval()
 
@@ -146,7 +147,7 @@ def _parse(content: object) -> Checkpoint:
     if tile["px"] != TILE_PX:
         raise CheckpointError(f"tile px {tile['px']}: the model takes tiles of {TILE_PX} px")
     return Checkpoint(
-        config=ModelConfig.from_dict(_typed(content, "config", dict)),
+        config=config_from_dict(_typed(content, "config", dict)),
         genes=tuple(_typed(content, "genes", list)),
         label_transform=_typed(content, "label_transform", dict),
         tile_mpp=float(_typed(tile, "mpp", float | int)),

@@ -12,7 +12,9 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.models.attention import DotProductAttention, SelfAttention
 from triplex_deploy.models.exemplar_bridge import ExemplarBridge
 from triplex_deploy.models.exemplar_projector import ExemplarProjector
+from triplex_deploy.models.exemplars import Exemplars
 from triplex_deploy.models.residual_attention_pool import ResidualAttentionPool
+from triplex_deploy.models.spot_model import SpotModel
 from triplex_deploy.models.transformer import BlockShape, Mlp
 
 PATCH_PX: Final = 32
@@ -22,14 +24,18 @@ BRIDGE_EVERY: Final = 2
 _POSITION_STD: Final = 0.02
 
 
-class Egn(nn.Module):
+class Egn(SpotModel):
     """Exemplar-guided network in the setting of the TRIPLEX benchmark (MODELS 2.4).
 
     Beside the image it takes the spot's global feature, and the features and labels of its
-    exemplars: from ``Exemplars`` in deployment, from ``training_exemplars`` while training. Their
-    order does not matter. ``bridge_query`` and ``gate_input`` choose between the published code
-    and its paper, see ``ExemplarBridge``. A shape that cannot be built raises ``ConfigError``.
+    exemplars: from the bank it was given by ``remember`` in deployment, from
+    ``training_exemplars`` while training. Their order does not matter. With ``n_references`` the
+    bank comes with the weights that are loaded next. ``bridge_query`` and ``gate_input`` choose
+    between the published code and its paper, see ``ExemplarBridge``. A shape that cannot be built
+    raises ``ConfigError``.
     """
+
+    has_bank = True
 
     def __init__(
         self,
@@ -44,9 +50,13 @@ class Egn(nn.Module):
         dropout: float = 0.0,
         bridge_query: str = "old",
         gate_input: str = "key",
+        n_exemplars: int = 9,
+        n_references: int = 0,
     ) -> None:
         super().__init__()
         _check_shape(dim, depth, heads)
+        self.feature_dim = feature_dim
+        self.n_exemplars = n_exemplars
         self.target_encoder = PatchEmbedding(dim)
         # one row more than there are tokens, never read: so have the published weights
         self.position = nn.Parameter(torch.empty(N_TARGET_TOKENS + 1, dim))
@@ -63,6 +73,12 @@ class Egn(nn.Module):
         self.pool = ResidualAttentionPool(dim)
         self.head = nn.Sequential(nn.LayerNorm(2 * dim), nn.Linear(2 * dim, n_genes))
         nn.init.normal_(self.position, std=_POSITION_STD)
+        self.exemplars: Exemplars | None = None
+        if n_references:
+            # not a number, so that a bank that was never loaded cannot pass for one
+            expression = torch.full((n_references, n_genes), torch.nan)
+            features = torch.zeros(n_references, feature_dim)
+            self.exemplars = Exemplars(features, expression, n_exemplars)
 
     def forward(
         self,
@@ -80,6 +96,26 @@ class Egn(nn.Module):
         """Patch tokens (B, 49, D) of normalised images, their position not yet added."""
         tokens: Tensor = self.target_encoder(images)
         return tokens
+
+    def remember(self, features: Tensor, expression: Tensor) -> None:
+        """Make features (R, F) and labels (R, G) of training spots the bank, in place of any."""
+        self.exemplars = Exemplars(features, expression, self.n_exemplars).train(self.training)
+
+    def retrieve(self, features: Tensor) -> Tensor:
+        """Exemplars (B, k, F + G) of global features (B, F): features, then labels.
+
+        ``ConfigError`` without a bank.
+        """
+        if self.exemplars is None:
+            raise ConfigError("egn: no bank of training spots to look up; call remember() first")
+        return torch.cat(self.exemplars(features), 2)
+
+    def run_graph(self, graph: str, **inputs: Tensor) -> Tensor:
+        if graph == "fusion_head":
+            exemplars = inputs.pop("exemplars")
+            inputs["exemplar_features"] = exemplars[:, :, : self.feature_dim]
+            inputs["exemplar_expression"] = exemplars[:, :, self.feature_dim :]
+        return super().run_graph(graph, **inputs)
 
     def predict_from_tokens(
         self,

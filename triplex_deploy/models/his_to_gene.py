@@ -3,11 +3,12 @@
 from torch import Tensor, nn
 
 from triplex_deploy.models.center_crop import center_crop
+from triplex_deploy.models.spot_model import SpotModel
 from triplex_deploy.models.spot_sequence import SpotSequence
 from triplex_deploy.models.transformer import BlockShape
 
 
-class HisToGene(nn.Module):
+class HisToGene(SpotModel):
     """Every spot of a slide from the patches and the places of all of them (MODELS 2.2).
 
     A spot attends to N others, N = all spots of one slide: predicting a part of them is another
@@ -42,9 +43,9 @@ class HisToGene(nn.Module):
         tokens: Tensor = self.target_encoder(images)
         return tokens
 
-    def encode_slide(self, tokens: Tensor, grid_xy: Tensor) -> Tensor:
+    def encode_slide(self, target_tokens: Tensor, grid_xy: Tensor) -> Tensor:
         """Tokens (N, 1, D) and int64 (column, row) (N, 2) of a slide's spots to (N, D)."""
-        global_tokens: Tensor = self.global_encoder(tokens.flatten(1), grid_xy)
+        global_tokens: Tensor = self.global_encoder(target_tokens.flatten(1), grid_xy)
         return global_tokens
 
     def predict_from_tokens(self, global_tokens: Tensor) -> Tensor:

@@ -4,12 +4,13 @@ from torch import Tensor, nn
 
 from triplex_deploy.models.conv_mixer import ConvMixerEncoder
 from triplex_deploy.models.spot_graph import SpotGraph
+from triplex_deploy.models.spot_model import SpotModel
 from triplex_deploy.models.spot_sequence import SpotSequence
 from triplex_deploy.models.transformer import BlockShape
 from triplex_deploy.models.zinb import ZinbHeads
 
 
-class Hist2St(nn.Module):
+class Hist2St(SpotModel):
     """Every spot of a slide from the patches, places and neighbours of all of them (MODELS 2.3).
 
     Tokens are as wide as the image encoder's map, 1024 of a 112 px patch and 32 channels.
@@ -53,9 +54,9 @@ class Hist2St(nn.Module):
         tokens: Tensor = self.target_encoder(images)
         return tokens
 
-    def encode_slide(self, tokens: Tensor, grid_xy: Tensor, adjacency: Tensor) -> Tensor:
+    def encode_slide(self, target_tokens: Tensor, grid_xy: Tensor, adjacency: Tensor) -> Tensor:
         """Tokens (N, 1, D), int64 (column, row) (N, 2) and neighbours (N, 4) to (N, D)."""
-        global_tokens: Tensor = self.global_encoder(tokens.flatten(1), grid_xy, adjacency)
+        global_tokens: Tensor = self.global_encoder(target_tokens.flatten(1), grid_xy, adjacency)
         return global_tokens
 
     def predict_from_tokens(self, global_tokens: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.models.densenet import DenseNet
+from triplex_deploy.models.spot_model import SpotModel
 
 SYMMETRIES: Final = (1, 8)
 
 
-class StNet(nn.Module):
+class StNet(SpotModel):
     """An average-pooled DenseNet and a linear head (He et al. 2020).
 
     With 8 ``symmetries`` the token of an image is, in evaluation mode, the mean over its eight

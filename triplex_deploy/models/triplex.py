@@ -16,6 +16,7 @@ from triplex_deploy.models.global_encoder import GlobalEncoder
 from triplex_deploy.models.image_encoders import TargetEncoder
 from triplex_deploy.models.neighbor_encoder import NeighborEncoder
 from triplex_deploy.models.pooled_fusion import POOLED_FUSIONS, PooledFusion
+from triplex_deploy.models.spot_model import SpotModel
 from triplex_deploy.models.transformer import BlockShape
 
 
@@ -31,12 +32,14 @@ class TriplexOutput(NamedTuple):
     global_: Tensor | None = None
 
 
-class Triplex(nn.Module):
+class Triplex(SpotModel):
     """The encoders of a model's views, their fusion, and a linear head on each (Chung et al. 2024).
 
     An encoder that the configuration leaves out is None. Expression is not clipped here:
     ``config.nonnegative`` concerns the exported graph.
     """
+
+    config: ModelConfig
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -75,6 +78,15 @@ class Triplex(nn.Module):
             mask,
         )
 
+    def run_graph(self, graph: str, **inputs: Tensor) -> Tensor:
+        """As the contract has it: tokens that the fusion would only average are averaged."""
+        if graph == "fusion_head":
+            return self.predict_from_tokens(**inputs).fusion
+        tokens = super().run_graph(graph, **inputs)
+        view = graph.removesuffix("_encoder")
+        is_pooled = view != "global" and view not in self.config.contexts
+        return tokens.mean(1, keepdim=True) if is_pooled else tokens
+
     def encode_targets(self, images: Tensor) -> Tensor | None:
         """Target tokens (B, 49, D), or None without that view; so for the other encoders."""
         return None if self.target_encoder is None else self.target_encoder(images)
@@ -111,15 +123,6 @@ class Triplex(nn.Module):
             neighbor=_predict(self.neighbor_head, pooled["neighbor"]),
             global_=_predict(self.global_head, pooled["global"]),
         )
-
-
-def build_model(config: ModelConfig, seed: int | None = None) -> Triplex:
-    """A randomly initialised model in training mode; a seed leaves the global generator alone."""
-    if seed is None:
-        return Triplex(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Triplex(config)
 
 
 def _predict(head: nn.Module | None, token: Tensor | None) -> Tensor | None:

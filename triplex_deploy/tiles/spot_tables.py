@@ -1,0 +1,61 @@
+"""Tables about the places of a slide's spots, made on the host for graphs that relate spots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.contract import Config, GraphSpec, graph_specs
+from triplex_deploy.errors import SpotsError
+from triplex_deploy.tiles.adjacency import adjacency_index
+from triplex_deploy.tiles.apeg import position_index
+
+Table = NDArray[np.int64]
+
+
+def spot_tables(config: Config, grid_rc: Table) -> dict[str, Table]:
+    """The tables (N, ...) that the graphs of ``config`` take, by tensor name.
+
+    ``grid_rc`` (N, 2) are integer array coordinates (row, column). Raises ``TilingError`` for
+    coordinates that two spots share, ``SpotsError`` for those beyond what a model was trained on.
+    """
+    names = _table_names(graph_specs(config).values())
+    return {name: _TABLES[name](config, grid_rc) for name in names}
+
+
+def _table_names(specs: Iterable[GraphSpec]) -> list[str]:
+    return [
+        tensor.name
+        for spec in specs
+        for tensor in spec.inputs
+        if spec.batch_axis == "spots" and tensor.name in _TABLES
+    ]
+
+
+def _apeg_index(config: Any, grid_rc: Table) -> Table:
+    return position_index(grid_rc, config.position, config.apeg_kernel)
+
+
+def _grid_xy(config: Any, grid_rc: Table) -> Table:
+    """(column, row): embeddings are looked up by them, and a graph would not notice a wrong one."""
+    least, most = int(grid_rc.min(initial=0)), int(grid_rc.max(initial=0))
+    if least < 0 or most >= config.n_positions:
+        raise SpotsError(
+            f"array coordinates {least} to {most}: {config.model} knows 0 to "
+            f"{config.n_positions - 1}; predict in regions (--region-mm), which count from 0 each"
+        )
+    return np.ascontiguousarray(grid_rc[:, ::-1])
+
+
+def _adjacency(config: Any, grid_rc: Table) -> Table:
+    return adjacency_index(grid_rc)
+
+
+_TABLES: Final[dict[str, Callable[[Any, Table], Table]]] = {
+    "apeg_index": _apeg_index,
+    "grid_xy": _grid_xy,
+    "adjacency": _adjacency,
+}
