@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from triplex_deploy.errors import ContractError
-from triplex_deploy.models.attention import SelfAttention
-from triplex_deploy.models.global_encoder import GlobalEncoder
 
 
 class OrtMultiHeadAttention(nn.Module):
@@ -41,11 +37,3 @@ class OrtMultiHeadAttention(nn.Module):
             shape=query.shape,
             version=1,
         )
-
-
-def with_linear_memory(encoder: GlobalEncoder) -> GlobalEncoder:
-    """A copy of the encoder, sharing its weights, that exports with the linear-memory operator."""
-    twin = copy.deepcopy(encoder, {id(parameter): parameter for parameter in encoder.parameters()})
-    for attention in [part for part in twin.modules() if isinstance(part, SelfAttention)]:
-        attention.attend = OrtMultiHeadAttention(attention.heads)
-    return twin.eval()

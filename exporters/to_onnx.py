@@ -12,8 +12,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from exporters.attention import with_linear_memory
 from exporters.inputs import graph_inputs
+from exporters.linear_memory import with_linear_memory
 from exporters.wrappers import GlobalGraph
 from triplex_deploy.bundle import Target
 from triplex_deploy.contract import GraphSpec
