@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import DeviceArray, Tensors
-from triplex_deploy.runtime.session import Arrays, DeviceMemoryError, Session
+from triplex_deploy.runtime.session import Arrays, DeviceMemoryError, Session, dynamic_length
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,9 @@ class Tuning:
     ``threads`` bounds the CPU threads of one operator; without ``spinning`` they sleep between
     operators, which leaves the cores to decoding. ``tf32`` lets a GPU round the factors of matrix
     products to 10 bits. ``gpu_memory_gb`` bounds ONNX Runtime's memory on the GPU. ``optimise``
-    False runs the graph as it is written.
+    False runs the graph as it is written. ``lays_out`` False allocates each tensor by itself:
+    otherwise ONNX Runtime reserves a block for all of them at the sizes it has seen, beside what
+    it holds already.
     """
 
     threads: int | None = None
@@ -44,6 +46,7 @@ class Tuning:
     tf32: bool = False
     gpu_memory_gb: float | None = None
     optimise: bool = True
+    lays_out: bool = True
 
 
 class OrtArray(DeviceArray):
@@ -86,7 +89,9 @@ class OrtSession(Session):
 
     def _run(self, inputs: Tensors) -> Arrays:
         if not self._bound:
-            return self._call(lambda: self._run_on_host(inputs))
+            per_batch = self.spec.batch_axis == "batch"
+            run = self._run_on_host if per_batch else self._run_and_give_memory_back
+            return self._call(lambda: run(inputs))
         return self._limit.run(inputs, lambda pieces: [self._run_bound(p) for p in pieces])
 
     def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
@@ -98,6 +103,22 @@ class OrtSession(Session):
         names = [tensor.name for tensor in self.spec.outputs]
         arrays: list[NDArray[Any]] = self._session.run(names, dict(inputs))
         return dict(zip(names, arrays, strict=True))
+
+    def _run_and_give_memory_back(self, inputs: Tensors) -> Arrays:
+        """Run once for a slide: outputs lie in arrays of ours, and the arena keeps nothing."""
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        n_spots = dynamic_length(self.spec, inputs)
+        outputs: Arrays = {}
+        for tensor in self.spec.outputs:
+            shape = [n_spots if isinstance(axis, str) else axis for axis in tensor.axes]
+            array = outputs[tensor.name] = np.empty(shape, tensor.dtype)
+            binding.bind_output(
+                *(tensor.name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
+            )
+        self._session.run_with_iobinding(binding, _giving_memory_back())
+        return outputs
 
     def _run_bound(self, inputs: Tensors) -> Arrays:
         kept = self._call(lambda: self._bound_outputs(inputs))
@@ -181,9 +202,13 @@ def open_ort_session(
 ) -> OrtSession:
     """Load one graph on ``device``; ``threads`` limits the CPU threads within an operator.
 
-    Raises ``BackendError`` if the device's provider is absent or did not take the graph.
+    A graph over all spots of a slide holds little more than its tensors, and after a call on the
+    CPU nothing. Raises ``BackendError`` if the device's provider is absent or did not take the
+    graph.
     """
     tuning = tuning or Tuning(threads)
+    if spec.batch_axis != "batch":
+        tuning = replace(tuning, lays_out=False)
     return OrtSession(spec, load_session(path, device, tuning=tuning), device)
 
 
@@ -226,10 +251,18 @@ def _session_options(ort: Any, device: Device, tuning: Tuning) -> Any:
         options.intra_op_num_threads = tuning.threads
     if not tuning.spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_mem_pattern = tuning.lays_out
     if not tuning.optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if device.kind != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options
+
+
+def _giving_memory_back() -> Any:
+    """Options of a run on the CPU after which ONNX Runtime's arena gives back unused memory."""
+    options = import_onnxruntime().RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
 
 
