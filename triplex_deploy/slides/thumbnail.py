@@ -63,20 +63,29 @@ def _read_band(
 def average_between(
     values: NDArray[np.generic], edges: NDArray[np.float64], axis: int
 ) -> NDArray[np.float64]:
-    """Mean over [edges[i], edges[i+1]) along one axis, where parts of a pixel count in part."""
-    padded_shape = list(values.shape)
-    padded_shape[axis] = 1
+    """Mean over [edges[i], edges[i+1]) along one axis, where parts of a pixel count in part.
+
+    Edges are at least a pixel apart, and the last one cuts the last pixel or ends it.
+    """
+    size, count = values.shape[axis], len(edges) - 1
+    whole = np.minimum(edges.astype(np.int64), size - 1)
     dtype = np.uint32 if values.dtype == np.uint8 else np.float64
-    sums = np.concatenate(
-        [np.zeros(padded_shape, dtype), np.cumsum(values, axis=axis, dtype=dtype)], axis=axis
-    )
-    whole = np.minimum(edges.astype(np.int64), values.shape[axis] - 1)
+    sums = np.add.reduceat(values, edges[:-1].astype(np.int64), axis, dtype).astype(np.float64)
     shape = [1] * values.ndim
     shape[axis] = -1
-    part = (edges - whole).reshape(shape)
-    at_edges = np.take(sums, whole, axis) + part * np.take(values, whole, axis)
-    means: NDArray[np.float64] = np.diff(at_edges, axis=axis) / np.diff(edges).reshape(shape)
+    before = (edges - whole).reshape(shape) * np.take(values, whole, axis)  # of pixels that are cut
+    after = np.take(values, [size - 1], axis) - np.take(before, [count], axis)
+    sums -= np.take(before, np.arange(count), axis)
+    sums[_along(axis, slice(0, count - 1), values.ndim)] += np.take(
+        before, np.arange(1, count), axis
+    )
+    sums[_along(axis, slice(count - 1, count), values.ndim)] -= after
+    means: NDArray[np.float64] = sums / np.diff(edges).reshape(shape)
     return means
+
+
+def _along(axis: int, part: slice, ndim: int) -> tuple[slice, ...]:
+    return tuple(part if i == axis else slice(None) for i in range(ndim))
 
 
 def _coarsest_level(slide: Slide, width: int, height: int) -> int:

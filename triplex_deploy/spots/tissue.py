@@ -28,6 +28,7 @@ MAX_STAIN_ABOVE_GLASS = 0.15
 MAX_SHADE = 0.7
 """Smooth places this much more stained, or denser, than the clearest ones are not glass."""
 GLASS_REACH_PX = 50.0
+GLASS_STEP_PX = 8
 MIN_GLASS_WEIGHT = 0.02
 STAIN_BLUR_PX = 2.0
 STAIN_THRESHOLD_RANGE = (0.05, 0.10)
@@ -123,20 +124,29 @@ def _stain(density: Density) -> Density:
 
 def _glass_density(density: Density) -> Density:
     """Optical density of the glass around each pixel, (h, w, 3); 0 where the slide shows none."""
-    from scipy.ndimage import gaussian_filter
-
     glass = _smooth_places(density)
     if not glass.any():
         return np.zeros_like(density)
     typical = np.median(density[glass], axis=0)
-    weight = glass.astype(np.float32)
-    around = gaussian_filter(weight, GLASS_REACH_PX) + MIN_GLASS_WEIGHT
-    local = [
-        (gaussian_filter(density[..., c] * weight, GLASS_REACH_PX) + MIN_GLASS_WEIGHT * typical[c])
-        / around
-        for c in range(3)
-    ]
-    return np.stack(local, axis=2)
+    weight = glass[..., None].astype(np.float32)
+    around = _around(np.concatenate([density * weight, weight], axis=2))
+    local = (around[..., :3] + MIN_GLASS_WEIGHT * typical) / (around[..., 3:] + MIN_GLASS_WEIGHT)
+    return np.asarray(local, np.float32)
+
+
+def _around(values: Density) -> Density:
+    """Gaussian mean (h, w, C) over ``GLASS_REACH_PX``, at an eighth of the scale: it is smooth."""
+    from scipy.ndimage import gaussian_filter1d
+    from skimage.transform import downscale_local_mean, resize
+
+    height, width, channels = values.shape
+    pad = [(0, -height % GLASS_STEP_PX), (0, -width % GLASS_STEP_PX), (0, 0)]
+    padded = np.pad(values, pad, mode="edge")
+    coarse = downscale_local_mean(padded, (GLASS_STEP_PX, GLASS_STEP_PX, 1))
+    for axis in (0, 1):
+        coarse = gaussian_filter1d(coarse, GLASS_REACH_PX / GLASS_STEP_PX, axis)
+    fine = resize(coarse, (*padded.shape[:2], channels), order=1, mode="edge")
+    return np.asarray(fine[:height, :width], np.float32)
 
 
 def _smooth_places(density: Density) -> NDArray[np.bool_]:
