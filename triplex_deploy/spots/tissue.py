@@ -137,15 +137,17 @@ def _glass_density(density: Density) -> Density:
 def _around(values: Density) -> Density:
     """Gaussian mean (h, w, C) over ``GLASS_REACH_PX``, at an eighth of the scale: it is smooth."""
     from scipy.ndimage import gaussian_filter1d
-    from skimage.transform import downscale_local_mean, resize
+    from skimage.transform import resize
 
     height, width, channels = values.shape
     pad = [(0, -height % GLASS_STEP_PX), (0, -width % GLASS_STEP_PX), (0, 0)]
     padded = np.pad(values, pad, mode="edge")
-    coarse = downscale_local_mean(padded, (GLASS_STEP_PX, GLASS_STEP_PX, 1))
+    rows, columns = (side // GLASS_STEP_PX for side in padded.shape[:2])
+    blocks = padded.reshape(rows, GLASS_STEP_PX, columns, GLASS_STEP_PX, channels)
+    coarse = blocks.mean(axis=(1, 3))
     for axis in (0, 1):
         coarse = gaussian_filter1d(coarse, GLASS_REACH_PX / GLASS_STEP_PX, axis)
-    fine = resize(coarse, (*padded.shape[:2], channels), order=1, mode="edge")
+    fine = resize(coarse, (*padded.shape[:2], channels), order=1, mode="edge")  # type: ignore[no-untyped-call]
     return np.asarray(fine[:height, :width], np.float32)
 
 
