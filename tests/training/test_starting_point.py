@@ -6,10 +6,13 @@ import torch
 
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.models import TileEncoder, TileEncoderWeights, build_model, state_of
+from triplex_deploy.training.labelled import LabelledSections
+from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
 from triplex_deploy.training.prepared import Prepared
-from triplex_deploy.training.starting_point import principal_components, set_starting_point
+from triplex_deploy.training.starting_point import principal_components, start_triplex
 
+OPTIONS = TrainOptions(seed=0)
 SMALL = {"n_genes": 3, "global_depth": 2, "neighbor_depth": 1, "global_mlp_ratio": 1.0}
 
 
@@ -39,7 +42,7 @@ def test_projections_and_heads_start_from_the_training_sections(prepared: Prepar
     labels = [np.full((6, 3), [1.0, 2.0, 3.0], np.float32) for _ in sections]
     model = build_model(ModelConfig(feature_dim=3, model="gem", **SMALL), seed=1)
     weights = TileEncoderWeights("means", "onnx", onnx=b"file", feature_dim=3)
-    set_starting_point(model, sections, labels, weights, seed=0)
+    start_triplex(model, LabelledSections(sections, labels), weights, OPTIONS)
     assert model.expression_head.bias.tolist() == [1.0, 2.0, 3.0]
     assert model.global_encoder is not None
     mean, components = principal_components(sections, 512, seed=0)
@@ -56,11 +59,11 @@ def test_trained_trunk_starts_from_a_frozen_one_of_its_kind(
     frozen = TileEncoder().trunk
     weights = TileEncoderWeights("ours", state_dict=state_of(frozen))
     model = build_model(ModelConfig(model="tem", **SMALL), seed=1)
-    set_starting_point(model, sections, labels, weights, seed=0)
+    start_triplex(model, LabelledSections(sections, labels), weights, OPTIONS)
     assert model.target_encoder is not None
     assert torch.equal(model.target_encoder.trunk.conv1.weight, frozen.conv1.weight)
     other = build_model(
         ModelConfig(model="tem", target_trunk="efficientnet_lite0", **SMALL), seed=1
     )
-    set_starting_point(other, sections, labels, weights, seed=0)
+    start_triplex(other, LabelledSections(sections, labels), weights, OPTIONS)
     assert "efficientnet_lite0 starts from random weights" in caplog.text

@@ -72,18 +72,18 @@ def train_apart(prepared: Prepared, out: Path, resume: bool = False, die: bool =
 import os, signal, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from triplex_deploy.training import loop
+from triplex_deploy.training import spot_batches
 from triplex_deploy.training.prepared import open_prepared
 from triplex_deploy.training.train import train_fold
 from tests.training.test_train import CONFIG, OPTIONS
 
-epoch = loop.SpotSampler.epoch
+epoch = spot_batches.SpotSampler.epoch
 def dying(self, number, *share):
     for step, batch in enumerate(epoch(self, number, *share)):
         if {die} and (number, step) == (2, 1):
             os.kill(os.getpid(), signal.SIGKILL)
         yield batch
-loop.SpotSampler.epoch = dying
+spot_batches.SpotSampler.epoch = dying
 prepared = open_prepared({str(prepared.path)!r})
 train_fold(prepared, prepared.folds[0], Path({str(out)!r}), CONFIG, OPTIONS, resume={resume})
 """
@@ -276,10 +276,10 @@ def test_refit_needs_an_honest_selection() -> None:
 
 def test_hidden_features_are_at_their_mean_while_training_alone(prepared: Prepared) -> None:
     from triplex_deploy.models import build_model
-    from triplex_deploy.training.objective import Objective
+    from triplex_deploy.training.triplex_objective import TriplexObjective
 
     sections = list(prepared.sections.values())
-    objective = Objective(build_model(GEM, seed=0), sections, feature_dropout=0.5)
+    objective = TriplexObjective(build_model(GEM, seed=0), sections, feature_dropout=0.5)
     features = torch.from_numpy(sections[0].spot_features())
     mean = objective.get_buffer("feature_mean")
     hidden = (objective._hide(features) == mean).float().mean()

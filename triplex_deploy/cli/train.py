@@ -14,7 +14,10 @@ from triplex_deploy.errors import ConfigError
 @click.command(epilog="Example: triplex-deploy train prepared/ --out run/ --fold 0")
 @click.argument("prepared", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--model", help="triplex, tem, nem or gem.  [default: triplex]")
+@click.option(
+    "--model",
+    help="triplex, tem, nem, gem, st_net, his_to_gene, hist2st, egn or bleep.  [default: triplex]",
+)
 @click.option("--fold", type=click.IntRange(0), default=0, show_default=True, help="Fold number.")
 @click.option("--all-folds", is_flag=True, help="Train every fold in turn.")
 @click.option("--config", type=click.Path(path_type=Path), help="JSON or YAML of settings.")

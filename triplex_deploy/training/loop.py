@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from triplex_deploy.errors import CheckpointError, ConfigError
-from triplex_deploy.expression import FoldMetrics
-from triplex_deploy.models import TargetEncoder, Triplex, state_of
+from triplex_deploy.models import SpotModel, state_of
 from triplex_deploy.pipeline.progress import Progress
-from triplex_deploy.training.measure import measure_model
-from triplex_deploy.training.objective import Objective
+from triplex_deploy.training.bank import fill_bank
+from triplex_deploy.training.image_trunk import freeze_trunk, image_trunk, rest_frozen_trunk
+from triplex_deploy.training.labelled import LabelledSections
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepared import PreparedSection
-from triplex_deploy.training.spot_batches import SpotSampler
-from triplex_deploy.training.trunk_maps import TrunkMaps
+from triplex_deploy.training.recipes import recipe_of
+from triplex_deploy.training.spot_batches import Sampler
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +34,6 @@ State = dict[str, Any]
 
 FUSED_ADAM: Final = ("cpu", "cuda", "gpu")
 """Accelerators whose Adam updates all weights in one pass."""
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledSections:
-    """Prepared sections with their labels (N, G)."""
-
-    sections: Sequence[PreparedSection]
-    labels: Sequence[NDArray[np.float32]]
 
 
 @dataclass
@@ -70,11 +60,11 @@ class Keeper:
     """Where a run keeps itself: both are called on the first process alone."""
 
     save_state: Callable[[State], None]
-    save_best: Callable[[Triplex, Record], None]
+    save_best: Callable[[SpotModel, Record], None]
 
 
 def fit(
-    model: Triplex,
+    model: SpotModel,
     train: LabelledSections,
     select: LabelledSections | None,
     options: TrainOptions,
@@ -84,7 +74,7 @@ def fit(
 ) -> Record:
     """Train until the best epoch on ``select`` is ``patience`` epochs past, or all are done.
 
-    The best epoch is the one of highest mean correlation over slides and genes. Without
+    The best epoch is the one of the highest score, which the model's recipe defines. Without
     ``select`` the last epoch is the best.
     """
     from lightning.fabric import Fabric
@@ -93,28 +83,31 @@ def fit(
         accelerator=options.accelerator, devices=options.devices, precision=options.precision
     )
     fabric.launch()
-    freeze_trunk(model, options)
-    maps = _trunk_maps(model, options, fabric.device)
-    objective, optimizer = fabric.setup(
-        Objective(model, train.sections, maps, options.feature_dropout),
-        _optimizer(model, options),
-    )
+    recipe = recipe_of(model.config)
+    if options.target_trunk_lr_scale == 0:
+        freeze_trunk(model)
+    made = recipe.objective(model, train, options, fabric.device)
+    objective, optimizer = fabric.setup(made, _optimizer(model, options))
     fitted = _Fitted(model, optimizer.optimizer, options)
     record = Record() if resume_from is None else fitted.restore(resume_from)
-    sampler = SpotSampler(
-        train.sections, train.labels, options.batch_size, options.seed, options.augment
-    )
+    sampler = recipe.sampler(model.config, train, options)
     progress.start("training", options.epochs)
     progress.advance(record.epoch)
     while record.epoch < options.epochs and not _is_stale(record, options.patience):
         torch.manual_seed(_epoch_seed(options.seed, record.epoch, fabric.global_rank))
         loss = _train_epoch(fabric, objective, optimizer, sampler, record.epoch, fitted)
         fitted.scheduler.step()
-        row, score = _measure(fitted.candidate, select, maps, record.epoch, loss)
+        candidate = fitted.candidate
+        fill_bank(candidate, train)
+        row: dict[str, float] = {"epoch": float(record.epoch), "train_loss": loss}
+        score = float(record.epoch)  # with nothing to select on, later is better
+        if select is not None:
+            measured, score = recipe.score(candidate, select, made.maps)
+            row |= measured
         is_best = record.add(row, score)
         if fabric.is_global_zero:
             if is_best and (select is not None or record.epoch == options.epochs):
-                keeper.save_best(fitted.candidate, record)
+                keeper.save_best(candidate, record)
             keeper.save_state(fitted.state(record))
         fabric.barrier()
         logger.info("epoch %(epoch)d: loss %(train_loss).4f", row)
@@ -126,9 +119,9 @@ class _Fitted:
     """The model under training with all that its next step depends on."""
 
     def __init__(
-        self, model: Triplex, optimizer: torch.optim.Optimizer, options: TrainOptions
+        self, model: SpotModel, optimizer: torch.optim.Optimizer, options: TrainOptions
     ) -> None:
-        self._model = model
+        self.model = model
         self._optimizer = optimizer
         self._options = options
         self.scheduler = torch.optim.lr_scheduler.StepLR(
@@ -137,21 +130,21 @@ class _Fitted:
         self._mean = _running_mean(model, options.ema_decay) if options.ema_decay else None
 
     @property
-    def candidate(self) -> Triplex:
+    def candidate(self) -> SpotModel:
         """What would be kept of this epoch, in evaluation mode: the model, or its running mean."""
-        model = self._model if self._mean is None else self._mean.module
-        assert isinstance(model, Triplex)
+        model = self.model if self._mean is None else self._mean.module
+        assert isinstance(model, SpotModel)
         return model.eval()
 
     def after_step(self) -> None:
         if self._mean is not None:
-            self._mean.update_parameters(self._model)
+            self._mean.update_parameters(self.model)
 
     def state(self, record: Record) -> State:
         return {
             "options": self._options.to_dict(),
             "record": dict(vars(record)),
-            "model": state_of(self._model),
+            "model": state_of(self.model),
             "mean": {} if self._mean is None else state_of(self._mean),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -166,7 +159,7 @@ class _Fitted:
                 f"resume: {', '.join(changed)} differ from the interrupted run; give the same "
                 "options, or another --out"
             )
-        self._model.load_state_dict(state["model"])
+        self.model.load_state_dict(state["model"])
         if self._mean is not None:
             self._mean.load_state_dict(state["mean"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -174,32 +167,16 @@ class _Fitted:
         return Record(**state["record"])
 
 
-def freeze_trunk(model: Triplex, options: TrainOptions) -> None:
-    """Take the image trunk out of training where its learning rate is 0."""
-    if model.target_encoder is not None and options.target_trunk_lr_scale == 0:
-        model.target_encoder.trunk.requires_grad_(False)
-
-
-def _trunk_maps(model: Triplex, options: TrainOptions, device: torch.device) -> TrunkMaps | None:
-    """A frozen trunk needs to see an unaugmented tile once; in evaluation it always is frozen."""
-    if model.target_encoder is None or options.target_trunk_lr_scale != 0 or options.augment:
-        return None
-    model.target_encoder.trunk.eval()
-    return TrunkMaps(model.target_encoder.to(device), device)
-
-
 def _train_epoch(
     fabric: Any,
     objective: Any,
     optimizer: Any,
-    sampler: SpotSampler,
+    sampler: Sampler,
     epoch: int,
     fitted: _Fitted,
 ) -> float:
     objective.train()
-    for module in objective.modules():
-        if isinstance(module, TargetEncoder) and not next(module.trunk.parameters()).requires_grad:
-            module.trunk.eval()  # a frozen trunk keeps its batch statistics too
+    rest_frozen_trunk(fitted.model)
     total, count = 0.0, 0
     for batch in sampler.epoch(epoch, fabric.global_rank, fabric.world_size):
         optimizer.zero_grad()
@@ -214,9 +191,10 @@ def _train_epoch(
     return mean
 
 
-def _optimizer(model: Triplex, options: TrainOptions) -> torch.optim.Optimizer:
+def _optimizer(model: SpotModel, options: TrainOptions) -> torch.optim.Optimizer:
     """Adam, fused: at 10 million weights one step took 8 ms of a CPU core, and 150 ms otherwise."""
-    trunk = [] if model.target_encoder is None else list(model.target_encoder.trunk.parameters())
+    image = image_trunk(model)
+    trunk = [] if image is None else list(image.parameters())
     in_trunk = {id(parameter) for parameter in trunk}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in in_trunk]
     groups = [{"params": rest, "lr": options.learning_rate}]
@@ -228,7 +206,7 @@ def _optimizer(model: Triplex, options: TrainOptions) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, weight_decay=options.weight_decay, fused=fused)
 
 
-def _running_mean(model: Triplex, decay: float) -> AveragedModel:
+def _running_mean(model: SpotModel, decay: float) -> AveragedModel:
     """Exponential mean of the weights that forgets its first steps, when they are far off."""
 
     def average(mean: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
@@ -238,30 +216,9 @@ def _running_mean(model: Triplex, decay: float) -> AveragedModel:
     return AveragedModel(model, avg_fn=average)
 
 
-def _measure(
-    model: Triplex,
-    select: LabelledSections | None,
-    maps: TrunkMaps | None,
-    epoch: int,
-    loss: float,
-) -> tuple[dict[str, float], float]:
-    """The epoch's row of the history, and its score: with nothing to select on, later is better."""
-    row = {"epoch": float(epoch), "train_loss": loss}
-    if select is None:
-        return row, float(epoch)
-    metrics = measure_model(model, select.sections, select.labels, maps)
-    row |= {"select_pcc": metrics.pcc_m, "select_mse": metrics.mse, "select_mae": metrics.mae}
-    return row, _score(metrics)
-
-
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
 
 
 def _is_stale(record: Record, patience: int) -> bool:
     return record.epoch > 0 and record.epoch - 1 - record.best_epoch >= patience
-
-
-def _score(metrics: FoldMetrics) -> float:
-    """Correlation to maximise; a model without any is worse than every other."""
-    return -math.inf if math.isnan(metrics.pcc_m) else metrics.pcc_m

@@ -22,7 +22,8 @@ class TrainOptions:
     followed by a training on all of the fold's training sections for as many. ``patience`` is in
     epochs; ``feature_dropout`` is the share of frozen features that a step does not see;
     ``ema_decay`` above 0 keeps a running mean of the weights over steps and uses it;
-    ``target_trunk_lr_scale`` multiplies the learning rate of the image trunk, 0 freezing it.
+    ``target_trunk_lr_scale`` multiplies the learning rate of the image trunk, 0 freezing it;
+    ``trunk_weights`` is a file of published weights the trunk starts from, "" for none.
     ``accelerator`` and ``devices`` are Lightning Fabric's.
     """
 
@@ -38,6 +39,7 @@ class TrainOptions:
     feature_dropout: float = 0.0
     ema_decay: float = 0.0
     target_trunk_lr_scale: float = 1.0
+    trunk_weights: str = ""
     augment: bool = True
     seed: int = 2021
     precision: Precision = "32-true"

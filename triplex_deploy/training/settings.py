@@ -9,9 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from triplex_deploy.contract import ModelConfig
+from triplex_deploy.contract import CONFIGS, Config, config_from_dict
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.recommended import recommended_options
 
 YAML_SUFFIXES: Final = (".yaml", ".yml")
 _FLOAT: Final = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
@@ -31,16 +32,25 @@ def read_settings(path: Path | None, assignments: Iterable[str]) -> dict[str, An
     return values
 
 
-def split_settings(values: Mapping[str, Any]) -> tuple[ModelConfig, TrainOptions]:
-    """Deal keys to the model and to training; a key of neither raises ``ConfigError``."""
-    of_model = {field.name for field in fields(ModelConfig)}
+def split_settings(values: Mapping[str, Any]) -> tuple[Config, TrainOptions]:
+    """Deal keys to the model that ``model`` names, triplex if none, and to training.
+
+    Training options the user leaves out are those recommended for the model. A key of neither, and
+    an unknown model, raise ``ConfigError``.
+    """
+    name = values.get("model", "triplex")
+    kind = CONFIGS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ConfigError(f"model={name!r}: use {', '.join(CONFIGS)}")
+    of_model = {field.name for field in fields(kind)}
     of_training = {field.name for field in fields(TrainOptions)}
     unknown = sorted(set(values) - of_model - of_training)
     if unknown:
         known = ", ".join(sorted(of_model | of_training))
-        raise ConfigError(f"{', '.join(unknown)}: not a setting; known: {known}")
-    config = ModelConfig.from_dict({k: v for k, v in values.items() if k in of_model})
-    return config, TrainOptions.from_dict({k: v for k, v in values.items() if k in of_training})
+        raise ConfigError(f"{', '.join(unknown)}: not a setting of {name}; known: {known}")
+    config = config_from_dict({k: v for k, v in values.items() if k in of_model})
+    chosen = {k: v for k, v in values.items() if k in of_training}
+    return config, TrainOptions.from_dict({**recommended_options(kind), **chosen})
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ class SpotBatch(NamedTuple):
     """B spots, possibly of several sections; ``section`` and ``row`` say which they are."""
 
     tiles: Tensor  # (B, 224, 224, 3) uint8
-    neighbor_features: Tensor  # (B, 25, F)
+    neighbor_features: Tensor  # (B, 25, F), or (B, 0, F) for models without that view
     mask: Tensor  # (B, 25) bool
     section: Tensor  # (B,) int64
     row: Tensor  # (B,) int64
@@ -28,8 +28,21 @@ class SpotBatch(NamedTuple):
         return SpotBatch(*(part.to(device) for part in self))
 
 
+Sampled = tuple[NDArray[Any], ...]
+
+
+class Sampler(Protocol):
+    """Deals the spots of the training sections, every one once an epoch."""
+
+    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[SpotBatch]:
+        """The batches of one epoch, or one process's share of each."""
+
+
 class SpotSampler:
-    """Cuts the shuffled spots of ``sections`` into batches; tiles are read as they are needed."""
+    """Cuts the shuffled spots of ``sections`` into batches; tiles are read as they are needed.
+
+    ``neighborhoods`` False leaves out the features around the spots.
+    """
 
     def __init__(
         self,
@@ -38,12 +51,14 @@ class SpotSampler:
         batch_size: int,
         seed: int,
         augment: bool,
+        neighborhoods: bool = True,
     ) -> None:
         self._sections = sections
         self._labels = labels
         self._batch_size = batch_size
         self._seed = seed
         self._augment = augment
+        self._neighborhoods = neighborhoods
         counts = [one.section.n_spots for one in sections]
         self._spots = np.array(
             [(s, row) for s, count in enumerate(counts) for row in range(count)], np.int64
@@ -63,19 +78,32 @@ class SpotSampler:
             yield self._batch(self._spots[chosen], generator)
 
     def _batch(self, spots: NDArray[np.int64], rng: np.random.Generator) -> SpotBatch:
-        parts = []
-        for s in np.unique(spots[:, 0]).tolist():
-            one, rows = self._sections[s], spots[spots[:, 0] == s, 1]
-            parts.append(
-                (
-                    np.asarray(one.tiles[rows]),
-                    one.neighbor_features(rows),
-                    one.neighbor_mask[rows],
-                    self._labels[s][rows],
-                )
-            )
-        tiles, features, mask, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        tiles, *rest = batch_of(self._sections, self._labels, spots, self._neighborhoods)
         if self._augment:
             tiles = augment_tiles(tiles, rng)
-        section, row = spots.T.copy()
-        return SpotBatch(*map(torch.from_numpy, (tiles, features, mask, section, row, labels)))
+        return SpotBatch(*map(torch.from_numpy, (tiles, *rest)))
+
+
+def batch_of(
+    sections: Sequence[PreparedSection],
+    labels: Sequence[NDArray[np.float32]],
+    spots: NDArray[np.int64],
+    neighborhoods: bool,
+) -> Sampled:
+    """The fields of a ``SpotBatch`` of ``spots`` (B, 2): section and row, ordered by section."""
+    parts = []
+    for s in np.unique(spots[:, 0]).tolist():
+        one, rows = sections[s], spots[spots[:, 0] == s, 1]
+        seen = rows if neighborhoods else rows[:0]
+        around = one.neighbor_features(seen)
+        parts.append(
+            (
+                np.asarray(one.tiles[rows]),
+                around if neighborhoods else np.empty((len(rows), 0, around.shape[2]), np.float32),
+                one.neighbor_mask[rows],
+                labels[s][rows],
+            )
+        )
+    tiles, features, mask, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    section, row = spots.T.copy()
+    return tiles, features, mask, section, row, values

@@ -8,16 +8,23 @@ tissue leads from the first step. Heads start near the mean label, so that no st
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from triplex_deploy.models import Triplex
+from triplex_deploy.contract import BleepConfig, StNetConfig
+from triplex_deploy.errors import CheckpointError, ConfigError
+from triplex_deploy.models import SpotModel, Triplex, load_trunk_weights
+from triplex_deploy.models.bleep import Bleep
+from triplex_deploy.models.densenet import load_densenet_weights
+from triplex_deploy.models.lightning_file import load_state_dict
+from triplex_deploy.models.st_net import StNet
 from triplex_deploy.models.tile_encoder_weights import TileEncoderWeights
+from triplex_deploy.training.labelled import LabelledSections
+from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepared import PreparedSection
 
 logger = logging.getLogger(__name__)
@@ -29,27 +36,71 @@ HEAD_GAIN: Final = 0.1
 """What the heads' random weights are multiplied by."""
 
 
-def set_starting_point(
+Start = Callable[[Any, LabelledSections, TileEncoderWeights, TrainOptions], None]
+"""Initialises a model in place from what it will be fitted on."""
+
+
+def start_triplex(
     model: Triplex,
-    sections: Sequence[PreparedSection],
-    labels: Sequence[NDArray[np.float32]],
+    train: LabelledSections,
     tile_encoder: TileEncoderWeights,
-    seed: int,
+    options: TrainOptions,
 ) -> None:
-    """Initialise ``model`` in place from what it will be fitted on."""
-    _start_trunk(model, tile_encoder)
-    projections = [layer for layer in _projections(model, tile_encoder.kind) if layer is not None]
+    """Trunk, projections and heads of TRIPLEX and its parts."""
+    if model.target_encoder is not None:
+        kind = model.config.target_trunk
+        _start_trunk(model.target_encoder.trunk, kind, tile_encoder, options)
+    is_same = tile_encoder.kind == model.config.target_trunk and not options.trunk_weights
+    projections = [layer for layer in _projections(model, is_same) if layer is not None]
     if projections:
-        components = principal_components(sections, projections[0].out_features, seed)
+        count = projections[0].out_features
+        components = principal_components(train.sections, count, options.seed)
         for layer in projections:
             _start_projection(layer, *components)
-    mean = torch.from_numpy(np.concatenate(labels).mean(0))
-    with torch.no_grad():
-        for name in ("expression_head", "target_head", "neighbor_head", "global_head"):
-            head = getattr(model, name)
-            if head is not None:
-                head.weight.mul_(HEAD_GAIN)
-                head.bias.copy_(mean)
+    for name in ("expression_head", "target_head", "neighbor_head", "global_head"):
+        head = getattr(model, name)
+        if head is not None:
+            _start_head(head, train)
+
+
+def start_st_net(
+    model: StNet, train: LabelledSections, tile_encoder: TileEncoderWeights, options: TrainOptions
+) -> None:
+    """DenseNet's published weights where ``trunk_weights`` gives them; the head as configured."""
+    assert isinstance(model.config, StNetConfig)
+    if options.trunk_weights:
+        _load_trunk(model.trunk, load_densenet_weights, options.trunk_weights)
+    else:
+        logger.warning(
+            "image trunk: DenseNet starts from random weights; set trunk_weights to a file of "
+            "ImageNet's"
+        )
+    if model.config.start_from_mean:
+        model.start_from_mean(torch.from_numpy(train.mean_label()))
+
+
+def start_bleep(
+    model: Bleep, train: LabelledSections, tile_encoder: TileEncoderWeights, options: TrainOptions
+) -> None:
+    """BLEEP's trunk; it predicts labels as they were measured, so no head needs a start."""
+    assert isinstance(model.config, BleepConfig)
+    _start_trunk(model.trunk, model.config.target_trunk, tile_encoder, options)
+
+
+def start_near_mean(
+    model: SpotModel,
+    train: LabelledSections,
+    tile_encoder: TileEncoderWeights,
+    options: TrainOptions,
+) -> None:
+    """Models without an image trunk: their last layer predicts about the mean label."""
+    if options.trunk_weights:
+        raise ConfigError(
+            f"trunk_weights: {model.config.model} has no image trunk to load them into; leave it "
+            "out"
+        )
+    last = [layer for layer in _head_of(model).modules() if isinstance(layer, nn.Linear)][-1]
+    _start_head(last, train)
 
 
 def principal_components(
@@ -71,25 +122,51 @@ def principal_components(
     return mean.float(), (gain * components[:count]).float()
 
 
-def _start_trunk(model: Triplex, tile_encoder: TileEncoderWeights) -> None:
-    if model.target_encoder is None:
-        return
-    if tile_encoder.kind == model.config.target_trunk:
-        model.target_encoder.trunk.load_state_dict(dict(tile_encoder.state_dict))
+def _start_trunk(
+    trunk: Any, kind: str, tile_encoder: TileEncoderWeights, options: TrainOptions
+) -> None:
+    """From the user's file, or the frozen encoder where both are of one architecture."""
+    if options.trunk_weights:
+        _load_trunk(trunk, load_trunk_weights, options.trunk_weights)
+    elif tile_encoder.kind == kind:
+        trunk.load_state_dict(dict(tile_encoder.state_dict))
         logger.info("target trunk: starts from the frozen tile encoder's weights")
     else:
         logger.warning(
             "target trunk: %s starts from random weights, since the tile encoder is %s",
-            *(model.config.target_trunk, tile_encoder.kind),
+            *(kind, tile_encoder.kind),
         )
 
 
-def _projections(model: Triplex, encoder_kind: str) -> list[nn.Linear | None]:
+def _load_trunk(trunk: Any, load: Callable[[Any, Mapping[str, Tensor]], None], path: str) -> None:
+    weights = load_state_dict(path)
+    try:
+        load(trunk, weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"trunk_weights {path}: {error}") from error
+    logger.info("image trunk: starts from %s", path)
+
+
+def _head_of(model: SpotModel) -> nn.Module:
+    for name in ("expression_head", "head"):
+        head = getattr(model, name, None)
+        if isinstance(head, nn.Module):
+            return head
+    raise AssertionError(f"{model.config.model} has no head of a known name")
+
+
+def _start_head(head: nn.Linear, train: LabelledSections) -> None:
+    with torch.no_grad():
+        head.weight.mul_(HEAD_GAIN)
+        head.bias.copy_(torch.from_numpy(train.mean_label()))
+
+
+def _projections(model: Triplex, is_same_trunk: bool) -> list[nn.Linear | None]:
     """The layers that project the frozen features, or a map of the same trunk."""
     layers: list[nn.Module | None] = []
     for encoder in (model.neighbor_encoder, model.global_encoder):
         layers.append(None if encoder is None else encoder.projection)
-    if model.target_encoder is not None and encoder_kind == model.config.target_trunk:
+    if model.target_encoder is not None and is_same_trunk:
         layers.append(model.target_encoder.projection)
     return [layer if isinstance(layer, nn.Linear) else None for layer in layers]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -10,23 +10,26 @@ from typing import Any, Final
 
 import numpy as np
 
-from triplex_deploy.contract import ModelConfig
+from triplex_deploy.contract import Config
 from triplex_deploy.data import Fold, inner_validation
-from triplex_deploy.errors import ConfigError, OutputError
+from triplex_deploy.errors import OutputError
 from triplex_deploy.expression import FoldMetrics, constant_predictor
 from triplex_deploy.models import (
     Checkpoint,
-    Triplex,
+    SpotModel,
     build_model,
     read_checkpoint,
     state_of,
     write_checkpoint,
 )
 from triplex_deploy.pipeline.progress import Progress, Silent
-from triplex_deploy.training.loop import Keeper, LabelledSections, Record, fit
+from triplex_deploy.training.bank import bank_facts, check_bank
+from triplex_deploy.training.labelled import LabelledSections, label_sections
+from triplex_deploy.training.loop import Keeper, Record, fit
 from triplex_deploy.training.measure import measure_constant, measure_model
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepared import Prepared
+from triplex_deploy.training.recipes import recipe_of
 from triplex_deploy.training.run_files import (
     CHECKPOINT,
     draw_curves,
@@ -34,7 +37,7 @@ from triplex_deploy.training.run_files import (
     save_state,
     write_metrics,
 )
-from triplex_deploy.training.starting_point import set_starting_point
+from triplex_deploy.training.sizes import fit_to_data, with_bank
 from triplex_deploy.training.tile_encoder import stored_weights
 
 SELECTING: Final = "selecting"
@@ -54,7 +57,7 @@ def train_fold(
     prepared: Prepared,
     fold: Fold,
     out: Path,
-    config: ModelConfig,
+    config: Config,
     options: TrainOptions,
     progress: Progress | None = None,
     resume: bool = False,
@@ -66,9 +69,7 @@ def train_fold(
     ``selecting``. With ``resume`` an interrupted run goes on and ends as if it had not been.
     """
     plan = _plan(prepared, fold, options)
-    for key, given in (("n_genes", len(plan.panel)), ("feature_dim", prepared.feature_dim)):
-        if getattr(config, key) != given:
-            raise ConfigError(f"{key}={getattr(config, key)}: {given} were prepared; use that")
+    config = fit_to_data(config, prepared, len(plan.panel))
     _claim(out, resume)
     job = _Job(prepared, plan, config, options, progress or Silent(), resume)
     if options.refit:
@@ -90,7 +91,7 @@ class _Job:
 
     prepared: Prepared
     plan: FoldPlan
-    config: ModelConfig
+    config: Config
     options: TrainOptions
     progress: Progress
     resume: bool
@@ -104,22 +105,31 @@ class _Job:
     ) -> Record:
         """Train on sections, choosing the epoch on others, and leave everything in ``folder``."""
         folder.mkdir(exist_ok=True)
-        train = _labelled(self.prepared, fitted, self.plan.panel)
-        chosen_on = None if select is None else _labelled(self.prepared, select, self.plan.panel)
-        model = build_model(self.config, options.seed)
-        encoder = stored_weights(self.prepared.tile_encoder, self.prepared.tile_encoder_path)
-        set_starting_point(model, train.sections, train.labels, encoder, options.seed)
+        train = label_sections(self.prepared, fitted, self.plan.panel)
+        chosen_on = (
+            None if select is None else label_sections(self.prepared, select, self.plan.panel)
+        )
+        model = self._start(train, options)
         state = load_state(folder) if self.resume else None
-        keeper = Keeper(lambda content: save_state(folder, content), self._saver(folder))
+        keeper = Keeper(lambda content: save_state(folder, content), self._saver(folder, train))
         record = fit(model, train, chosen_on, options, keeper, self.progress, state)
         draw_curves(folder, record.history, record.best_epoch)
         return record
 
-    def _saver(self, folder: Path) -> Callable[[Triplex, Record], None]:
-        def save(model: Triplex, record: Record) -> None:
-            checkpoint = _checkpoint(
-                self.prepared, self.plan, self.config, self.options, model, record
-            )
+    def _start(self, train: LabelledSections, options: TrainOptions) -> SpotModel:
+        """The model before its first step; one with a bank has room for the spots fitted on."""
+        model = build_model(with_bank(self.config, train.n_spots), options.seed)
+        if model.has_bank:
+            names = [one.section.name for one in train.sections]
+            check_bank(self.plan.fold, names, self.prepared.patient_of)
+        encoder = stored_weights(self.prepared.tile_encoder, self.prepared.tile_encoder_path)
+        recipe_of(self.config).start(model, train, encoder, options)
+        return model
+
+    def _saver(self, folder: Path, train: LabelledSections) -> Callable[[SpotModel, Record], None]:
+        def save(model: SpotModel, record: Record) -> None:
+            bank = {"bank": bank_facts(train)} if model.has_bank else {}
+            checkpoint = _checkpoint(self.prepared, self.plan, self.options, model, record, bank)
             write_checkpoint(checkpoint, folder / CHECKPOINT)
 
         return save
@@ -136,28 +146,22 @@ def _plan(prepared: Prepared, fold: Fold, options: TrainOptions) -> FoldPlan:
 def _claim(out: Path, resume: bool) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if not resume and any(out.iterdir()):
+        if not resume and any(path.is_file() for path in out.rglob("*")):
             raise OutputError(f"{out}: holds a run already; pass --resume or another --out")
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error}); choose another --out") from error
 
 
-def _labelled(prepared: Prepared, names: Sequence[str], panel: tuple[str, ...]) -> LabelledSections:
-    sections = [prepared.sections[name] for name in names]
-    labels = [one.labels(panel, prepared.label_transform) for one in sections]
-    return LabelledSections(sections, labels)
-
-
 def _checkpoint(
     prepared: Prepared,
     plan: FoldPlan,
-    config: ModelConfig,
     options: TrainOptions,
-    model: Triplex,
+    model: SpotModel,
     record: Record,
+    bank: dict[str, Any],
 ) -> Checkpoint:
     return Checkpoint(
-        config=config,
+        config=model.config,
         genes=plan.panel,
         label_transform=prepared.label_transform.to_dict(),
         tile_mpp=prepared.tile_mpp,
@@ -171,6 +175,7 @@ def _checkpoint(
             "tested_on": list(plan.fold.test),
             "shares_patients": plan.fold.shares_patients,
             "epoch": record.best_epoch,
+            **bank,
             "training": options.to_dict(),
             "tile_encoder_digest": str(prepared.tile_encoder["digest"]),
             "versions": {name: version(name) for name in ("triplex-deploy", "torch", "lightning")},
@@ -182,8 +187,8 @@ def _test(
     prepared: Prepared, plan: FoldPlan, options: TrainOptions, record: Record, out: Path
 ) -> dict[str, Any]:
     model = read_checkpoint(out / CHECKPOINT).build_model()
-    test = _labelled(prepared, plan.fold.test, plan.panel)
-    constant = constant_predictor(_labelled(prepared, plan.fold.train, plan.panel).labels)
+    test = label_sections(prepared, plan.fold.test, plan.panel)
+    constant = constant_predictor(label_sections(prepared, plan.fold.train, plan.panel).labels)
     return {
         "fold": plan.fold.name,
         "selection": options.selection,
