@@ -18,8 +18,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# Two processes: more would each export the fixtures' models again, and compete in what is timed.
 pytest: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Into build/docs; a dead link or a name that no longer exists fails it.
 docs: $(VENV)/.dev
