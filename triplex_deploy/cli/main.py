@@ -34,6 +34,7 @@ COMMANDS = {
     "predict": "Predict gene expression over whole slides.",
     "prepare": "Read a data set, encode its tiles once, and set up folds to train on.",
     "report": "Write the HTML report of a prediction, or the index of a folder of them.",
+    "study": "Compare models over data sets, folds and seeds; resumable, with tables.",
     "train": "Train on a prepared data set; checkpoints, curves and metrics per fold.",
     "verify": "Check a bundle's files and replay its parity inputs.",
 }

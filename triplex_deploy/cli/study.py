@@ -1,0 +1,100 @@
+"""``triplex-deploy study``: data sets x models x folds x seeds, and the tables made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from triplex_deploy.cli.shared import common_options, is_quiet, print_json
+
+if TYPE_CHECKING:
+    from triplex_deploy.study.run import StudyResult
+    from triplex_deploy.study.tables import Table
+
+SOME_FAILED = 3
+
+
+@click.command(epilog="Example: triplex-deploy study table1 --data prepared/ --out table1/")
+@click.argument("config")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the study.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Where relative paths in CONFIG start.  [default: its own folder]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Cells at a time, a process each.  [default: 1; with ray, all there is room for]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="This machine, or a Ray cluster with the same paths.",
+)
+@click.option("--no-train", is_flag=True, help="Make tables of the cells that are done.")
+@click.option("--no-deploy", is_flag=True, help="Export nothing: no sizes, speeds and maps.")
+@common_options
+def command(
+    config: str,
+    out: Path,
+    data: Path | None,
+    workers: int | None,
+    engine: str,
+    no_train: bool,
+    no_deploy: bool,
+    as_json: bool,
+) -> int:
+    """Train every cell of CONFIG, a file or one of table1 to table5 and her2st_c.
+
+    Interrupted, the same command goes on without repeating what is done; several at once share
+    the work. Results are results.json, results.md, tables/*.csv and figures/*.png.
+    """
+    from triplex_deploy.cli.progress import StageBars
+    from triplex_deploy.pipeline.many.engines import EngineChoice
+    from triplex_deploy.study.config import read_study
+    from triplex_deploy.study.run import StudyOptions, run_study
+
+    study = read_study(config, data)
+    options = StudyOptions(EngineChoice(engine, workers), not no_train, not no_deploy)
+    with StageBars() as progress:
+        result = run_study(study, out, options, progress)
+    _print(result, out, as_json)
+    return SOME_FAILED if result.failed else 0
+
+
+def _print(result: StudyResult, out: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(result.results)
+        return
+    if is_quiet():
+        return
+    for table in result.tables:
+        _print_table(table)
+    cells: dict[str, Any] = result.results["cells"]
+    click.echo(f"{out / 'results.md'}: {cells['done']} of {cells['all']} cells done")
+    for one in result.results["failed"]:
+        click.echo(f"failed: {one['cell']}: {one['error']}")
+
+
+def _print_table(table: Table) -> None:
+    """Drawn in a terminal, else with tabs."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table as Drawn
+
+    console = Console()
+    if not console.is_terminal:
+        click.echo("\n".join([table.title, *map("\t".join, (table.header, *table.rows)), ""]))
+        return
+    drawn = Drawn(box=box.SIMPLE_HEAD, title=escape(table.title), caption=escape(table.note))
+    for index, name in enumerate(table.header):
+        drawn.add_column(escape(name), justify="right" if index else "left")
+    for row in table.rows:
+        drawn.add_row(*map(escape, row))
+    console.print(drawn)

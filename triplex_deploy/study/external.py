@@ -1,0 +1,190 @@
+"""Models trained on one data set and tested on sections of another (the paper's Table 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.bundle import sha256_of
+from triplex_deploy.errors import ConfigError, DatasetError
+from triplex_deploy.expression import LabelTransform, measure_slide, top_genes
+from triplex_deploy.expression.cross_validation import N_TOP_GENES
+from triplex_deploy.expression.metrics import nan_mean
+from triplex_deploy.models import read_checkpoint
+from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.pipeline.progress import Progress
+from triplex_deploy.study.cells import Cell, prepared_digest
+from triplex_deploy.study.config import ExternalEntry, Study, slug
+from triplex_deploy.study.paper import Printed, paper_row
+from triplex_deploy.study.results import Done
+from triplex_deploy.study.scores import METRIC_KEYS, ModelScores
+from triplex_deploy.training.measure import predict_section
+from triplex_deploy.training.prepared import Prepared, PreparedSection, open_prepared
+
+logger = logging.getLogger(__name__)
+
+EXTERNAL: Final = "external"
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What one trained model says of a section: expression (N, G) of its genes."""
+
+    genes: tuple[str, ...]
+    expression: NDArray[np.float32]
+
+
+def score_externally(study: Study, out: Path, done: Done, progress: Progress) -> dict[str, Any]:
+    """Metrics of every external test, by its label, and by sample and model within."""
+    return {
+        label: _test(study, label, entry, out / EXTERNAL / slug(label), done, progress)
+        for label, entry in study.config.external.items()
+    }
+
+
+def score_sample(
+    one: PreparedSection,
+    transform: LabelTransform,
+    predicted: Sequence[Predicted],
+    ranks: Mapping[str, float],
+) -> dict[str, Any]:
+    """Mean and std (ddof 0) over fold models, and their ensemble, on one section.
+
+    Genes are matched by symbol, and labels divided by the library over the matched ones alone.
+    Each model is scored on the genes it shares with the section; the ensemble, the mean of all
+    predictions, on those all models share. PCC(H) is over the 50 matched genes of the best
+    ``ranks``. Raises ``DatasetError`` where no gene matches.
+    """
+    scores = [_score(one, transform, model, ranks) for model in predicted]
+    common = [
+        gene for gene in predicted[0].genes if all(gene in model.genes for model in predicted[1:])
+    ]
+    stacked = [model.expression[:, _columns(model.genes, common)] for model in predicted]
+    ensemble = Predicted(tuple(common), np.mean(stacked, axis=0))
+    return {
+        "folds": {key: _spread([score[key] for score in scores]) for key in METRIC_KEYS},
+        "ensemble": _score(one, transform, ensemble, ranks),
+        "models": len(predicted),
+        "matched": len(_matched(one, common)),
+    }
+
+
+def _test(
+    study: Study,
+    label: str,
+    entry: ExternalEntry,
+    folder: Path,
+    done: Done,
+    progress: Progress,
+) -> dict[str, Any]:
+    prepared = open_prepared(study.path(entry.prepared))
+    trained = open_prepared(study.path(study.config.datasets[entry.trained_on].prepared))
+    _require_alike(label, prepared, trained)
+    for name in entry.samples:
+        if name not in prepared.sections:
+            raise ConfigError(
+                f"external.{label}.samples: no section {name}; it has "
+                f"{', '.join(prepared.sections)}"
+            )
+    rows = done.scores(entry.trained_on, entry.models or list(study.config.models))
+    samples: dict[str, Any] = {}
+    progress.start("external tests", len(rows) * len(prepared.sections))
+    for model, scores in rows.items():
+        cells = [c for c in done.cells if (c.dataset, c.model) == (entry.trained_on, model)]
+        for name, one in prepared.sections.items():
+            predicted = [_predict(cell, prepared, name, folder) for cell in cells]
+            result = score_sample(one, prepared.label_transform, predicted, _ranks(scores))
+            sample = samples.setdefault(name, {"spots": one.section.n_spots, "models": {}})
+            sample["matched"] = result.pop("matched")
+            sample["models"][model] = {**result, "paper": _paper(study, entry, name, model)}
+            progress.advance(1)
+    return {"trained_on": entry.trained_on, "samples": samples}
+
+
+def _require_alike(label: str, prepared: Prepared, trained: Prepared) -> None:
+    """The same frozen encoder and label steps; the window of smoothing alone may differ."""
+    if prepared.tile_encoder["digest"] != trained.tile_encoder["digest"]:
+        raise DatasetError(
+            f"external.{label}: prepared with another tile encoder; prepare it with that of the "
+            "data set trained on"
+        )
+    ours, theirs = prepared.label_transform.to_dict(), trained.label_transform.to_dict()
+    changed = [key for key in ours if key != "smoothing" and ours[key] != theirs[key]]
+    if changed:
+        raise DatasetError(
+            f"external.{label}: label {changed[0]} is {ours[changed[0]]}, the models learned "
+            f"{theirs[changed[0]]}; prepare it with that"
+        )
+
+
+def _predict(cell: Cell, prepared: Prepared, name: str, folder: Path) -> Predicted:
+    """Predict a section with a cell's checkpoint, or read what was predicted before."""
+    checksum = hashlib.sha256(sha256_of(cell.checkpoint).encode())
+    checksum.update(prepared_digest(prepared.path).encode())
+    key = checksum.hexdigest()
+    path = folder / slug(cell.model) / f"fold-{cell.fold}-seed-{cell.seed}-{slug(name)}.npz"
+    if path.is_file():
+        with np.load(path) as arrays:
+            if str(arrays["key"]) == key:
+                return Predicted(tuple(map(str, arrays["genes"])), arrays["expression"])
+    logger.info("%s: predicts %s", cell.key, name)
+    checkpoint = read_checkpoint(cell.checkpoint)
+    expression = predict_section(checkpoint.build_model(), prepared.sections[name])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, key=key, genes=np.array(checkpoint.genes), expression=expression)
+    return Predicted(checkpoint.genes, expression)
+
+
+def _score(
+    one: PreparedSection, transform: LabelTransform, model: Predicted, ranks: Mapping[str, float]
+) -> dict[str, float]:
+    genes = _matched(one, model.genes)
+    if not genes:
+        raise DatasetError(
+            f"{one.section.name}: shares no gene with the models; both need gene symbols"
+        )
+    labels = one.labels(tuple(genes), transform)
+    metrics = measure_slide(labels, model.expression[:, _columns(model.genes, genes)])
+    known = np.array([ranks.get(gene, np.nan) for gene in genes])
+    return {
+        "mse": metrics.mse,
+        "mae": metrics.mae,
+        "pcc_m": nan_mean(metrics.pcc),
+        "pcc_h": nan_mean(metrics.pcc[top_genes(known, N_TOP_GENES)]),
+    }
+
+
+def _matched(one: PreparedSection, genes: Sequence[str]) -> list[str]:
+    measured = set(one.section.genes)
+    return [gene for gene in genes if gene in measured]
+
+
+def _columns(genes: Sequence[str], chosen: Sequence[str]) -> list[int]:
+    place = {gene: i for i, gene in enumerate(genes)}
+    return [place[gene] for gene in chosen]
+
+
+def _ranks(scores: ModelScores) -> dict[str, float]:
+    return dict(zip(scores.genes, scores.ranked().tolist(), strict=True))
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    known = np.array([value for value in values if not np.isnan(value)])
+    if not known.size:
+        return {"mean": float("nan"), "std": float("nan")}
+    return {"mean": float(known.mean()), "std": float(known.std())}
+
+
+def _paper(study: Study, entry: ExternalEntry, sample: str, model: str) -> Printed | None:
+    if sample not in entry.samples:
+        return None
+    row = study.config.paper_rows.get(model, model)
+    return paper_row("table2", entry.samples[sample], row)

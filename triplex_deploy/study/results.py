@@ -1,0 +1,159 @@
+"""Everything a study found, as plain values for JSON; tables and figures are made of them."""
+
+from __future__ import annotations
+
+import platform
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from triplex_deploy.pipeline.facts import installed_versions
+from triplex_deploy.pipeline.machine import processor_name, usable_cores
+from triplex_deploy.study.cells import Cell, metrics_of, read_note
+from triplex_deploy.study.config import Study
+from triplex_deploy.study.paper import Printed, paper_row, paper_source
+from triplex_deploy.study.perform import CellOutcome
+from triplex_deploy.study.scores import (
+    METRIC_KEYS,
+    ModelScores,
+    common_top_scores,
+    paired_differences,
+    score_row,
+    summarise,
+)
+from triplex_deploy.training.run_files import without_nan
+
+SCHEMA: Final = 1
+PACKAGES: Final = ("triplex-deploy", "torch", "lightning", "numpy", "onnxruntime")
+
+Runs = dict[int, list[dict[str, Any]]]
+"""The metrics of a model on a data set by fold, one per seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """The cells of a study that are done, with what they measured."""
+
+    cells: tuple[Cell, ...]
+    metrics: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell]) -> Done:
+        found = [(cell, metrics) for cell in cells if (metrics := metrics_of(cell)) is not None]
+        return cls(tuple(cell for cell, _ in found), tuple(metrics for _, metrics in found))
+
+    def runs(self, dataset: str, model: str) -> Runs:
+        runs: Runs = defaultdict(list)
+        for cell, metrics in zip(self.cells, self.metrics, strict=True):
+            if (cell.dataset, cell.model) == (dataset, model):
+                runs[cell.fold].append(metrics)
+        return dict(runs)
+
+    def scores(self, dataset: str, models: Sequence[str]) -> dict[str, ModelScores]:
+        """Scores of the models that have any cell done."""
+        found = {model: self.runs(dataset, model) for model in models}
+        return {model: score_row(runs) for model, runs in found.items() if runs}
+
+    def seconds(self, dataset: str, model: str) -> float:
+        """Wall time of training all its cells, what was repeated after interruptions included."""
+        notes = (
+            read_note(cell.folder)
+            for cell in self.cells
+            if (cell.dataset, cell.model) == (dataset, model)
+        )
+        return round(sum(float(note["training_s"]) for note in notes if note), 1)
+
+
+def collect_results(
+    study: Study,
+    cells: Sequence[Cell],
+    failed: Sequence[CellOutcome],
+    deployed: Mapping[tuple[str, str], Mapping[str, Any]],
+    external: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of results.json; ``deployed`` is by data set and model."""
+    done, config = Done.of(cells), study.config
+    content = {
+        "schema": SCHEMA,
+        "name": config.name,
+        "selection": config.selection,
+        "seeds": config.seeds,
+        "reference": config.reference,
+        "cells": {"all": len(cells), "done": len(done.cells)},
+        "failed": [{"cell": one.cell.key, "error": one.error} for one in failed],
+        "paper": paper_source(),
+        "machine": {"processor": processor_name(), "cores": usable_cores()},
+        "versions": {"python": platform.python_version(), **installed_versions(PACKAGES)},
+        "datasets": {
+            label: _dataset(study, label, cells, done, deployed) for label in config.datasets
+        },
+        "external": dict(external),
+    }
+    plain: dict[str, Any] = without_nan(content)
+    return plain
+
+
+def _dataset(
+    study: Study,
+    label: str,
+    cells: Sequence[Cell],
+    done: Done,
+    deployed: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> dict[str, Any]:
+    config = study.config
+    rows = done.scores(label, list(config.models))
+    metrics = [m for cell, m in zip(done.cells, done.metrics, strict=True) if cell.dataset == label]
+    reference = rows.get(config.reference) if config.reference else None
+    common = common_top_scores(rows) if rows else {}
+    models = {}
+    for model, scores in rows.items():
+        models[model] = {
+            "cells_done": sum(map(len, done.runs(label, model).values())),
+            "cells": sum((cell.dataset, cell.model) == (label, model) for cell in cells),
+            **summarise(scores),
+            "pcc_common": common[model],
+            "per_fold": _per_fold(scores),
+            "difference": None if reference is None else paired_differences(scores, reference),
+            "paper": _paper(study, label, model),
+            "training_s": done.seconds(label, model),
+            "deployed": deployed.get((label, model)),
+        }
+    return {
+        "shares_patients": any(one["shares_patients"] for one in metrics),
+        "folds": {str(c.fold): m["tested_on"] for c, m in _first_of_folds(label, done)},
+        "constant": _constant(label, done),
+        "models": models,
+    }
+
+
+def _constant(label: str, done: Done) -> dict[str, Any] | None:
+    """The constant predictor, which no model changes: of whichever cell of a fold is done."""
+    runs = {cell.fold: [metrics] for cell, metrics in _first_of_folds(label, done)}
+    if not runs:
+        return None
+    summary = summarise(score_row(runs, "constant"))
+    return {key: summary[key] for key in ("mse", "mae", "n_folds")}
+
+
+def _first_of_folds(label: str, done: Done) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    seen = set()
+    for cell, metrics in zip(done.cells, done.metrics, strict=True):
+        if cell.dataset == label and cell.fold not in seen:
+            seen.add(cell.fold)
+            yield cell, metrics
+
+
+def _per_fold(scores: ModelScores) -> list[dict[str, Any]]:
+    values = scores.by_fold()
+    return [
+        {"fold": number, **{key: values[key][number] for key in METRIC_KEYS}}
+        for number in scores.folds
+    ]
+
+
+def _paper(study: Study, label: str, model: str) -> Printed | None:
+    column = study.config.datasets[label].paper
+    if column is None:
+        return None
+    return paper_row(column.table, column.column, study.config.paper_rows.get(model, model))

@@ -1,0 +1,130 @@
+"""The arithmetic of a study's tables: seeds, folds, and one model beside another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.expression import FoldMetrics, cross_validate, top_genes
+from triplex_deploy.expression.cross_validation import N_TOP_GENES, mean_ranks
+from triplex_deploy.expression.metrics import nan_mean
+
+METRIC_KEYS: Final = ("mse", "mae", "pcc_m", "pcc_h")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelScores:
+    """A row of one data set: every fold's metrics, seeds averaged; correlations as in ``genes``."""
+
+    genes: tuple[str, ...]
+    folds: Mapping[int, FoldMetrics]
+
+    @property
+    def pcc(self) -> NDArray[np.float64]:
+        """(F, G) correlations, NaN where a fold has no such gene or it does not vary."""
+        return np.stack([fold.pcc for fold in self.folds.values()])
+
+    def ranked(self) -> NDArray[np.float64]:
+        """Mean rank (G,) of each gene over folds."""
+        return mean_ranks(self.pcc)
+
+    def values(self, key: str, top: NDArray[np.int64]) -> dict[int, float]:
+        """One metric by fold; ``pcc_h`` is over the genes ``top``."""
+        if key == "pcc_h":
+            return {number: nan_mean(fold.pcc[top]) for number, fold in self.folds.items()}
+        return {number: float(getattr(fold, key)) for number, fold in self.folds.items()}
+
+    def top(self) -> NDArray[np.int64]:
+        """Indices of the model's own highly predictive genes, best first."""
+        return top_genes(self.ranked(), N_TOP_GENES)
+
+    def by_fold(self) -> dict[str, dict[int, float]]:
+        return {key: self.values(key, self.top()) for key in METRIC_KEYS}
+
+
+def score_row(runs: Mapping[int, Sequence[Mapping[str, Any]]], row: str = "model") -> ModelScores:
+    """Scores of the ``model`` or ``constant`` row from metrics.json contents by fold, one per seed.
+
+    Seeds are averaged within their fold first: error by error and gene by gene. A gene counts in
+    the folds that have it.
+    """
+    genes = list(dict.fromkeys(g for seeds in runs.values() for run in seeds for g in run["genes"]))
+    folds = {
+        number: _average([_fold_metrics(run, row, genes) for run in seeds])
+        for number, seeds in sorted(runs.items())
+    }
+    return ModelScores(tuple(genes), folds)
+
+
+def summarise(scores: ModelScores) -> dict[str, Any]:
+    """Mean and standard deviation (ddof 0) over folds of each metric, and the top genes."""
+    summary = cross_validate(list(scores.folds.values()))
+    return {
+        **{key: asdict(getattr(summary, key)) for key in METRIC_KEYS},
+        "top_genes": [scores.genes[i] for i in summary.top_genes.tolist()],
+        "n_folds": summary.n_folds,
+    }
+
+
+def paired_differences(ours: ModelScores, reference: ModelScores) -> dict[str, dict[str, Any]]:
+    """Each metric's difference to the reference, fold by fold: mean, std (ddof 0) and n."""
+    mine, theirs = ours.by_fold(), reference.by_fold()
+    return {key: _paired(mine[key], theirs[key]) for key in METRIC_KEYS}
+
+
+def common_top_scores(rows: Mapping[str, ModelScores]) -> dict[str, dict[str, float]]:
+    """PCC of every model over one set of 50 genes: those of the best mean rank over all models.
+
+    Unlike PCC(H) it compares models on the same genes. Models are those of one data set.
+    """
+    genes = list(dict.fromkeys(gene for scores in rows.values() for gene in scores.genes))
+    ranks = np.stack([_aligned(scores.ranked(), scores.genes, genes) for scores in rows.values()])
+    known = ~np.isnan(ranks).any(axis=0)
+    mean = np.where(known, np.where(known, ranks, 0).mean(axis=0), np.nan)
+    chosen = [genes[i] for i in top_genes(mean, N_TOP_GENES).tolist()]
+    return {label: _over(scores, chosen) for label, scores in rows.items()}
+
+
+def _over(scores: ModelScores, chosen: Sequence[str]) -> dict[str, float]:
+    index = np.array([scores.genes.index(gene) for gene in chosen], np.int64)
+    values = np.array([nan_mean(row[index]) for row in scores.pcc])
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return {"mean": float("nan"), "std": float("nan")}
+    return {"mean": float(values.mean()), "std": float(values.std())}
+
+
+def _paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, Any]:
+    shared = [number for number in ours if number in theirs]
+    values = np.array([ours[number] - theirs[number] for number in shared])
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return {"mean": float("nan"), "std": float("nan"), "n": 0}
+    return {"mean": float(values.mean()), "std": float(values.std()), "n": len(values)}
+
+
+def _average(seeds: Sequence[FoldMetrics]) -> FoldMetrics:
+    pcc = np.stack([seed.pcc for seed in seeds])
+    return FoldMetrics(
+        mse=float(np.mean([seed.mse for seed in seeds])),
+        mae=float(np.mean([seed.mae for seed in seeds])),
+        pcc=np.array([nan_mean(column) for column in pcc.T]),
+        n_slides=seeds[0].n_slides,
+    )
+
+
+def _fold_metrics(run: Mapping[str, Any], row: str, genes: Sequence[str]) -> FoldMetrics:
+    values = [np.nan if value is None else value for value in run[row]["pcc"]]
+    pcc = _aligned(np.array(values, float), run["genes"], genes)
+    return FoldMetrics(run[row]["mse"], run[row]["mae"], pcc, len(run["tested_on"]))
+
+
+def _aligned(
+    values: NDArray[np.float64], names: Sequence[str], genes: Sequence[str]
+) -> NDArray[np.float64]:
+    known = dict(zip(names, values.tolist(), strict=True))
+    return np.array([known.get(gene, np.nan) for gene in genes])

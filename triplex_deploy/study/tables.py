@@ -1,0 +1,159 @@
+"""The tables of a study as rows of text: one form for Markdown, CSV and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+COLUMNS: Final = {"mse": "MSE", "mae": "MAE", "pcc_m": "PCC(M)", "pcc_h": "PCC(H)"}
+ABSENT: Final = "-"
+CONSTANT: Final = "constant predictor"
+
+AVERAGED: Final = "seeds are averaged within a fold first, then mean ± std over folds (ddof 0)"
+TOP_GENES: Final = (
+    "PCC(H) is over each model's own 50 genes of the best mean rank over the test folds, PCC(50) "
+    "over one set of 50 for all models"
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text below a title; ``note`` says what to know to read it."""
+
+    title: str
+    note: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def make_tables(results: Mapping[str, Any]) -> list[Table]:
+    """All tables of results.json that have rows."""
+    tables = []
+    for label, dataset in results["datasets"].items():
+        tables.append(_scores(results, label, dataset))
+        tables.append(_differences(results, label, dataset))
+        tables.append(_costs(label, dataset))
+    for label, external in results["external"].items():
+        tables += _external(label, external)
+    return [table for table in tables if table.rows]
+
+
+def _scores(results: Mapping[str, Any], label: str, dataset: Mapping[str, Any]) -> Table:
+    printed = [key for key in COLUMNS if any(key in (m["paper"] or {}) for m in _of(dataset))]
+    header = ("model", *COLUMNS.values(), "PCC(50)", *(f"paper {COLUMNS[k]}" for k in printed))
+    rows = [_constant_row(dataset["constant"], len(header))] if dataset["constant"] else []
+    for name, model in dataset["models"].items():
+        paper = model["paper"] or {}
+        cells = [_spread(model[key]) for key in (*COLUMNS, "pcc_common")]
+        rows.append((_named(name, model), *cells, *(_spread(paper.get(key)) for key in printed)))
+    shared = "; test patients are trained on too" if dataset["shares_patients"] else ""
+    note = (
+        f"{len(dataset['folds'])} folds, seeds {', '.join(map(str, results['seeds']))}, "
+        f"{results['selection']} selection{shared}; {AVERAGED}. {TOP_GENES}."
+    )
+    return Table(f"{label}: accuracy", note, header, tuple(rows))
+
+
+def _constant_row(constant: Mapping[str, Any], width: int) -> tuple[str, ...]:
+    cells = (CONSTANT, _spread(constant["mse"]), _spread(constant["mae"]))
+    return (*cells, *[ABSENT] * (width - len(cells)))
+
+
+def _named(name: str, model: Mapping[str, Any]) -> str:
+    done, wanted = model["cells_done"], model["cells"]
+    return name if done == wanted else f"{name} ({done} of {wanted} cells)"
+
+
+def _differences(results: Mapping[str, Any], label: str, dataset: Mapping[str, Any]) -> Table:
+    reference = results["reference"]
+    rows = [
+        (name, *(_difference(model["difference"][key]) for key in COLUMNS), _count(model))
+        for name, model in dataset["models"].items()
+        if model["difference"] is not None and name != reference
+    ]
+    note = f"Model minus {reference} on the same fold, mean ± std over folds (ddof 0)."
+    header = ("model", *(f"Δ {name}" for name in COLUMNS.values()), "folds")
+    return Table(f"{label}: paired with {reference}", note, header, tuple(rows))
+
+
+def _count(model: Mapping[str, Any]) -> str:
+    return str(model["difference"]["mse"]["n"])
+
+
+def _costs(label: str, dataset: Mapping[str, Any]) -> Table:
+    header = (
+        *("model", "parameters (M)", "in training (M)", "bundle (MB)", "spots/s"),
+        *("peak memory (MB)", "training (s)"),
+    )
+    rows = tuple(_cost_row(name, model) for name, model in dataset["models"].items())
+    note = (
+        "Parameters are those the prediction depends on, without the frozen tile encoder, which is "
+        "in the bundle; one section predicted by ONNX Runtime in a process of its own, the faster "
+        "of two; training is wall time of all cells."
+    )
+    return Table(f"{label}: cost", note, header, rows)
+
+
+def _cost_row(name: str, model: Mapping[str, Any]) -> tuple[str, ...]:
+    facts = model["deployed"] or {}
+    return (
+        name,
+        _number(_millions(facts.get("parameters")), 2),
+        _number(_millions(facts.get("parameters_in_training")), 2),
+        _number(facts.get("bundle_mb"), 1),
+        _number(facts.get("spots_per_s"), 1),
+        _number(facts.get("peak_memory_mb"), 0),
+        _number(model["training_s"], 0),
+    )
+
+
+def _external(label: str, external: Mapping[str, Any]) -> Iterator[Table]:
+    for sample, content in external["samples"].items():
+        printed = [key for key in COLUMNS if any(key in (m["paper"] or {}) for m in _of(content))]
+        header = (
+            *("model", *COLUMNS.values()),
+            *(f"ensemble {name}" for name in COLUMNS.values()),
+            *(f"paper {COLUMNS[key]}" for key in printed),
+        )
+        rows = tuple(
+            (
+                name,
+                *(_spread(model["folds"][key]) for key in COLUMNS),
+                *(_number(model["ensemble"][key]) for key in COLUMNS),
+                *(_number((model["paper"] or {}).get(key, {}).get("mean")) for key in printed),
+            )
+            for name, model in content["models"].items()
+        )
+        note = (
+            f"Models trained on {external['trained_on']}; {content['spots']} spots, "
+            f"{content['matched']} genes matched by symbol, labels over these alone; mean ± std "
+            "over the fold models (ddof 0), and the mean of their predictions as ensemble."
+        )
+        yield Table(f"{label}: {sample}", note, header, rows)
+
+
+def _of(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(content["models"].values())
+
+
+def _spread(value: Mapping[str, Any] | None) -> str:
+    if value is None or value["mean"] is None:
+        return ABSENT
+    if value["std"] is None:
+        return _number(value["mean"])
+    return f"{_number(value['mean'])} ± {_number(value['std'])}"
+
+
+def _difference(value: Mapping[str, Any]) -> str:
+    if value["mean"] is None:
+        return ABSENT
+    return f"{value['mean']:+.3f} ± {value['std']:.3f}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def _millions(value: int | None) -> float | None:
+    return None if value is None else value / 1e6

@@ -1,0 +1,63 @@
+"""Results and tables as files: JSON, Markdown, and a CSV per table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.study.config import slug
+from triplex_deploy.study.tables import Table
+
+RESULTS: Final = "results.json"
+PAGE: Final = "results.md"
+TABLES: Final = "tables"
+FIGURES: Final = "figures"
+
+
+def write_results(
+    out: Path, results: Mapping[str, Any], tables: Sequence[Table], figures: Sequence[Path]
+) -> None:
+    """Write results.json, results.md, which shows ``figures``, and tables/*.csv into ``out``."""
+    (out / TABLES).mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        _write_csv(out / TABLES / f"{slug(table.title)}.csv", table)
+    _write(out / PAGE, _page(results, tables, [path.relative_to(out) for path in figures]))
+    _write(out / RESULTS, json.dumps(results, indent=2) + "\n")
+
+
+def markdown_table(table: Table) -> str:
+    """A table with its title and note."""
+    lines = [table.header, tuple("---" for _ in table.header), *table.rows]
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n".join([f"## {table.title}", "", table.note, "", *rows, ""])
+
+
+def _page(results: Mapping[str, Any], tables: Sequence[Table], figures: Sequence[Path]) -> str:
+    cells, machine = results["cells"], results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    parts = [
+        f"# {results['name']}\n",
+        f"{cells['done']} of {cells['all']} cells done. {machine['processor']}, "
+        f"{machine['cores']} cores; {versions}.\n",
+        f"Columns named paper: {results['paper']}.\n",
+        *(markdown_table(table) for table in tables),
+        *(f"![{path.stem}]({path.as_posix()})\n" for path in figures),
+    ]
+    if results["failed"]:
+        lines = [f"- {one['cell']}: {one['error']}" for one in results["failed"]]
+        parts += ["## Failed\n", "\n".join(lines) + "\n"]
+    return "\n".join(parts)
+
+
+def _write_csv(path: Path, table: Table) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([table.header, *table.rows])
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
