@@ -38,6 +38,8 @@ from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.spots import Spots, read_spots
 
 MPP = 0.688
+KILLED_PX = 4480
+"""Side of the slides whose prediction is killed: some seconds of work each."""
 HER2ST = Path(__file__).resolve().parents[2] / "shared" / "data" / "her2st"
 ENCODERS = ("tile_encoder", "target_encoder", "neighbor_encoder", "global_encoder")
 
@@ -95,11 +97,11 @@ def run(folder: Path, quick: bool) -> tuple[list[Timing], dict[str, float], dict
     }
     measured = [
         (*measure_global_encoder(checkpoint, bundles["fp32"], folder, quick), {}),
-        (*measure_cache(*_some_spots(scenes[1], bundles["fp32"], None)), {}),
+        (*measure_cache(*_slide_and_spots(scenes[1], bundles["fp32"])), {}),
         measure_large(bundles, folder, quick),
     ]
     if not quick:
-        killed, outcome = measure_kills(*_some_spots(scenes[1], bundles["int8"], 60), kills=10)
+        killed, outcome = measure_kills(bundles["int8"], folder, MPP, kills=10, side_px=KILLED_PX)
         measured.append((killed, {}, outcome))
     for more_timings, more_ratios, more_limits in measured:
         timings += more_timings
@@ -206,13 +208,11 @@ def time_published(
     return timing, float(np.abs(found - ours.expression[chosen]).max())
 
 
-def _some_spots(scene: Scene, bundle: Path, count: int | None) -> tuple[Path, Path, Spots, float]:
-    """A slide, a bundle, some of the scene's spots (or all), and the slide's scale."""
+def _slide_and_spots(scene: Scene, bundle: Path) -> tuple[Path, Path, Spots, float]:
+    """A scene's slide, a bundle, the scene's spots, and the slide's scale."""
     spots = scene.options.spots
     assert isinstance(spots, Spots)
-    chosen = slice(count)
-    some = Spots(spots.level0_xy[chosen], spots.grid_rc[chosen], "file", spots.spot_diameter_px)
-    return scene.slide_path, bundle, some, MPP
+    return scene.slide_path, bundle, spots, MPP
 
 
 def _jittered(count: int) -> Spots:

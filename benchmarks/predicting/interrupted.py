@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
-import hashlib
+import dataclasses
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from benchmarks.record import Timing
 from triplex_deploy import load_bundle, predict_slide
+from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.spots import Spots
 
 ROOT = Path(__file__).resolve().parents[2]
+SLIDES = 4
+SHARE_OF_WORK = 0.3
+"""The most that a run does before it is killed; a slide is a quarter of the work."""
 
 
 def measure_cache(
@@ -41,69 +47,112 @@ def measure_cache(
 
 
 def measure_kills(
-    slide: Path, bundle: Path, spots: Spots, mpp: float, kills: int
+    bundle: Path, folder: Path, mpp: float, kills: int, side_px: int
 ) -> tuple[list[Timing], dict[str, Any]]:
-    """Kill a run at random moments, start it again each time, and compare its bytes in the end."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        np.savez(folder / "spots.npz", xy=spots.level0_xy, rc=spots.grid_rc)
-        arguments = [str(slide), str(bundle), str(folder / "spots.npz"), str(mpp)]
-        begin = time.perf_counter()
-        wanted = _finish([*arguments, str(folder / "undisturbed")])
-        undisturbed_s = time.perf_counter() - begin
-        moments = np.random.default_rng(0).uniform(0.1, 0.9, kills) * undisturbed_s
-        begin = time.perf_counter()
-        struck = sum(_kill([*arguments, str(folder / "killed")], moment) for moment in moments)
-        found = _finish([*arguments, str(folder / "killed")])
-        killed_s = time.perf_counter() - begin
+    """Kill `predict` over four slides at random moments, starting it again until ``kills`` struck.
+
+    Each run goes on with what the last one left. One that ends before its moment is compared, and
+    its results are thrown away. In the end the expression of every slide must have the bytes of a
+    run that nobody disturbed.
+    """
+    slides = [folder / f"killed {seed}.tif" for seed in range(SLIDES)]
+    for seed, slide in enumerate(slides):
+        synthesise_slide(slide, side_px, side_px, mpp, seed)
+    command = _command(slides, bundle)
+    undisturbed_s = _finish(command, folder / "undisturbed")
+    starting_s = _finish(command, folder / "undisturbed")  # everything is there already
+    wanted = _expression_bytes(folder / "undisturbed")
+    most_s = SHARE_OF_WORK * (undisturbed_s - starting_s)
+    rng = np.random.default_rng(0)
+    begin = time.perf_counter()
+    strikes = Strikes()
+    while len(strikes.after_s) < kills:
+        strike(command, folder, starting_s + float(rng.uniform(0, most_s)), wanted, strikes)
+    _finish(command, strikes.out(folder))
+    strikes.equal &= _expression_bytes(strikes.out(folder)) == wanted
     timing = Timing(
-        f"killed {struck} times",
+        f"{SLIDES} slides, killed {kills} times",
         "what is saved must be what would have been computed",
-        [killed_s],
+        [time.perf_counter() - begin],
         0.0,
         0.0,
-        {"undisturbed_s": undisturbed_s},
+        {"undisturbed_s": undisturbed_s, **dataclasses.asdict(strikes)},
     )
-    return [timing], {"kills": struck, "resumed_bytes_equal": found == wanted}
+    return [timing], {"kills": len(strikes.after_s), "resumed_bytes_equal": strikes.equal}
 
 
-def _start(arguments: list[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", __name__, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+@dataclass
+class Strikes:
+    """Kills so far: after how many seconds of its run each came, and what there was by then."""
+
+    after_s: list[float] = field(default_factory=list)
+    slides_complete: list[int] = field(default_factory=list)
+    files_of_features: list[int] = field(default_factory=list)
+    rounds: int = 1
+    equal: bool = True
+
+    def out(self, folder: Path) -> Path:
+        return folder / f"round {self.rounds}"
 
 
-def _finish(arguments: list[str]) -> str:
-    process = _start(arguments)
-    digest, _ = process.communicate()
+def strike(
+    command: list[str], folder: Path, after_s: float, wanted: dict[str, bytes], strikes: Strikes
+) -> None:
+    """Go on with a round and kill it, or compare what it ended with and begin another."""
+    out = strikes.out(folder)
+    if _kill(command, out, after_s):
+        strikes.after_s.append(after_s)
+        strikes.slides_complete.append(len(list(out.glob("*.h5ad"))))
+        strikes.files_of_features.append(len(list(out.glob(".*/features/*/*.npz"))))
+    else:
+        strikes.equal &= _expression_bytes(out) == wanted
+        strikes.rounds += 1
+
+
+def _command(slides: list[Path], bundle: Path) -> list[str]:
+    """All but the output folder; a batch size, since measuring one is done once per machine."""
+    predict = [sys.executable, *["-m", "triplex_deploy.cli", "predict", "--no-report"]]
+    options = ["--device", "cpu", "--batch-size", "4", "--out"]
+    return [*predict, *map(str, slides), "--bundle", str(bundle), *options]
+
+
+def _start(command: list[str], out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*command, str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+
+
+def _finish(command: list[str], out: Path) -> float:
+    """Seconds of a run to its end."""
+    begin = time.perf_counter()
+    process = _start(command, out)
+    process.communicate()
     if process.returncode:
-        raise RuntimeError(f"the resumed run failed with {process.returncode}")
-    return digest
+        raise RuntimeError(f"{out.name}: the run failed with {process.returncode}")
+    return time.perf_counter() - begin
 
 
-def _kill(arguments: list[str], after_s: float) -> bool:
-    """Whether it was still running by then."""
-    process = _start(arguments)
+def _kill(command: list[str], out: Path, after_s: float) -> bool:
+    """Whether the run was under way until it was killed."""
+    process = _start(command, out)
     try:
         process.communicate(timeout=after_s)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return True
-    return False
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"{out.name}: the resumed run failed with {process.returncode}")
+    return process.returncode == -signal.SIGKILL
 
 
-def _main() -> None:
-    parser = argparse.ArgumentParser()
-    for name in ("slide", "bundle", "spots", "mpp", "cache"):
-        parser.add_argument(name)
-    asked = parser.parse_args()
-    with np.load(asked.spots) as arrays:
-        spots = Spots(arrays["xy"], arrays["rc"], "file", 100.0)
-    options = PredictOptions(spots=spots, mpp=float(asked.mpp), cache=Path(asked.cache))
-    with load_bundle(asked.bundle).open(device="cpu") as model:
-        expression = predict_slide(asked.slide, model, options).expression
-    print(hashlib.sha256(expression.tobytes()).hexdigest())
-
-
-if __name__ == "__main__":
-    _main()
+def _expression_bytes(out: Path) -> dict[str, bytes]:
+    """The bytes of ``X`` of every slide's final file."""
+    found = {}
+    for path in sorted(out.glob("*.h5ad")):
+        with h5py.File(path) as table:
+            found[path.name] = np.asarray(table["X"]).tobytes()
+    return found

@@ -72,10 +72,10 @@ def bundles_for(checkpoint: Checkpoint, slide: Path, quick: bool) -> dict[str, P
 
 def _key(checkpoint: Checkpoint, quick: bool) -> str:
     digest = hashlib.sha256(json.dumps([checkpoint.config.to_dict(), checkpoint.tile_mpp]).encode())
-    for folder in ("exporters", "triplex_deploy/models", "benchmarks/predicting"):
+    for folder in ("exporters", "triplex_deploy/models", "triplex_deploy/contract"):
         for source in sorted((ROOT / folder).glob("*.py")):
             digest.update(source.read_bytes())
-    digest.update((ROOT / "triplex_deploy/contract.py").read_bytes())
+    digest.update(Path(__file__).read_bytes())
     packages = installed_versions(("torch", "onnx", "onnxruntime", "numpy"))
     digest.update(json.dumps([packages, quick]).encode())
     return digest.hexdigest()[:24]
