@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from exporters.foreign_tile_encoder import open_foreign, write_foreign
-from exporters.int8 import CONVNETS, quantise, split_calibration
+from exporters.int8 import quantise, quantised_graphs, split_calibration
+from exporters.lookup import is_lookup
 from exporters.model_card import model_card
 from exporters.parity import ParityReport, measure_parity, store_parity_inputs
 from exporters.precision import recast
@@ -47,7 +48,9 @@ from triplex_deploy.contract import (
     IMAGE_STD,
     NEIGHBORHOOD,
     TILE_PX,
+    Config,
     GraphSpec,
+    ModelConfig,
     graph_specs,
 )
 from triplex_deploy.errors import ConfigError, ParityError
@@ -66,11 +69,11 @@ PRECISIONS = ("fp32", "fp16", "int8")
 class ExportOptions:
     """What a caller may choose about one export.
 
-    ``precision`` is that of the graphs for ONNX Runtime: fp16 is for GPUs; int8 quantises the two
-    image encoders and needs ``calibration``, tiles (T, 224, 224, 3) uint8 of slides like those to
-    be predicted. ``tensorrt`` adds graphs for TensorRT, at a precision of their own. ``force``
-    replaces an existing bundle; ``allow_parity_failure`` keeps one that missed its gate, marked as
-    such.
+    ``precision`` is that of the graphs for ONNX Runtime: fp16 is for GPUs; int8 quantises the
+    convolutional image encoders and needs ``calibration``, tiles (T, 224, 224, 3) uint8 of slides
+    like those to be predicted. Graphs that look training spots up stay fp32. ``tensorrt`` adds
+    graphs for TensorRT, at a precision of their own. ``force`` replaces an existing bundle;
+    ``allow_parity_failure`` keeps one that missed its gate, marked as such.
     """
 
     precision: str = "fp32"
@@ -95,12 +98,14 @@ def export_bundle(
     """Export a checkpoint for ONNX Runtime, and for TensorRT if asked; reports on the former.
 
     The bundle appears at ``out`` whole or not at all. Raises ``CheckpointError`` for the
-    checkpoint, ``OutputError`` for ``out`` and ``ParityError`` for a missed gate.
+    checkpoint, ``ConfigError`` for a precision or format that the model does not have,
+    ``OutputError`` for ``out`` and ``ParityError`` for a missed gate.
     """
     options = options or ExportOptions()
     target = Path(out).absolute()
     require_free(target, options.force)
     checkpoint = read_checkpoint(checkpoint_path)
+    _require_possible(checkpoint.config, options)
     with staging(target) as stage:
         reports = _fill(stage, checkpoint, Path(checkpoint_path), options)
         for runtime, report in reports.items():
@@ -115,6 +120,16 @@ def export_bundle(
     return read_bundle(target), reports["onnxruntime"]
 
 
+def _require_possible(config: Config, options: ExportOptions) -> None:
+    """Refuse what a model does not export to, before any work."""
+    if options.precision == "int8":
+        quantised_graphs(config)
+    if options.tensorrt is not None and not isinstance(config, ModelConfig):
+        raise ConfigError(
+            f"format tensorrt: {config.model} was never tried on TensorRT; export for ONNX Runtime"
+        )
+
+
 def _fill(
     stage: Path, checkpoint: Checkpoint, checkpoint_path: Path, options: ExportOptions
 ) -> dict[Target, ParityReport]:
@@ -123,14 +138,15 @@ def _fill(
     reference, opsets = _write_graphs(stage, checkpoint, specs)
     calibration, held_out = _split(options.calibration)
     engines = _add_tensorrt(stage, specs, options.tensorrt, calibration)
+    precisions = dict.fromkeys(specs, "fp32")
     if options.precision == "fp16":
-        _recast_all(stage, specs)
+        precisions |= _recast(stage, specs)
     elif options.precision == "int8" and calibration is not None:
-        _quantise_convnets(stage, specs, calibration)
+        precisions |= _quantise(stage, quantised_graphs(checkpoint.config), calibration)
     entries = tuple(
-        _entry(stage / f"{name}.onnx", spec, options, opsets[name]) for name, spec in specs.items()
+        _entry(stage / f"{name}.onnx", spec, precisions[name], opsets[name])
+        for name, spec in specs.items()
     )
-    precisions = {entry.name: entry.precision for entry in entries}
     with _sessions(stage, entries, specs) as sessions:
         logger.info("comparing %d graphs with PyTorch", len(sessions))
         report = measure_parity(reference, sessions, precisions, options.precision, held_out)
@@ -140,7 +156,8 @@ def _fill(
         _write_json(stage / TENSORRT_PARITY, reports["tensorrt"].to_dict())
     _write_json(stage / PARITY, report.to_dict())
     store_parity_inputs(stage / PARITY_INPUTS, specs, reference)
-    (stage / MODEL_CARD).write_text(model_card(checkpoint, report), encoding="utf-8")
+    card = model_card(checkpoint, report, precisions)
+    (stage / MODEL_CARD).write_text(card, encoding="utf-8")
     passed = all(report.passed for report in reports.values())
     manifest = _manifest(
         *(stage, checkpoint, checkpoint_path, (*entries, *engines), report.precision, passed)
@@ -169,10 +186,13 @@ def _add_tensorrt(
     return write_tensorrt_graphs(stage, exact, specs, options.precision, calibration)
 
 
-def _recast_all(stage: Path, specs: Mapping[str, GraphSpec]) -> None:
-    for name in specs:
+def _recast(stage: Path, specs: Mapping[str, GraphSpec]) -> dict[str, str]:
+    """Replace the graphs by their fp16 form, but for those that look up; returns which."""
+    recasts = [name for name in specs if not is_lookup(stage / f"{name}.onnx")]
+    for name in recasts:
         path = stage / f"{name}.onnx"
         path.write_bytes(recast(onnx.load(path), "fp16").SerializeToString())
+    return dict.fromkeys(recasts, "fp16")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -197,35 +217,31 @@ def _write_graphs(
     return Reference(model, encode_tiles), opsets
 
 
-def _quantise_convnets(
-    stage: Path, specs: Mapping[str, GraphSpec], calibration: NDArray[np.uint8]
-) -> None:
-    """Replace the image encoders by their int8 form."""
-    for name in (name for name in CONVNETS if name in specs):
+def _quantise(
+    stage: Path, names: tuple[str, ...], calibration: NDArray[np.uint8]
+) -> dict[str, str]:
+    """Replace the encoders ``names`` by their int8 form; returns which."""
+    for name in names:
         logger.info("quantising %s on %d tiles", name, len(calibration))
         path = stage / f"{name}.onnx"
         exact = path.rename(stage / f"{name}.fp32.onnx")
         quantise(exact, calibration, path)
         exact.unlink()
+    return dict.fromkeys(names, "int8")
 
 
-def _entry(path: Path, spec: GraphSpec, options: ExportOptions, opset: int) -> GraphEntry:
+def _entry(path: Path, spec: GraphSpec, precision: str, opset: int) -> GraphEntry:
     inputs, outputs = tensor_entries(spec)
     return GraphEntry(
         name=spec.name,
         file=path.name,
         sha256=sha256_of(path),
-        precision=_precision_of(spec, options),
+        precision=precision,
         opset=opset,
         target="onnxruntime",
         inputs=inputs,
         outputs=outputs,
     )
-
-
-def _precision_of(spec: GraphSpec, options: ExportOptions) -> str:
-    is_exact = options.precision == "int8" and spec.name not in CONVNETS
-    return "fp32" if is_exact else options.precision
 
 
 def _metadata(checkpoint: Checkpoint, spec: GraphSpec) -> dict[str, str]:

@@ -15,10 +15,15 @@ _STAINS: Final = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 """Optical density of haematoxylin and eosin in red, green, blue (Ruifrok and Johnston 2001)."""
 
 
-def graph_inputs(spec: GraphSpec, size: int, seed: int = SEED) -> dict[str, NDArray[Any]]:
-    """One distinct array per input, every dynamic axis ``size`` long."""
+def graph_inputs(
+    spec: GraphSpec, size: int, seed: int = SEED, n_positions: int = 1
+) -> dict[str, NDArray[Any]]:
+    """One distinct array per input, every dynamic axis ``size`` long.
+
+    Array coordinates are below ``n_positions``, as many rows and columns as the model knows.
+    """
     rng = np.random.default_rng([seed, size])
-    return {tensor.name: _tensor(tensor, size, rng) for tensor in spec.inputs}
+    return {tensor.name: _tensor(tensor, size, rng, n_positions) for tensor in spec.inputs}
 
 
 def tiles(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -32,13 +37,17 @@ def tiles(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uint8]
     return np.clip(fine[:, :height, :width] + grain, 0, 255).astype(np.uint8)
 
 
-def _tensor(tensor: TensorSpec, size: int, rng: np.random.Generator) -> NDArray[Any]:
+def _tensor(
+    tensor: TensorSpec, size: int, rng: np.random.Generator, n_positions: int
+) -> NDArray[Any]:
     shape = tuple(size if isinstance(axis, str) else axis for axis in tensor.axes)
     if tensor.dtype == "uint8":
         return tiles(shape, rng)
     if tensor.dtype == "bool":
         return _mask(shape, rng)
-    if tensor.dtype == "int64":
+    if tensor.name == "grid_xy":
+        return rng.integers(0, n_positions, shape, dtype=np.int64)
+    if tensor.dtype == "int64":  # rows of other spots, -1 = none
         return rng.integers(-1, size, shape, dtype=np.int64)
     return rng.standard_normal(shape, dtype=np.float32)
 

@@ -1,11 +1,11 @@
-"""The two image encoders in int8, calibrated on tiles of real slides; CPUs and GPUs differ."""
+"""The image encoders in int8, calibrated on tiles of real slides; CPUs and GPUs differ."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,17 +14,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.bundle import Target
-from triplex_deploy.contract import TILE_PX, TILES
+from triplex_deploy.contract import (
+    TILE_PX,
+    TILES,
+    BleepConfig,
+    Config,
+    ModelConfig,
+    StNetConfig,
+    graph_specs,
+)
 from triplex_deploy.errors import ConfigError
 
 CONVNETS: Final = ("tile_encoder", "target_encoder")
 """Graphs that keep their accuracy in int8; the transformers do not and stay fp32."""
+_ENCODERS: Final[Mapping[type[Config], tuple[str, ...]]] = {
+    ModelConfig: CONVNETS,
+    StNetConfig: ("target_encoder",),
+    BleepConfig: ("target_encoder",),
+}
+"""Of each model the convolutional encoders; EGN's finds its exemplars, which asks for fp32."""
 
 MIN_TILES: Final = 32
 HELD_OUT: Final = 16
 """Tiles kept from calibration, on which the quantised graphs must pass their gate."""
 _BATCH: Final = 8
 _QUANTISED_OPS: Final = ("Conv", "Add", "MaxPool")
+
+
+def quantised_graphs(config: Config) -> tuple[str, ...]:
+    """The graphs of a model that int8 is for; ``ConfigError`` where there is none."""
+    encoders = [name for name in _ENCODERS.get(type(config), ()) if name in graph_specs(config)]
+    if not encoders:
+        raise ConfigError(
+            f"precision int8: {config.model} has no convolutional encoder that may be quantised; "
+            "use fp32 or fp16"
+        )
+    return tuple(encoders)
 
 
 def split_calibration(tiles: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

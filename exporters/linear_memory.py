@@ -1,4 +1,4 @@
-"""The global encoder written so that ONNX Runtime holds few tensors of a slide's size at once.
+"""Encoders of slides written so that ONNX Runtime holds few tensors of a slide's size at once.
 
 No tensor is wider than the tokens: the fused projection and the hidden layer, three and four times
 as wide, come in pieces of that width, each used up before the next is made.
@@ -7,6 +7,7 @@ as wide, come in pieces of that width, each used up before the next is made.
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,18 +17,24 @@ from exporters.attention import OrtMultiHeadAttention
 from triplex_deploy.errors import ContractError
 from triplex_deploy.models.apeg import Apeg
 from triplex_deploy.models.attention import SelfAttention
-from triplex_deploy.models.global_encoder import GlobalEncoder
 from triplex_deploy.models.transformer import Mlp, SelfAttentionBlock
 
+Encoder = TypeVar("Encoder", bound=nn.Module)
 
-def with_linear_memory(encoder: GlobalEncoder) -> GlobalEncoder:
-    """A copy of the encoder that computes the same to rounding, for inference on one slide."""
+
+def with_linear_memory(encoder: Encoder) -> Encoder:
+    """A copy of the encoder that computes the same to rounding, for inference on one slide.
+
+    ``encoder`` is any module whose transformer blocks see all spots of one slide, without mask.
+    """
     twin = copy.deepcopy(encoder, {id(parameter): parameter for parameter in encoder.parameters()})
     for block in [part for part in twin.modules() if isinstance(part, SelfAttentionBlock)]:
         block.add_module("attention", ThreeProjections(block.attention))
         block.add_module("mlp", SlicedMlp(block.mlp))
-    if twin.apeg is not None:
-        twin.add_module("apeg", TermwiseApeg(twin.apeg))
+    for parent in list(twin.modules()):
+        for name, part in list(parent.named_children()):
+            if isinstance(part, Apeg):
+                parent.add_module(name, TermwiseApeg(part))
     return twin.eval()
 
 

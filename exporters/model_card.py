@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from exporters.parity import ParityReport
 from triplex_deploy.bundle import PARITY
 from triplex_deploy.contract import TILE_PX
 from triplex_deploy.models import Checkpoint
 
+NAMES: Final = {
+    "triplex": "TRIPLEX",
+    "tem": "TRIPLEX target view (TEM)",
+    "nem": "TRIPLEX neighbour view (NEM)",
+    "gem": "TRIPLEX global view (GEM)",
+    "st_net": "ST-Net",
+    "his_to_gene": "HisToGene",
+    "hist2st": "Hist2ST",
+    "egn": "EGN",
+    "bleep": "BLEEP",
+}
+"""What each model of the contract is called in the literature."""
 
-def model_card(checkpoint: Checkpoint, report: ParityReport) -> str:
-    """Markdown for whoever finds the bundle without its history."""
+
+def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping[str, str]) -> str:
+    """Markdown for whoever finds the bundle without its history; ``precisions`` are by graph."""
     genes = ", ".join(checkpoint.genes[:8]) + (", ..." if len(checkpoint.genes) > 8 else "")
     worst = max(report.graphs, key=lambda graph: graph.relative)
     verdict = "passed" if report.passed else "FAILED (kept by --allow-parity-failure)"
@@ -17,14 +33,15 @@ def model_card(checkpoint: Checkpoint, report: ParityReport) -> str:
         "Predicts": f"{len(checkpoint.genes)} genes per spot: {genes}",
         "Reads": f"tiles of {TILE_PX} px = {TILE_PX * checkpoint.tile_mpp:g} um, RGB, H&E",
         "Units of the output": _units(checkpoint),
-        "Precision": _precision(report),
+        "Precision": _precision(precisions),
         "Parity with PyTorch fp32": f"{verdict}; worst graph {worst.graph}, relative error "
         f"{worst.relative:.1e}; least per-gene correlation {report.end_to_end.min_gene_pcc:.7f}; "
         f"all numbers in `{PARITY}`",
     }
     note = checkpoint.provenance.get("note")
     lines = [
-        f"# TRIPLEX bundle: {len(checkpoint.genes)} genes at {checkpoint.tile_mpp:g} um/px",
+        f"# {NAMES[checkpoint.config.model]} bundle: {len(checkpoint.genes)} genes at "
+        f"{checkpoint.tile_mpp:g} um/px",
         "",
         *([f"> {' '.join(str(note).split())}", ""] if note else []),
         *(f"- **{name}**: {value}" for name, value in facts.items()),
@@ -42,7 +59,11 @@ def _units(checkpoint: Checkpoint) -> str:
     return ", ".join(steps) or "not recorded in the checkpoint"
 
 
-def _precision(report: ParityReport) -> str:
-    if report.precision == "fp32":
-        return "fp32"
-    return f"{report.precision} in the image encoders, fp32 in the transformers"
+def _precision(precisions: Mapping[str, str]) -> str:
+    """The one precision of all graphs, or the graphs of each."""
+    graphs: dict[str, list[str]] = {}
+    for graph, precision in precisions.items():
+        graphs.setdefault(precision, []).append(graph)
+    if len(graphs) == 1:
+        return next(iter(graphs))
+    return "; ".join(f"{precision} in {', '.join(names)}" for precision, names in graphs.items())

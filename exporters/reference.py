@@ -7,24 +7,49 @@ being made on both sides of the comparison.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triplex_deploy.contract import CENTER, IMAGE_MEAN, IMAGE_STD
-from triplex_deploy.models import TileEncoder, Triplex
+from triplex_deploy.contract import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    TILES,
+    BleepConfig,
+    Config,
+    EgnConfig,
+    Hist2StConfig,
+    HisToGeneConfig,
+    ModelConfig,
+    StNetConfig,
+)
+from triplex_deploy.models import SpotModel, TileEncoder
 
 EncodeTiles = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Features (B, F) of tiles (B, 224, 224, 3)."""
 
 
+@dataclass(frozen=True)
+class SmallSlide:
+    """A slide of N spots, no two on one tile.
+
+    ``tiles`` (N, 224, 224, 3) are the spots' own; ``around`` (N, 25) indexes the tiles of each
+    neighbourhood, -1 outside the slide; ``tables`` (N, ...) are ``spot_tables`` of its places.
+    """
+
+    tiles: NDArray[np.uint8]
+    around: NDArray[np.int64]
+    tables: Mapping[str, NDArray[np.int64]]
+
+
 class Reference:
     """The model in evaluation mode, and what its frozen tile encoder makes of uint8 tiles."""
 
-    def __init__(self, model: Triplex, encode_tiles: EncodeTiles) -> None:
+    def __init__(self, model: SpotModel, encode_tiles: EncodeTiles) -> None:
         self.model = model
         self.encode_tiles = encode_tiles
 
@@ -32,54 +57,64 @@ class Reference:
         """The output that ``graph`` should have for ``inputs``, both of the contract's shapes."""
         if graph == "tile_encoder":
             return self.encode_tiles(inputs["tiles"])
+        tensors = {
+            "images" if name == TILES.name else name: _tensor(name, array)
+            for name, array in inputs.items()
+        }
         with torch.inference_mode():
-            output: Tensor = getattr(self, f"_{graph}")(**inputs)
+            output = self.model.run_graph(graph, **tensors)
+            if graph == "fusion_head":
+                output = self._clip(output)
         return output.numpy()
 
-    def predict(
-        self,
-        tiles: NDArray[np.uint8],
-        around: NDArray[np.int64],
-        apeg_index: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
-        """Expression (N, G) of a slide of N spots, by the model's own ``forward``.
-
-        ``tiles`` (N, 224, 224, 3) are the spots' own; ``around`` (N, 25) indexes the tiles of each
-        neighbourhood, -1 outside the slide. Their features there are zero.
-        """
-        features = torch.from_numpy(self.encode_tiles(tiles))
+    def predict(self, slide: SmallSlide) -> NDArray[np.float32]:
+        """Expression (N, G) of all spots of a slide, by the model's own ``forward``."""
         with torch.inference_mode():
-            mask = torch.from_numpy(around >= 0)
-            neighbors = features[torch.from_numpy(around)] * mask[:, :, None]
-            own = torch.from_numpy(around[:, CENTER])
-            table = torch.from_numpy(apeg_index)
-            output = self.model(normalise(tiles), neighbors, mask, features, table, own)
-        expression: NDArray[np.float32] = self._clip(output.fusion).numpy()
+            predicted = _PREDICT[type(self.model.config)](self.model, slide, self.encode_tiles)
+            expression: NDArray[np.float32] = self._clip(predicted).numpy()
         return expression
 
-    def _target_encoder(self, tiles: NDArray[np.uint8]) -> Tensor:
-        tokens = self.model.encode_targets(normalise(tiles))
-        return self._as_exported("target", tokens)
-
-    def _neighbor_encoder(self, **inputs: NDArray[Any]) -> Tensor:
-        tokens = self.model.encode_neighbors(**_tensors(inputs))
-        return self._as_exported("neighbor", tokens)
-
-    def _global_encoder(self, **inputs: NDArray[Any]) -> Tensor:
-        tokens = self.model.encode_slide(**_tensors(inputs))
-        assert tokens is not None, "the contract has this graph for models with this view alone"
-        return tokens
-
-    def _fusion_head(self, **inputs: NDArray[Any]) -> Tensor:
-        return self._clip(self.model.predict_from_tokens(**_tensors(inputs)).fusion)
-
-    def _as_exported(self, view: str, tokens: Tensor | None) -> Tensor:
-        """Tokens that the fusion does not attend to one by one leave the graph as their mean."""
-        assert tokens is not None, "the contract has this graph for models with this view alone"
-        return tokens if view in self.model.config.contexts else tokens.mean(1, keepdim=True)
-
     def _clip(self, expression: Tensor) -> Tensor:
-        return expression.clamp_min(0) if self.model.config.nonnegative else expression
+        return expression.clamp_min(0) if _is_nonnegative(self.model) else expression
+
+
+def _is_nonnegative(model: SpotModel) -> bool:
+    return isinstance(model.config, ModelConfig) and model.config.nonnegative
+
+
+def _predict_triplex(model: Any, slide: SmallSlide, encode_tiles: EncodeTiles) -> Tensor:
+    """Features of neighbours outside the slide are zero."""
+    features = torch.from_numpy(encode_tiles(slide.tiles))
+    mask = torch.from_numpy(slide.around >= 0)
+    neighbors = features[torch.from_numpy(slide.around)] * mask[:, :, None]
+    own = torch.arange(len(features))
+    table = torch.from_numpy(slide.tables.get("apeg_index", np.zeros((0, 0), np.int64)))
+    output = model(normalise(slide.tiles), neighbors, mask, features, table, own)
+    expression: Tensor = output.fusion
+    return expression
+
+
+def _predict_from_images(model: Any, slide: SmallSlide, _: EncodeTiles) -> Tensor:
+    """A model of images and, where it relates spots, of the tables about their places."""
+    tables = {name: torch.from_numpy(table) for name, table in slide.tables.items()}
+    expression: Tensor = model(normalise(slide.tiles), **tables)
+    return expression
+
+
+def _predict_with_exemplars(model: Any, slide: SmallSlide, encode_tiles: EncodeTiles) -> Tensor:
+    features = torch.from_numpy(encode_tiles(slide.tiles))
+    expression: Tensor = model(normalise(slide.tiles), features, *model.exemplars(features))
+    return expression
+
+
+_PREDICT: Final[dict[type[Config], Callable[[Any, SmallSlide, EncodeTiles], Tensor]]] = {
+    ModelConfig: _predict_triplex,
+    StNetConfig: _predict_from_images,
+    HisToGeneConfig: _predict_from_images,
+    Hist2StConfig: _predict_from_images,
+    EgnConfig: _predict_with_exemplars,
+    BleepConfig: _predict_from_images,
+}
 
 
 def torch_tile_encoder(encoder: TileEncoder) -> EncodeTiles:
@@ -100,5 +135,5 @@ def normalise(tiles: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
-def _tensors(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in inputs.items()}
+def _tensor(name: str, array: NDArray[Any]) -> Tensor:
+    return normalise(array) if name == TILES.name else torch.from_numpy(array)

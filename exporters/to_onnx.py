@@ -14,7 +14,6 @@ from torch import nn
 
 from exporters.inputs import graph_inputs
 from exporters.linear_memory import with_linear_memory
-from exporters.wrappers import GlobalGraph
 from triplex_deploy.bundle import Target
 from triplex_deploy.contract import GraphSpec
 
@@ -29,9 +28,10 @@ def write_onnx(
     module: nn.Module, spec: GraphSpec, target: Target, metadata: dict[str, str], path: Path
 ) -> None:
     """Trace ``module`` and write it as one self-contained file for ``target``."""
-    if target == "onnxruntime" and isinstance(module, GlobalGraph):
-        module = GlobalGraph(with_linear_memory(module.encoder)).eval()
+    if target == "onnxruntime" and spec.batch_axis == "spots":
+        module = with_linear_memory(module)
     proto = _trace(module, spec).model_proto
+    _leave_out_unused_weights(proto)
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
     path.write_bytes(proto.SerializeToString())
@@ -56,6 +56,16 @@ def _trace(module: nn.Module, spec: GraphSpec) -> Any:
             external_data=False,
             verbose=False,
         )
+
+
+def _leave_out_unused_weights(proto: Any) -> None:
+    """Drop the weights of parts of a model that the graph has no need of, and talk of them."""
+    graph = proto.graph
+    del graph.metadata_props[:]
+    used = {name for node in graph.node for name in node.input}
+    weights = [weight for weight in graph.initializer if weight.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
 
 
 @contextmanager

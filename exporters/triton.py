@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from triplex_deploy.bundle import Bundle
-from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, GraphSpec, TensorSpec
-from triplex_deploy.errors import BundleError, OutputError
+from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, GraphSpec, ModelConfig, TensorSpec
+from triplex_deploy.errors import BundleError, ConfigError, OutputError
 from triplex_deploy.runtime.extents import OF_AXIS
 
 MODEL: Final = "triplex"
@@ -32,8 +32,10 @@ def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> No
 
     The graphs are the bundle's for ONNX Runtime or, with ``plans``, the ``<graph>.plan`` files of
     that folder, built by the TensorRT of the server. Raises ``OutputError`` if it cannot be
-    written, ``BundleError`` if a plan is missing.
+    written, ``BundleError`` if a plan is missing, ``ConfigError`` for a model that is not TRIPLEX
+    or a part of it.
     """
+    _config_of(bundle)
     if out.exists():
         raise OutputError(f"{out}: exists already; move it away")
     try:
@@ -45,6 +47,16 @@ def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> No
         (out / "README.md").write_text(_readme(bundle, plans is not None), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error}); choose another --out") from error
+
+
+def _config_of(bundle: Bundle) -> ModelConfig:
+    config = bundle.config
+    if not isinstance(config, ModelConfig):
+        raise ConfigError(
+            f"format triton: {config.model} is not served by it, only TRIPLEX and its parts are; "
+            "use `triplex-deploy predict`"
+        )
+    return config
 
 
 def _write_graph(bundle: Bundle, name: str, spec: GraphSpec, out: Path, plans: Path | None) -> None:
@@ -105,7 +117,7 @@ def graph_config(spec: GraphSpec, backend: str) -> str:
 
 def chain_config(bundle: Bundle) -> str:
     """``config.pbtxt`` of the model that takes a slide's tiles and gives its expression."""
-    config = bundle.config
+    config = _config_of(bundle)
     inputs = (
         TensorSpec("tiles", "uint8", ("tiles", TILE_PX, TILE_PX, 3)),
         TensorSpec("neighbor_tile", "int64", ("spots", N_NEIGHBORS)),

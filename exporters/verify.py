@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.gates import GATES, GraphParity, compare_graph
+from exporters.unordered import in_one_order
 from triplex_deploy.bundle import PARITY_INPUTS
 from triplex_deploy.errors import BundleError
 from triplex_deploy.runtime.model import Model
@@ -30,8 +31,9 @@ def replay_parity(model: Model) -> tuple[GraphParity, ...]:
             wanted = arrays[f"{name}/out/{session.spec.outputs[0].name}"]
         except KeyError as error:
             raise BundleError(f"{path}: no {error}; export the bundle again") from error
-        (found,) = model.run(name, inputs).values()
-        results += compare_graph(name, [(found, wanted)], GATES[precisions[name]])
+        ((output, found),) = model.run(name, inputs).items()
+        pair = in_one_order(output, found), in_one_order(output, wanted)
+        results += compare_graph(name, [pair], GATES[precisions[name]])
     return tuple(results)
 
 

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
-from triplex_deploy.models import TileEncoder, Triplex, assert_eval
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILES, graph_specs
+from triplex_deploy.models import SpotModel, TileEncoder, Triplex, assert_eval
 from triplex_deploy.models.global_encoder import GlobalEncoder
 from triplex_deploy.models.neighbor_encoder import NeighborEncoder
 
@@ -82,17 +82,67 @@ class FusionGraph(nn.Module):
         return expression.clamp_min(0) if self.model.config.nonnegative else expression
 
 
-def graph_modules(model: Triplex, tile_encoder: TileEncoder | None) -> dict[str, nn.Module]:
+class PartGraph(nn.Module):
+    """One graph of a model that relates or predicts spots, its inputs named as in the contract.
+
+    Of them a graph is given its own, the others are None. Weights of other parts, which come along
+    here, are not written.
+    """
+
+    def __init__(self, model: SpotModel, graph: str) -> None:
+        super().__init__()
+        self.model = model
+        self.graph = graph
+
+    def forward(
+        self,
+        target_tokens: Tensor | None = None,
+        global_tokens: Tensor | None = None,
+        features: Tensor | None = None,
+        exemplars: Tensor | None = None,
+        grid_xy: Tensor | None = None,
+        adjacency: Tensor | None = None,
+    ) -> Tensor:
+        tensors = {
+            "target_tokens": target_tokens,
+            "global_tokens": global_tokens,
+            "features": features,
+            "exemplars": exemplars,
+            "grid_xy": grid_xy,
+            "adjacency": adjacency,
+        }
+        given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return self.model.run_graph(self.graph, **given)
+
+
+class _TargetPart(nn.Module):
+    """The image encoder of any model: normalised images (B, 3, 224, 224) to target tokens."""
+
+    def __init__(self, model: SpotModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.run_graph("target_encoder", images=images)
+
+
+def graph_modules(model: SpotModel, tile_encoder: TileEncoder | None) -> dict[str, nn.Module]:
     """The module behind each graph of the contract; raises ``ContractError`` outside eval mode.
 
     A ``tile_encoder`` of None, one that is an ONNX file already, has none.
     """
     assert_eval(model)
-    contexts = model.config.contexts
     modules: dict[str, nn.Module] = {}
-    if tile_encoder is not None and model.config.views != ("target",):
+    if tile_encoder is not None and "tile_encoder" in graph_specs(model.config):
         assert_eval(tile_encoder)
         modules["tile_encoder"] = TileGraph(tile_encoder)
+    modules |= _triplex_modules(model) if isinstance(model, Triplex) else _part_modules(model)
+    return {name: module.eval() for name, module in modules.items()}
+
+
+def _triplex_modules(model: Triplex) -> dict[str, nn.Module]:
+    contexts = model.config.contexts
+    modules: dict[str, nn.Module] = {}
     if model.target_encoder is not None:
         modules["target_encoder"] = TileGraph(model.target_encoder, "target" not in contexts)
     if model.neighbor_encoder is not None:
@@ -101,7 +151,16 @@ def graph_modules(model: Triplex, tile_encoder: TileEncoder | None) -> dict[str,
     if model.global_encoder is not None:
         modules["global_encoder"] = GlobalGraph(model.global_encoder)
     modules["fusion_head"] = FusionGraph(model)
-    return {name: module.eval() for name, module in modules.items()}
+    return modules
+
+
+def _part_modules(model: SpotModel) -> dict[str, nn.Module]:
+    specs = graph_specs(model.config)
+    specs.pop("tile_encoder", None)
+    return {
+        name: TileGraph(_TargetPart(model)) if spec.inputs == (TILES,) else PartGraph(model, name)
+        for name, spec in specs.items()
+    }
 
 
 def _without_encoders(model: Triplex) -> Triplex:

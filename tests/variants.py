@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from triplex_deploy.contract import ModelConfig
+from triplex_deploy.contract import (
+    BleepConfig,
+    Config,
+    EgnConfig,
+    Hist2StConfig,
+    HisToGeneConfig,
+    ModelConfig,
+    StNetConfig,
+)
 
 SMALL: dict[str, Any] = {
     "n_genes": 5,
@@ -42,3 +50,25 @@ VARIANTS: dict[str, ModelConfig] = {
         "foreign features": {"feature_dim": 3, "apeg_kernel": 5},
     }.items()
 }
+
+BANK_SIZE = 60
+BASELINES: dict[str, Config] = {
+    "st_net": StNetConfig(n_genes=5),
+    "his_to_gene": HisToGeneConfig(n_genes=5, embedding_dim=32, depth=2, heads=4, mlp_dim=48),
+    "hist2st": Hist2StConfig(
+        n_genes=5, embedding_dim=256, mlp_dim=256, depth=1, heads=4, channels=8, graph_depth=2
+    ),
+    "egn": EgnConfig(
+        n_genes=5,
+        embedding_dim=32,
+        depth=2,
+        heads=4,
+        mlp_dim=64,
+        bridge_heads=4,
+        bridge_head_dim=8,
+        n_exemplars=6,
+        bank_size=BANK_SIZE,
+    ),
+    "bleep": BleepConfig(n_genes=5, embedding_dim=32, n_retrieved=7, bank_size=BANK_SIZE),
+}
+"""The models TRIPLEX is compared with, as narrow as they can be: ST-Net has one width."""

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from triplex_deploy import apeg_index, load_bundle
+from triplex_deploy import load_bundle
+from triplex_deploy.contract import ModelConfig
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.placing import place_spots
 from triplex_deploy.slides import open_slide, resolve_mpp
 from triplex_deploy.tiles import SlideView, plan_tiles, stream_tiles
+from triplex_deploy.tiles.apeg import position_index
 
 LARGEST_MESSAGE = 2**31 - 1
 """What one gRPC message can hold: about 14,000 tiles."""
@@ -43,7 +45,10 @@ def slide_inputs(slide_path: Path, bundle_path: Path, mpp: float | None) -> dict
         tiles = np.empty((len(plan.origins_xy), 224, 224, 3), np.uint8)
         for batch in stream_tiles(view, plan, 64):
             tiles[batch.tile_index] = batch.tiles
-    table = apeg_index(spots.grid_rc, bundle.config.apeg_kernel)
+    config = bundle.config
+    if not isinstance(config, ModelConfig):
+        raise SystemExit(f"error: {bundle_path}: {config.model} is not served; use predict")
+    table = position_index(spots.grid_rc, config.position, config.apeg_kernel)
     return {"tiles": tiles, "neighbor_tile": plan.neighbor_tile, "apeg_index": table}
 
 
