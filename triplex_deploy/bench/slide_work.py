@@ -37,10 +37,7 @@ class SlideWork(Work):
     ) -> None:
         self.graph, self.axis, self.size, self.limit = END_TO_END, "slides", 1, 1
         self.unit = "spots"
-        self.absent = {
-            **(copies_absent(model) or dict.fromkeys(COPIES, WITHIN_CALLS)),
-            "gather": "the pipeline does not time it apart",
-        }
+        self.absent = dict(copies_absent(model) or dict.fromkeys(COPIES, WITHIN_CALLS))
         self.facts = {"slide": slide_path.name}
         self._model, self._path, self._options, self._clock = model, slide_path, options, clock
         self._graphs: dict[str, float] = {}

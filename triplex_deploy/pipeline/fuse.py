@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.pipeline.encode import Encoded
-from triplex_deploy.pipeline.needs import FEATURES, sees_neighbors
+from triplex_deploy.pipeline.gather import Gatherer
 from triplex_deploy.pipeline.run import Run
 from triplex_deploy.pipeline.stage import Stage
 from triplex_deploy.runtime.session import Arrays
-from triplex_deploy.tiles.apeg import position_index
 from triplex_deploy.tiles.plan import TilePlan
+from triplex_deploy.tiles.spot_tables import spot_tables
 
 SPOTS_PER_BATCH: Final = {"cpu": 16, "cuda": 128}
 """Spots per call; on a CPU larger calls leave its caches and take longer."""
@@ -29,15 +29,18 @@ def relate_spots(
     encoded: Encoded,
     grid_rc: NDArray[np.int64],
     regions: list[Rows],
+    from_corner: bool = False,
 ) -> Arrays:
     """Run the graphs that see all spots of a region at once; returns their outputs (N, ...).
 
-    They run in a thread of their own, so that Ctrl-C is heard during a call of minutes.
+    With ``from_corner`` the array coordinates of each region count from its own corner. The graphs
+    run in a thread of their own, so that Ctrl-C is heard during a call of minutes.
     """
     found: Arrays = {}
     for spec in run.per_slide():
         run.progress.start("relating spots", len(grid_rc))
-        relate = _Relating(run, plan, encoded, grid_rc, spec).relate
+        gatherer = Gatherer(plan, encoded, found)
+        relate = _Relating(run, gatherer, grid_rc, spec, from_corner).relate
         for output in spec.outputs:
             width = tuple(int(axis) for axis in output.axes[1:])
             found[output.name] = np.empty((len(grid_rc), *width), output.dtype)
@@ -54,18 +57,21 @@ class _Relating:
     """One graph over the spots of a region."""
 
     run: Run
-    plan: TilePlan
-    encoded: Encoded
+    gatherer: Gatherer
     grid_rc: NDArray[np.int64]
     spec: GraphSpec
+    from_corner: bool
 
     def relate(self, rows: Rows) -> Arrays:
-        config = self.run.model.bundle.config
-        values: Arrays = {
-            FEATURES: self.encoded.outputs[FEATURES].store.take(self.plan.spot_tile[rows]),
-            "apeg_index": position_index(self.grid_rc[rows], config.position, config.apeg_kernel),
-        }
-        return self.run.graph(self.spec, values)
+        with self.run.clock.stage("gather"):
+            inputs = self.gatherer.inputs(self.spec, rows, self._tables(rows))
+        return self.run.graph(self.spec, inputs)
+
+    def _tables(self, rows: Rows) -> Arrays:
+        grid_rc = self.grid_rc[rows]
+        if self.from_corner:
+            grid_rc = grid_rc - grid_rc.min(axis=0)
+        return dict(spot_tables(self.run.model.bundle.config, grid_rc))
 
 
 def predict_spots(
@@ -77,7 +83,7 @@ def predict_spots(
     run.progress.start("predicting spots", n_spots)
     size = SPOTS_PER_BATCH[run.model.device.kind]
     batches = [slice(begin, begin + size) for begin in range(0, n_spots, size)]
-    predict = _Predicting(run, plan, encoded, related).predict
+    predict = _Predicting(run, Gatherer(plan, encoded, related)).predict
     with Stage("predict", iter(batches), predict, run.setting.lanes) as stage:
         for rows, predicted in zip(batches, stage, strict=True):
             expression[rows] = predicted
@@ -91,28 +97,13 @@ class _Predicting:
     """What each lane does to a batch of spots: every tensor by name, made by graph after graph."""
 
     run: Run
-    plan: TilePlan
-    encoded: Encoded
-    related: Arrays
+    gatherer: Gatherer
 
     def predict(self, rows: slice) -> NDArray[np.float32]:
-        values = self._inputs(rows)
+        made: Arrays = {}
         for spec in self.run.per_batch():
-            values |= self.run.graph(spec, values)
-        expression: NDArray[np.float32] = values["expression"]
+            with self.run.clock.stage("gather", self.run.setting.lanes):
+                inputs = self.gatherer.inputs(spec, rows, made)
+            made |= self.run.graph(spec, inputs)
+        expression: NDArray[np.float32] = made["expression"]
         return expression
-
-    def _inputs(self, rows: slice) -> dict[str, NDArray[Any]]:
-        values: Arrays = {"mask": self.plan.neighbor_mask[rows]}
-        for name, tokens in self.related.items():
-            values[name] = tokens[rows]
-        for name, output in self.encoded.outputs.items():
-            if name != FEATURES:
-                values[name] = output.store.take(self.encoded.own.slot_of_spot[rows])
-        if sees_neighbors(self.run.per_batch()):
-            masked = len(self.plan.origins_xy)
-            tiles = self.plan.neighbor_tile[rows]
-            values[FEATURES] = self.encoded.outputs[FEATURES].store.take(
-                np.where(tiles < 0, masked, tiles)
-            )
-        return values

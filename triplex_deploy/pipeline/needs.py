@@ -36,7 +36,9 @@ def own_tiles(plan: TilePlan) -> OwnTiles:
 
 def sees_neighbors(specs: Iterable[GraphSpec]) -> bool:
     """Whether some graph takes the features of whole neighbourhoods."""
-    return any(N_NEIGHBORS in tensor.axes for spec in specs for tensor in _features_of(spec))
+    return any(
+        tensor.axes[1:-1] == (N_NEIGHBORS,) for spec in specs for tensor in _features_of(spec)
+    )
 
 
 def needed_tiles(plan: TilePlan, specs: Iterable[GraphSpec]) -> TilePlan:

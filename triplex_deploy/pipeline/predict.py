@@ -113,7 +113,8 @@ def _predict_plan(run: Run, job: _Job) -> tuple[NDArray[np.float32], Done]:
     regions = spot_regions(job.spots.level0_xy, job.slide_mpp, options.region_mm)
     with open_stores(run, plan, options) as encoded:
         encode_tiles(run, job.view, plan, encoded, options, stats, _cache(run, job))
-        related = relate_spots(run, plan, encoded, job.spots.grid_rc, regions)
+        from_corner = options.region_mm is not None
+        related = relate_spots(run, plan, encoded, job.spots.grid_rc, regions, from_corner)
         expression = predict_spots(run, plan, encoded, related)
         return expression, Done(stats, encoded, len(regions))
 
