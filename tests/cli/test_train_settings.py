@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from triplex_deploy.cli.main import run
-from triplex_deploy.contract import ModelConfig
+from triplex_deploy.contract import CONFIGS, ModelConfig
 from triplex_deploy.training import prepared, train
 from triplex_deploy.training.options import TrainOptions
 
@@ -48,3 +48,25 @@ def test_defaults_are_triplex_selected_honestly(trained: list, tmp_path: Path) -
     assert run(["train", "prepared", "--out", str(tmp_path)]) == 0
     ((config, options),) = trained
     assert (config.model, options.selection) == ("triplex", "honest")
+
+
+def test_every_model_is_named_in_the_help_and_taken(
+    trained: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for number, name in enumerate(CONFIGS):
+        assert name in text
+        folder = str(tmp_path / name)
+        assert run(["train", "prepared", "--out", folder, "--model", name]) == 0
+        assert trained[number][0].model == name
+
+
+def test_key_of_another_model_is_one_line_on_stderr(
+    trained: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "prepared", "--out", str(tmp_path), "--model", "st_net"]
+    assert run([*command, "--set", "fusion_depth=2"]) == 1
+    error = capsys.readouterr().err
+    assert "fusion_depth: not a setting of st_net" in error
+    assert trained == []

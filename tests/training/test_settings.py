@@ -53,3 +53,34 @@ def test_file_that_is_no_table_of_plain_values_is_refused(
 def test_unknown_or_wrong_setting_is_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match=assignment.partition("=")[0]):
         split_settings(read_settings(None, [assignment]))
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "value"),
+    [
+        ("st_net", "fusion_depth", "1"),
+        ("his_to_gene", "n_exemplars", "9"),
+        ("egn", "n_retrieved", "50"),
+        ("triplex", "temperature", "2"),
+    ],
+)
+def test_key_of_one_model_is_refused_for_another(model: str, key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: not a setting of {model}; known: .*batch_size"):
+        split_settings(read_settings(None, [f"model={model}", f"{key}={value}"]))
+
+
+def test_model_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"model='vit': use triplex, .*hist2st, egn, bleep"):
+        split_settings({"model": "vit"})
+    with pytest.raises(ConfigError, match="model=3: use triplex"):
+        split_settings({"model": 3})
+
+
+def test_models_bring_their_own_settings_and_learning_rate() -> None:
+    config, options = split_settings({"model": "hist2st", "graph_depth": 2})
+    assert (config.model, options.learning_rate) == ("hist2st", 1e-5)
+    assert config.to_dict()["graph_depth"] == 2
+    assert split_settings({"model": "his_to_gene"})[1].learning_rate == 1e-5
+    assert split_settings({"model": "his_to_gene", "learning_rate": 1e-3})[1].learning_rate == 1e-3
+    for name in ("triplex", "st_net", "egn", "bleep"):
+        assert split_settings({"model": name})[1].learning_rate == 1e-4

@@ -24,6 +24,7 @@ from triplex_deploy.models import (
 )
 from triplex_deploy.pipeline.progress import Progress, Silent
 from triplex_deploy.training.bank import bank_facts, check_bank
+from triplex_deploy.training.content_key import file_digest
 from triplex_deploy.training.labelled import LabelledSections, label_sections
 from triplex_deploy.training.loop import Keeper, Record, fit
 from triplex_deploy.training.measure import measure_constant, measure_model
@@ -177,10 +178,18 @@ def _checkpoint(
             "epoch": record.best_epoch,
             **bank,
             "training": options.to_dict(),
+            **_trunk_facts(options),
             "tile_encoder_digest": str(prepared.tile_encoder["digest"]),
             "versions": {name: version(name) for name in ("triplex-deploy", "torch", "lightning")},
         },
     )
+
+
+def _trunk_facts(options: TrainOptions) -> dict[str, Any]:
+    """What the image trunk started from, where the user said."""
+    if not options.trunk_weights:
+        return {}
+    return {"trunk_weights_sha256": file_digest(Path(options.trunk_weights))}
 
 
 def _test(
