@@ -52,7 +52,8 @@ def command(
     """Train every cell of CONFIG, a file or one of table1 to table5 and her2st_c.
 
     Interrupted, the same command goes on without repeating what is done; several at once share
-    the work. Results are results.json, results.md, tables/*.csv and figures/*.png.
+    the work. Results are NAME.json, NAME.md, tables/ as CSV and figures/ as PNG, NAME being the
+    study's; studies that share trainings can share --out.
     """
     from triplex_deploy.cli.progress import StageBars
     from triplex_deploy.pipeline.many.engines import EngineChoice
@@ -68,6 +69,8 @@ def command(
 
 
 def _print(result: StudyResult, out: Path, as_json: bool) -> None:
+    from triplex_deploy.study.config import slug
+
     if as_json:
         print_json(result.results)
         return
@@ -76,7 +79,8 @@ def _print(result: StudyResult, out: Path, as_json: bool) -> None:
     for table in result.tables:
         _print_table(table)
     cells: dict[str, Any] = result.results["cells"]
-    click.echo(f"{out / 'results.md'}: {cells['done']} of {cells['all']} cells done")
+    name = slug(result.results["name"])
+    click.echo(f"{out / name}.md: {cells['done']} of {cells['all']} cells done")
     for one in result.results["failed"]:
         click.echo(f"failed: {one['cell']}: {one['error']}")
 

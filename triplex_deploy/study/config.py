@@ -61,11 +61,12 @@ class MapEntry(_Strict):
 
 
 class StudyConfig(_Strict):
-    """One study; ``reference`` is the model others are compared with, fold by fold.
+    """One study, whose results are called ``name``.
 
-    ``models`` are labels with any settings of model and training, ``settings`` hold for all of
-    them, and ``paper_rows`` says which row of the paper's table a label is, where it differs.
-    ``folds`` are numbers of the prepared folds.
+    ``reference`` is the model others are compared with, fold by fold. ``models`` are labels with
+    any settings of model and training, and ``settings`` hold for all of them. ``folds`` are numbers
+    of the prepared folds. ``paper_rows`` says which row of the paper's table a label is, where they
+    differ.
     """
 
     name: str
@@ -86,7 +87,7 @@ class StudyConfig(_Strict):
             for label in labels:
                 if label not in known:
                     raise ValueError(f"{what} {label}: {_closest(label, known)}")
-        for labels in (self.datasets, self.models, self.external):
+        for labels in ([self.name], self.datasets, self.models, self.external):
             slugs = [slug(label) for label in labels]
             if "" in slugs or len(set(slugs)) < len(slugs):
                 raise ValueError(f"{', '.join(labels)}: names of folders must differ; rename one")

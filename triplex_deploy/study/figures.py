@@ -45,11 +45,12 @@ def draw_figures(study: Study, out: Path, done: Done, deployed: Sequence[Deploym
         rows = done.scores(label, list(study.config.models))
         if not rows:
             continue
-        drawn.append(out / FIGURES / f"{slug(label)}-folds.png")
+        prefix = f"{slug(study.config.name)}-{slug(label)}"
+        drawn.append(out / FIGURES / f"{prefix}-folds.png")
         draw_fold_boxes(drawn[-1], rows)
         maps = _maps(study, label, rows, [d for d in deployed if d.cell.dataset == label])
         if maps is not None:
-            drawn.append(out / FIGURES / f"{slug(label)}-maps.png")
+            drawn.append(out / FIGURES / f"{prefix}-maps.png")
             draw_model_maps(drawn[-1], maps)
     return drawn
 

@@ -72,7 +72,7 @@ def collect_results(
     deployed: Mapping[tuple[str, str], Mapping[str, Any]],
     external: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of results.json; ``deployed`` is by data set and model."""
+    """The content of NAME.json; ``deployed`` is by data set and model."""
     done, config = Done.of(cells), study.config
     content = {
         "schema": SCHEMA,

@@ -52,6 +52,8 @@ def run_study(
 ) -> StudyResult:
     """Do what is left of a study in ``out`` and write its results there.
 
+    Studies that share cells may share ``out``: then those are trained once.
+
     A cell that fails is named in the result and does not stop the others. Raises ``ConfigError``
     or ``DatasetError`` for a study that cannot be run at all.
     """

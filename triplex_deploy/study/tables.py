@@ -28,7 +28,7 @@ class Table:
 
 
 def make_tables(results: Mapping[str, Any]) -> list[Table]:
-    """All tables of results.json that have rows."""
+    """All tables of ``collect_results`` that have rows."""
     tables = []
     for label, dataset in results["datasets"].items():
         tables.append(_scores(results, label, dataset))

@@ -12,8 +12,6 @@ from triplex_deploy.outputs.atomic import atomic_path
 from triplex_deploy.study.config import slug
 from triplex_deploy.study.tables import Table
 
-RESULTS: Final = "results.json"
-PAGE: Final = "results.md"
 TABLES: Final = "tables"
 FIGURES: Final = "figures"
 
@@ -21,12 +19,13 @@ FIGURES: Final = "figures"
 def write_results(
     out: Path, results: Mapping[str, Any], tables: Sequence[Table], figures: Sequence[Path]
 ) -> None:
-    """Write results.json, results.md, which shows ``figures``, and tables/*.csv into ``out``."""
+    """Write NAME.json, NAME.md, which shows ``figures``, and tables/NAME-*.csv into ``out``."""
+    name = slug(results["name"])
     (out / TABLES).mkdir(parents=True, exist_ok=True)
     for table in tables:
-        _write_csv(out / TABLES / f"{slug(table.title)}.csv", table)
-    _write(out / PAGE, _page(results, tables, [path.relative_to(out) for path in figures]))
-    _write(out / RESULTS, json.dumps(results, indent=2) + "\n")
+        _write_csv(out / TABLES / f"{name}-{slug(table.title)}.csv", table)
+    _write(out / f"{name}.md", _page(results, tables, [path.relative_to(out) for path in figures]))
+    _write(out / f"{name}.json", json.dumps(results, indent=2) + "\n")
 
 
 def markdown_table(table: Table) -> str:
