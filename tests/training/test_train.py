@@ -110,6 +110,12 @@ def test_resume_refuses_other_options(prepared: Prepared, run: Path) -> None:
         train_fold(prepared, prepared.folds[0], run, CONFIG, other, resume=True)
 
 
+def test_resume_refuses_another_model(prepared: Prepared, run: Path) -> None:
+    deeper = replace(CONFIG, global_depth=3)
+    with pytest.raises(CheckpointError, match="global_depth differ"):
+        train_fold(prepared, prepared.folds[0], run, deeper, OPTIONS, resume=True)
+
+
 def test_existing_run_is_not_overwritten(prepared: Prepared, run: Path) -> None:
     with pytest.raises(OutputError, match="--resume"):
         train_fold(prepared, prepared.folds[0], run, CONFIG, OPTIONS)

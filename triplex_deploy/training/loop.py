@@ -143,6 +143,7 @@ class _Fitted:
     def state(self, record: Record) -> State:
         return {
             "options": self._options.to_dict(),
+            "config": self.model.config.to_dict(),
             "record": dict(vars(record)),
             "model": state_of(self.model),
             "mean": {} if self._mean is None else state_of(self._mean),
@@ -151,13 +152,15 @@ class _Fitted:
         }
 
     def restore(self, state: State) -> Record:
-        """Continue from ``state``; other options but more epochs would be another run."""
-        theirs, ours = dict(state["options"]), self._options.to_dict()
-        changed = sorted(k for k in ours if k != "epochs" and theirs.get(k) != ours[k])
+        """Continue from ``state``; other settings but more epochs would be another run."""
+        theirs = {**state["options"], **state["config"]}
+        ours = {**self._options.to_dict(), **self.model.config.to_dict()}
+        keys = (theirs.keys() | ours.keys()) - {"epochs"}
+        changed = sorted(key for key in keys if theirs.get(key) != ours.get(key))
         if changed:
             raise CheckpointError(
                 f"resume: {', '.join(changed)} differ from the interrupted run; give the same "
-                "options, or another --out"
+                "settings, or another --out"
             )
         self.model.load_state_dict(state["model"])
         if self._mean is not None:
