@@ -11,6 +11,7 @@ from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
 
 __all__ = ["mean_encoder", "st_root"]
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"embedding_dim": 16, "batch_size": 7}
 GEM = {"model": "gem", "global_depth": 2, "global_heads": 2, "global_mlp_ratio": 1.0}
 NEM = {"model": "nem", "neighbor_depth": 1, "neighbor_heads": 2}

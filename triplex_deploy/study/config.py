@@ -159,8 +159,8 @@ def _parse(path: Path, values: Mapping[str, Any]) -> StudyConfig:
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing wrong, with the closest key where one is unknown."""
-    first = error.errors()[0]
+    """The first thing wrong, an unknown key before others, with the closest that is known."""
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         kinds = (StudyConfig, DatasetEntry, ExternalEntry, MapEntry, PaperColumn)

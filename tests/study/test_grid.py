@@ -1,0 +1,211 @@
+"""The grid: what is done is not repeated, what failed is told, and tables are made of the rest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.study.conftest import ROOT, study_values, write_study
+from triplex_deploy.cli.main import run as run_command
+from triplex_deploy.errors import OutputError
+from triplex_deploy.pipeline.many.engines import EngineChoice
+from triplex_deploy.pipeline.many.lock import output_lock
+from triplex_deploy.study.cells import Cell, make_cells, metrics_of
+from triplex_deploy.study.config import read_study
+from triplex_deploy.study.engines import run_cells
+from triplex_deploy.study.perform import perform_cell
+
+
+def cells_of(folder: Path, values: dict[str, Any], out: Path | None = None) -> tuple[Cell, ...]:
+    return make_cells(read_study(write_study(folder, values)), out or folder / "out")
+
+
+def trained_at(cells: tuple[Cell, ...]) -> dict[str, int]:
+    """When each cell's checkpoint was written."""
+    return {cell.key: cell.checkpoint.stat().st_mtime_ns for cell in cells}
+
+
+@pytest.fixture(scope="module")
+def finished(prepared_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of 2 models, 2 folds and 1 seed, whose output is in ``out``; nothing is exported."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = write_study(folder, study_values(prepared_path))
+    assert run_command(["study", str(path), "--out", str(folder / "out"), "--no-deploy"]) == 0
+    return folder
+
+
+def test_finished_study_has_rows_for_its_models_and_the_constant(finished: Path) -> None:
+    results = json.loads((finished / "out/tiny.json").read_text())
+    assert results["cells"] == {"all": 4, "done": 4}
+    dataset = results["datasets"]["ST"]
+    assert dataset["folds"] == {"0": ["A1"], "1": ["B1"]}
+    assert set(dataset["models"]) == {"GEM", "NEM"}
+    assert dataset["constant"]["mse"]["mean"] > 0
+    assert dataset["models"]["NEM"]["difference"]["mse"]["n"] == 2
+    assert dataset["models"]["GEM"]["difference"]["mse"] == {"mean": 0, "std": 0, "n": 2}
+    page = (finished / "out/tiny.md").read_text()
+    assert "| constant predictor |" in page
+    assert "2 folds, seeds 1, paper selection" in page
+    assert (finished / "out/tables/tiny-ST-accuracy.csv").read_text().startswith("model,MSE,MAE")
+    picture = finished / "out/figures/tiny-ST-folds.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "figures/tiny-ST-folds.png" in page
+
+
+def test_table_is_the_mean_of_the_cells_metrics(finished: Path, prepared_path: Path) -> None:
+    cells = cells_of(finished, study_values(prepared_path))
+    of_gem = [metrics_of(cell) for cell in cells if cell.model == "GEM"]
+    errors = [metrics["model"]["mse"] for metrics in of_gem if metrics]
+    results = json.loads((finished / "out/tiny.json").read_text())
+    mean = results["datasets"]["ST"]["models"]["GEM"]["mse"]["mean"]
+    assert mean == pytest.approx((errors[0] + errors[1]) / 2)
+
+
+def test_second_run_trains_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = cells_of(finished, json_values(finished))
+    before = trained_at(cells)
+    arguments = ["study", str(finished / "study.yaml"), "--out", str(finished / "out")]
+    assert run_command([*arguments, "--no-deploy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cells"]["done"] == 4
+    assert trained_at(cells) == before
+
+
+def json_values(folder: Path) -> dict[str, Any]:
+    import yaml
+
+    values: dict[str, Any] = yaml.safe_load((folder / "study.yaml").read_text())
+    return values
+
+
+def test_other_settings_train_their_own_cells_anew(finished: Path, tmp_path: Path) -> None:
+    """Cells of a model whose settings are the same stay as they are."""
+    values = json_values(finished)
+    values["models"]["NEM"]["learning_rate"] = 1e-3
+    values["folds"] = [0]
+    cells = cells_of(tmp_path, values, finished / "out")
+    before = trained_at(cells)
+    kept = {cell.model: metrics_of(cell) is not None for cell in cells}
+    assert kept == {"GEM": True, "NEM": False}
+    statuses = {o.cell.model: o.status for o in run_cells(cells, EngineChoice())}
+    assert statuses == {"GEM": "kept", "NEM": "done"}
+    after = trained_at(cells)
+    assert [key for key in after if after[key] != before[key]] == ["ST / NEM / fold 0 / seed 1"]
+    note = json.loads((cells[1].folder / "cell.json").read_text())
+    assert note["settings"]["learning_rate"] == 1e-3
+    assert note["training_s"] > 0
+
+
+def test_killed_study_repeats_no_finished_cell(prepared_path: Path, tmp_path: Path) -> None:
+    """Killed within the second cell's second epoch; that cell goes on from its first."""
+    values = study_values(prepared_path, folds=[0])
+    values["settings"]["epochs"] = 3
+    cells = cells_of(tmp_path, values)
+    script = f"""
+import os, signal
+from pathlib import Path
+from triplex_deploy.cli.main import run
+from triplex_deploy.training import spot_batches
+epoch, seen = spot_batches.SpotSampler.epoch, []
+def dying(self, number, *share):
+    seen.append(number)
+    if len(seen) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return epoch(self, number, *share)
+spot_batches.SpotSampler.epoch = dying
+run(["study", {str(tmp_path / "study.yaml")!r}, "--out", {str(tmp_path / "out")!r}, "--no-deploy"])
+"""
+    killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=dict(os.environ))
+    assert killed.returncode == -signal.SIGKILL
+    assert [metrics_of(cell) is not None for cell in cells] == [True, False]
+    assert len((cells[1].folder / "history.csv").read_text().splitlines()) == 1 + 1
+    first = trained_at(cells[:1])
+    epochs = []
+
+    from triplex_deploy.training import spot_batches
+
+    real = spot_batches.SpotSampler.epoch
+
+    def counted(self: Any, number: int, *share: int) -> Any:
+        epochs.append(number)
+        return real(self, number, *share)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spot_batches.SpotSampler, "epoch", counted)
+        statuses = [outcome.status for outcome in run_cells(cells, EngineChoice())]
+    assert statuses == ["kept", "done"]
+    assert epochs == [1, 2]
+    assert trained_at(cells[:1]) == first
+
+
+def test_failing_cell_is_told_and_stops_no_other(
+    prepared_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = study_values(prepared_path, folds=[0])
+    values["models"] = {
+        "BAD": {**values["models"]["NEM"], "learning_rate": 1e30},
+        **values["models"],
+    }
+    path = write_study(tmp_path, values)
+    assert run_command(["study", str(path), "--out", str(tmp_path / "out"), "--no-deploy"]) == 3
+    text = capsys.readouterr().out
+    assert "2 of 3 cells done" in text
+    assert "failed: ST / BAD / fold 0 / seed 1" in text
+    results = json.loads((tmp_path / "out/tiny.json").read_text())
+    assert [one["cell"] for one in results["failed"]] == ["ST / BAD / fold 0 / seed 1"]
+    assert set(results["datasets"]["ST"]["models"]) == {"GEM", "NEM"}
+    assert "## Failed" in (tmp_path / "out/tiny.md").read_text()
+
+
+def test_cell_that_another_process_trains_is_left_to_it(
+    finished: Path, prepared_path: Path, tmp_path: Path
+) -> None:
+    cell = cells_of(tmp_path, study_values(prepared_path))[0]
+    lock = cell.folder.with_name(".seed-1.lock")
+    lock.parent.mkdir(parents=True)
+    with output_lock(lock) as ours:
+        assert ours
+        outcome = perform_cell(cell)
+    assert outcome.status == "elsewhere"
+    assert outcome.error is not None
+    assert str(os.getpid()) in outcome.error
+
+
+def test_folder_of_something_else_is_not_removed(prepared_path: Path, tmp_path: Path) -> None:
+    cell = cells_of(tmp_path, study_values(prepared_path))[0]
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "thesis.txt").write_text("mine")
+    outcome = perform_cell(cell)
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    assert "holds files of no study" in outcome.error
+    assert (cell.folder / "thesis.txt").read_text() == "mine"
+
+
+def test_workers_share_the_cells(prepared_path: Path, tmp_path: Path) -> None:
+    cells = cells_of(tmp_path, study_values(prepared_path, folds=[0]))
+    outcomes = list(run_cells(cells, EngineChoice(workers=2)))
+    assert sorted((o.cell.model, o.status) for o in outcomes) == [("GEM", "done"), ("NEM", "done")]
+    assert all(metrics_of(cell) is not None for cell in cells)
+
+
+@pytest.mark.slow
+def test_cells_are_trained_as_tasks_of_a_ray_cluster(prepared_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    cells = cells_of(tmp_path, study_values(prepared_path, folds=[0]))
+    outcomes = list(run_cells(cells, EngineChoice("ray")))
+    assert sorted((o.cell.model, o.status) for o in outcomes) == [("GEM", "done"), ("NEM", "done")]
+    assert all(metrics_of(cell) is not None for cell in cells)
+
+
+def test_study_that_cannot_be_written_is_refused(prepared_path: Path, tmp_path: Path) -> None:
+    from triplex_deploy.study.run import run_study
+
+    path = write_study(tmp_path, study_values(prepared_path))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        run_study(read_study(path), tmp_path / "file")
