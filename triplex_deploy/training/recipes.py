@@ -19,7 +19,7 @@ from triplex_deploy.contract import (
     graph_specs,
 )
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.models import SpotModel, Triplex
+from triplex_deploy.models import Triplex
 from triplex_deploy.training.bleep_objective import BleepObjective
 from triplex_deploy.training.egn_objective import EgnObjective
 from triplex_deploy.training.labelled import LabelledSections
@@ -52,11 +52,22 @@ class Recipe:
     objective: MakeObjective
     sampler: MakeSampler
     score: Score
+    hides_features: bool = False
+    """Whether ``feature_dropout`` means something to it."""
 
 
 def recipe_of(config: Config) -> Recipe:
     """How the model of this configuration is trained."""
     return _RECIPES[type(config)]
+
+
+def check_options(config: Config, options: TrainOptions) -> None:
+    """Raise ``ConfigError`` for an option that would have no effect on this model."""
+    if options.feature_dropout and not recipe_of(config).hides_features:
+        raise ConfigError(
+            f"feature_dropout={options.feature_dropout}: {config.model} hides no features; "
+            "leave it at 0"
+        )
 
 
 def _spots(config: Config, train: LabelledSections, options: TrainOptions) -> Sampler:
@@ -89,51 +100,28 @@ def _trunk_maps(model: Triplex, options: TrainOptions, device: torch.device) -> 
     return TrunkMaps(model.target_encoder.to(device), device)
 
 
-def _st_net(
-    model: Any, train: LabelledSections, options: TrainOptions, device: torch.device
-) -> Objective:
-    _refuse_feature_dropout(model, options)
+def _st_net(model: Any, train: LabelledSections, *_: object) -> Objective:
     return StNetObjective(model)
 
 
-def _his_to_gene(
-    model: Any, train: LabelledSections, options: TrainOptions, device: torch.device
-) -> Objective:
-    _refuse_feature_dropout(model, options)
+def _his_to_gene(model: Any, train: LabelledSections, *_: object) -> Objective:
     return SlideObjective(model, train)
 
 
-def _hist2st(
-    model: Any, train: LabelledSections, options: TrainOptions, device: torch.device
-) -> Objective:
-    _refuse_feature_dropout(model, options)
+def _hist2st(model: Any, train: LabelledSections, *_: object) -> Objective:
     return Hist2StObjective(model, model.config, train)
 
 
-def _egn(
-    model: Any, train: LabelledSections, options: TrainOptions, device: torch.device
-) -> Objective:
-    _refuse_feature_dropout(model, options)
+def _egn(model: Any, train: LabelledSections, *_: object) -> Objective:
     return EgnObjective(model, model.config, train)
 
 
-def _bleep(
-    model: Any, train: LabelledSections, options: TrainOptions, device: torch.device
-) -> Objective:
-    _refuse_feature_dropout(model, options)
+def _bleep(model: Any, train: LabelledSections, *_: object) -> Objective:
     return BleepObjective(model, model.config.temperature)
 
 
-def _refuse_feature_dropout(model: SpotModel, options: TrainOptions) -> None:
-    if options.feature_dropout:
-        raise ConfigError(
-            f"feature_dropout={options.feature_dropout}: {model.config.model} hides no features; "
-            "leave it at 0"
-        )
-
-
 _RECIPES: Final[dict[type[Config], Recipe]] = {
-    ModelConfig: Recipe(start_triplex, _triplex, _spots, correlation_score),
+    ModelConfig: Recipe(start_triplex, _triplex, _spots, correlation_score, hides_features=True),
     StNetConfig: Recipe(start_st_net, _st_net, _spots, correlation_score),
     HisToGeneConfig: Recipe(start_near_mean, _his_to_gene, _whole_sections, correlation_score),
     Hist2StConfig: Recipe(start_near_mean, _hist2st, _whole_sections, correlation_score),

@@ -30,7 +30,7 @@ from triplex_deploy.training.loop import Keeper, Record, fit
 from triplex_deploy.training.measure import measure_constant, measure_model
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepared import Prepared
-from triplex_deploy.training.recipes import recipe_of
+from triplex_deploy.training.recipes import check_options, recipe_of
 from triplex_deploy.training.run_files import (
     CHECKPOINT,
     draw_curves,
@@ -71,6 +71,7 @@ def train_fold(
     """
     plan = _plan(prepared, fold, options)
     config = fit_to_data(config, prepared, len(plan.panel))
+    check_options(config, options)
     _claim(out, resume)
     job = _Job(prepared, plan, config, options, progress or Silent(), resume)
     if options.refit:
