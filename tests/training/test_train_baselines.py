@@ -299,6 +299,19 @@ def test_half_precision_trains_on_a_cpu(name: str, prepared: Prepared, tmp_path:
     assert {value.dtype for value in state.values()} <= {torch.float32, torch.int64}
 
 
+@pytest.mark.parametrize("name", ["st_net", "bleep"])
+def test_frozen_trunk_keeps_weights_and_statistics(
+    name: str, prepared: Prepared, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, epochs=1, target_trunk_lr_scale=0.0)
+    train_fold(prepared, prepared.folds[0], tmp_path / "run", CONFIGS[name], options)
+    trained = state_of(tmp_path / "run")
+    start = build.build_model(CONFIGS[name], options.seed).state_dict()
+    for key, value in start.items():
+        is_frozen = key.startswith("trunk.")
+        assert torch.equal(trained[key], value) == is_frozen, key
+
+
 def test_sections_come_whole_unturned_and_in_another_order_each_epoch(prepared: Prepared) -> None:
     sections = list(prepared.sections.values()) * 2
     labels = [np.full((6, 3), number, np.float32) for number in range(6)]
