@@ -1,10 +1,10 @@
 """A prepared data set of three tiny sections, and a study of two tiny models on it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.training.conftest import mean_encoder, st_root
 from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
@@ -44,5 +44,5 @@ def study_values(prepared: Path, **changes: Any) -> dict[str, Any]:
 
 def write_study(folder: Path, values: dict[str, Any]) -> Path:
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(json.dumps(values))  # which is YAML too
     return path

@@ -1,0 +1,94 @@
+"""What a model costs where it is deployed, and the maps drawn of its prediction."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.study.conftest import study_values, write_study
+from triplex_deploy.cli.main import run as run_command
+from triplex_deploy.contract import BleepConfig, Hist2StConfig, ModelConfig
+from triplex_deploy.models import build_model, read_checkpoint
+from triplex_deploy.study.parameters import all_parameters, deployed_parameters
+from triplex_deploy.training.measure import predict_section
+from triplex_deploy.training.prepared import open_prepared
+
+
+@pytest.fixture(scope="module")
+def deployed(prepared_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of one model on one fold, exported."""
+    folder = tmp_path_factory.mktemp("deployed")
+    values = study_values(prepared_path, folds=[1], maps={"ST": {"section": "B1"}})
+    del values["models"]["NEM"]
+    path = write_study(folder, values)
+    assert run_command(["study", str(path), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_exported_model_predicts_the_section_as_the_trained_one(
+    deployed: Path, prepared_path: Path
+) -> None:
+    checkpoint = read_checkpoint(deployed / "cells/ST/GEM/fold-1/seed-1/checkpoint.ckpt")
+    one = open_prepared(prepared_path).sections["B1"]
+    with np.load(deployed / "deployed/ST/GEM/prediction.npz") as arrays:
+        assert tuple(arrays["genes"]) == checkpoint.genes
+        wanted = predict_section(checkpoint.build_model(), one)
+        np.testing.assert_allclose(arrays["expression"], wanted, atol=1e-4)
+
+
+def test_costs_are_in_the_results(deployed: Path) -> None:
+    results = json.loads((deployed / "tiny.json").read_text())
+    facts = results["datasets"]["ST"]["models"]["GEM"]["deployed"]
+    size = sum(f.stat().st_size for f in (deployed / "deployed/ST/GEM/bundle").iterdir())
+    assert facts["bundle_mb"] == pytest.approx(size / 1e6, abs=0.01)
+    assert facts["section"] == "B1"
+    assert facts["spots"] == 6
+    assert facts["spots_per_s"] > 0
+    assert 50 < facts["peak_memory_mb"] < 2000
+    assert facts["parity_passed"]
+    assert (deployed / "figures/tiny-ST-maps.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_deployment_is_kept_as_long_as_its_checkpoint_is(deployed: Path) -> None:
+    bundle = deployed / "deployed/ST/GEM/bundle/manifest.json"
+    before = bundle.stat().st_mtime_ns
+    arguments = ["study", str(deployed.parent / "study.yaml"), "--out", str(deployed)]
+    assert run_command(arguments) == 0
+    assert bundle.stat().st_mtime_ns == before
+
+
+def test_gene_that_is_not_predicted_cannot_be_mapped(
+    deployed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = json.loads((deployed.parent / "study.yaml").read_text())
+    values["maps"]["ST"]["genes"] = ["KRT5"]
+    path = write_study(deployed, values)
+    assert run_command(["study", str(path), "--out", str(deployed)]) == 1
+    assert "maps.ST: KRT5 is not predicted" in capsys.readouterr().err
+
+
+def test_deployed_parameters_leave_out_what_training_alone_needs() -> None:
+    """The counts of MODELS 2.3 in small: ZINB's three heads and the distillation network."""
+    config = Hist2StConfig(
+        n_genes=3, embedding_dim=256, mlp_dim=256, channels=8, depth=1, heads=2, graph_depth=1
+    )
+    model = build_model(config, seed=0)
+    zinb = 3 * (256 * 3 + 3)
+    distillation = 256 * 256 + 256 + 256 + 1
+    left_out = all_parameters(model) - deployed_parameters(model)
+    assert left_out == zinb + distillation
+
+
+def test_deployed_parameters_of_triplex_leave_out_its_auxiliary_heads() -> None:
+    config = ModelConfig(model="gem", n_genes=3, feature_dim=8, embedding_dim=16, global_heads=2)
+    model = build_model(config, seed=0)
+    assert 0 < deployed_parameters(model) <= all_parameters(model)
+
+
+def test_bank_of_bleep_counts_no_parameters() -> None:
+    config = BleepConfig(n_genes=3, embedding_dim=4, n_retrieved=2, bank_size=5)
+    model = build_model(config, seed=0)
+    assert all_parameters(model) - deployed_parameters(model) == sum(
+        parameter.numel() for name, parameter in model.named_parameters() if "expression" in name
+    )
