@@ -58,16 +58,6 @@ def test_deployment_is_kept_as_long_as_its_checkpoint_is(deployed: Path) -> None
     assert bundle.stat().st_mtime_ns == before
 
 
-def test_gene_that_is_not_predicted_cannot_be_mapped(
-    deployed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    values = json.loads((deployed.parent / "study.yaml").read_text())
-    values["maps"]["ST"]["genes"] = ["KRT5"]
-    path = write_study(deployed, values)
-    assert run_command(["study", str(path), "--out", str(deployed)]) == 1
-    assert "maps.ST: KRT5 is not predicted" in capsys.readouterr().err
-
-
 def test_deployed_parameters_leave_out_what_training_alone_needs() -> None:
     """The counts of MODELS 2.3 in small: ZINB's three heads and the distillation network."""
     config = Hist2StConfig(

@@ -12,7 +12,6 @@ from triplex_deploy.cli.main import run as run_command
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.study.external import Predicted, score_sample
-from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
 from triplex_deploy.training.prepared import PreparedSection, open_prepared
 
 PLAIN = LabelTransform(scale=10.0, log="none", smoothing="none")
@@ -97,15 +96,3 @@ def test_external_sections_have_a_table_with_the_papers_column(
     table = (tmp_path / "out/tables/tiny-Other-C1.csv").read_text().splitlines()
     assert table[0].endswith("paper MSE,paper MAE,paper PCC(M),paper PCC(H)")
     assert table[1].endswith("0.351,0.464,0.136,0.241")
-
-
-def test_external_data_of_another_encoder_are_refused(
-    st_root: Path, prepared_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = tmp_path / "other"
-    prepare_dataset(st_root, other, PrepareOptions(layout="st", n_genes=3))
-    external = {"Other": {"prepared": str(other), "trained_on": "ST"}}
-    path = write_study(tmp_path, study_values(prepared_path, external=external))
-    arguments = ["study", str(path), "--out", str(tmp_path / "out"), "--no-train", "--no-deploy"]
-    assert run_command(arguments) == 1
-    assert "prepared with another tile encoder" in capsys.readouterr().err

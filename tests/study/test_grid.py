@@ -50,7 +50,7 @@ def test_finished_study_has_rows_for_its_models_and_the_constant(finished: Path)
     assert dataset["models"]["GEM"]["difference"]["mse"] == {"mean": 0, "std": 0, "n": 2}
     page = (finished / "out/tiny.md").read_text()
     assert "| constant predictor |" in page
-    assert "2 folds, seeds 1, paper selection" in page
+    assert "folds 0, 1; seeds 1; paper selection" in page
     assert (finished / "out/tables/tiny-ST-accuracy.csv").read_text().startswith("model,MSE,MAE")
     picture = finished / "out/figures/tiny-ST-folds.png"
     assert picture.read_bytes().startswith(b"\x89PNG")

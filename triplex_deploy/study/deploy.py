@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from exporters.export import ExportOptions, export_bundle
 from triplex_deploy.bundle import sha256_of
-from triplex_deploy.errors import ConfigError, TriplexError
+from triplex_deploy.errors import TriplexError
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.outputs.atomic import atomic_path
 from triplex_deploy.study.cells import Cell
@@ -126,11 +126,6 @@ def _section(study: Study, cell: Cell) -> str | None:
     if mapped is None:
         first = 0 if config.folds == "all" else config.folds[0]
         return tested[0] if cell.fold == first else None
-    if mapped.section not in prepared.sections:
-        raise ConfigError(
-            f"maps.{cell.dataset}: no section {mapped.section}; it has "
-            f"{', '.join(prepared.sections)}"
-        )
     return mapped.section if mapped.section in tested else None
 
 

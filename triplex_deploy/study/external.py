@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.bundle import sha256_of
-from triplex_deploy.errors import ConfigError, DatasetError
+from triplex_deploy.errors import DatasetError
 from triplex_deploy.expression import LabelTransform, measure_slide, top_genes
 from triplex_deploy.expression.cross_validation import N_TOP_GENES
 from triplex_deploy.expression.metrics import nan_mean
@@ -85,14 +85,6 @@ def _test(
     progress: Progress,
 ) -> dict[str, Any]:
     prepared = open_prepared(study.path(entry.prepared))
-    trained = open_prepared(study.path(study.config.datasets[entry.trained_on].prepared))
-    _require_alike(label, prepared, trained)
-    for name in entry.samples:
-        if name not in prepared.sections:
-            raise ConfigError(
-                f"external.{label}.samples: no section {name}; it has "
-                f"{', '.join(prepared.sections)}"
-            )
     rows = done.scores(entry.trained_on, entry.models or list(study.config.models))
     samples: dict[str, Any] = {}
     progress.start("external tests", len(rows) * len(prepared.sections))
@@ -106,22 +98,6 @@ def _test(
             sample["models"][model] = {**result, "paper": _paper(study, entry, name, model)}
             progress.advance(1)
     return {"trained_on": entry.trained_on, "samples": samples}
-
-
-def _require_alike(label: str, prepared: Prepared, trained: Prepared) -> None:
-    """The same frozen encoder and label steps; the window of smoothing alone may differ."""
-    if prepared.tile_encoder["digest"] != trained.tile_encoder["digest"]:
-        raise DatasetError(
-            f"external.{label}: prepared with another tile encoder; prepare it with that of the "
-            "data set trained on"
-        )
-    ours, theirs = prepared.label_transform.to_dict(), trained.label_transform.to_dict()
-    changed = [key for key in ours if key != "smoothing" and ours[key] != theirs[key]]
-    if changed:
-        raise DatasetError(
-            f"external.{label}: label {changed[0]} is {ours[changed[0]]}, the models learned "
-            f"{theirs[changed[0]]}; prepare it with that"
-        )
 
 
 def _predict(cell: Cell, prepared: Prepared, name: str, folder: Path) -> Predicted:

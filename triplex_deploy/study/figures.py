@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.errors import ConfigError
 from triplex_deploy.expression import gene_correlations
 from triplex_deploy.outputs.atomic import atomic_path
 from triplex_deploy.study.config import Study, slug
@@ -120,10 +119,7 @@ def _genes(
     entry = study.config.maps.get(label)
     shared = set(panels[0]).intersection(*panels[1:])
     if entry is not None and entry.genes:
-        for gene in entry.genes:
-            if gene not in shared:
-                raise ConfigError(f"maps.{label}: {gene} is not predicted; choose another gene")
-        return tuple(entry.genes)
+        return tuple(gene for gene in entry.genes if gene in shared)
     scores = rows.get(study.config.reference or "", next(iter(rows.values())))
     ranked = [scores.genes[i] for i in scores.top().tolist()]
     best = [gene for gene in ranked if gene in shared][:N_MAPS]

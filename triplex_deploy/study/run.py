@@ -12,6 +12,7 @@ from triplex_deploy.errors import OutputError
 from triplex_deploy.pipeline.many.engines import EngineChoice
 from triplex_deploy.pipeline.progress import Progress, Silent
 from triplex_deploy.study.cells import Cell, make_cells
+from triplex_deploy.study.check import check_study
 from triplex_deploy.study.config import Study
 from triplex_deploy.study.deploy import Deployment, deployments, measure_deployment
 from triplex_deploy.study.engines import run_cells
@@ -58,6 +59,7 @@ def run_study(
     or ``DatasetError`` for a study that cannot be run at all.
     """
     options, progress = options or StudyOptions(), progress or Silent()
+    check_study(study)
     cells = make_cells(study, out)
     _make_folder(out)
     failed = _train(cells, options.engine, progress) if options.train else []

@@ -49,7 +49,7 @@ def _scores(results: Mapping[str, Any], label: str, dataset: Mapping[str, Any]) 
         rows.append((_named(name, model), *cells, *(_spread(paper.get(key)) for key in printed)))
     shared = "; test patients are trained on too" if dataset["shares_patients"] else ""
     note = (
-        f"{len(dataset['folds'])} folds, seeds {', '.join(map(str, results['seeds']))}, "
+        f"folds {', '.join(dataset['folds'])}; seeds {', '.join(map(str, results['seeds']))}; "
         f"{results['selection']} selection{shared}; {AVERAGED}. {TOP_GENES}."
     )
     return Table(f"{label}: accuracy", note, header, tuple(rows))
