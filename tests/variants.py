@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from triplex_deploy.contract import (
     BleepConfig,
     Config,
@@ -11,6 +13,7 @@ from triplex_deploy.contract import (
     ModelConfig,
     StNetConfig,
 )
+from triplex_deploy.models import SpotModel, build_model
 
 SMALL: dict[str, Any] = {
     "n_genes": 5,
@@ -72,3 +75,13 @@ BASELINES: dict[str, Config] = {
     "bleep": BleepConfig(n_genes=5, embedding_dim=32, n_retrieved=7, bank_size=BANK_SIZE),
 }
 """The models TRIPLEX is compared with, as narrow as they can be: ST-Net has one width."""
+
+
+def model_of(config: Config, seed: int) -> SpotModel:
+    """An untrained model in evaluation mode; where it looks spots up, made-up ones."""
+    model = build_model(config, seed).eval()
+    if model.has_bank:
+        generator = torch.Generator().manual_seed(seed)
+        features = torch.randn(BANK_SIZE, config.feature_dim, generator=generator).abs()
+        model.remember(features, torch.rand(BANK_SIZE, config.n_genes, generator=generator))
+    return model

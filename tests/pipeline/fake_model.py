@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.bundle import GraphEntry, Manifest, tensor_entries
-from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, GraphSpec, ModelConfig, graph_specs
+from triplex_deploy.contract import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    Config,
+    GraphSpec,
+    ModelConfig,
+    graph_specs,
+)
 from triplex_deploy.runtime.device import CPU
 from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.session import Arrays, Session
@@ -35,7 +42,7 @@ def fake_config(**options: Any) -> ModelConfig:
     return ModelConfig(**(small | heads | {"target_projection": True} | options))
 
 
-def fake_model(config: ModelConfig, delay_s: float = 0.0, weights: str = "frozen") -> Model:
+def fake_model(config: Config, delay_s: float = 0.0, weights: str = "frozen") -> Model:
     """An opened model; every call of an encoder of tiles lasts ``delay_s``.
 
     ``weights`` stand for those of the frozen encoder: models that differ in them share no cache.
@@ -101,11 +108,28 @@ def _encode_neighbors(inputs: Mapping[str, NDArray[Any]], axes: tuple[Any, ...])
 
 
 def _encode_spots(inputs: Mapping[str, NDArray[Any]], axes: tuple[Any, ...]) -> NDArray[Any]:
+    if "grid_xy" in inputs:
+        return _relate_tokens(inputs)
     features, table = inputs["features"], inputs["apeg_index"]
     tokens = features @ _weights(features.shape[1], axes[1])
     around = np.where(table[..., None] >= 0, tokens[table], 0)  # (N, k * k, D)
     offsets = np.arange(1, table.shape[1] + 1) / 10
     return tokens + np.einsum("nkd,k->nd", around, offsets) + tokens.mean(axis=0)
+
+
+def _relate_tokens(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Spots told their place and, where there is a table of them, their nearest spots."""
+    tokens = inputs["target_tokens"][:, 0]
+    placed = tokens + np.sin(inputs["grid_xy"] @ _weights(2, tokens.shape[1]))
+    near = inputs.get("adjacency", np.zeros((len(tokens), 0), np.int64))
+    around = np.where(near[..., None] >= 0, placed[near], 0).sum(axis=1)
+    return placed + placed.mean(axis=0) + around / 10
+
+
+def _look_up(inputs: Mapping[str, NDArray[Any]], axes: tuple[Any, ...]) -> NDArray[Any]:
+    features = inputs["features"]
+    rows = np.tanh(features @ _weights(features.shape[1], axes[1] * axes[2]))
+    return rows.reshape(len(features), axes[1], axes[2])
 
 
 def _fuse(inputs: Mapping[str, NDArray[Any]], axes: tuple[Any, ...]) -> NDArray[Any]:
@@ -127,6 +151,7 @@ _GRAPHS = {
     "target_encoder": _encode_target,
     "neighbor_encoder": _encode_neighbors,
     "global_encoder": _encode_spots,
+    "retrieval": _look_up,
     "fusion_head": _fuse,
 }
 
@@ -141,7 +166,7 @@ def _folder_with(weights: str) -> Path:
     return folder
 
 
-def _manifest(config: ModelConfig) -> Manifest:
+def _manifest(config: Config) -> Manifest:
     entries = []
     for name, spec in graph_specs(config).items():
         inputs, outputs = tensor_entries(spec)

@@ -5,6 +5,7 @@ the spot's own tile encoded once more. Only the graphs are the ones under test; 
 does not have are left out.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,14 @@ def predict_one_by_one(
     center_xy: NDArray[np.int64],
     grid_rc: NDArray[np.int64],
     model: Model,
-    table: Table | None = None,
+    tables: Mapping[str, Table] | None = None,
 ) -> NDArray[np.float32]:
     """Expression (N, G) of spots centred at ``center_xy`` in ``pixels`` (H, W, 3).
 
-    ``table`` is the position table, that of APEG with kernel 3 unless given.
+    ``tables`` (N, ...) say where the spots lie, the one of APEG with kernel 3 unless given.
     """
-    tokens = _global_tokens(pixels, center_xy, _table(grid_rc) if table is None else table, model)
+    tables = {"apeg_index": _table(grid_rc)} if tables is None else tables
+    tokens = _global_tokens(pixels, center_xy, tables, model)
     rows = []
     for spot, (x, y) in enumerate(center_xy):
         window = _window(pixels, x - 560, y - 560, 1120)
@@ -47,21 +49,26 @@ def predict_one_by_one(
             inputs["neighbor_tokens"] = _run(
                 model, "neighbor_encoder", features=features[None], mask=mask[None]
             )
+        if "retrieval" in model.sessions:
+            inputs["features"] = _run(model, "tile_encoder", tiles=tiles[12:13])
+            inputs["exemplars"] = _run(model, "retrieval", features=inputs["features"])
         taken = [tensor.name for tensor in model.bundle.specs["fusion_head"].inputs]
         rows.append(_run(model, "fusion_head", **{name: inputs[name] for name in taken}))
     return np.vstack(rows)
 
 
 def _global_tokens(
-    pixels: Pixels, center_xy: NDArray[np.int64], table: Table, model: Model
+    pixels: Pixels, center_xy: NDArray[np.int64], tables: Mapping[str, Table], model: Model
 ) -> NDArray[np.float32]:
     if "global_encoder" not in model.sessions:
         return np.zeros((len(center_xy), 0), np.float32)
-    features = [
-        _run(model, "tile_encoder", tiles=_window(pixels, x - 112, y - 112, 224)[None])
+    of_tiles = model.bundle.specs["global_encoder"].inputs[0].name
+    encoder = {"features": "tile_encoder", "target_tokens": "target_encoder"}[of_tiles]
+    encoded = [
+        _run(model, encoder, tiles=_window(pixels, x - 112, y - 112, 224)[None])
         for x, y in center_xy
     ]
-    return _run(model, "global_encoder", features=np.vstack(features), apeg_index=table)
+    return _run(model, "global_encoder", **{of_tiles: np.concatenate(encoded)}, **tables)
 
 
 def _run(model: Model, graph: str, **inputs: NDArray[Any]) -> NDArray[Any]:

@@ -11,10 +11,21 @@ from numpy.typing import NDArray
 from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
 from tests.pipeline.reference import predict_one_by_one
 from triplex_deploy import predict_slide
+from triplex_deploy.contract import (
+    BleepConfig,
+    Config,
+    EgnConfig,
+    Hist2StConfig,
+    HisToGeneConfig,
+    StNetConfig,
+    graph_specs,
+)
+from triplex_deploy.errors import SpotsError
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.spots import Spots
+from triplex_deploy.tiles.adjacency import adjacency_index
 from triplex_deploy.tiles.apeg import position_index
 
 MAX_ABS = 2e-6
@@ -35,6 +46,14 @@ CONFIGS: list[dict[str, Any]] = [
     {"position": "none"},
     {"model": "gem", "apeg_kernel": 5},
 ]
+
+BASELINES: dict[str, Config] = {
+    "st_net": StNetConfig(n_genes=6),
+    "his_to_gene": HisToGeneConfig(n_genes=6, embedding_dim=8, heads=2),
+    "hist2st": Hist2StConfig(n_genes=6, channels=1, embedding_dim=32, mlp_dim=32),
+    "egn": EgnConfig(n_genes=6, feature_dim=10, embedding_dim=8, heads=2, n_exemplars=3),
+    "bleep": BleepConfig(n_genes=6, embedding_dim=8),
+}
 
 
 def _predict(path: Path, model: Model, spots: Spots, **options: Any) -> Prediction:
@@ -58,10 +77,66 @@ def test_model_predicts_what_the_loop_predicts(
     centers = np.floor(some_spots.level0_xy + 1e-6).astype(np.int64)
     table = position_index(some_spots.grid_rc, config.position, config.apeg_kernel)
     wanted = predict_one_by_one(
-        slide_pixels, centers, some_spots.grid_rc, fake_model(config), table
+        slide_pixels, centers, some_spots.grid_rc, fake_model(config), {"apeg_index": table}
     )
     assert np.abs(prediction.expression - wanted).max() <= MAX_ABS
     assert np.ptp(wanted) > 0.1
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baseline_predicts_what_the_loop_predicts(
+    name: str, slide_path: Path, slide_pixels: NDArray[np.uint8], some_spots: Spots
+) -> None:
+    config, grid_rc = BASELINES[name], some_spots.grid_rc
+    tables = {"grid_xy": grid_rc[:, ::-1].copy(), "adjacency": adjacency_index(grid_rc)}
+    taken = {tensor.name for spec in graph_specs(config).values() for tensor in spec.inputs}
+    centers = np.floor(some_spots.level0_xy + 1e-6).astype(np.int64)
+    prediction = _predict(slide_path, fake_model(config), some_spots, batch_size=3)
+    wanted = predict_one_by_one(
+        *(slide_pixels, centers, grid_rc, fake_model(config)),
+        {table: values for table, values in tables.items() if table in taken},
+    )
+    assert np.abs(prediction.expression - wanted).max() <= MAX_ABS
+    assert np.ptp(wanted) > 0.1
+    assert prediction.run["tiles_encoded"] == prediction.n_spots
+
+
+def test_coordinates_beyond_the_model_are_refused(slide_path: Path, some_spots: Spots) -> None:
+    far = replace(some_spots, grid_rc=some_spots.grid_rc + 60)
+    with pytest.raises(SpotsError, match="knows 0 to 63; predict in regions"):
+        _predict(slide_path, fake_model(BASELINES["his_to_gene"]), far)
+
+
+def test_regions_count_coordinates_from_their_own_corner(
+    slide_path: Path, some_spots: Spots
+) -> None:
+    """The same spots far off on the array: as regions they are what they were near its corner."""
+    model = fake_model(BASELINES["his_to_gene"])
+    far = replace(some_spots, grid_rc=some_spots.grid_rc + 1000)
+    near, moved = (
+        _predict(slide_path, model, spots, region_mm=0.35) for spots in (some_spots, far)
+    )
+    np.testing.assert_array_equal(moved.expression, near.expression)
+    rows = [1, 3, 5, 6]  # as in the test of TRIPLEX's regions; their corner is (0, 0)
+    part = replace(
+        some_spots, level0_xy=some_spots.level0_xy[rows], grid_rc=some_spots.grid_rc[rows]
+    )
+    alone = _predict(slide_path, model, part)
+    assert np.abs(near.expression[rows] - alone.expression).max() <= MAX_ABS
+
+
+def test_single_region_counts_from_its_corner_too(slide_path: Path, some_spots: Spots) -> None:
+    model = fake_model(BASELINES["his_to_gene"])
+    far = replace(some_spots, grid_rc=some_spots.grid_rc + 1000)
+    moved = _predict(slide_path, model, far, region_mm=5.0)
+    assert moved.run["regions"] == 1
+    whole = _predict(slide_path, model, some_spots)
+    np.testing.assert_array_equal(moved.expression, whole.expression)
+
+
+def test_gathering_is_timed_apart(slide_path: Path, some_spots: Spots) -> None:
+    run = _predict(slide_path, fake_model(fake_config()), some_spots).run
+    assert 0 <= run["timings_s"]["gather"] < run["timings_s"]["total"]
 
 
 @pytest.mark.parametrize("model_name", ["tem", "gem"])

@@ -38,6 +38,8 @@ def test_exported_model_predicts_what_the_loop_predicts(
     table = position_index(some_spots.grid_rc, config.position, config.apeg_kernel)
     with load_bundle(tmp_path / "bundle").open(device="cpu") as model:
         found = predict_slide(slide_path, model, PredictOptions(spots=some_spots)).expression
-        wanted = predict_one_by_one(slide_pixels, centers, some_spots.grid_rc, model, table)
+        wanted = predict_one_by_one(
+            slide_pixels, centers, some_spots.grid_rc, model, {"apeg_index": table}
+        )
     assert np.abs(found - wanted).max() <= 1e-5
     assert np.ptp(wanted, axis=0).min() > 1e-3
