@@ -1,22 +1,26 @@
 """Every model and ablation as ONNX graphs: each distinct graph at odd sizes, and whole bundles."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from exporters.inputs import graph_inputs
+from exporters.lookup import is_lookup
 from exporters.reference import Reference, torch_tile_encoder
 from exporters.to_onnx import write_onnx
+from exporters.unordered import in_one_order
 from exporters.wrappers import graph_modules
-from tests.variants import VARIANTS
-from triplex_deploy.contract import CENTER, ModelConfig, graph_specs
+from tests.variants import BASELINES, VARIANTS, model_of
+from triplex_deploy.contract import CENTER, Config, graph_specs
 from triplex_deploy.models import (
     Checkpoint,
     TileEncoder,
     TileEncoderWeights,
-    Triplex,
     build_model,
     state_of,
     write_checkpoint,
@@ -24,6 +28,7 @@ from triplex_deploy.models import (
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.ort import open_ort_session
 
+ALL: dict[str, Config] = {**VARIANTS, **BASELINES}
 TOLERANCE = 1e-5
 SIZES = {"batch": (1, 5), "spots": (1, 2, 33, 211)}
 DISTINCT = [
@@ -45,9 +50,21 @@ DISTINCT = [
     ("as in 2025", "fusion_head"),
 ]
 """One variant for each graph that others lack in that form; bundles below have the trunks."""
+OF_BASELINES = [
+    ("his_to_gene", "target_encoder"),
+    ("his_to_gene", "global_encoder"),
+    ("his_to_gene", "fusion_head"),
+    ("hist2st", "target_encoder"),
+    ("hist2st", "global_encoder"),
+    ("egn", "target_encoder"),
+    ("egn", "retrieval"),
+    ("egn", "fusion_head"),
+    ("bleep", "fusion_head"),
+]
+"""The graphs of the models TRIPLEX is compared with, but for the large trunks."""
 
 
-def tile_encoder_of(config: ModelConfig) -> TileEncoder | None:
+def tile_encoder_of(config: Config) -> TileEncoder | None:
     trunks = {512: "resnet18", 1280: "efficientnet_lite0"}
     trunk = trunks.get(config.feature_dim)
     with torch.random.fork_rng():
@@ -55,27 +72,47 @@ def tile_encoder_of(config: ModelConfig) -> TileEncoder | None:
         return None if trunk is None else TileEncoder(trunk).eval()
 
 
-@pytest.mark.parametrize(("variant", "graph"), DISTINCT, ids=[" ".join(pair) for pair in DISTINCT])
-def test_graph_equals_pytorch_at_every_size(variant: str, graph: str, tmp_path: Path) -> None:
-    config = VARIANTS[variant]
-    model, tile_encoder = build_model(config, seed=0).eval(), tile_encoder_of(config)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """The file of one graph of a variant for ONNX Runtime, written when first asked for."""
+    folder = tmp_path_factory.mktemp("graphs")
+
+    @cache
+    def write(variant: str, graph: str) -> Path:
+        config, path = ALL[variant], folder / f"{variant}-{graph}.onnx"
+        modules = graph_modules(model_of(config, seed=0), tile_encoder_of(config))
+        write_onnx(modules[graph], graph_specs(config)[graph], "onnxruntime", {}, path)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("variant", "graph"),
+    DISTINCT + OF_BASELINES,
+    ids=[" ".join(pair) for pair in DISTINCT + OF_BASELINES],
+)
+def test_graph_equals_pytorch_at_every_size(
+    variant: str, graph: str, written: Callable[[str, str], Path]
+) -> None:
+    config = ALL[variant]
     spec = graph_specs(config)[graph]
-    module = graph_modules(model, tile_encoder)[graph]
-    write_onnx(module, spec, "onnxruntime", {}, tmp_path / "graph.onnx")
-    reference = Reference(model, torch_tile_encoder(tile_encoder or TileEncoder()))
-    with open_ort_session(tmp_path / "graph.onnx", spec, threads=1) as session:
+    tile_encoder = tile_encoder_of(config) or TileEncoder()
+    reference = Reference(model_of(config, seed=0), torch_tile_encoder(tile_encoder))
+    with open_ort_session(written(variant, graph), spec, threads=1) as session:
         for size in SIZES[spec.batch_axis]:
-            inputs = graph_inputs(spec, size)
-            (found,) = session.run(inputs).values()
-            wanted = reference.run(graph, inputs)
+            inputs = graph_inputs(spec, size, n_positions=getattr(config, "n_positions", 1))
+            ((output, found),) = session.run(inputs).items()
+            found = in_one_order(output, found)
+            wanted = in_one_order(output, reference.run(graph, inputs))
             assert found.shape == wanted.shape
             assert np.abs(found - wanted).max() <= TOLERANCE * max(1.0, np.ptp(wanted)), size
 
 
 def test_modules_are_those_of_the_contract() -> None:
-    for config in VARIANTS.values():
+    for config in ALL.values():
         with torch.device("meta"):
-            model, tile_encoder = Triplex(config).eval(), TileEncoder().eval()
+            model, tile_encoder = build_model(config).eval(), TileEncoder().eval()
         assert list(graph_modules(model, tile_encoder)) == list(graph_specs(config))
 
 
@@ -96,25 +133,56 @@ def test_neighborhood_masked_but_for_its_center(model: Model) -> None:
     assert np.isfinite(model.run("global_encoder", alone)["global_tokens"]).all()
 
 
-def checkpoint_of(config: ModelConfig, tile_encoder: TileEncoderWeights) -> Checkpoint:
+def test_graph_carries_no_weights_of_other_parts(written: Callable[[str, str], Path]) -> None:
+    """Of HisToGene's 37632 x 32 patch projection nothing is in the graphs that follow it."""
+    n_bytes = {
+        graph: written("his_to_gene", graph).stat().st_size
+        for graph in graph_specs(BASELINES["his_to_gene"])
+    }
+    assert n_bytes["target_encoder"] > 4 * 37632 * 32
+    assert n_bytes["global_encoder"] < 250_000  # two embeddings of 64 and two blocks of width 32
+    assert n_bytes["fusion_head"] < 10_000
+
+
+@pytest.mark.parametrize(("variant", "blocks"), [("his_to_gene", 2), ("hist2st", 1)])
+def test_attention_over_spots_has_linear_memory(
+    variant: str, blocks: int, written: Callable[[str, str], Path]
+) -> None:
+    graph = onnx.load(written(variant, "global_encoder")).graph
+    kinds = [node.op_type for node in graph.node]
+    assert kinds.count("MultiHeadAttention") == blocks
+    assert "Softmax" not in kinds
+
+
+@pytest.mark.parametrize(
+    ("variant", "graph", "looks_up"),
+    [("egn", "retrieval", True), ("bleep", "fusion_head", True), ("egn", "fusion_head", False)],
+)
+def test_lookup_is_told_by_its_graph(
+    variant: str, graph: str, looks_up: bool, written: Callable[[str, str], Path]
+) -> None:
+    assert is_lookup(written(variant, graph)) is looks_up
+
+
+def checkpoint_of(config: Config, tile_encoder: TileEncoderWeights) -> Checkpoint:
     return Checkpoint(
         config=config,
         genes=tuple(f"gene{i}" for i in range(config.n_genes)),
         label_transform={},
         tile_mpp=0.5,
-        state_dict=state_of(build_model(config, seed=1)),
+        state_dict=state_of(model_of(config, seed=1)),
         tile_encoder=tile_encoder,
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "foreign features"])
+@pytest.mark.parametrize("variant", [name for name in ALL if name != "foreign features"])
 def test_bundle_of_every_variant_passes_its_gate(variant: str, tmp_path: Path) -> None:
     from exporters.export import export_bundle
     from exporters.verify import replay_parity
     from triplex_deploy.runtime.model import load_bundle
 
-    config = VARIANTS[variant]
+    config = ALL[variant]
     encoder = tile_encoder_of(config)
     assert encoder is not None
     kind = "resnet18" if config.feature_dim == 512 else "efficientnet_lite0"
