@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.study.conftest import ROOT, study_values, write_study
+from tests.study.dying import die
 from triplex_deploy.cli.main import run as run_command
 from triplex_deploy.errors import OutputError
 from triplex_deploy.pipeline.many.engines import EngineChoice
@@ -189,6 +190,16 @@ def test_workers_share_the_cells(prepared_path: Path, tmp_path: Path) -> None:
     outcomes = list(run_cells(cells, EngineChoice(workers=2)))
     assert sorted((o.cell.model, o.status) for o in outcomes) == [("GEM", "done"), ("NEM", "done")]
     assert all(metrics_of(cell) is not None for cell in cells)
+
+
+def test_process_that_is_killed_fails_its_cell_and_the_next_is_begun(
+    prepared_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = cells_of(tmp_path, study_values(prepared_path, folds=[0, 1]))[:3]
+    monkeypatch.setattr("triplex_deploy.study.engines._serve", die)
+    outcomes = list(run_cells(cells, EngineChoice(workers=2)))
+    assert [outcome.status for outcome in outcomes] == ["failed"] * 3
+    assert all("ended with status -9" in (outcome.error or "") for outcome in outcomes)
 
 
 @pytest.mark.slow

@@ -53,9 +53,10 @@ def deployments(study: Study, out: Path, done: Sequence[Cell]) -> Iterator[Deplo
 
     A model without that cell has none.
     """
-    seen = set()
+    config, seen = study.config, set()
+    opened = {label: open_prepared(study.path(d.prepared)) for label, d in config.datasets.items()}
     for cell in done:
-        section = _section(study, cell)
+        section = _section(study, opened[cell.dataset], cell)
         if section is None or (cell.dataset, cell.model) in seen:
             continue
         seen.add((cell.dataset, cell.model))
@@ -118,13 +119,13 @@ def slide_mpp(prepared: Prepared, one: PreparedSection) -> float:
     return prepared.tile_mpp if content["tile"]["native_pixels"] else one.section.slide_mpp
 
 
-def _section(study: Study, cell: Cell) -> str | None:
+def _section(study: Study, prepared: Prepared, cell: Cell) -> str | None:
     """The section to predict with a cell, None if the cell is not the one to deploy."""
-    config, prepared = study.config, open_prepared(cell.prepared)
     tested = prepared.folds[cell.fold].test
-    mapped = config.maps.get(cell.dataset)
+    mapped = study.config.maps.get(cell.dataset)
     if mapped is None:
-        first = 0 if config.folds == "all" else config.folds[0]
+        wanted = study.config.folds
+        first = 0 if wanted == "all" else wanted[0]
         return tested[0] if cell.fold == first else None
     return mapped.section if mapped.section in tested else None
 

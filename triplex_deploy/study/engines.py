@@ -55,7 +55,7 @@ def _engine(cells: Sequence[Cell], choice: EngineChoice, is_last: bool) -> Itera
 
 def _in_processes(cells: Sequence[Cell], workers: int, is_last: bool) -> Iterator[CellOutcome]:
     """A process per cell, ``workers`` at a time: one that is killed takes its own cell alone."""
-    queue, running = deque(cells), dict[int, tuple[SpawnProcess, Connection, Cell]]()
+    queue, running = deque(cells), dict[Connection, tuple[SpawnProcess, Cell]]()
     context = multiprocessing.get_context("spawn")  # a fork of torch's threads would hang
     try:
         while queue or running:
@@ -65,13 +65,13 @@ def _in_processes(cells: Sequence[Cell], workers: int, is_last: bool) -> Iterato
                 arguments = (theirs, cell, is_last, threads_each(workers))
                 process = context.Process(target=_serve, args=arguments, daemon=True)
                 process.start()
-                theirs.close()
-                running[process.sentinel] = (process, ours, cell)
-            for sentinel in wait(list(running)):
-                assert isinstance(sentinel, int)
-                yield _collect(*running.pop(sentinel))
+                theirs.close()  # so that the process's death ends the pipe
+                running[ours] = (process, cell)
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                yield _collect(connection, *running.pop(connection))
     finally:
-        _stop([process for process, _, _ in running.values()])
+        _stop([process for process, _ in running.values()])
 
 
 def _serve(connection: Connection, cell: Cell, is_last: bool, threads: int) -> None:
@@ -84,13 +84,14 @@ def _serve(connection: Connection, cell: Cell, is_last: bool, threads: int) -> N
         connection.send(perform_cell(cell, is_last))
 
 
-def _collect(process: SpawnProcess, connection: Connection, cell: Cell) -> CellOutcome:
-    process.join()
+def _collect(connection: Connection, process: SpawnProcess, cell: Cell) -> CellOutcome:
+    """The outcome a process sent, or that it died without one."""
     with connection, suppress(EOFError, OSError):
-        if connection.poll():
-            outcome = connection.recv()
-            assert isinstance(outcome, CellOutcome)
-            return outcome
+        outcome = connection.recv()
+        assert isinstance(outcome, CellOutcome)
+        process.join()
+        return outcome
+    process.join()
     error = f"{cell.key}: its process ended with status {process.exitcode}; run the study again"
     return CellOutcome(cell, "failed", error)
 
