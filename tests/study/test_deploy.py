@@ -8,7 +8,14 @@ import pytest
 
 from tests.study.conftest import study_values, write_study
 from triplex_deploy.cli.main import run as run_command
-from triplex_deploy.contract import BleepConfig, Hist2StConfig, ModelConfig
+from triplex_deploy.contract import (
+    BleepConfig,
+    Config,
+    Hist2StConfig,
+    HisToGeneConfig,
+    ModelConfig,
+    StNetConfig,
+)
 from triplex_deploy.models import build_model, read_checkpoint
 from triplex_deploy.study.parameters import all_parameters, deployed_parameters
 from triplex_deploy.training.measure import predict_section
@@ -82,3 +89,18 @@ def test_bank_of_bleep_counts_no_parameters() -> None:
     assert all_parameters(model) - deployed_parameters(model) == sum(
         parameter.numel() for name, parameter in model.named_parameters() if "expression" in name
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (StNetConfig(), 7_210_106),
+        (HisToGeneConfig(), 106_099_962),
+        (Hist2StConfig(), 71_776_958),
+        (BleepConfig(bank_size=60), 11_702_848),
+    ],
+    ids=lambda value: getattr(value, "model", ""),
+)
+def test_deployed_parameters_are_those_of_the_specification(config: Config, count: int) -> None:
+    assert deployed_parameters(build_model(config, seed=0)) == count
