@@ -58,7 +58,7 @@ MAY_IMPORT = {
         "outputs",
         "errors",
     },
-    "exporters": {"models", "contract", "bundle", "runtime", "errors", "triplex_deploy"},
+    "exporters": {"models", "contract", "bundle", "tiles", "runtime", "errors", "triplex_deploy"},
     "study": {
         "bundle",
         "contract",
