@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 SOME_FAILED = 3
 
 
-@click.command(epilog="Example: triplex-deploy study table1 --data prepared/ --out table1/")
+@click.command(epilog="Example: triplex-deploy study her2st_c --out her2st_c/ --workers 2")
 @click.argument("config")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the study.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Where relative paths in CONFIG start.  [default: its own folder]",
+    help="Where relative paths in CONFIG start.  [default: its own folder; of a shipped one, here]",
 )
 @click.option(
     "--workers",
