@@ -38,7 +38,7 @@ from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.spots import Spots, read_spots
 
 MPP = 0.688
-KILLED_PX = 4480
+KILLED_PX = 4032
 """Side of the slides whose prediction is killed: some seconds of work each."""
 HER2ST = Path(__file__).resolve().parents[2] / "shared" / "data" / "her2st"
 ENCODERS = ("tile_encoder", "target_encoder", "neighbor_encoder", "global_encoder")

@@ -98,11 +98,13 @@ class Strikes:
 def strike(
     command: list[str], folder: Path, after_s: float, wanted: dict[str, bytes], strikes: Strikes
 ) -> None:
-    """Go on with a round and kill it, or compare what it ended with and begin another."""
+    """Go on with a round and kill it; one that is through is compared, and another begun."""
     out = strikes.out(folder)
-    if _kill(command, out, after_s):
+    killed = _kill(command, out, after_s)
+    complete = len(list(out.glob("*.h5ad")))
+    if killed and complete < len(wanted):
         strikes.after_s.append(after_s)
-        strikes.slides_complete.append(len(list(out.glob("*.h5ad"))))
+        strikes.slides_complete.append(complete)
         strikes.files_of_features.append(len(list(out.glob(".*/features/*/*.npz"))))
     else:
         strikes.equal &= _expression_bytes(out) == wanted

@@ -53,7 +53,7 @@ def test_large_slide_is_the_grid_and_nothing_else(tmp_path: Path) -> None:
 
 def test_killed_run_is_counted_and_its_round_goes_on(tmp_path: Path) -> None:
     strikes = Strikes()
-    strike([sys.executable, "-c", NEVER_ENDS], tmp_path, 0.05, {}, strikes)
+    strike([sys.executable, "-c", NEVER_ENDS], tmp_path, 0.05, {"slide.h5ad": b""}, strikes)
     assert strikes == Strikes(after_s=[0.05], slides_complete=[0], files_of_features=[0])
 
 
