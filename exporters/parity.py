@@ -45,6 +45,9 @@ SIZES: Final = {
 GRID_SIDE: Final = 5
 """The end-to-end comparison predicts a GRID_SIDE x GRID_SIDE slide, edges masked."""
 
+MOST_UNCLEAR: Final = 0.1
+"""Share of spots up to which rounding may decide what a model looks up for them."""
+
 STORED_SIZE: Final = 3
 """Batch of the inputs and reference outputs kept in the bundle for ``verify``."""
 TRIES: Final = 20
@@ -144,7 +147,10 @@ def _graph_cases(
 def _compared(
     reference: Reference, session: Session, inputs: dict[str, NDArray[Any]]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A graph's output and PyTorch's; where rounding decides what a spot looks up, PyTorch's."""
+    """A graph's output and PyTorch's; where rounding decides what a spot looks up, PyTorch's.
+
+    A bank for which that is so of most spots excuses none of them.
+    """
     spec = session.spec
     name = spec.outputs[0].name
     found, wanted = (
@@ -152,7 +158,8 @@ def _compared(
         for output in (_run(session, inputs), reference.run(spec.name, inputs))
     )
     unclear = ~settled(reference.model, spec, inputs)
-    found[unclear] = wanted[unclear]
+    if unclear.mean() <= MOST_UNCLEAR:
+        found[unclear] = wanted[unclear]
     return found, wanted
 
 
@@ -183,7 +190,7 @@ def _predict_grid(
         clear &= settled(reference.model, spec, given)
         known[spec.outputs[0].name] = _run(sessions[name], given)
     predicted = reference.predict(slide)
-    kept = clear if clear.any() else ~clear
+    kept = clear if (~clear).mean() <= MOST_UNCLEAR else np.ones_like(clear)
     return known["expression"][kept], predicted[kept]
 
 

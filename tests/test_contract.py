@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from triplex_deploy.contract import GraphSpec, ModelConfig, graph_specs
+from triplex_deploy.contract import GraphSpec, ModelConfig, config_from_dict, graph_specs
 from triplex_deploy.errors import ConfigError
 
 
@@ -164,3 +164,37 @@ def test_contradictory_views_are_refused(values: dict[str, object], named: str) 
     with pytest.raises(ConfigError) as caught:
         ModelConfig.from_dict(values)
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"model": "vit"}, "supports triplex, tem, nem, gem, st_net, his_to_gene, hist2st, egn"),
+        ({"model": "st_net", "symmetries": 4}, "use 1 or 8"),
+        ({"model": "his_to_gene", "heads": 7}, "must divide embedding_dim=1024"),
+        ({"model": "his_to_gene", "n_positions": 0}, "use at least 1"),
+        ({"model": "hist2st", "channels": 4}, "multiple of 8"),
+        ({"model": "hist2st", "channels": 16}, "must both be 512"),
+        ({"model": "egn", "exclude": "nobody"}, "supports patient, slide"),
+        ({"model": "egn", "bank_size": 5}, "the bank has 5 spots; use fewer"),
+        ({"model": "bleep", "temperature": 0.0}, "must be positive"),
+        ({"model": "bleep", "global_depth": 3}, "global_depth: not a model option"),
+    ],
+)
+def test_odd_values_of_the_compared_models_are_refused(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        config_from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("model", "graphs"),
+    [
+        ("st_net", ["target_encoder", "fusion_head"]),
+        ("his_to_gene", ["target_encoder", "global_encoder", "fusion_head"]),
+        ("hist2st", ["target_encoder", "global_encoder", "fusion_head"]),
+        ("egn", ["tile_encoder", "target_encoder", "retrieval", "fusion_head"]),
+        ("bleep", ["target_encoder", "fusion_head"]),
+    ],
+)
+def test_compared_models_are_cut_into_the_graphs_they_need(model: str, graphs: list[str]) -> None:
+    assert list(graph_specs(config_from_dict({"model": model}))) == graphs

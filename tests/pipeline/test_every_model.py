@@ -50,7 +50,7 @@ CONFIGS: list[dict[str, Any]] = [
 BASELINES: dict[str, Config] = {
     "st_net": StNetConfig(n_genes=6),
     "his_to_gene": HisToGeneConfig(n_genes=6, embedding_dim=8, heads=2),
-    "hist2st": Hist2StConfig(n_genes=6, channels=1, embedding_dim=32, mlp_dim=32),
+    "hist2st": Hist2StConfig(n_genes=6, channels=8, embedding_dim=256, mlp_dim=256),
     "egn": EgnConfig(n_genes=6, feature_dim=10, embedding_dim=8, heads=2, n_exemplars=3),
     "bleep": BleepConfig(n_genes=6, embedding_dim=8),
 }

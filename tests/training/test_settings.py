@@ -17,12 +17,17 @@ def test_assignments_override_the_file_and_go_to_their_owner(tmp_path: Path) -> 
 
 def test_yaml_is_read_as_people_write_it(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("# ours\nlearning_rate: 1e-4\nposition: none\nepochs: 30\naugment: false\n")
+    path.write_text(
+        "# ours\nlearning_rate: 1e-4\nposition: none\nepochs: 30\naugment: false\n"
+        "precision: 16-mixed\nname: 10X Visium\n"
+    )
     assert read_settings(path, ["epochs=5"]) == {
         "learning_rate": 1e-4,
         "position": "none",
         "epochs": 5,
         "augment": False,
+        "precision": "16-mixed",
+        "name": "10X Visium",
     }
 
 

@@ -115,7 +115,9 @@ class Hist2StConfig(_SpotSequenceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_positive("channels", "mixer_depth", "graph_depth")
+        self.require_positive("mixer_depth", "graph_depth")
+        if self.channels < 8 or self.channels % 8:
+            raise ConfigError(f"channels={self.channels}: an eighth is kept; use a multiple of 8")
         if not self.channels * CELLS_PER_CHANNEL == self.embedding_dim == self.mlp_dim:
             raise ConfigError(
                 f"channels={self.channels}: embedding_dim and mlp_dim must both be "

@@ -15,7 +15,7 @@ from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.recommended import recommended_options
 
 YAML_SUFFIXES: Final = (".yaml", ".yml")
-_FLOAT: Final = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
+_FLOAT: Final = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$")
 
 
 def read_settings(path: Path | None, assignments: Iterable[str]) -> dict[str, Any]:
