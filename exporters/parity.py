@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,10 +104,16 @@ def measure_parity(
     graphs: list[GraphParity] = []
     for name, session in sessions.items():
         cases = _graph_cases(reference, session.spec, slide_tiles)
-        outputs = [_compared(reference, session, inputs) for inputs in cases]
-        graphs += compare_graph(name, outputs, GATES[precisions[name]])
-    end_to_end = compare_end_to_end(*_predict_grid(reference, sessions), GATES[precision])
-    return ParityReport(precision, tuple(graphs), end_to_end)
+        compared = [_compared(reference, session, inputs) for inputs in cases]
+        outputs = [(found, wanted) for found, wanted, _ in compared]
+        results = compare_graph(name, outputs, GATES[precisions[name]])
+        graphs += [
+            replace(result, excused=excused)
+            for result, (_, _, excused) in zip(results, compared, strict=True)
+        ]
+    found, wanted, excused = _predict_grid(reference, sessions)
+    end_to_end = compare_end_to_end(found, wanted, GATES[precision])
+    return ParityReport(precision, tuple(graphs), replace(end_to_end, excused=excused))
 
 
 def store_parity_inputs(path: Path, specs: Mapping[str, GraphSpec], reference: Reference) -> None:
@@ -146,10 +152,11 @@ def _graph_cases(
 
 def _compared(
     reference: Reference, session: Session, inputs: dict[str, NDArray[Any]]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A graph's output and PyTorch's; where rounding decides what a spot looks up, PyTorch's.
+) -> tuple[NDArray[Any], NDArray[Any], int]:
+    """A graph's output and PyTorch's, and in how many rows the first was replaced by the second.
 
-    A bank for which that is so of most spots excuses none of them.
+    Those are the spots for which rounding decides what is looked up; a bank for which that is so
+    of most spots excuses none of them.
     """
     spec = session.spec
     name = spec.outputs[0].name
@@ -158,9 +165,10 @@ def _compared(
         for output in (_run(session, inputs), reference.run(spec.name, inputs))
     )
     unclear = ~settled(reference.model, spec, inputs)
-    if unclear.mean() <= MOST_UNCLEAR:
-        found[unclear] = wanted[unclear]
-    return found, wanted
+    if unclear.mean() > MOST_UNCLEAR:
+        return found, wanted, 0
+    found[unclear] = wanted[unclear]
+    return found, wanted, int(unclear.sum())
 
 
 def _run(session: Session, known: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -172,10 +180,10 @@ def _run(session: Session, known: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
 
 def _predict_grid(
     reference: Reference, sessions: Mapping[str, Session]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
     """Expression (spots, G) of a synthetic grid slide: all graphs chained, and PyTorch.
 
-    Spots for which rounding decides what is looked up are left out.
+    Spots for which rounding decides what is looked up are left out; the third is how many.
     """
     slide = _grid_slide(reference)
     known: dict[str, NDArray[Any]] = {
@@ -191,7 +199,7 @@ def _predict_grid(
         known[spec.outputs[0].name] = _run(sessions[name], given)
     predicted = reference.predict(slide)
     kept = clear if (~clear).mean() <= MOST_UNCLEAR else np.ones_like(clear)
-    return known["expression"][kept], predicted[kept]
+    return known["expression"][kept], predicted[kept], int((~kept).sum())
 
 
 def _grid_slide(reference: Reference) -> SmallSlide:

@@ -1,6 +1,8 @@
 """Whole bundles of the models TRIPLEX is compared with: what is refused, and what they predict."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from exporters.triton import write_repository
 from tests.variants import BASELINES, model_of
 from triplex_deploy import load_bundle, open_slide, predict_slide
 from triplex_deploy.bundle import Bundle
+from triplex_deploy.contract import GraphSpec
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.models import (
@@ -87,6 +90,30 @@ def test_card_names_the_model_and_the_precision_of_each_graph() -> None:
     assert card.startswith("# EGN bundle: 5 genes at 0.5 um/px")
     assert "fp32 in retrieval; fp16 in fusion_head" in card
     assert "- **Precision**: fp16\n" in model_card(checkpoint, report, {"retrieval": "fp16"})
+
+
+def test_report_counts_the_rows_that_rounding_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row of each case: too large a share of a single one, little enough of the others."""
+
+    def first_is_unclear(model: object, spec: GraphSpec, inputs: Mapping[str, Any]) -> Any:
+        clear = np.ones(len(next(iter(inputs.values()))), bool)
+        clear[0] = spec.name != "fusion_head"
+        return clear
+
+    monkeypatch.setattr("exporters.parity.settled", first_is_unclear)
+    write_checkpoint(checkpoint_of("bleep"), tmp_path / "model.ckpt")
+    _, report = export_bundle(tmp_path / "model.ckpt", tmp_path / "bundle")
+    excused = {(graph.graph, graph.size): graph.excused for graph in report.graphs}
+    assert {size: n for (graph, size), n in excused.items() if graph == "fusion_head"} == {
+        1: 0,
+        32: 1,
+        256: 1,
+    }
+    assert not any(n for (graph, _), n in excused.items() if graph != "fusion_head")
+    assert (report.end_to_end.spots, report.end_to_end.excused) == (24, 1)
+    assert report.to_dict()["end_to_end"]["excused"] == 1
 
 
 @pytest.mark.slow

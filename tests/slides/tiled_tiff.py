@@ -75,12 +75,13 @@ def write_slide(
     sizes: Sequence[tuple[int, int]] = ((700, 500), (350, 250)),
     missing: Sequence[int] = (),
     bigtiff: bool = False,
+    seed: int = 0,
 ) -> Path:
     """A pyramid of the given (width, height), without the tiles of level 0 in ``missing``."""
     encode, tags, aperio = KINDS[kind]
     with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
         for level, (width, height) in enumerate(sizes):
-            tiles = [encode(tile) for tile in tiles_of(picture(width, height, seed=level))]
+            tiles = [encode(tile) for tile in tiles_of(picture(width, height, seed=seed + level))]
             if level == 0:
                 for index in missing:
                     tiles[index] = b""

@@ -56,6 +56,7 @@ def test_finished_study_has_rows_for_its_models_and_the_constant(finished: Path)
     picture = finished / "out/figures/tiny-ST-folds.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "figures/tiny-ST-folds.png" in page
+    assert not list((finished / "out").rglob("state.pt")), "a finished cell goes on from nothing"
 
 
 def test_table_is_the_mean_of_the_cells_metrics(finished: Path, prepared_path: Path) -> None:

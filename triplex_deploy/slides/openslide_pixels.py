@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -41,6 +42,7 @@ class PixelSource:
         self._pyramid = pyramid
         self._cache_bytes = cache_bytes
         self._handle: OpenSlideHandle | None = OpenSlideHandle(pyramid.path, cache_bytes)
+        self._file = pyramid.path.open("rb")  # while it is open, no other file is this one
         self._closed = False
         self._lock = threading.Lock()
         self._alone = threading.Lock()
@@ -67,7 +69,11 @@ class PixelSource:
                 ]
 
     def region(self, level: int, x: int, y: int, out: NDArray[np.uint8]) -> None:
-        """The same as OpenSlide shows it in one region, interpolated or not."""
+        """The same as OpenSlide shows it in one region, interpolated or not.
+
+        Raises ``SlideError`` where the file is gone or is another one: OpenSlide opens its path
+        again whenever threads read at once, and would show the other one's pixels.
+        """
         downsample = self._pyramid.level_downsamples[level]
         level0_xy = (round(x * downsample), round(y * downsample))
         background = self._pyramid.background
@@ -79,6 +85,7 @@ class PixelSource:
             self._give_up(handle)
             with self._alone, closing(self._opened()) as own:
                 own.read(level, level0_xy, background, out)
+        self._refuse_another_file()
         if self._pyramid.is_ycbcr:
             _pixels.ycbcr_to_rgb(out)
 
@@ -88,6 +95,21 @@ class PixelSource:
             handle, self._handle = self._handle, None
         if handle is not None:
             handle.close()
+        self._file.close()
+
+    def _refuse_another_file(self) -> None:
+        path = self._pyramid.path
+        try:
+            is_same = os.path.samestat(path.stat(), os.fstat(self._file.fileno()))
+        except ValueError:  # closed meanwhile
+            raise self._closed_error() from None
+        except OSError as error:
+            raise SlideError(
+                f"{path}: the file went away while it was read: {error.strerror}; "
+                "put it back and run again"
+            ) from error
+        if not is_same:
+            raise SlideError(f"{path}: the file was replaced while it was read; run again")
 
     def _current(self) -> OpenSlideHandle:
         """The shared handle, opened again where it was given up."""
@@ -98,8 +120,11 @@ class PixelSource:
 
     def _opened(self) -> OpenSlideHandle:
         if self._closed:
-            raise SlideError(f"{self._pyramid.path}: the slide is closed; open it again to read")
+            raise self._closed_error()
         return OpenSlideHandle(self._pyramid.path, self._cache_bytes)
+
+    def _closed_error(self) -> SlideError:
+        return SlideError(f"{self._pyramid.path}: the slide is closed; open it again to read")
 
     def _give_up(self, handle: OpenSlideHandle) -> None:
         with self._lock:

@@ -16,6 +16,7 @@ from triplex_deploy.outputs.atomic import atomic_path
 from triplex_deploy.pipeline.many.lock import holder, output_lock
 from triplex_deploy.study.cells import CELL, METRICS, Cell, metrics_of, read_note
 from triplex_deploy.training.prepared import open_prepared
+from triplex_deploy.training.run_files import STATE
 from triplex_deploy.training.train import train_fold
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def _train(cell: Cell) -> None:
     logger.info("%s: training%s", cell.key, " goes on" if note else "")
     train_fold(prepared, fold, cell.folder, cell.config, cell.options, watch, resume=True)
     watch.save()
+    for state in cell.folder.rglob(STATE):  # up to a gigabyte, and nothing goes on from it
+        state.unlink()
 
 
 def _clear(folder: Path) -> None:
