@@ -110,6 +110,36 @@ def test_arrow_keys_step_from_spot_to_spot_and_speak(page: Browser) -> None:
     assert page.run("return document.getElementById('tip').hidden")
 
 
+def test_keys_before_the_first_layout_are_not_lost(page: Browser) -> None:
+    """The observer of the canvas's size is called some time after the page is there."""
+    spot = page.run("""
+        const canvas = document.getElementById('canvas').cloneNode();
+        document.getElementById('canvas').replaceWith(canvas);
+        const spots = {count: 2, xy: [10, 10, 90, 90], diameter: 10, square: true};
+        const size = {width: 100, height: 100};
+        const viewer = new Viewer(canvas, new Image(), size, spots, () => {});
+        for (const key of ['ArrowRight', 'ArrowRight'])
+            canvas.dispatchEvent(new KeyboardEvent('keydown', {key}));
+        return viewer.spot;
+    """)
+    assert spot == 1
+
+
+def test_pointer_that_rests_does_not_take_the_spot_from_the_keys(page: Browser) -> None:
+    """A browser tells a resting pointer of a move when the page scrolls below it."""
+    page.type("#canvas", RIGHT)
+    picture(page)
+    chosen = text(page, "#spoken")
+    for moved, kept in ((0, True), (5, False)):
+        page.run(
+            "document.getElementById('canvas').dispatchEvent("
+            f"new PointerEvent('pointermove', {{clientX: 1, clientY: 1, movementX: {moved}}}))"
+        )
+        picture(page)
+        assert (text(page, "#spoken") == chosen) is kept
+    assert chosen
+
+
 def test_keys_zoom_and_return_to_the_whole_slide(page: Browser) -> None:
     whole = text(page, "#scale-bar")
     page.type("#canvas", "+++")

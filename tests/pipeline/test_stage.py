@@ -97,6 +97,23 @@ def test_leaving_early_stops_every_thread() -> None:
     assert not _threads()
 
 
+def test_ctrl_c_while_threads_are_started_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def press_at_the_last(thread: threading.Thread) -> None:
+        if thread.name == "probe-2":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", press_at_the_last)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Stage("probe", iter(range(10**9)), lambda n: n, lanes=2),
+    ):
+        pass
+    assert not _threads()
+
+
 def test_a_call_that_cannot_be_interrupted_is_not_waited_for(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

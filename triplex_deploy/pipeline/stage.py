@@ -53,17 +53,26 @@ class Stage(Generic[Item, Result]):
         ]
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:  # Ctrl-C meanwhile: nobody will leave what was never entered
+            self._stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        """Stop every thread that was started, and wait for those that soon end."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
         deadline = time.monotonic() + GRACE_S
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
             logger.warning("%s: a call that cannot be interrupted ends in its own time", self._name)
 

@@ -239,6 +239,7 @@ class Viewer {
   move(event) {
     const last = this.pointers.get(event.pointerId);
     const now = [event.offsetX, event.offsetY];
+    if (this.pinned && !event.movementX && !event.movementY) return; // the page moved below it
     if (!last) return this.point(this.spotAt(...now), false);
     this.pointers.set(event.pointerId, now);
     if (this.pointers.size === 1) return this.pan(now[0] - last[0], now[1] - last[1]);
@@ -262,6 +263,7 @@ class Viewer {
     }[event.key];
     if (!act) return;
     event.preventDefault();
+    if (!this.width) this.resize(); // a key may come before the observer
     act();
   }
 }
