@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.training.conftest import mean_encoder, st_root
+from tests.training.conftest import mean_encoder, st_root, write_section
 from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
 
 __all__ = ["mean_encoder", "st_root"]
@@ -25,6 +26,17 @@ def prepared_path(
     out = tmp_path_factory.mktemp("study") / "prepared"
     prepare_dataset(st_root, out, PrepareOptions(layout="st", n_genes=3, tile_encoder=mean_encoder))
     return out
+
+
+@pytest.fixture(scope="session")
+def elsewhere_path(mean_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sections of other patients, prepared alike."""
+    root = tmp_path_factory.mktemp("elsewhere")
+    for number, name in enumerate(("D1", "E1"), start=10):
+        write_section(root, name, np.random.default_rng(number))
+    options = PrepareOptions(layout="st", n_genes=3, tile_encoder=mean_encoder)
+    prepare_dataset(root, root / "prepared", options)
+    return root / "prepared"
 
 
 def study_values(prepared: Path, **changes: Any) -> dict[str, Any]:

@@ -68,3 +68,8 @@ def test_external_data_of_other_labels(
     prepare_dataset(st_root, tmp_path / "other", options)
     values = study_values(prepared_path, **external(tmp_path / "other"))
     refused(tmp_path, values, DatasetError, "label log is ln, the models learned log10")
+
+
+def test_external_sections_that_were_trained_on(prepared_path: Path, tmp_path: Path) -> None:
+    values = study_values(prepared_path, **external(prepared_path))
+    refused(tmp_path, values, DatasetError, "section A1 is A1 of the data set trained on")

@@ -30,7 +30,7 @@ def test_every_shipped_study_names_known_settings_and_rows_of_the_paper(name: st
 
 
 def test_shipped_studies_are_the_tables_and_one_for_real_sections() -> None:
-    assert shipped_studies() == ["her2st_c", *(f"table{number}" for number in range(1, 6))]
+    assert shipped_studies() == ["demo", "her2st_c", *(f"table{number}" for number in range(1, 6))]
 
 
 def test_tables_three_to_five_share_their_reference_with_table_one() -> None:
@@ -69,6 +69,15 @@ def test_unknown_reference_is_refused(tmp_path: Path) -> None:
 def test_unknown_study_is_told_the_closest_shipped_one() -> None:
     with pytest.raises(ConfigError, match=r"did you mean table1\?"):
         read_study("tabel1")
+
+
+def test_folder_of_the_same_name_does_not_hide_a_shipped_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As made by ``study her2st_c --out her2st_c``, when that is run again."""
+    monkeypatch.chdir(tmp_path)
+    Path("her2st_c").mkdir()
+    assert read_study("her2st_c").config.name == "her2st_c"
 
 
 @pytest.mark.parametrize(

@@ -72,14 +72,14 @@ def test_models_that_share_no_gene_with_a_section_are_refused(section: PreparedS
 
 
 def test_external_sections_have_a_table_with_the_papers_column(
-    prepared_path: Path, tmp_path: Path
+    prepared_path: Path, elsewhere_path: Path, tmp_path: Path
 ) -> None:
     external = {
         "Other": {
-            "prepared": str(prepared_path),
+            "prepared": str(elsewhere_path),
             "trained_on": "ST",
             "models": ["TRIPLEX"],
-            "samples": {"C1": "10X Visium-1"},
+            "samples": {"E1": "10X Visium-1"},
         }
     }
     values = study_values(prepared_path, external=external, folds=[0], reference=None)
@@ -89,10 +89,10 @@ def test_external_sections_have_a_table_with_the_papers_column(
     assert run_command(arguments) == 0
     results = json.loads((tmp_path / "out/tiny.json").read_text())
     samples = results["external"]["Other"]["samples"]
-    assert set(samples) == {"A1", "B1", "C1"}
-    assert set(samples["C1"]["models"]) == {"TRIPLEX"}
-    assert samples["C1"]["models"]["TRIPLEX"]["paper"]["mse"]["mean"] == 0.351
-    assert samples["A1"]["models"]["TRIPLEX"]["paper"] is None
-    table = (tmp_path / "out/tables/tiny-Other-C1.csv").read_text().splitlines()
+    assert set(samples) == {"D1", "E1"}
+    assert set(samples["E1"]["models"]) == {"TRIPLEX"}
+    assert samples["E1"]["models"]["TRIPLEX"]["paper"]["mse"]["mean"] == 0.351
+    assert samples["D1"]["models"]["TRIPLEX"]["paper"] is None
+    table = (tmp_path / "out/tables/tiny-Other-E1.csv").read_text().splitlines()
     assert table[0].endswith("paper MSE,paper MAE,paper PCC(M),paper PCC(H)")
     assert table[1].endswith("0.351,0.464,0.136,0.241")

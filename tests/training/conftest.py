@@ -21,11 +21,11 @@ def st_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sections A1, B1 and C1 of three patients, 6 spots each, one tile apart."""
     root = tmp_path_factory.mktemp("st")
     for number, name in enumerate(("A1", "B1", "C1")):
-        _write_section(root, name, np.random.default_rng(number))
+        write_section(root, name, np.random.default_rng(number))
     return root
 
 
-def _write_section(root: Path, name: str, rng: np.random.Generator) -> None:
+def write_section(root: Path, name: str, rng: np.random.Generator) -> None:
     folder = root / "ST-imgs" / name[0] / name
     folder.mkdir(parents=True)
     pixels = rng.integers(0, 256, (SIZE_WH[1], SIZE_WH[0], 3), np.uint8)

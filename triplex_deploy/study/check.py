@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.study.config import ExternalEntry, MapEntry, Study
 from triplex_deploy.study.paper import paper_row
@@ -40,7 +42,7 @@ def _check_map(study: Study, label: str, entry: MapEntry, prepared: Prepared) ->
 def _check_external(
     label: str, entry: ExternalEntry, prepared: Prepared, trained: Prepared
 ) -> None:
-    """The same frozen encoder and label steps; the window of smoothing alone may differ."""
+    """The same frozen encoder and label steps, but for the smoothing window; no shared slide."""
     for name, column in entry.samples.items():
         paper_row("table2", column, "")
         if name not in prepared.sections:
@@ -60,3 +62,10 @@ def _check_external(
             f"external.{label}: label {changed[0]} is {ours[changed[0]]}, the models learned "
             f"{theirs[changed[0]]}; prepare it with that"
         )
+    for name, one in prepared.sections.items():
+        for other, seen in trained.sections.items():
+            if np.array_equal(one.features, seen.features):
+                raise DatasetError(
+                    f"external.{label}: section {name} is {other} of the data set trained on; "
+                    "prepare it without that"
+                )

@@ -123,7 +123,7 @@ def read_study(name: str | Path, root: Path | None = None) -> Study:
     """
     path = Path(name)
     shipped = shipped_studies()
-    is_shipped = not path.exists() and str(name) in shipped
+    is_shipped = not path.is_file() and str(name) in shipped  # it may name --out's folder, too
     if not path.exists() and not is_shipped:
         raise ConfigError(
             f"{name}: no such file, and no study of the package; {_closest(str(name), shipped)}"
