@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.bundle import Bundle
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX, Prediction
 from triplex_deploy.pipeline.encode import encode_tiles, open_stores
@@ -25,7 +21,6 @@ from triplex_deploy.pipeline.placing import place_spots
 from triplex_deploy.pipeline.progress import Progress, Silent, StageClock
 from triplex_deploy.pipeline.regions import spot_regions
 from triplex_deploy.pipeline.run import Run
-from triplex_deploy.pipeline.sessions import lane_sessions
 from triplex_deploy.pipeline.tuning import choose_setting
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.slides import Slide, open_slide, resolve_mpp, thumbnail
@@ -33,8 +28,6 @@ from triplex_deploy.spots import Spots, TissueMask, mask_overlay
 from triplex_deploy.tiles.plan import TilePlan, plan_tiles
 from triplex_deploy.tiles.stream import StreamStats
 from triplex_deploy.tiles.view import SlideView
-
-logger = logging.getLogger(__name__)
 
 
 def predict_slide(
@@ -50,7 +43,6 @@ def predict_slide(
     """
     options = options or PredictOptions()
     clock = StageClock()
-    _warn_of_the_bundle(model.bundle)
     manifest = model.bundle.manifest
     gene_index = gene_indices(options.genes, manifest.genes)
     with clock.stage("total", cpu_clock=time.process_time), open_slide(slide_path) as slide:
@@ -64,8 +56,8 @@ def predict_slide(
             plan = plan_tiles(view.centers(spots.level0_xy), view.size_wh)
             plan = needed_tiles(plan, model.bundle.specs.values())
         job = _Job(Path(slide_path), slide_mpp, view, spots, plan, options)
-        with _open_run(model, progress or Silent(), clock, job) as run:
-            expression, done = _predict_plan(run, job)
+        run = _begin_run(model, progress or Silent(), clock, job)
+        expression, done = _predict_plan(run, job)
     return Prediction(
         slide_name=Path(slide_path).stem,
         expression=np.ascontiguousarray(expression[:, gene_index]),
@@ -94,17 +86,15 @@ class _Job:
     options: PredictOptions
 
 
-@contextmanager
-def _open_run(model: Model, progress: Progress, clock: StageClock, job: _Job) -> Iterator[Run]:
+def _begin_run(model: Model, progress: Progress, clock: StageClock, job: _Job) -> Run:
     """The run with its sessions, and the number of lanes and tiles per call that suit it."""
     options = job.options
-    with ExitStack() as stack:
-        with clock.stage("sessions"):
-            sessions = stack.enter_context(lane_sessions(model))
-        with clock.stage("tuning", cpu_clock=time.process_time):
-            n_tiles = len(job.plan.origins_xy)
-            setting = choose_setting(model, sessions, n_tiles, options.batch_size, options.threads)
-        yield Run(model, progress, sessions, setting, clock)
+    with clock.stage("sessions"):
+        sessions = model.concurrent_sessions()
+    with clock.stage("tuning", cpu_clock=time.process_time):
+        n_tiles = len(job.plan.origins_xy)
+        setting = choose_setting(model, sessions, n_tiles, options.batch_size, options.threads)
+    return Run(model, progress, sessions, setting, clock)
 
 
 def _predict_plan(run: Run, job: _Job) -> tuple[NDArray[np.float32], Done]:
@@ -133,12 +123,3 @@ def _pictures(
     """The thumbnail, and where a tissue mask chose the spots, that mask drawn over it."""
     picture = thumbnail(slide, THUMBNAIL_MAX_PX, skip_bad)
     return picture, None if tissue is None else mask_overlay(picture, tissue)
-
-
-def _warn_of_the_bundle(bundle: Bundle) -> None:
-    """Say what its maker said: that the weights are untrained, or that parity was missed."""
-    note = bundle.manifest.provenance.get("note")
-    if note:
-        logger.warning("%s: %s", bundle.path, note)
-    if not bundle.manifest.parity_passed:
-        logger.warning("%s: differs from PyTorch beyond its gate, see parity.json", bundle.path)

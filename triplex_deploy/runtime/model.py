@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
 from triplex_deploy.bundle import Bundle, read_bundle
 from triplex_deploy.errors import BackendError, ContractError
+from triplex_deploy.runtime.concurrent_sessions import single_threaded, taking_turns
 from triplex_deploy.runtime.device import CPU, Device, parse_device
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.session import Arrays, Session
@@ -45,6 +47,7 @@ class RunnableBundle(Bundle):
         engine = _best_backend(self, chosen) if backend == "auto" else backend
         if "auto" in (device, backend):
             logger.info("using %s on %s", engine, chosen)
+        _warn(self)
         with ExitStack() as stack:
             if engine == "tensorrt":
                 from triplex_deploy.runtime.engines import open_engines
@@ -66,6 +69,15 @@ class RunnableBundle(Bundle):
             session = open_ort_session(self.path / entry.file, spec, device, tuning=tuning)
             sessions[name] = stack.enter_context(session)
         return sessions
+
+
+def _warn(bundle: Bundle) -> None:
+    """Say what its maker said: that the weights are untrained, or that parity was missed."""
+    note = bundle.manifest.provenance.get("note")
+    if note:
+        logger.warning("%s: %s", bundle.path, note)
+    if not bundle.manifest.parity_passed:
+        logger.warning("%s: differs from PyTorch beyond its gate, see parity.json", bundle.path)
 
 
 def _best_device(backend: str) -> Device:
@@ -93,6 +105,8 @@ class Model:
     device: Device
     backend: str
     _open: ExitStack
+    _opening: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _concurrent: Mapping[str, Session] | None = field(default=None, init=False)
 
     def run(self, graph: str, inputs: Tensors) -> Arrays:
         """Run one graph by name; raises ``ContractError`` if name or inputs do not fit."""
@@ -106,6 +120,20 @@ class Model:
                 f"graph {graph!r}: not in this bundle; it has {', '.join(self.sessions)}"
             )
         return session
+
+    def concurrent_sessions(self) -> Mapping[str, Session]:
+        """Sessions that several threads may call at once; opened when first asked for, and kept."""
+        with self._opening:
+            if self._concurrent is None:
+                self._concurrent = self._make_concurrent()
+            return self._concurrent
+
+    def _make_concurrent(self) -> Mapping[str, Session]:
+        if self.device != CPU:
+            return taking_turns(self.sessions)
+        if self.backend != "onnxruntime":
+            return self.sessions
+        return single_threaded(self.bundle, self.sessions, self._open)
 
     def close(self) -> None:
         self._open.close()

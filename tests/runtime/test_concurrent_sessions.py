@@ -1,0 +1,66 @@
+"""Sessions that threads share: alike in what they give, and safe to call at the same time."""
+
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.device import Device
+from triplex_deploy.runtime.model import Model, RunnableBundle
+
+
+def test_calls_on_a_gpu_take_turns() -> None:
+    """Stands in for a GPU, which no test machine need have: the lock is what is tested."""
+    model = replace(fake_model(fake_config()), device=Device("cuda"))
+    at_once: list[int] = []
+    inside = 0
+
+    def run(inputs: object) -> dict[str, np.ndarray]:
+        nonlocal inside
+        inside += 1
+        at_once.append(inside)
+        time.sleep(0.02)
+        inside -= 1
+        return {}
+
+    for session in model.sessions.values():
+        assert isinstance(session, FakeSession)
+        session._run = run  # type: ignore[method-assign, assignment]
+    tiles = {"tiles": np.zeros((1, 224, 224, 3), np.uint8)}
+    calls = [
+        threading.Thread(target=model.concurrent_sessions()[name].run, args=(tiles,))
+        for name in ("tile_encoder", "target_encoder") * 3
+    ]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert at_once == [1] * 6
+
+
+def test_single_threaded_sessions_give_the_same_bits(model: Model) -> None:
+    """At every batch size: a run that was cut off may batch its tiles otherwise."""
+    rng = np.random.default_rng(1)
+    tiles = rng.integers(0, 256, (5, 224, 224, 3), dtype=np.uint8)
+    whole = model.run("tile_encoder", {"tiles": tiles})["features"]
+    sessions = model.concurrent_sessions()
+    assert sessions["global_encoder"] is model.sessions["global_encoder"]
+    encoder = sessions["tile_encoder"]
+    assert encoder is not model.sessions["tile_encoder"]
+    for size in (1, 2, 3):
+        parts = [tiles[begin : begin + size] for begin in range(0, 5, size)]
+        found = np.concatenate([encoder.run({"tiles": part})["features"] for part in parts])
+        np.testing.assert_array_equal(found, whole)
+
+
+def test_sessions_are_opened_once_and_closed_with_the_model(bundle: RunnableBundle) -> None:
+    with bundle.open(device="cpu") as model:
+        first = model.concurrent_sessions()
+        assert model.concurrent_sessions() is first
+        encoder = first["tile_encoder"]
+    with pytest.raises(BackendError, match="closed"):
+        encoder.run({"tiles": np.zeros((1, 224, 224, 3), np.uint8)})
