@@ -24,7 +24,7 @@ from exporters.parity import ParityReport, measure_parity, store_parity_inputs
 from exporters.precision import recast
 from exporters.reference import Reference, torch_tile_encoder
 from exporters.staging import replace, require_free, staging
-from exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
+from exporters.tensorrt import QUANTISED, TensorrtOptions, write_tensorrt_graphs
 from exporters.tensorrt_parity import TENSORRT_PARITY, rehearse
 from exporters.to_onnx import OPSET, write_onnx
 from exporters.wrappers import graph_modules
@@ -86,9 +86,10 @@ class ExportOptions:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r}: use {' or '.join(PRECISIONS)}")
         asked = {self.precision, self.tensorrt.precision if self.tensorrt else ""}
-        if ("int8" in asked) != (self.calibration is not None):
+        if bool(asked.intersection(QUANTISED)) != (self.calibration is not None):
             raise ConfigError(
-                "calibration: int8 needs slides to calibrate on, other precisions take none"
+                f"calibration: {' and '.join(QUANTISED)} need slides to calibrate on, other "
+                "precisions take none"
             )
 
 

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from exporters.fp8 import to_fp8
 from exporters.int8 import CONVNETS, quantise
 from exporters.precision import LOW_PRECISIONS, recast
 from exporters.standard_form import to_standard
@@ -28,9 +29,11 @@ from triplex_deploy.runtime.extents import choose_extents
 logger = logging.getLogger(__name__)
 
 FOLDER: Final = "tensorrt"
-PRECISIONS: Final = ("fp32", "tf32", "fp16", "bf16", "int8")
-BESIDE_INT8: Final = "fp16"
-"""Precision of the transformers where the image encoders are int8."""
+PRECISIONS: Final = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+QUANTISED: Final = ("int8", "fp8")
+"""Precisions of the image encoders alone, calibrated on tiles."""
+BESIDE_QUANTISED: Final = "fp16"
+"""Precision of the transformers where the image encoders are quantised."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ def write_tensorrt_graphs(
 ) -> tuple[GraphEntry, ...]:
     """Write ``tensorrt/<graph>.onnx`` in ``folder`` from the fp32 files ``exact``.
 
-    int8 needs ``calibration`` tiles (T, 224, 224, 3). Raises ``ContractError`` if a graph holds
-    operators that TensorRT does not have.
+    int8 and fp8 need ``calibration`` tiles (T, 224, 224, 3). Raises ``ContractError`` if a graph
+    holds operators that TensorRT does not have.
     """
     (folder / FOLDER).mkdir()
     entries = []
@@ -88,8 +91,9 @@ def write_tensorrt_graphs(
 
 
 def graph_precision(graph: str, precision: str) -> str:
-    """What ``precision`` of a bundle means for one graph: int8 keeps the transformers fp16."""
-    return BESIDE_INT8 if precision == "int8" and graph not in CONVNETS else precision
+    """What ``precision`` of a bundle means for one graph: int8 and fp8 keep transformers fp16."""
+    beside = precision in QUANTISED and graph not in CONVNETS
+    return BESIDE_QUANTISED if beside else precision
 
 
 def _write(exact: Path, precision: str, calibration: NDArray[np.uint8] | None, out: Path) -> None:
@@ -98,12 +102,16 @@ def _write(exact: Path, precision: str, calibration: NDArray[np.uint8] | None, o
     if precision in LOW_PRECISIONS:
         model = recast(model, precision)
     out.write_bytes(model.SerializeToString())
-    if precision == "int8":
+    if precision in QUANTISED:
         if calibration is None:
-            raise ConfigError("calibration: int8 needs slides to calibrate on")
+            raise ConfigError(f"calibration: {precision} needs slides to calibrate on")
         plain = out.rename(out.with_suffix(".fp32.onnx"))
         quantise(plain, calibration, out, "tensorrt")
         plain.unlink()
+    if precision == "fp8":
+        model = onnx.load(out)
+        to_fp8(model)
+        out.write_bytes(model.SerializeToString())
 
 
 def _entry(folder: Path, path: Path, spec: GraphSpec, precision: str) -> GraphEntry:

@@ -71,9 +71,10 @@ def test_engine_options_reach_the_exporter(invoke: Any, asked: Any, tmp_path: Pa
     ("arguments", "said"),
     [
         (("--precision", "bf16"), "use --format tensorrt alone"),
+        (("--precision", "fp8"), "use --format tensorrt alone"),
         (("--profile", "batch=1:8:16"), "add --format tensorrt"),
         (("--no-tf32",), "add --format tensorrt"),
-        (("--format", "tensorrt", "--precision", "int8"), "int8 needs slides"),
+        (("--format", "tensorrt", "--precision", "int8"), "int8 and fp8 need slides"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

@@ -38,7 +38,7 @@ def test_too_few_or_odd_calibration_tiles_are_refused() -> None:
 
 
 def test_int8_without_calibration_is_refused() -> None:
-    with pytest.raises(ConfigError, match="int8 needs slides"):
+    with pytest.raises(ConfigError, match="int8 and fp8 need slides"):
         ExportOptions(precision="int8")
     with pytest.raises(ConfigError, match="other precisions take none"):
         ExportOptions(calibration=_tiles(1))

@@ -21,7 +21,8 @@ from triplex_deploy.runtime.model import Model, RunnableBundle
 # TensorRT-RTX has the timing cache's functions and warns that they do nothing there
 pytestmark = pytest.mark.filterwarnings("ignore:.*TensorRT-RTX:DeprecationWarning")
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+QUANTISED = ("int8", "fp8")
 Written = dict[str, tuple[Path, tuple[GraphEntry, ...]]]
 
 
@@ -55,16 +56,18 @@ def test_precision_is_in_the_file(written: Written) -> None:
         "fp32": onnx.TensorProto.FLOAT,
         "fp16": onnx.TensorProto.FLOAT16,
         "bf16": onnx.TensorProto.BFLOAT16,
+        "int8": onnx.TensorProto.INT8,
+        "fp8": onnx.TensorProto.FLOAT8E4M3FN,
     }
     for folder, entries in written.values():
         for entry in entries:
             model = onnx.load(folder / entry.file)
             weights = [w for w in model.graph.initializer if len(w.dims) > 1 and w.raw_data]
-            if entry.precision == "int8":
-                assert {w.data_type for w in weights if len(w.dims) == 4} <= {
-                    onnx.TensorProto.INT8,
-                    onnx.TensorProto.FLOAT,  # the pixels' mean and deviation
-                }
+            if entry.precision in QUANTISED:
+                steps = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+                zeros = {w.name: w.data_type for w in model.graph.initializer}
+                assert len(steps) > 20
+                assert {zeros[node.input[2]] for node in steps} == {kinds[entry.precision]}
                 continue
             floats = {w.data_type for w in weights if w.data_type != onnx.TensorProto.INT64}
             pixels = {onnx.TensorProto.FLOAT} if entry.inputs[0].name == "tiles" else set()
@@ -86,8 +89,9 @@ def test_graphs_pass_the_gate_of_their_precision(
     precision: str, written: Written, bundle: RunnableBundle, model: Model
 ) -> None:
     folder, entries = written[precision]
-    if precision == "int8":
-        assert [entry.precision for entry in entries] == ["int8", "int8", "fp16", "fp16", "fp16"]
+    if precision in QUANTISED:
+        expected = [precision, precision, "fp16", "fp16", "fp16"]
+        assert [entry.precision for entry in entries] == expected
     with rehearsal_sessions(folder, entries, bundle.specs) as sessions:
         for entry in entries:
             inputs = graph_inputs(bundle.specs[entry.name], 3)
@@ -117,9 +121,9 @@ def test_every_graph_is_built(precision: str, written: Written, bundle: Runnable
             on_phase=lambda *step, steps=steps: steps.append(step),
             compute_capability=BUILD_FOR,
         )
-        in_int8 = precision == "int8" and entry.precision == "int8"
-        share = len(plan.engine) / _stored_bytes(content)  # of which int8 stores fp32 in the file
-        assert 0.25 < share < 0.4 if in_int8 else 0.9 < share < 1.5, entry.name
+        share = len(plan.engine) / _stored_bytes(content)  # a quantised graph's file stores fp32
+        bounds = (0.25, 0.4) if entry.precision in QUANTISED else (0.9, 1.5)
+        assert bounds[0] < share < bounds[1], entry.name
         assert steps
 
 
@@ -163,14 +167,32 @@ def test_graph_that_tensorrt_does_not_read_is_named(bundle: RunnableBundle) -> N
         )
 
 
-def test_int8_without_calibration_is_refused(bundle: RunnableBundle, tmp_path: Path) -> None:
+def test_fp8_is_refused_by_a_gpu_that_has_none(written: Written, bundle: RunnableBundle) -> None:
+    trt = tensorrt_rtx()
+    folder, _ = written["fp8"]
+    settings = TensorrtOptions("fp8").settings(bundle.specs)
+    with pytest.raises(BackendError, match=r"tile_encoder: TensorRT built no engine .*fp8"):
+        build_plan(
+            trt,
+            (folder / "tensorrt/tile_encoder.onnx").read_bytes(),
+            bundle.specs["tile_encoder"],
+            settings.extents["tile_encoder"],
+            settings,
+            compute_capability="SM86",
+        )
+
+
+@pytest.mark.parametrize("precision", QUANTISED)
+def test_quantising_without_calibration_is_refused(
+    precision: str, bundle: RunnableBundle, tmp_path: Path
+) -> None:
     exact = {name: bundle.path / f"{name}.onnx" for name in bundle.specs}
-    with pytest.raises(ConfigError, match="int8 needs slides"):
-        write_tensorrt_graphs(tmp_path, exact, bundle.specs, "int8")
+    with pytest.raises(ConfigError, match=f"{precision} needs slides"):
+        write_tensorrt_graphs(tmp_path, exact, bundle.specs, precision)
 
 
 def test_unknown_precision_is_refused() -> None:
-    with pytest.raises(ConfigError, match="fp32, tf32, fp16, bf16, int8"):
+    with pytest.raises(ConfigError, match="fp32, tf32, fp16, bf16, int8, fp8"):
         TensorrtOptions("fp64")
 
 

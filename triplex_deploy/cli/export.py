@@ -33,11 +33,11 @@ CALIBRATION_TILES = 128
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8", "fp8"]),
     default="fp32",
     show_default=True,
-    help="Of the formats asked for. int8 quantises the image encoders and needs --calibration; "
-    "bf16 is for TensorRT alone.",
+    help="Of the formats asked for. int8 and fp8 quantise the image encoders and need "
+    "--calibration; bf16 and fp8 are for TensorRT alone.",
 )
 @click.option("--no-tf32", is_flag=True, help="Exact fp32 products in fp32 TensorRT engines.")
 @click.option(
@@ -63,7 +63,7 @@ CALIBRATION_TILES = 128
     "--calibration",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Slide to calibrate int8 on, like those to be predicted; repeatable.",
+    help="Slide to calibrate int8 or fp8 on, like those to be predicted; repeatable.",
 )
 @click.option("--mpp", type=float, help="Microns per pixel of the calibration slides.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
@@ -137,9 +137,10 @@ def command(
 def _onnx_precision(formats: tuple[str, ...], precision: str) -> str:
     """Of the graphs for ONNX Runtime: fp32 where they are not asked for, and only ride along."""
     asked = "onnx" in formats or "triton" in formats
-    if asked and precision == "bf16":
+    if asked and precision in ("bf16", "fp8"):
         raise ConfigError(
-            "precision bf16: ONNX Runtime has no operators for it; use --format tensorrt alone"
+            f"precision {precision}: ONNX Runtime has no operators for it; use --format tensorrt "
+            "alone"
         )
     return precision if asked else "fp32"
 

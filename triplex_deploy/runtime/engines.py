@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Final
 
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
@@ -20,6 +20,9 @@ from triplex_deploy.runtime.trt import import_tensorrt, open_trt_session
 
 logger = logging.getLogger(__name__)
 
+LEAST_CAPABILITY: Final = {"bf16": (8, 0), "fp8": (8, 9)}
+"""Compute capability of the first GPUs that multiply a type: Ampere, and Ada."""
+
 
 def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, Session]:
     """A session per graph, closed by ``stack``; missing engines are built, which takes minutes.
@@ -32,6 +35,7 @@ def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, 
         raise BackendError(f"device {device}: TensorRT needs a GPU; pass --device cuda:0")
     trt, cuda = import_tensorrt(), open_cuda(device.index)
     platform = Platform(cuda.name, cuda.compute_capability, str(trt.__version__))
+    require_capability(settings.precision, platform)
     store = EngineStore(bundle, settings, platform)
     with cuda.current():
         runtime = trt.Runtime(error_collector(trt))
@@ -42,6 +46,17 @@ def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, 
         session = open_trt_session(trt, runtime, plan, spec, settings.extents[name], cuda)
         sessions[name] = stack.enter_context(session)
     return sessions
+
+
+def require_capability(precision: str, platform: Platform) -> None:
+    """Raise ``BackendError`` for a precision that a GPU has no instructions for."""
+    least = LEAST_CAPABILITY.get(precision, (0, 0))
+    if platform.compute_capability < least:
+        own, wanted = (".".join(map(str, pair)) for pair in (platform.compute_capability, least))
+        raise BackendError(
+            f"precision {precision}: {platform.gpu} has compute capability {own}, and it needs "
+            f"{wanted}; export with --precision fp16 or int8"
+        )
 
 
 class _Builder:

@@ -1,0 +1,33 @@
+"""The image encoders in fp8 (E4M3) for TensorRT, on GPUs from Ada and Hopper on.
+
+Made of their int8 form: the same tensors are rounded, over the same calibrated ranges, to a type
+whose steps grow with the value.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+INT8_MAX: Final = 127.0
+E4M3_MAX: Final = 448.0
+
+
+def to_fp8(model: ModelProto) -> None:
+    """Turn a symmetric int8 ``model``, its weights stored in fp32, into E4M3 in place."""
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    pairs = {
+        (node.input[1], node.input[2])
+        for node in model.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    }
+    for name in {scale for scale, _ in pairs}:
+        scale = numpy_helper.to_array(weights[name]) * np.float32(INT8_MAX / E4M3_MAX)
+        weights[name].CopyFrom(numpy_helper.from_array(scale.astype(np.float32), name))
+    for name in {zero for _, zero in pairs}:
+        dims = list(weights[name].dims)
+        zeros = [0.0] * int(np.prod(dims))
+        weights[name].CopyFrom(helper.make_tensor(name, TensorProto.FLOAT8E4M3FN, dims, zeros))
+    del model.graph.value_info[:]

@@ -1,0 +1,29 @@
+"""Which GPUs are offered engines of which precision."""
+
+import pytest
+
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.engine_manifest import Platform
+from triplex_deploy.runtime.engines import require_capability
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability"),
+    [("fp8", (8, 9)), ("fp8", (9, 0)), ("bf16", (8, 0)), ("fp16", (7, 5))],
+)
+def test_gpu_with_the_instructions_is_accepted(precision: str, capability: tuple[int, int]) -> None:
+    require_capability(precision, Platform("NVIDIA L4", capability, "11.4.0.106"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "said"),
+    [
+        ("fp8", (8, 6), "precision fp8: NVIDIA A10 has compute capability 8.6, and it needs 8.9"),
+        ("bf16", (7, 5), "precision bf16: NVIDIA A10 has compute capability 7.5, and it needs 8.0"),
+    ],
+)
+def test_gpu_without_them_is_named_with_the_way_out(
+    precision: str, capability: tuple[int, int], said: str
+) -> None:
+    with pytest.raises(BackendError, match=f"{said}; export with --precision fp16"):
+        require_capability(precision, Platform("NVIDIA A10", capability, "11.4.0.106"))
