@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -27,6 +27,7 @@ from exporters.staging import replace, require_free, staging
 from exporters.tensorrt import QUANTISED, TensorrtOptions, write_tensorrt_graphs
 from exporters.tensorrt_parity import TENSORRT_PARITY, rehearse
 from exporters.to_onnx import OPSET, write_onnx
+from exporters.triton import require_served, write_repository
 from exporters.wrappers import graph_modules
 from triplex_deploy import __version__
 from triplex_deploy.bundle import (
@@ -63,6 +64,7 @@ from triplex_deploy.runtime.session import Session
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "fp16", "int8")
+TRITON: Final = "triton"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class ExportOptions:
     ``precision`` is that of the graphs for ONNX Runtime: fp16 is for GPUs; int8 quantises the
     convolutional image encoders and needs ``calibration``, tiles (T, 224, 224, 3) uint8 of slides
     like those to be predicted. Graphs that look training spots up stay fp32. ``tensorrt`` adds
-    graphs for TensorRT, at a precision of their own. ``force`` replaces an existing bundle;
+    graphs for TensorRT, at a precision of their own; ``triton`` a model repository in the bundle's
+    folder ``triton``. ``force`` replaces an existing bundle;
     ``allow_parity_failure`` keeps one that missed its gate, marked as such.
     """
 
@@ -81,6 +84,7 @@ class ExportOptions:
     force: bool = False
     allow_parity_failure: bool = False
     tensorrt: TensorrtOptions | None = None
+    triton: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -115,7 +119,9 @@ def export_bundle(
                     f"{checkpoint_path}: the graphs for {runtime} miss the {report.precision} gate "
                     f"({'; '.join(report.failures())}); report this, or pass --allow-parity-failure"
                 )
-        read_bundle(stage)
+        bundle = read_bundle(stage)
+        if options.triton:
+            write_repository(bundle, stage / TRITON)
         require_free(target, options.force)
         replace(stage, target)
     return read_bundle(target), reports["onnxruntime"]
@@ -129,6 +135,8 @@ def _require_possible(config: Config, options: ExportOptions) -> None:
         raise ConfigError(
             f"format tensorrt: {config.model} was never tried on TensorRT; export for ONNX Runtime"
         )
+    if options.triton:
+        require_served(config)
 
 
 def _fill(

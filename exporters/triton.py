@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from triplex_deploy.bundle import Bundle
-from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, GraphSpec, ModelConfig, TensorSpec
+from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, Config, GraphSpec, ModelConfig, TensorSpec
 from triplex_deploy.errors import BundleError, ConfigError, OutputError
 from triplex_deploy.runtime.extents import OF_AXIS
 
@@ -35,7 +35,7 @@ def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> No
     written, ``BundleError`` if a plan is missing, ``ConfigError`` for a model that is not TRIPLEX
     or a part of it.
     """
-    _config_of(bundle)
+    require_served(bundle.config)
     if out.exists():
         raise OutputError(f"{out}: exists already; move it away")
     try:
@@ -49,8 +49,8 @@ def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> No
         raise OutputError(f"{out}: cannot be written ({error}); choose another --out") from error
 
 
-def _config_of(bundle: Bundle) -> ModelConfig:
-    config = bundle.config
+def require_served(config: Config) -> ModelConfig:
+    """Raise ``ConfigError`` for a model that the repository's chain does not know."""
     if not isinstance(config, ModelConfig):
         raise ConfigError(
             f"format triton: {config.model} is not served by it, only TRIPLEX and its parts are; "
@@ -117,7 +117,7 @@ def graph_config(spec: GraphSpec, backend: str) -> str:
 
 def chain_config(bundle: Bundle) -> str:
     """``config.pbtxt`` of the model that takes a slide's tiles and gives its expression."""
-    config = _config_of(bundle)
+    config = require_served(bundle.config)
     inputs = (
         TensorSpec("tiles", "uint8", ("tiles", TILE_PX, TILE_PX, 3)),
         TensorSpec("neighbor_tile", "int64", ("spots", N_NEIGHBORS)),

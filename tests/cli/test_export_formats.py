@@ -86,15 +86,6 @@ def test_options_that_do_not_go_together_are_refused(
     assert asked == []
 
 
-def test_triton_repository_lies_in_the_bundle(
-    invoke: Any, asked: Any, bundle: RunnableBundle, tmp_path: Path, monkeypatch: Any
-) -> None:
-    from exporters import triton
-
-    written: list[tuple[Path, Path]] = []
-    monkeypatch.setattr(
-        triton, "write_repository", lambda bundle, out: written.append((bundle.path, out))
-    )
+def test_triton_repository_is_of_fp32_graphs(invoke: Any, asked: Any, tmp_path: Path) -> None:
     assert export(invoke, tmp_path, "--format", "triton").status == 0
-    assert asked[0].tensorrt is None
-    assert written == [(tmp_path / "bundle", tmp_path / "bundle" / "triton")]
+    assert (asked[0].triton, asked[0].precision, asked[0].tensorrt) == (True, "fp32", None)

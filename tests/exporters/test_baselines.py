@@ -14,10 +14,8 @@ from exporters.model_card import model_card
 from exporters.parity import ParityReport
 from exporters.reference import normalise
 from exporters.tensorrt import TensorrtOptions
-from exporters.triton import write_repository
 from tests.variants import BASELINES, model_of
 from triplex_deploy import load_bundle, open_slide, predict_slide
-from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.errors import ConfigError
@@ -30,7 +28,6 @@ from triplex_deploy.models import (
 )
 from triplex_deploy.models.egn import Egn
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.runtime.model import RunnableBundle
 from triplex_deploy.spots import Spots
 from triplex_deploy.tiles.spot_tables import spot_tables
 
@@ -75,11 +72,11 @@ def test_tensorrt_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_triton_is_refused(bundle: RunnableBundle, tmp_path: Path) -> None:
-    other = Bundle(bundle.path, bundle.manifest, BASELINES["bleep"])
+def test_triton_is_refused_before_any_work(tmp_path: Path) -> None:
+    write_checkpoint(checkpoint_of("bleep"), tmp_path / "model.ckpt")
     with pytest.raises(ConfigError, match="format triton: bleep is not served"):
-        write_repository(other, tmp_path / "triton")
-    assert not (tmp_path / "triton").exists()
+        export_bundle(tmp_path / "model.ckpt", tmp_path / "bundle", ExportOptions(triton=True))
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_card_names_the_model_and_the_precision_of_each_graph() -> None:

@@ -199,7 +199,7 @@ def test_unknown_precision_is_refused() -> None:
 def test_export_holds_graphs_settings_and_proof(
     checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``--format tensorrt`` beside fp32 for ONNX Runtime, and it opens on the CPU as before."""
+    """TensorRT and Triton beside fp32 for ONNX Runtime, and it opens on the CPU as before."""
     import json
 
     from exporters import parity
@@ -210,9 +210,12 @@ def test_export_holds_graphs_settings_and_proof(
     for name in parity.SIZES:
         monkeypatch.setitem(parity.SIZES, name, (1, 2))
     monkeypatch.setattr(parity, "GRID_SIDE", 3)
-    options = ExportOptions(tensorrt=TensorrtOptions("fp16", profiles=("batch=1:8:32",)))
+    engines = TensorrtOptions("fp16", profiles=("batch=1:8:32",))
+    options = ExportOptions(tensorrt=engines, triton=True)
     export_bundle(checkpoint_path, tmp_path / "bundle", options)
     exported = load_bundle(tmp_path / "bundle")
+    served = {path.parent.name for path in (exported.path / "triton").glob("*/config.pbtxt")}
+    assert served == {*exported.specs, "triplex"}
     assert exported.entry("fusion_head", "tensorrt").precision == "fp16"
     assert exported.entry("fusion_head", "onnxruntime").precision == "fp32"
     settings = read_settings(exported)

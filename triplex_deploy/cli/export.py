@@ -112,13 +112,14 @@ def command(
         raise ConfigError("these options are about TensorRT engines; add --format tensorrt")
     tiles = _calibration_tiles(checkpoint, calibration, mpp) if calibration else None
     options = ExportOptions(
-        _onnx_precision(formats, precision), tiles, force, allow_parity_failure, tensorrt
+        precision=_onnx_precision(formats, precision),
+        calibration=tiles,
+        force=force,
+        allow_parity_failure=allow_parity_failure,
+        tensorrt=tensorrt,
+        triton="triton" in formats,
     )
     bundle, report = export_bundle(checkpoint, out, options)
-    if "triton" in formats:
-        from exporters.triton import write_repository
-
-        write_repository(bundle, bundle.path / "triton")
     worst = max(report.graphs, key=lambda graph: graph.relative)
     verdict = "passed" if report.passed else "FAILED"
     print_summary(

@@ -27,7 +27,7 @@ EXTRA_OF = {
     "lightning": "train",
     "yaml": "train",
     "h5py": "train",
-    "matplotlib": "train",
+    "matplotlib": "plots",
     "pyarrow": "files",
     "spatialdata": "files",
     "ray": "cluster",

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from triplex_deploy.errors import DatasetError
-
-SUFFIXES: Final = frozenset(
-    (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf", ".svs", ".ndpi", ".mrxs", ".scn", ".dcm")
-)
+from triplex_deploy.slides.suffixes import DICOM, SLIDE_SUFFIXES
 
 
 def only_slide(folder: Path, section: str) -> Path:
@@ -17,7 +13,7 @@ def only_slide(folder: Path, section: str) -> Path:
     found = sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in (*SLIDE_SUFFIXES, DICOM) and not path.name.startswith(".")
     )
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:3]) or "none"

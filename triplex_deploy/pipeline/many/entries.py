@@ -7,22 +7,13 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.pipeline.many.entry import SlideEntry
 from triplex_deploy.pipeline.many.manifest import is_manifest, read_manifest
+from triplex_deploy.slides.suffixes import DICOM, SLIDE_SUFFIXES
 
 logger = logging.getLogger(__name__)
-
-SLIDE_SUFFIXES: Final = frozenset(
-    (
-        *(".svs", ".tif", ".tiff", ".btf", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu"),
-        *(".bif", ".svslide", ".czi", ".jpg", ".jpeg", ".png"),
-    )
-)
-"""What counts as a slide in a folder; a file named by itself may end as it likes."""
-DICOM_SUFFIX: Final = ".dcm"
 
 
 def find_slides(arguments: Sequence[str | Path], recursive: bool = False) -> list[SlideEntry]:
@@ -58,7 +49,7 @@ def _expand(path: Path, recursive: bool) -> Iterator[SlideEntry]:
 def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
     files = sorted(_files(folder, recursive))
     slides = [path for path in files if path.suffix.lower() in SLIDE_SUFFIXES]
-    dicom = sum(path.suffix.lower() == DICOM_SUFFIX for path in files)
+    dicom = sum(path.suffix.lower() == DICOM for path in files)
     if dicom:
         logger.warning(
             "%s: %d DICOM files left out, since several make one slide; name one file of each",
