@@ -103,7 +103,7 @@ def test_a_prediction_without_a_transform_takes_the_papers_and_says_so(
     done = invoke("report", table, "--truth", truth)
     assert done.status == 0
     assert "records no label transform; the paper's is used" in done.err
-    assert "lacks 1 of the predicted genes" in done.err
+    assert "lacks genes of the panel: 1" in done.err
 
 
 def test_chosen_genes_are_compared_alone(invoke, table: Path, truth: Path) -> None:

@@ -10,7 +10,7 @@ PAPER = {"library": "panel", "scale": 10000.0, "log": "log10", "smoothing": "3x3
     [
         (
             PAPER,
-            "log₁₀(1 + counts per 10,000 of the predicted genes), "
+            "log₁₀(1 + counts per 10,000 of the model's genes), "
             "mean over each spot and the eight around it",
         ),
         (

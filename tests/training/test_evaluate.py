@@ -78,6 +78,16 @@ def test_labels_are_made_as_the_prediction_records(truth: Path, counts: np.ndarr
     assert unrecorded["label_transform_is"].startswith("the paper's")
 
 
+def test_library_is_of_the_whole_panel_though_one_gene_alone_was_predicted(
+    truth: Path, counts: np.ndarray
+) -> None:
+    labels = LabelTransform()(counts, RC)
+    cut = prediction(labels, {"panel": list(GENES)}).select_genes(["FASN"])
+    matched = match_truth(cut, truth)
+    assert matched.genes == ("FASN",)
+    np.testing.assert_allclose(matched.labels, labels[:, [GENES.index("FASN")]], atol=1e-6)
+
+
 def test_labels_in_the_truth_are_taken_as_they_are(truth: Path, counts: np.ndarray) -> None:
     table = anndata.read_h5ad(truth)
     table.X = table.X + np.float32(0.5)
@@ -94,7 +104,7 @@ def test_genes_without_measurements_are_left_out_and_told(
     table[:, ["FASN", "GNAS"]].copy().write_h5ad(truth)
     matched = match_truth(prediction(counts), truth)
     assert matched.genes == ("GNAS", "FASN")
-    assert "lacks 1 of the predicted genes" in caplog.text
+    assert "lacks genes of the panel: 1" in caplog.text
 
 
 def test_genes_to_map_are_the_best_or_those_asked_for(truth: Path, counts: np.ndarray) -> None:

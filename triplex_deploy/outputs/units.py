@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-LIBRARIES: Final = {"panel": "of the predicted genes", "all": "of all genes", "none": ""}
+LIBRARIES: Final = {"panel": "of the model's genes", "all": "of all genes", "none": ""}
 LOGS: Final = {"log10": "log₁₀(1 + {})", "ln": "ln(1 + {})", "none": "{}"}
 WINDOWS: Final = {
     "3x3": "mean over each spot and the eight around it",

@@ -44,6 +44,7 @@ def run_facts(
         "bundle_id": bundle.id,
         "bundle_note": str(bundle.manifest.provenance.get("note", "")),
         "label_transform": dict(bundle.manifest.label_transform),
+        "panel": list(bundle.manifest.genes),
         "device": str(run.model.device),
         "backend": run.model.backend,
         "precision": bundle.manifest.precision,

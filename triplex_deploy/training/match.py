@@ -48,7 +48,8 @@ def match_truth(
     """Match the h5ad ``truth`` by spot and gene names.
 
     Whole numbers in it are raw counts and go through ``transform``, or else the one the prediction
-    records; fractions are taken as labels. Raises ``DatasetError`` where nothing matches.
+    records, over the model's whole panel even if only some of its genes were predicted; fractions
+    are taken as labels. Raises ``DatasetError`` where nothing matches.
     """
     names, measured_genes, values, grid_rc = read_measured(truth)
     column = {gene: i for i, gene in enumerate(measured_genes)}
@@ -65,8 +66,12 @@ def match_truth(
     chosen, source = None, None
     if (values == np.round(values)).all():
         chosen, source = _choose(prediction, transform)
-        _warn_of_gaps(truth, chosen, len(prediction.genes) - len(shared))
-        labels = chosen(labels, grid_rc, values.sum(axis=1))
+        panel = prediction.run.get("panel", prediction.genes)
+        measured = [gene for gene in panel if gene in column]
+        _warn_of_gaps(truth, chosen, len(panel) - len(measured))
+        counts = values[:, [column[gene] for gene in measured]]
+        labels = chosen(counts, grid_rc, values.sum(axis=1))
+        labels = labels[:, [measured.index(gene) for gene in genes]]
     return Matched(
         labels=labels[[row_of[prediction.spot_names[i]] for i in rows]],
         predicted=prediction.expression[np.ix_(rows, shared)],
@@ -112,6 +117,6 @@ def _choose(prediction: Prediction, transform: LabelTransform | None) -> tuple[L
 def _warn_of_gaps(truth: Path, transform: LabelTransform, n_missing: int) -> None:
     if n_missing and transform.library == "panel":
         logger.warning(
-            "%s lacks %d of the predicted genes; counts are divided by the sum over the others",
+            "%s lacks genes of the panel: %d; counts are divided by the sum over the others",
             *(truth, n_missing),
         )
