@@ -6,12 +6,24 @@ and it against the reference numbers of the published code.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 State = Mapping[str, Tensor]
+
+
+def published_keys(shared_data: Path, layout: str) -> dict[str, Tensor]:
+    """The keys, shapes and dtypes of a whole state dict, on the meta device, without values."""
+    lines = (shared_data / "goldens" / f"official_{layout}_keys.txt").read_text().splitlines()
+    state = {}
+    for line in lines:
+        key, shape, dtype = line.split("\t")
+        size = [int(axis) for axis in shape.strip("()").split(",") if axis.strip()]
+        state[key] = torch.empty(size, dtype=getattr(torch, dtype), device="meta")
+    return state
 
 
 @dataclass(frozen=True)

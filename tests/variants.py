@@ -13,7 +13,13 @@ from triplex_deploy.contract import (
     ModelConfig,
     StNetConfig,
 )
-from triplex_deploy.models import SpotModel, build_model
+from triplex_deploy.models import (
+    Checkpoint,
+    SpotModel,
+    TileEncoderWeights,
+    build_model,
+    state_of,
+)
 
 SMALL: dict[str, Any] = {
     "n_genes": 5,
@@ -85,3 +91,18 @@ def model_of(config: Config, seed: int) -> SpotModel:
         features = torch.randn(BANK_SIZE, config.feature_dim, generator=generator).abs()
         model.remember(features, torch.rand(BANK_SIZE, config.n_genes, generator=generator))
     return model
+
+
+def variant_checkpoint(
+    config: Config, tile_encoder: TileEncoderWeights, provenance: dict[str, Any] | None = None
+) -> Checkpoint:
+    """A checkpoint of such a model, for tiles at 0.5 um/px and labels that are counts."""
+    return Checkpoint(
+        config=config,
+        genes=tuple(f"gene{i}" for i in range(config.n_genes)),
+        label_transform={},
+        tile_mpp=0.5,
+        state_dict=state_of(model_of(config, seed=1)),
+        tile_encoder=tile_encoder,
+        provenance=provenance or {},
+    )

@@ -14,7 +14,7 @@ from exporters.model_card import model_card
 from exporters.parity import ParityReport
 from exporters.reference import normalise
 from exporters.tensorrt import TensorrtOptions
-from tests.variants import BASELINES, model_of
+from tests.variants import BASELINES, variant_checkpoint
 from triplex_deploy import load_bundle, open_slide, predict_slide
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.demo.slide import synthesise_slide
@@ -40,16 +40,8 @@ def checkpoint_of(name: str) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         trunk = TileEncoder().trunk
-    config = BASELINES[name]
-    return Checkpoint(
-        config=config,
-        genes=tuple(f"gene{i}" for i in range(config.n_genes)),
-        label_transform={},
-        tile_mpp=0.5,
-        state_dict=state_of(model_of(config, seed=1)),
-        tile_encoder=TileEncoderWeights("random", "resnet18", state_of(trunk)),
-        provenance={"bank": BANK},
-    )
+    weights = TileEncoderWeights("random", "resnet18", state_of(trunk))
+    return variant_checkpoint(BASELINES[name], weights, provenance={"bank": BANK})
 
 
 @pytest.mark.parametrize("name", ["his_to_gene", "hist2st", "egn"])

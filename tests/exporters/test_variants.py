@@ -15,10 +15,9 @@ from exporters.reference import Reference, torch_tile_encoder
 from exporters.to_onnx import write_onnx
 from exporters.unordered import in_one_order
 from exporters.wrappers import graph_modules
-from tests.variants import BASELINES, VARIANTS, model_of
+from tests.variants import BASELINES, VARIANTS, model_of, variant_checkpoint
 from triplex_deploy.contract import CENTER, Config, graph_specs
 from triplex_deploy.models import (
-    Checkpoint,
     TileEncoder,
     TileEncoderWeights,
     build_model,
@@ -164,17 +163,6 @@ def test_lookup_is_told_by_its_graph(
     assert is_lookup(written(variant, graph)) is looks_up
 
 
-def checkpoint_of(config: Config, tile_encoder: TileEncoderWeights) -> Checkpoint:
-    return Checkpoint(
-        config=config,
-        genes=tuple(f"gene{i}" for i in range(config.n_genes)),
-        label_transform={},
-        tile_mpp=0.5,
-        state_dict=state_of(model_of(config, seed=1)),
-        tile_encoder=tile_encoder,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [name for name in ALL if name != "foreign features"])
 def test_bundle_of_every_variant_passes_its_gate(variant: str, tmp_path: Path) -> None:
@@ -189,7 +177,7 @@ def test_bundle_of_every_variant_passes_its_gate(variant: str, tmp_path: Path) -
     weights = TileEncoderWeights(
         "random", kind, state_of(encoder.trunk), feature_dim=config.feature_dim
     )
-    write_checkpoint(checkpoint_of(config, weights), tmp_path / "model.ckpt")
+    write_checkpoint(variant_checkpoint(config, weights), tmp_path / "model.ckpt")
     _, report = export_bundle(tmp_path / "model.ckpt", tmp_path / "bundle")
     assert report.passed
     with load_bundle(tmp_path / "bundle").open(device="cpu") as opened:

@@ -1,10 +1,12 @@
 """Whole official state dicts: every key finds its place, and no other key is accepted."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
 
+from tests.published import published_keys
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import CheckpointError, ConfigError
 from triplex_deploy.models.official import triplex_state
@@ -28,18 +30,7 @@ REWRITE = dataclasses.replace(CONFIG, apeg_residual=False, target_projection=Tru
 
 @pytest.fixture
 def official(shared_data):
-    """State dicts of the listed keys and shapes; on the meta device, which holds no values."""
-
-    def keys_of(layout):
-        lines = (shared_data / "goldens" / f"official_{layout}_keys.txt").read_text().splitlines()
-        state = {}
-        for line in lines:
-            key, shape, dtype = line.split("\t")
-            size = [int(axis) for axis in shape.strip("()").split(",") if axis.strip()]
-            state[key] = torch.empty(size, dtype=getattr(torch, dtype), device="meta")
-        return state
-
-    return keys_of
+    return partial(published_keys, shared_data)
 
 
 def meta_model(config):

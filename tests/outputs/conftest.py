@@ -1,6 +1,7 @@
 """A prediction small enough to write in a moment, large enough to have structure."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,21 @@ def prediction() -> Prediction:
         spot_diameter_px=448.0,
         thumbnail=rng.integers(180, 255, (600, 800, 3), np.uint8),
         run=RUN,
+    )
+
+
+@pytest.fixture
+def large_prediction(prediction: Prediction) -> Prediction:
+    """5000 spots and 250 genes of noise, which nothing compresses."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.divmod(np.arange(5000), 100)
+    return replace(
+        prediction,
+        expression=rng.random((5000, 250), np.float32),
+        genes=tuple(f"GENE{index}" for index in range(250)),
+        level0_xy=np.stack([columns, rows], axis=1).astype(float),
+        grid_rc=np.stack([rows, columns], axis=1).astype(np.int64),
+        thumbnail=rng.integers(120, 255, (2000, 2000, 3), np.uint8),  # incompressible
     )
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 import types
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.published import Heads, predict
+from tests.published import Heads, predict, published_keys
 from triplex_deploy.cli.main import run as run_command
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import CheckpointError, ConfigError
@@ -29,18 +30,7 @@ GRID_RC = np.array([[3, 1], [3, 2], [4, 1], [6, 5], [4, 3]])
 
 @pytest.fixture(scope="module")
 def listed(shared_data: Path):
-    """The keys, shapes and dtypes of a whole published state dict, on the meta device."""
-
-    def of(layout: str) -> dict[str, Tensor]:
-        lines = (shared_data / "goldens" / f"official_{layout}_keys.txt").read_text().splitlines()
-        state = {}
-        for line in lines:
-            key, shape, dtype = line.split("\t")
-            size = [int(axis) for axis in shape.strip("()").split(",") if axis.strip()]
-            state[key] = torch.empty(size, dtype=getattr(torch, dtype), device="meta")
-        return state
-
-    return of
+    return partial(published_keys, shared_data)
 
 
 def filled(listed: dict[str, Tensor]) -> dict[str, Tensor]:
