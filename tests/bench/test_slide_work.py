@@ -44,11 +44,12 @@ def test_slide_is_predicted_and_written_and_warned_about_once(
 ) -> None:
     path = tmp_path / "small.tif"
     synthesise_slide(path, 700, 700, 0.5, seed=5)
-    work = SlideWork(model, path, PredictOptions(all_tiles=True), WallClock())
+    options = PredictOptions(all_tiles=True, region_mm=0.01)  # smaller than a spot
+    work = SlideWork(model, path, options, WallClock())
     with caplog.at_level(logging.WARNING, "triplex_deploy.pipeline"):
         first, second = work.query(), work.batch(1)
     assert first.rows == second.rows == 9
     assert {"compute", "prepare", "write"} <= set(first.seconds)
     assert set(work.graph_seconds()) == set(model.sessions)
     assert (work.graph, work.facts["slide"], work.facts["spots"]) == (END_TO_END, "small.tif", 9)
-    assert sum("Untrained demo weights" in message for message in caplog.messages) == 1
+    assert sum("holds one spot each" in message for message in caplog.messages) == 1

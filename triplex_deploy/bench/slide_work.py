@@ -83,7 +83,7 @@ def split_run(
 
 @contextmanager
 def _without_warnings(active: bool) -> Iterator[None]:
-    """Say what is to be said of a bundle once, not at every repetition."""
+    """Say what is to be said of a slide once, not at every repetition."""
     logger = logging.getLogger("triplex_deploy.pipeline")
     level = logger.level
     if active:
