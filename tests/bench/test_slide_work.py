@@ -44,7 +44,7 @@ def test_slide_is_predicted_and_written_and_warned_about_once(
 ) -> None:
     path = tmp_path / "small.tif"
     synthesise_slide(path, 700, 700, 0.5, seed=5)
-    options = PredictOptions(all_tiles=True, region_mm=0.01)  # smaller than a spot
+    options = PredictOptions(all_tiles=True, region_mm=0.1)  # smaller than a spot
     work = SlideWork(model, path, options, WallClock())
     with caplog.at_level(logging.WARNING, "triplex_deploy.pipeline"):
         first, second = work.query(), work.batch(1)
