@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +63,9 @@ def command(
     from triplex_deploy.study.run import StudyOptions, run_study
 
     study = read_study(config, data)
-    options = StudyOptions(EngineChoice(engine, workers), not no_train, not no_deploy)
+    command_line = shlex.join(["triplex-deploy", *sys.argv[1:]])
+    choice = EngineChoice(engine, workers)
+    options = StudyOptions(choice, not no_train, not no_deploy, command_line)
     with StageBars() as progress:
         result = run_study(study, out, options, progress)
     _print(result, out, as_json)

@@ -77,6 +77,7 @@ def collect_results(
     content = {
         "schema": SCHEMA,
         "name": config.name,
+        "config": config.model_dump(mode="json"),
         "selection": config.selection,
         "seeds": config.seeds,
         "reference": config.reference,

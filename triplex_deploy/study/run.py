@@ -31,12 +31,13 @@ class StudyOptions:
     """How a study is run; what it finds does not depend on it.
 
     Without ``train`` tables are made of the cells that are done; without ``deploy`` nothing is
-    exported, and no map is drawn.
+    exported, and no map is drawn. ``command`` is recorded with the results.
     """
 
     engine: EngineChoice = field(default_factory=EngineChoice)
     train: bool = True
     deploy: bool = True
+    command: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,8 @@ def run_study(
     deployed = list(deployments(study, out, done.cells)) if options.deploy else []
     facts = _deploy(deployed, progress)
     external = score_externally(study, out, done, progress)
-    results = collect_results(study, cells, failed, facts, external)
+    found = collect_results(study, cells, failed, facts, external)
+    results = {"command": options.command, **found}
     tables = make_tables(results)
     figures = draw_figures(study, out, done, deployed)
     write_results(out, results, tables, figures)

@@ -40,6 +40,7 @@ def _page(results: Mapping[str, Any], tables: Sequence[Table], figures: Sequence
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     parts = [
         f"# {results['name']}\n",
+        *([f"`{results['command']}`\n"] if results["command"] else []),
         f"{cells['done']} of {cells['all']} cells done. {machine['processor']}, "
         f"{machine['cores']} cores; {versions}.\n",
         f"Columns named paper: {results['paper']}.\n",
