@@ -187,7 +187,13 @@ def test_other_encodings_are_named(content: bytes, tmp_path: Path) -> None:
         read_spots(tmp_path / "s.csv")
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"pixel_x,pixel_y\n1,2\n")[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"no gzip", id="other"),
+        pytest.param(gzip.compress(b"pixel_x,pixel_y\n1,2\n")[:-9], id="cut"),
+    ],
+)
 def test_damaged_gzip_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "s.csv.gz").write_bytes(content)
     with pytest.raises(SpotsError, match=r"s\.csv\.gz: cannot be read"):
