@@ -59,6 +59,16 @@ def test_values_of_the_paper_stand_beside_ours_below_the_constant() -> None:
     assert table.note.startswith("folds 0, 1; seeds 1, 2; paper selection; seeds are averaged")
 
 
+def test_single_fold_has_no_deviation() -> None:
+    single = {"mean": 0.25, "std": None, "n": 1}
+    done = model(
+        0.2, mse=single, difference=dict.fromkeys(("mse", "mae", "pcc_m", "pcc_h"), single)
+    )
+    scores, differences = make_tables(results(NEM=done))[:2]
+    assert scores.rows[1][1] == "0.250"
+    assert differences.rows[0][1:] == ("+0.250",) * 4 + ("1",)
+
+
 def test_unfinished_row_says_so() -> None:
     table = make_tables(results(NEM=model(0.2, cells_done=3)))[0]
     assert table.rows[1][0] == "NEM (3 of 8 cells)"

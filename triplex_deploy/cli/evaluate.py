@@ -131,9 +131,12 @@ def _run_lines(result: dict[str, Any]) -> list[str]:
 
 def _row(name: str, summary: dict[str, Any]) -> str:
     cells = (summary[key] for key in ("mse", "mae", "pcc_m", "pcc_h"))
-    return f"{name:<10}" + "".join(
-        f"{_number(cell['mean']) + ' +- ' + _number(cell['std']):>17}" for cell in cells
-    )
+    return f"{name:<10}" + "".join(f"{_spread(cell):>17}" for cell in cells)
+
+
+def _spread(cell: dict[str, float | None]) -> str:
+    deviation = "" if cell["std"] is None else f" +- {_number(cell['std'])}"
+    return _number(cell["mean"]) + deviation
 
 
 def _fold_row(fold: dict[str, Any]) -> str:

@@ -17,10 +17,17 @@ N_TOP_GENES: Final = 50
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (ddof 0) over folds."""
+    """Mean and standard deviation (ddof 0) over folds; NaN where none is, as of a single fold's."""
 
     mean: float
     std: float
+
+    @classmethod
+    def over(cls, values: Sequence[float]) -> Spread:
+        """Of the values that are not NaN."""
+        known = np.array([value for value in values if not np.isnan(value)])
+        mean = float(known.mean()) if known.size else float("nan")
+        return cls(mean, float(known.std()) if known.size > 1 else float("nan"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +51,10 @@ def cross_validate(folds: Sequence[FoldMetrics], n_top: int = N_TOP_GENES) -> Cr
     pcc = np.stack([fold.pcc for fold in folds])  # (F, G)
     top = top_genes(mean_ranks(pcc), n_top)
     return CrossValidation(
-        mse=_spread([fold.mse for fold in folds]),
-        mae=_spread([fold.mae for fold in folds]),
-        pcc_m=_spread([fold.pcc_m for fold in folds]),
-        pcc_h=_spread([nan_mean(row[top]) for row in pcc]),
+        mse=Spread.over([fold.mse for fold in folds]),
+        mae=Spread.over([fold.mae for fold in folds]),
+        pcc_m=Spread.over([fold.pcc_m for fold in folds]),
+        pcc_h=Spread.over([nan_mean(row[top]) for row in pcc]),
         top_genes=top,
         n_folds=len(folds),
     )
@@ -76,10 +83,3 @@ def top_genes(ranks: NDArray[np.float64], count: int = N_TOP_GENES) -> NDArray[n
     known = np.flatnonzero(~np.isnan(ranks))
     best = np.argsort(-ranks[known], kind="stable")[:count]
     return known[best].astype(np.int64)
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    known = np.array([value for value in values if not np.isnan(value)])
-    if not known.size:
-        return Spread(float("nan"), float("nan"))
-    return Spread(float(known.mean()), float(known.std()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from triplex_deploy.bundle import sha256_of
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.expression import LabelTransform, measure_slide, top_genes
-from triplex_deploy.expression.cross_validation import N_TOP_GENES
+from triplex_deploy.expression.cross_validation import N_TOP_GENES, Spread
 from triplex_deploy.expression.metrics import nan_mean
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.outputs.atomic import atomic_path
@@ -69,7 +69,9 @@ def score_sample(
     stacked = [model.expression[:, _columns(model.genes, common)] for model in predicted]
     ensemble = Predicted(tuple(common), np.mean(stacked, axis=0))
     return {
-        "folds": {key: _spread([score[key] for score in scores]) for key in METRIC_KEYS},
+        "folds": {
+            key: asdict(Spread.over([score[key] for score in scores])) for key in METRIC_KEYS
+        },
         "ensemble": _score(one, transform, ensemble, ranks),
         "models": len(predicted),
         "matched": len(_matched(one, common)),
@@ -150,13 +152,6 @@ def _columns(genes: Sequence[str], chosen: Sequence[str]) -> list[int]:
 
 def _ranks(scores: ModelScores) -> dict[str, float]:
     return dict(zip(scores.genes, scores.ranked().tolist(), strict=True))
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    known = np.array([value for value in values if not np.isnan(value)])
-    if not known.size:
-        return {"mean": float("nan"), "std": float("nan")}
-    return {"mean": float(known.mean()), "std": float(known.std())}
 
 
 def _paper(study: Study, entry: ExternalEntry, sample: str, model: str) -> Printed | None:

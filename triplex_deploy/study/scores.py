@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.expression import FoldMetrics, cross_validate, top_genes
-from triplex_deploy.expression.cross_validation import N_TOP_GENES, mean_ranks
+from triplex_deploy.expression.cross_validation import N_TOP_GENES, Spread, mean_ranks
 from triplex_deploy.expression.metrics import nan_mean
 
 METRIC_KEYS: Final = ("mse", "mae", "pcc_m", "pcc_h")
@@ -91,20 +91,13 @@ def common_top_scores(rows: Mapping[str, ModelScores]) -> dict[str, dict[str, fl
 
 def _over(scores: ModelScores, chosen: Sequence[str]) -> dict[str, float]:
     index = np.array([scores.genes.index(gene) for gene in chosen], np.int64)
-    values = np.array([nan_mean(row[index]) for row in scores.pcc])
-    values = values[~np.isnan(values)]
-    if not values.size:
-        return {"mean": float("nan"), "std": float("nan")}
-    return {"mean": float(values.mean()), "std": float(values.std())}
+    return asdict(Spread.over([nan_mean(row[index]) for row in scores.pcc]))
 
 
 def _paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, Any]:
     shared = [number for number in ours if number in theirs]
-    values = np.array([ours[number] - theirs[number] for number in shared])
-    values = values[~np.isnan(values)]
-    if not values.size:
-        return {"mean": float("nan"), "std": float("nan"), "n": 0}
-    return {"mean": float(values.mean()), "std": float(values.std()), "n": len(values)}
+    values = [ours[number] - theirs[number] for number in shared]
+    return {**asdict(Spread.over(values)), "n": int(np.count_nonzero(~np.isnan(values)))}
 
 
 def _average(seeds: Sequence[FoldMetrics]) -> FoldMetrics:

@@ -140,15 +140,17 @@ def _of(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _spread(value: Mapping[str, Any] | None) -> str:
     if value is None or value["mean"] is None:
         return ABSENT
-    if value["std"] is None:
-        return _number(value["mean"])
-    return f"{_number(value['mean'])} ± {_number(value['std'])}"
+    return _number(value["mean"]) + _deviation(value)
 
 
 def _difference(value: Mapping[str, Any]) -> str:
     if value["mean"] is None:
         return ABSENT
-    return f"{value['mean']:+.3f} ± {value['std']:.3f}"
+    return f"{value['mean']:+.3f}" + _deviation(value)
+
+
+def _deviation(value: Mapping[str, Any]) -> str:
+    return "" if value["std"] is None else f" ± {_number(value['std'])}"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
