@@ -8,6 +8,7 @@ import pytest
 
 from exporters.inputs import graph_inputs
 from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime import ort
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import DeviceArray
@@ -44,6 +45,33 @@ def test_kept_output_feeds_the_next_graph_by_rows(bundle: RunnableBundle, model:
         np.testing.assert_array_equal(tokens[1:].numpy(), kept.numpy()[3:5])
         views["neighbor_tokens"] = tokens
         np.testing.assert_allclose(second.run(views)["expression"], wanted, atol=1e-6)
+
+
+def test_uploaded_array_feeds_graphs_by_rows(bundle: RunnableBundle, model: Model) -> None:
+    tiles = graph_inputs(bundle.specs["tile_encoder"], 5)["tiles"]
+    features = model.run("tile_encoder", {"tiles": tiles})["features"]
+    tokens = model.run("target_encoder", {"tiles": tiles[3:]})["target_tokens"]
+    with bound(bundle, "tile_encoder") as first, bound(bundle, "target_encoder") as second:
+        uploaded = first.upload(tiles.copy())
+        assert isinstance(uploaded, DeviceArray)
+        found = first.run({"tiles": uploaded[:4]})["features"]
+        np.testing.assert_allclose(found, features[:4], atol=1e-5)
+        found = second.run({"tiles": uploaded[3:]})["target_tokens"]
+        np.testing.assert_allclose(found, tokens, atol=1e-5)
+
+
+def test_array_without_room_for_it_is_not_uploaded(
+    bundle: RunnableBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each graph then copies its own batch, and cuts it if it must."""
+
+    def no_room(*_: object) -> object:
+        raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 9")
+
+    monkeypatch.setattr(ort, "_on_device", no_room)
+    tiles = np.zeros((2, 224, 224, 3), np.uint8)
+    with bound(bundle, "tile_encoder") as session:
+        assert session.upload(tiles) is tiles
 
 
 def test_kept_output_of_the_cpu_is_a_plain_array(model: Model) -> None:
@@ -114,6 +142,12 @@ def test_out_of_memory_goes_on_with_half_the_batch_and_says_so(
         assert [m for m in caplog.messages if "a batch of 6, going on with 3" in m] == (
             caplog.messages
         )
+        session._limit = BatchLimit(session.spec)
+        caplog.clear()
+        kept = session.run_kept(inputs)["neighbor_tokens"]
+        np.testing.assert_allclose(kept, wanted, atol=1e-6)
+        assert exhausted.refused == [6, 6]
+        assert "a batch of 6, going on with 3" in caplog.text
         session._limit = BatchLimit(session.spec)
         with pytest.raises(BackendError, match=r"lower --batch-size below 10"):
             session.run(graph_inputs(session.spec, 20))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,6 +18,7 @@ from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.row_store import RowStore
 from triplex_deploy.pipeline.run import Run
 from triplex_deploy.pipeline.stage import Stage
+from triplex_deploy.runtime.device_array import Tensor
 from triplex_deploy.tiles.plan import TilePlan
 from triplex_deploy.tiles.stream import StreamStats, TileBatch, stream_tiles
 from triplex_deploy.tiles.view import SlideView
@@ -138,20 +139,34 @@ class _Lane:
     needed: NDArray[np.int64]
 
     def encode(self, batch: TileBatch) -> _Step:
-        """All graphs of one batch: its tiles are at hand, in the cache or on their way to a GPU."""
+        """All graphs of one batch, whose tiles are in the cache, or copied to a GPU once."""
+        outputs = list(self.encoded.outputs.values())
         tiles = self.needed[batch.tile_index]
-        steps = [self._through(output, tiles, batch) for output in self.encoded.outputs.values()]
+        order = _side_by_side([output.row_of_tile[tiles] >= 0 for output in outputs])
+        tiles = tiles[order]
+        pixels = self.run.sessions[outputs[0].spec.name].upload(batch.tiles[order])
+        steps = [self._through(output, tiles, pixels) for output in outputs]
         return steps[0]
 
-    def _through(self, output: TileOutput, tiles: NDArray[np.int64], batch: TileBatch) -> _Step:
+    def _through(self, output: TileOutput, tiles: NDArray[np.int64], pixels: Tensor) -> _Step:
         rows = output.row_of_tile[tiles]
-        wanted = rows >= 0
-        if not wanted.any():
+        wanted = np.flatnonzero(rows >= 0)
+        if not len(wanted):
             return _Step(len(tiles), tiles[:0], None)
-        pixels = batch.tiles if wanted.all() else np.ascontiguousarray(batch.tiles[wanted])
-        values = self.run.graph(output.spec, {"tiles": pixels})[output.name]
-        output.store.put(rows[wanted], values)
-        return _Step(len(tiles), tiles[wanted], values if output.name == FEATURES else None)
+        these = slice(wanted[0], wanted[-1] + 1)
+        values = self.run.graph(output.spec, {"tiles": pixels[these]})[output.name]
+        output.store.put(rows[these], values)
+        return _Step(len(tiles), tiles[these], values if output.name == FEATURES else None)
+
+
+def _side_by_side(wanted: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
+    """An order of tiles in which those that each of at most two graphs takes lie together.
+
+    First those only the first graph takes, then those both do, then those only the last does.
+    """
+    assert len(wanted) <= 2, "three sets of tiles need not lie together"
+    group = wanted[-1].astype(np.int8) - wanted[0]
+    return np.argsort(group, kind="stable")
 
 
 def mean_color_tile() -> NDArray[np.uint8]:

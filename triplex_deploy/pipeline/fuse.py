@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from triplex_deploy.pipeline.encode import Encoded
 from triplex_deploy.pipeline.gather import Gatherer
 from triplex_deploy.pipeline.run import Run
 from triplex_deploy.pipeline.stage import Stage
+from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.session import Arrays
 from triplex_deploy.tiles.plan import TilePlan
 from triplex_deploy.tiles.spot_tables import spot_tables
@@ -100,10 +101,14 @@ class _Predicting:
     gatherer: Gatherer
 
     def predict(self, rows: slice) -> NDArray[np.float32]:
-        made: Arrays = {}
-        for spec in self.run.per_batch():
-            with self.run.clock.stage("gather", self.run.setting.lanes):
-                inputs = self.gatherer.inputs(spec, rows, made)
-            made |= self.run.graph(spec, inputs)
-        expression: NDArray[np.float32] = made["expression"]
+        made: dict[str, Any] = {}
+        *before, last = self.run.per_batch()
+        for spec in before:
+            made |= self.run.graph_kept(spec, self._inputs(spec, rows, made))
+        expression: NDArray[np.float32]
+        expression = self.run.graph(last, self._inputs(last, rows, made))["expression"]
         return expression
+
+    def _inputs(self, spec: GraphSpec, rows: slice, made: Tensors) -> Tensors:
+        with self.run.clock.stage("gather", self.run.setting.lanes):
+            return self.gatherer.inputs(spec, rows, made)

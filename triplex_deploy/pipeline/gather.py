@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from triplex_deploy.contract import MASK, GraphSpec, TensorSpec
 from triplex_deploy.pipeline.encode import Encoded, TileOutput
 from triplex_deploy.pipeline.needs import FEATURES
+from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.session import Arrays
 from triplex_deploy.tiles.plan import TilePlan
 
@@ -28,7 +29,7 @@ class Gatherer:
     encoded: Encoded
     per_spot: Arrays
 
-    def inputs(self, spec: GraphSpec, rows: Rows, made: Arrays) -> Arrays:
+    def inputs(self, spec: GraphSpec, rows: Rows, made: Tensors) -> dict[str, Tensor]:
         """The inputs of ``spec`` for the spots ``rows``; ``made`` are those that lie ready."""
         return {
             tensor.name: made[tensor.name] if tensor.name in made else self._take(tensor, rows)

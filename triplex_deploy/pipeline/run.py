@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from numpy.typing import NDArray
-
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.pipeline.progress import Progress, StageClock
 from triplex_deploy.pipeline.stage import Stage
 from triplex_deploy.pipeline.tuning import Setting
+from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Arrays, Session
 
@@ -49,17 +48,25 @@ class Run:
         rest = (spec for spec in self.specs.values() if spec.batch_axis == "batch")
         return [spec for spec in rest if not _is_per_tile(spec)]
 
-    def graph(self, spec: GraphSpec, values: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run a graph with its inputs out of ``values``, timed under its name.
+    def graph(self, spec: GraphSpec, values: Tensors) -> Arrays:
+        """Run a graph with its inputs out of ``values``, timed under its name."""
+        return self._timed(spec, self.sessions[spec.name].run, values)
 
-        The CPU time is the calling thread's where a lane's calls have one thread (on a CPU), and
+    def graph_kept(self, spec: GraphSpec, values: Tensors) -> dict[str, Any]:
+        """The same for outputs that the next graph takes: on a GPU they stay there."""
+        return self._timed(spec, self.sessions[spec.name].run_kept, values)
+
+    def _timed(
+        self, spec: GraphSpec, run: Callable[[Tensors], dict[str, Any]], values: Tensors
+    ) -> dict[str, Any]:
+        """The CPU time is the calling thread's where a lane's calls have one thread (on a CPU), and
         the process's for a graph that runs alone.
         """
         inputs = {tensor.name: values[tensor.name] for tensor in spec.inputs}
         alone = spec.batch_axis == "spots"
         cpu_clock: Callable[[], float] = time.process_time if alone else time.thread_time
         with self.clock.stage(spec.name, 1 if alone else self.setting.lanes, cpu_clock):
-            return self.sessions[spec.name].run(inputs)
+            return run(inputs)
 
     def note_waits(self, name: str, stage: Stage[Any, Any]) -> None:
         """Remember how long the threads of a stage were idle, each kind on the average."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,21 @@ class BatchLimit:
             return self.run(inputs, run)
         except DeviceMemoryError as error:
             raise BackendError(self._too_large(self.most or length, error)) from error
+
+    def run_kept(
+        self,
+        inputs: Tensors,
+        keep: Callable[[Tensors], dict[str, Any]],
+        run: Callable[[list[Tensors]], list[Arrays]],
+    ) -> dict[str, Any]:
+        """``keep`` of a whole batch; if it must be cut, its pieces by ``run``, joined."""
+        length = dynamic_length(self.spec, inputs)
+        if self.most is None or length <= self.most:
+            try:
+                return keep(inputs)
+            except DeviceMemoryError as error:
+                self._halve(length, error)
+        return dict(self.run(inputs, run))
 
     def _cut(self, inputs: Tensors, length: int) -> list[Tensors]:
         if self.most is None or length <= self.most:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
+
+from numpy.typing import NDArray
 
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.runtime.device import CPU
-from triplex_deploy.runtime.device_array import Tensors
+from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.session import Arrays, Session
 
 
@@ -32,7 +35,7 @@ def single_threaded(
 
 
 def taking_turns(sessions: Mapping[str, Session]) -> dict[str, Session]:
-    """On a GPU: one call at a time; a lane stores and fetches while another's is encoded."""
+    """ONNX Runtime on a GPU: one call at a time; a lane stores and fetches meanwhile."""
     turn = threading.Lock()
     return {name: _TakingTurns(session, turn) for name, session in sessions.items()}
 
@@ -48,6 +51,13 @@ class _TakingTurns(Session):
     def _run(self, inputs: Tensors) -> Arrays:
         with self._turn:
             return self._session.run(inputs)
+
+    def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
+        with self._turn:
+            return self._session.run_kept(inputs)
+
+    def _upload(self, array: NDArray[Any]) -> Tensor:
+        return self._session.upload(array)
 
     def close(self) -> None:
         pass

@@ -20,7 +20,7 @@ from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device
-from triplex_deploy.runtime.device_array import DeviceArray, Tensors
+from triplex_deploy.runtime.device_array import DeviceArray, Tensor, Tensors
 from triplex_deploy.runtime.session import Arrays, DeviceMemoryError, Session, dynamic_length
 
 logger = logging.getLogger(__name__)
@@ -92,12 +92,18 @@ class OrtSession(Session):
             per_batch = self.spec.batch_axis == "batch"
             run = self._run_on_host if per_batch else self._run_and_give_memory_back
             return self._call(lambda: run(inputs))
-        return self._limit.run(inputs, lambda pieces: [self._run_bound(p) for p in pieces])
+        return self._limit.run(inputs, self._run_pieces)
 
     def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
         if not self._bound:
             return self._run(inputs)
-        return self._call(lambda: self._bound_outputs(inputs))
+        return self._limit.run_kept(inputs, self._keep, self._run_pieces)
+
+    def _upload(self, array: NDArray[Any]) -> Tensor:
+        if not self._bound:
+            return array
+        held = self._call(lambda: {"array": _on_device(array, self._device)})
+        return OrtArray.of(held["array"], array.dtype.name)
 
     def _run_on_host(self, inputs: Tensors) -> Arrays:
         names = [tensor.name for tensor in self.spec.outputs]
@@ -120,9 +126,12 @@ class OrtSession(Session):
         self._session.run_with_iobinding(binding, _giving_memory_back())
         return outputs
 
-    def _run_bound(self, inputs: Tensors) -> Arrays:
-        kept = self._call(lambda: self._bound_outputs(inputs))
-        return {name: array.numpy() for name, array in kept.items()}
+    def _run_pieces(self, pieces: list[Tensors]) -> list[Arrays]:
+        kept = (self._keep(piece) for piece in pieces)
+        return [{name: array.numpy() for name, array in outputs.items()} for outputs in kept]
+
+    def _keep(self, inputs: Tensors) -> dict[str, Any]:
+        return self._call(lambda: self._bound_outputs(inputs))
 
     def _bound_outputs(self, inputs: Tensors) -> dict[str, OrtArray]:
         """Run with inputs and outputs in the device's memory."""
@@ -178,19 +187,21 @@ class _InputBuffers:
     held: dict[str, Any] = field(default_factory=dict)
 
     def hold(self, name: str, array: NDArray[Any]) -> Any:
-        ort = import_onnxruntime()
         value, contiguous = self.held.get(name), np.ascontiguousarray(array)
         if value is None or tuple(value.shape()) != array.shape:
             self.held.pop(name, None)  # its memory first: two batches may not fit
-            if self.device.kind == "cpu":
-                contiguous = contiguous.copy()  # on the CPU the value would be the caller's array
-            value = ort.OrtValue.ortvalue_from_numpy(
-                contiguous, self.device.kind, self.device.index
-            )
-            self.held[name] = value
+            self.held[name] = value = _on_device(contiguous, self.device)
         else:
             value.update_inplace(contiguous)
         return value
+
+
+def _on_device(array: NDArray[Any], device: Device) -> Any:
+    """A copy of ``array`` as a value of ONNX Runtime."""
+    if device.kind == "cpu":
+        array = array.copy()  # the value would be the caller's array
+    ort = import_onnxruntime()
+    return ort.OrtValue.ortvalue_from_numpy(array, device.kind, device.index)
 
 
 def open_ort_session(

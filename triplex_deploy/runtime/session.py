@@ -36,6 +36,16 @@ class Session(ABC):
         check_inputs(self.spec, inputs)
         return self._run_kept(inputs)
 
+    def upload(self, array: NDArray[Any]) -> Tensor:
+        """``array`` where graphs run, for all that take it or its rows; itself on a CPU.
+
+        On a GPU it is a ``DeviceArray``, or still ``array`` if there is no memory for it.
+        """
+        try:
+            return self._upload(np.ascontiguousarray(array))
+        except DeviceMemoryError:
+            return array
+
     def submit(self, inputs: Tensors) -> Pending:
         """Start the graph and return at once where the device allows it; outputs as of ``run``.
 
@@ -49,6 +59,9 @@ class Session(ABC):
 
     def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
         return self._run(inputs)
+
+    def _upload(self, array: NDArray[Any]) -> Tensor:
+        return array
 
     def _submit(self, inputs: Tensors) -> Pending:
         outputs = self._run(inputs)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from triplex_deploy.contract import GraphSpec, TensorSpec
 from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.runtime.batching import BatchLimit
-from triplex_deploy.runtime.cuda import ALIGNMENT, Cuda, CudaArray, MemoryPool
+from triplex_deploy.runtime.cuda import ALIGNMENT, Cuda, CudaArray, Memory, MemoryPool
 from triplex_deploy.runtime.device_array import Pending, Tensor, Tensors
 from triplex_deploy.runtime.extents import Extent
 from triplex_deploy.runtime.session import Arrays, Session, check_inputs, dynamic_length
@@ -69,11 +69,15 @@ class TrtSession(Session):
 
     def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
         self._check_extent(inputs)
-        most = self._limit.most
-        if most is not None and dynamic_length(self.spec, inputs) > most:
-            return dict(self._run(inputs))  # cut batches are joined on the host
+        return self._limit.run_kept(inputs, self._keep, self._run_pieces)
+
+    def _keep(self, inputs: Tensors) -> dict[str, Any]:
         with self._lock, self._cuda.current():
             return dict(self._next_lane().start(inputs))
+
+    def _upload(self, array: NDArray[Any]) -> Tensor:
+        with self._lock, self._cuda.current():
+            return self._next_lane().upload(array)
 
     def _submit(self, inputs: Tensors) -> Pending:
         most = self._limit.most
@@ -164,6 +168,13 @@ class _Lane:
             output.ready = ready
         return outputs
 
+    def upload(self, array: NDArray[Any]) -> CudaArray:
+        """Queue copying in what graphs will take; it becomes ready later."""
+        memory = self._copied_in("upload", array)
+        return CudaArray(
+            self._cuda, array.shape, array.dtype, memory, self._cuda.event(self._stream)
+        )
+
     def run_staged(self, inputs: Tensors) -> tuple[Arrays, dict[str, float]]:
         """Run with a wait after each stage; returns the outputs and the seconds of each."""
         times = [time.perf_counter()]
@@ -239,7 +250,7 @@ class _Lane:
         if isinstance(array, CudaArray):
             pointer = self._on_device(array)
         else:
-            pointer = self._copied_in(tensor.name, np.asarray(_host(array)))
+            pointer = self._copied_in(tensor.name, np.asarray(_host(array))).pointer
         self._context.set_tensor_address(tensor.name, pointer)
 
     def _on_device(self, array: CudaArray) -> int:
@@ -255,13 +266,13 @@ class _Lane:
         )
         return memory.pointer
 
-    def _copied_in(self, name: str, array: NDArray[Any]) -> int:
+    def _copied_in(self, name: str, array: NDArray[Any]) -> Memory:
         locked = self._page_locked(f"in {name}", array.nbytes)
         np.copyto(locked.view(array.dtype).reshape(array.shape), array)
         memory = self._pool.take(array.nbytes)
         self._held.append(memory)
         self._cuda.driver.memcpy_htod_async(memory.pointer, locked, self._stream)
-        return memory.pointer
+        return memory
 
     def _bind_output(self, tensor: TensorSpec) -> CudaArray:
         shape, dtype = tuple(self._context.get_tensor_shape(tensor.name)), np.dtype(tensor.dtype)

@@ -1,0 +1,29 @@
+"""Tiles of a batch in the order in which graphs take them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triplex_deploy.pipeline.encode import _side_by_side
+
+
+@given(st.lists(st.sampled_from([(0, 1), (1, 0), (1, 1)]), min_size=1))
+def test_tiles_of_each_graph_lie_together(wanted: list[tuple[int, int]]) -> None:
+    sets = [np.array(column, bool) for column in zip(*wanted, strict=True)]
+    order = _side_by_side(sets)
+    assert sorted(order) == list(range(len(wanted)))
+    for one in sets:
+        places = np.flatnonzero(one[order])
+        assert (np.diff(places) == 1).all()
+
+
+def test_tiles_all_graphs_take_keep_their_order() -> None:
+    everything = np.ones(5, bool)
+    for sets in ([everything], [everything, everything]):
+        assert _side_by_side(sets).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_three_sets_are_refused() -> None:
+    with pytest.raises(AssertionError, match="three sets"):
+        _side_by_side([np.ones(2, bool)] * 3)

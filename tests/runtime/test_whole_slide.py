@@ -1,0 +1,73 @@
+"""A whole slide by sessions that hold tensors in a device's memory: same numbers, few copies."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.runtime.fake_gpu import FakeGpu
+from triplex_deploy import predict_slide
+from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.runtime.concurrent_sessions import taking_turns
+from triplex_deploy.runtime.device import CPU
+from triplex_deploy.runtime.model import Model, RunnableBundle
+from triplex_deploy.runtime.ort import OrtSession, load_session
+from triplex_deploy.spots import Spots
+
+BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def slide_path(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("slide") / "slide.tif"
+    synthesise_slide(path, 1120, 896, model.bundle.manifest.tile_mpp, seed=3)
+    return path
+
+
+@pytest.fixture(scope="module")
+def options() -> PredictOptions:
+    """Three spots that share tiles and one that shares none: some tiles are only neighbours."""
+    level0_xy = np.array([(336, 448), (560, 448), (784, 448), (600, 500)], np.float64)
+    grid_rc = np.array([(2, 1), (2, 2), (2, 3), (3, 2)], np.int64)
+    spots = Spots(level0_xy, grid_rc, "file", 100.0)
+    return PredictOptions(spots=spots, batch_size=BATCH)
+
+
+@pytest.mark.usefixtures("installed")
+def test_tiles_are_copied_once_and_tokens_stay(
+    engine_bundle: RunnableBundle,
+    model: Model,
+    gpu: FakeGpu,
+    slide_path: Path,
+    options: PredictOptions,
+) -> None:
+    wanted = predict_slide(slide_path, model, options)
+    with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
+        gpu.log.clear()
+        found = predict_slide(slide_path, engines, options)
+        copied_in = gpu.log.count("queue htod")
+    np.testing.assert_allclose(found.expression, wanted.expression, atol=1e-5)
+    assert np.ptp(wanted.expression, axis=0).min() > 1e-3
+    n_tiles = found.run["tiles_encoded"]
+    assert n_tiles > 3 * BATCH
+    n_inputs = {name: len(spec.inputs) for name, spec in engine_bundle.specs.items()}
+    tiles = -(-n_tiles // BATCH) + 1  # each batch once for both encoders, and the masked tile
+    spots = n_inputs["neighbor_encoder"] + n_inputs["fusion_head"] - 1  # neighbour tokens stay
+    assert copied_in == tiles + n_inputs["global_encoder"] + spots
+
+
+def test_bound_sessions_predict_the_same(
+    bundle: RunnableBundle, model: Model, slide_path: Path, options: PredictOptions
+) -> None:
+    """ONNX Runtime's way on a GPU, its memory here the CPU's own."""
+    with ExitStack() as stack:
+        sessions = {}
+        for name, spec in bundle.specs.items():
+            loaded = load_session(bundle.path / bundle.entry(name, "onnxruntime").file, threads=1)
+            sessions[name] = stack.enter_context(OrtSession(spec, loaded, CPU, bound=True))
+        bound = Model(bundle, taking_turns(sessions), CPU, "bound", stack)
+        found = predict_slide(slide_path, bound, options)
+    wanted = predict_slide(slide_path, model, options)
+    np.testing.assert_allclose(found.expression, wanted.expression, atol=1e-5)
