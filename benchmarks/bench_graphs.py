@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.predicting.extrapolate import time_published
 from benchmarks.predicting.models import PAPER, SMALL, make_checkpoint
+from benchmarks.predicting.published import Published
 from benchmarks.record import Timing, report
 from benchmarks.serving.roofline import Peak, peak_of
 from benchmarks.serving.subjects import EAGER, Subject, export_bundles, open_subjects
@@ -35,7 +37,8 @@ from exporters.inputs import graph_inputs
 from triplex_deploy import predict_slide
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.demo.slide import synthesise_slide
-from triplex_deploy.models import write_checkpoint
+from triplex_deploy.models import Checkpoint, write_checkpoint
+from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.facts import peak_memory_mb
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.device import CPU, Device
@@ -47,6 +50,8 @@ MPP: Final = 0.688
 BATCHES: Final = (1, 8, 32, 64, 128, 256, 512)
 SPOTS: Final = (500, 5000, 20000)
 WARM_UP: Final = 5
+PUBLISHED: Final = "published way"
+TIMED_SPOTS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,11 @@ def run(
         graphs = [timing for s in subjects for timing in time_graphs(s, plan, peak)]
         slide = folder / "slide.tif"
         synthesise_slide(slide, plan.slide_px, plan.slide_px, MPP, seed=1)
-        slides = [time_slide(subject, slide, plan) for subject in subjects]
+        slides, predictions = zip(*(time_slide(s, slide, plan) for s in subjects), strict=True)
+    published = time_published_way(checkpoint, slide, predictions[0], device)
     limits = {"gpu": gpu, "skipped": skipped, "roofline": None if peak is None else vars(peak)}
-    return graphs + slides, _ratios(graphs, slides), limits
+    ratios = _ratios(graphs, slides, published)
+    return [*graphs, *slides, published], ratios, limits
 
 
 def time_graphs(subject: Subject, plan: Plan, peak: Peak | None) -> Iterator[Timing]:
@@ -158,7 +165,7 @@ def _work(
     return facts
 
 
-def time_slide(subject: Subject, slide: Path, plan: Plan) -> Timing:
+def time_slide(subject: Subject, slide: Path, plan: Plan) -> tuple[Timing, Prediction]:
     """A dense prediction, decoding on the CPU; and how long the device waited meanwhile."""
     size = max(plan.batches) if plan is QUICK else 64
     options = PredictOptions(all_tiles=True, batch_size=size)
@@ -181,16 +188,40 @@ def time_slide(subject: Subject, slide: Path, plan: Plan) -> Timing:
     }
     reason = f"slide to prediction, {found.n_spots} contiguous spots, decoding included"
     name = f"{subject.name}, end to end"
-    return Timing(name, reason, walls, 0.0, peak_memory_mb(), facts)
+    return Timing(name, reason, walls, 0.0, peak_memory_mb(), facts), found
 
 
-def _ratios(graphs: list[Timing], slides: list[Timing]) -> dict[str, float]:
-    """Of each subject over PyTorch eager: slides, and each graph at its best size."""
+def time_published_way(
+    checkpoint: Checkpoint, slide: Path, prediction: Prediction, device: Device
+) -> Timing:
+    """The paper's way over the same slide on the same device, TF32 off as for PyTorch eager.
+
+    The features of all spots, which it has on disk, are made up: they do not change its time, and
+    ``bench_predict.py`` compares what it predicts.
+    """
+    model, encoder = checkpoint.build_model(), checkpoint.tile_encoder.build()
+    way = Published(model, encoder, slide, prediction.slide_size_wh, str(device))
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((prediction.n_spots, checkpoint.config.feature_dim), np.float32)
+    chosen = rng.permutation(prediction.n_spots)[:TIMED_SPOTS]
+    reason = "one read, 25 + 1 passes per spot, the global encoder per batch"
+    return time_published(PUBLISHED, reason, way, prediction, features, chosen)[0]
+
+
+def _ratios(
+    graphs: Sequence[Timing], slides: Sequence[Timing], published: Timing
+) -> dict[str, float]:
+    """Of each subject over PyTorch eager: slides, and each graph at its best size.
+
+    Slides also over the published way.
+    """
     eager = {timing.facts["subject"]: timing for timing in slides}[EAGER]
     ratios = {}
     for timing in slides:
         if timing is not eager:
             ratios[f"{timing.facts['subject']}, end to end"] = eager.best_s / timing.best_s
+        over = f"{timing.facts['subject']}, end to end over the {PUBLISHED}"
+        ratios[over] = published.best_s / timing.best_s
     best: dict[tuple[str, str], float] = {}
     for timing in graphs:
         key = (timing.facts["subject"], timing.facts["graph"])

@@ -10,7 +10,6 @@ the timed spots are compared with ours.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import tempfile
 import time
@@ -24,10 +23,11 @@ import tifffile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.predicting.attention import measure_global_encoder
+from benchmarks.predicting.extrapolate import centers_of, time_published
 from benchmarks.predicting.interrupted import measure_cache, measure_kills
 from benchmarks.predicting.large import measure_large
 from benchmarks.predicting.models import PAPER, SMALL, bundles_for, make_checkpoint
-from benchmarks.predicting.published import BATCH, Published
+from benchmarks.predicting.published import Published
 from benchmarks.record import Case, Timing, measure, report
 from triplex_deploy import load_bundle, open_slide, predict_slide
 from triplex_deploy.demo.slide import synthesise_slide
@@ -77,7 +77,7 @@ def run(folder: Path, quick: bool) -> tuple[list[Timing], dict[str, float], dict
         for precision, bundle in bundles.items():
             timing, ours[precision] = time_ours(scene, precision, bundle)
             timings.append(timing)
-        reference, difference = time_published(
+        reference, difference = compare_published(
             scene, checkpoint, ours["fp32"], spots=2 if quick else 12
         )
         differences.append(difference)
@@ -176,35 +176,20 @@ def _writing_cpu_s(prediction: Prediction) -> float:
         return time.process_time() - begin
 
 
-def time_published(
+def compare_published(
     scene: Scene, checkpoint: Checkpoint, ours: Prediction, spots: int
 ) -> tuple[Timing, float]:
-    """The published way over the whole slide, from some spots and one batch; and how far apart."""
+    """The published way over the whole slide, and how far its expression is from ours."""
     way = Published(
         checkpoint.build_model(),
         checkpoint.tile_encoder.build(),
         scene.slide_path,
         ours.slide_size_wh,
     )
-    center_xy = np.floor(ours.level0_xy + 1e-6).astype(np.int64)
-    features = way.encode_slide(center_xy)  # also the warm-up
-    chosen = np.linspace(0, ours.n_spots - 1, spots).astype(int)
-    begin, begin_cpu = time.perf_counter(), time.process_time()
-    encoded = way.encode_spots(center_xy[chosen])
-    per_spot = (time.perf_counter() - begin) / spots
-    cpu_per_spot = (time.process_time() - begin_cpu) / spots
-    begin = time.perf_counter()
-    found = way.predict_batch(chosen, features, ours.grid_rc, encoded)
-    per_batch = time.perf_counter() - begin
-    whole = ours.n_spots * per_spot + math.ceil(ours.n_spots / BATCH) * per_batch
-    timing = Timing(
-        f"{scene.name}, published way",
-        scene.reason,
-        [whole],
-        ours.n_spots * cpu_per_spot,
-        peak_memory_mb(),
-        {"timed_spots": spots, "s_per_spot": per_spot, "s_per_batch": per_batch},
-    )
+    features = way.encode_slide(centers_of(ours))  # also the warm-up
+    chosen = np.linspace(0, ours.n_spots - 1, spots).astype(np.int64)
+    name = f"{scene.name}, published way"
+    timing, found = time_published(name, scene.reason, way, ours, features, chosen)
     return timing, float(np.abs(found - ours.expression[chosen]).max())
 
 

@@ -33,12 +33,17 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Published:
-    """The eager model and the slide it predicts."""
+    """The eager model, the slide it predicts, and the device that both networks are moved to."""
 
     model: Triplex
     tile_encoder: TileEncoder
     slide_path: Path
     slide_size_wh: tuple[int, int]
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        self.model.to(self.device)
+        self.tile_encoder.to(self.device)
 
     def encode_slide(self, center_xy: NDArray[np.int64]) -> NDArray[np.float32]:
         """Global features (N, 512) of all spots; the published code has them on disk."""
@@ -47,7 +52,8 @@ class Published:
             for x, y in center_xy.tolist():
                 corner = (x - TILE_PX // 2, y - TILE_PX // 2)
                 tile = slide.read_region(corner, 0, (TILE_PX, TILE_PX)).convert("RGB")
-                features.append(self.tile_encoder(normalised(np.asarray(tile)))[0].numpy())
+                images = normalised(np.asarray(tile)).to(self.device)
+                features.append(self.tile_encoder(images)[0].cpu().numpy())
         return np.stack(features)
 
     def encode_spots(self, center_xy: NDArray[np.int64]) -> Encoded:
@@ -57,11 +63,15 @@ class Published:
             for x, y in center_xy.tolist():
                 corner = (x - WINDOW_PX // 2, y - WINDOW_PX // 2)
                 window = slide.read_region(corner, 0, (WINDOW_PX, WINDOW_PX)).convert("RGB")
-                tiles = normalised(np.asarray(window))
+                tiles = normalised(np.asarray(window)).to(self.device)
                 targets.append(self.model.target_encoder(tiles[12:13]))
                 around.append(self.tile_encoder(tiles))
                 masks.append(_mask(x, y, *self.slide_size_wh))
-        return Encoded(torch.cat(targets), torch.stack(around), torch.from_numpy(np.stack(masks)))
+        mask = torch.from_numpy(np.stack(masks)).to(self.device)
+        encoded = Encoded(torch.cat(targets), torch.stack(around), mask)
+        if self.device != "cpu":
+            torch.cuda.synchronize(self.device)
+        return encoded
 
     def predict_batch(
         self,
@@ -73,13 +83,14 @@ class Published:
         """Expression of the spots ``rows``; the global encoder runs over the whole slide."""
         with torch.inference_mode():
             tokens = self.model.global_encoder(
-                torch.from_numpy(slide_features), torch.from_numpy(apeg_index(grid_rc))
+                torch.from_numpy(slide_features).to(self.device),
+                torch.from_numpy(apeg_index(grid_rc)).to(self.device),
             )
             neighbors = self.model.neighbor_encoder(encoded.neighbor_features, encoded.mask)
             output = self.model.predict_from_tokens(
                 tokens[rows], encoded.target_tokens, neighbors, encoded.mask
             )
-        return output.fusion.numpy()
+        return output.fusion.cpu().numpy()
 
 
 def normalised(window: NDArray[np.uint8]) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_graphs
-from benchmarks.bench_graphs import Plan, time_graphs, time_slide
+from benchmarks.bench_graphs import Plan, time_graphs, time_published_way, time_slide
 from benchmarks.record import report
 from benchmarks.serving.roofline import PEAKS, Peak, peak_of
 from benchmarks.serving.subjects import EAGER, Subject, eager_model
@@ -41,14 +41,24 @@ def test_cases_and_ratios_follow_the_schema(
         eager = eager_model(model.bundle, read_checkpoint(checkpoint_path), CPU, stack)
         subjects = [Subject(EAGER, "fp32", eager), Subject("onnxruntime fp32", "fp32", model)]
         graphs = [timing for s in subjects for timing in time_graphs(s, PLAN, peak)]
-        slides = [time_slide(s, tmp_path / "slide.tif", PLAN) for s in subjects]
-    ratios = bench_graphs._ratios(graphs, slides)
-    report([*graphs, *slides], ratios, {"gpu": "none"}, tmp_path / "result.json")
+        timed = [time_slide(s, tmp_path / "slide.tif", PLAN) for s in subjects]
+    slides = [timing for timing, _ in timed]
+    checkpoint = read_checkpoint(checkpoint_path)
+    published = time_published_way(checkpoint, tmp_path / "slide.tif", timed[0][1], CPU)
+    ratios = bench_graphs._ratios(graphs, slides, published)
+    report([*graphs, *slides, published], ratios, {"gpu": "none"}, tmp_path / "result.json")
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["schema"] == 1
+    over_published = "end to end over the published way"
     assert set(result["ratios"]) == {
-        f"onnxruntime fp32, {name}" for name in (*model.bundle.specs, "end to end")
+        f"{EAGER}, {over_published}",
+        *(f"onnxruntime fp32, {name}" for name in (*model.bundle.specs, "end to end")),
+        f"onnxruntime fp32, {over_published}",
     }
+    assert published.facts["timed_spots"] == 9
+    assert published.best_s == pytest.approx(
+        9 * published.facts["s_per_spot"] + published.facts["s_per_batch"]
+    )
     case = next(
         c for c in result["cases"] if c["name"] == "onnxruntime fp32, tile_encoder, batch=2"
     )
