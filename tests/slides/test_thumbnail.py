@@ -8,7 +8,7 @@ from PIL import Image
 
 from triplex_deploy.slides import Slide, open_slide, thumbnail
 from triplex_deploy.slides import thumbnail as _function
-from triplex_deploy.slides.thumbnail import average_between
+from triplex_deploy.slides.thumbnail import overlaps
 
 
 class ArraySlide(Slide):
@@ -35,7 +35,8 @@ class ArraySlide(Slide):
 def test_parts_of_pixels_count_in_part() -> None:
     values = np.array([0, 30, 60], np.uint8)
     edges = np.array([0.0, 1.5, 3.0])
-    assert average_between(values, edges, 0).tolist() == [10.0, 50.0]
+    assert (overlaps(edges, 3) @ values).tolist() == [15.0, 75.0]
+    assert overlaps(edges, 3).toarray().tolist() == [[1.0, 0.5, 0.0], [0.0, 0.5, 1.0]]
 
 
 def test_mean_colour_is_kept() -> None:

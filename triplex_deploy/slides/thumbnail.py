@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.slides.slide import Slide
@@ -31,13 +32,17 @@ def thumbnail(slide: Slide, max_px: int, skip_bad: bool = False) -> NDArray[np.u
     edges_x = np.linspace(0, level_width, out_width + 1)
     edges_y = np.linspace(0, level_height, out_height + 1)
     picture = np.empty((out_height, out_width, 3), np.uint8)
+    across = overlaps(edges_x, level_width)
+    area = (level_width / out_width) * (level_height / out_height)
     band = max(1, int(BAND_PX / (level_width * level_height / out_height)))
     for row in range(0, out_height, band):
         edges = edges_y[row : row + band + 1]
         top, bottom = int(edges[0]), min(int(np.ceil(edges[-1])), level_height)
         pixels = _read_band(slide, level, top, bottom, skip_bad)
-        means = average_between(average_between(pixels, edges - top, 0), edges_x, 1)
-        picture[row : row + band] = np.floor(means + 0.5).astype(np.uint8)
+        lines = overlaps(edges - top, bottom - top) @ pixels.reshape(bottom - top, -1).astype("f4")
+        columns = lines.reshape(-1, level_width, 3).transpose(1, 0, 2).reshape(level_width, -1)
+        sums = (across @ columns).reshape(out_width, -1, 3).transpose(1, 0, 2)
+        picture[row : row + band] = np.floor(sums / area + 0.5).astype(np.uint8)
     return picture
 
 
@@ -60,32 +65,19 @@ def _read_band(
     return band
 
 
-def average_between(
-    values: NDArray[np.generic], edges: NDArray[np.float64], axis: int
-) -> NDArray[np.float64]:
-    """Mean over [edges[i], edges[i+1]) along one axis, where parts of a pixel count in part.
+def overlaps(edges: NDArray[np.float64], size: int) -> csr_array:
+    """How much (n, size) of each of ``size`` pixels lies between ``edges[i]`` and ``edges[i+1]``.
 
-    Edges are at least a pixel apart, and the last one cuts the last pixel or ends it.
+    Its product with values is their sum between the edges, where parts of a pixel count in part.
     """
-    size, count = values.shape[axis], len(edges) - 1
-    whole = np.minimum(edges.astype(np.int64), size - 1)
-    dtype = np.uint32 if values.dtype == np.uint8 else np.float64
-    sums = np.add.reduceat(values, edges[:-1].astype(np.int64), axis, dtype).astype(np.float64)
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    before = (edges - whole).reshape(shape) * np.take(values, whole, axis)  # of pixels that are cut
-    after = np.take(values, [size - 1], axis) - np.take(before, [count], axis)
-    sums -= np.take(before, np.arange(count), axis)
-    sums[_along(axis, slice(0, count - 1), values.ndim)] += np.take(
-        before, np.arange(1, count), axis
-    )
-    sums[_along(axis, slice(count - 1, count), values.ndim)] -= after
-    means: NDArray[np.float64] = sums / np.diff(edges).reshape(shape)
-    return means
-
-
-def _along(axis: int, part: slice, ndim: int) -> tuple[slice, ...]:
-    return tuple(part if i == axis else slice(None) for i in range(ndim))
+    low, high = edges[:-1, None], edges[1:, None]
+    first = low.astype(np.int64)
+    pixel = first + np.arange(int((np.ceil(high) - first).max()))
+    shared = np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, None)
+    row = np.broadcast_to(np.arange(len(low))[:, None], pixel.shape)
+    some = (shared > 0) & (pixel < size)
+    entries = shared[some].astype(np.float32), (row[some], pixel[some])
+    return csr_array(entries, shape=(len(low), size))
 
 
 def _coarsest_level(slide: Slide, width: int, height: int) -> int:
