@@ -1,10 +1,13 @@
 """Small datasets in each layout, written by the tests."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import mmwrite
+from scipy.sparse import coo_array
 
 
 @pytest.fixture
@@ -29,3 +32,35 @@ def write_st_section(root: Path, patient: str, name: str) -> None:
     (root / "ST-spotfiles" / f"{name}_selection.tsv").write_text(
         "\n".join(["x\ty\tpixel_x\tpixel_y", *spots]) + "\n"
     )
+
+
+@pytest.fixture
+def outs(tmp_path: Path) -> Path:
+    """A 2 x 3 hexagonal array, 100 um = 200 px; spot e lies outside the tissue."""
+    folder = tmp_path / "S1"
+    (folder / "spatial").mkdir(parents=True)
+    (folder / "he.tif").write_bytes(b"")
+    rows = [
+        f"{barcode},{int(barcode != 'e')},{row},{col},{round(row * 173.205)},{col * 100}"
+        for barcode, row, col in zip("abcdef", [0, 0, 0, 1, 1, 1], [0, 2, 4, 1, 3, 5], strict=True)
+    ]
+    (folder / "spatial" / "tissue_positions_list.csv").write_text("\n".join(rows) + "\n")
+    _write_mtx(folder / "filtered_feature_bc_matrix")
+    return folder
+
+
+def _write_mtx(folder: Path) -> None:
+    folder.mkdir()
+    matrix = coo_array(np.array([[5, 0, 1, 2], [1, 1, 1, 1], [7, 7, 7, 7], [0, 3, 0, 0]]))
+    mmwrite(folder / "matrix.mtx", matrix)
+    plain = folder / "matrix.mtx"
+    (folder / "matrix.mtx.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    features = [
+        "ENSG1\tGNAS\tGene Expression",
+        "ENSG2\tTBCE\tGene Expression",
+        "AB1\tCD3\tAntibody Capture",
+        "ENSG3\tTBCE\tGene Expression",
+    ]
+    (folder / "features.tsv.gz").write_bytes(gzip.compress("\n".join(features).encode()))
+    (folder / "barcodes.tsv.gz").write_bytes(gzip.compress(b"d\nc\nb\na"))

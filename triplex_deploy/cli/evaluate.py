@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     "--out metrics.json --genes GNAS,FASN"
 )
 @click.argument("what", metavar="RUN|PREDICTION.h5ad", type=click.Path(path_type=Path))
-@click.option("--truth", type=click.Path(path_type=Path), help="Measured counts, for a prediction.")
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    help="Measured counts, for a prediction: h5ad, .tsv, or Space Ranger folder.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

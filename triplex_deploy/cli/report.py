@@ -20,7 +20,8 @@ SOME_FAILED = 3
 @click.option(
     "--truth",
     type=click.Path(path_type=Path),
-    help="Measured counts (h5ad), shown beside the prediction with the correlation of each gene.",
+    help="Measured counts (h5ad, .tsv or Space Ranger folder), shown beside the prediction with "
+    "the correlation of each gene.",
 )
 @click.option("--genes", help="Only these genes, comma-separated.")
 @click.option(

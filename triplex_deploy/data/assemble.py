@@ -45,7 +45,33 @@ class SectionFacts:
     is_hexagonal: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Counts (N, G), SciPy sparse, of N spots and the places of these."""
+
+    genes: tuple[str, ...]
+    counts: Any
+    grid_rc: NDArray[np.int64]
+    level0_xy: NDArray[np.float64]
+
+
 def assemble_section(facts: SectionFacts, table: CountTable, spots: SpotTable) -> Section:
+    """The section of a joined table."""
+    joined = join_tables(facts.name, table, spots)
+    return Section(
+        name=facts.name,
+        patient=facts.patient,
+        slide_path=facts.slide_path,
+        slide_mpp=facts.slide_mpp,
+        counts=joined.counts,
+        genes=joined.genes,
+        grid_rc=joined.grid_rc,
+        level0_xy=joined.level0_xy,
+        is_hexagonal=facts.is_hexagonal,
+    )
+
+
+def join_tables(name: str, table: CountTable, spots: SpotTable) -> Joined:
     """Keep the spots that have counts, ordered by (row, column), with each gene symbol once."""
     row_of = {spot_id: row for row, spot_id in enumerate(table.spot_ids)}
     kept = np.array([i for i, spot_id in enumerate(spots.spot_ids) if spot_id in row_of], np.int64)
@@ -53,22 +79,12 @@ def assemble_section(facts: SectionFacts, table: CountTable, spots: SpotTable) -
     if dropped or len(kept) < len(table.spot_ids):
         logger.info(
             "%s: %d spots have counts; %d positions and %d count rows have no partner",
-            *(facts.name, len(kept), dropped, len(table.spot_ids) - len(kept)),
+            *(name, len(kept), dropped, len(table.spot_ids) - len(kept)),
         )
     kept = kept[np.lexsort((spots.grid_rc[kept, 1], spots.grid_rc[kept, 0]))]
     rows = [row_of[spots.spot_ids[i]] for i in kept]
     genes, counts = merge_repeated_genes(table.genes, table.counts.tocsr()[rows])
-    return Section(
-        name=facts.name,
-        patient=facts.patient,
-        slide_path=facts.slide_path,
-        slide_mpp=facts.slide_mpp,
-        counts=counts,
-        genes=genes,
-        grid_rc=spots.grid_rc[kept],
-        level0_xy=spots.level0_xy[kept],
-        is_hexagonal=facts.is_hexagonal,
-    )
+    return Joined(genes, counts, spots.grid_rc[kept], spots.level0_xy[kept])
 
 
 def merge_repeated_genes(genes: Sequence[str], counts: Any) -> tuple[tuple[str, ...], Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from triplex_deploy.data.assemble import SectionFacts, SpotTable, assemble_section
+from triplex_deploy.data.assemble import CountTable, SectionFacts, SpotTable, assemble_section
 from triplex_deploy.data.feature_matrix import read_feature_matrix
 from triplex_deploy.data.pitch import VISIUM_STEP_UM, mpp_from_array
 from triplex_deploy.data.section import Section
@@ -37,16 +37,21 @@ def read_visium_section(folder: Path, name: str, entry: SectionEntry) -> Section
     The full-resolution image lies in the section's folder or is named by ``entry``; without a
     given mpp the lattice's 100 um give the scale.
     """
-    outs = _outs(folder)
-    if outs is None:
-        raise DatasetError(f"{folder}: no spatial/ here or in outs/; pass a Space Ranger output")
-    spots = _read_positions(outs / "spatial")
+    table, spots = read_visium_tables(folder)
     mpp = entry.mpp or mpp_from_array(
         name, spots.grid_rc.astype(np.float64), spots.level0_xy, VISIUM_STEP_UM
     )
     slide = entry.slide or only_slide(folder, name)
     facts = SectionFacts(name, entry.patient, slide, mpp, is_hexagonal=True)
-    return assemble_section(facts, read_feature_matrix(outs), spots)
+    return assemble_section(facts, table, spots)
+
+
+def read_visium_tables(folder: Path) -> tuple[CountTable, SpotTable]:
+    """Counts, and positions of the spots in the tissue, of one Space Ranger output."""
+    outs = _outs(folder)
+    if outs is None:
+        raise DatasetError(f"{folder}: no spatial/ here or in outs/; pass a Space Ranger output")
+    return read_feature_matrix(outs), _read_positions(outs / "spatial")
 
 
 def _read_positions(spatial: Path) -> SpotTable:

@@ -47,7 +47,7 @@ def read_st_section(root: Path, name: str, entry: SectionEntry) -> Section:
     Array coordinates are the rounded x (column) and y (row) of the spot file. Without a given mpp
     the array's 200 um give the scale.
     """
-    table = _read_counts(root / "ST-cnts", name)
+    table = _counts_of(root / "ST-cnts", name)
     path = root / "ST-spotfiles" / f"{name}_selection.tsv"
     spots, true_rc = _read_spots(path)
     mpp = entry.mpp or mpp_from_array(name, true_rc, spots.level0_xy, ST_STEP_UM)
@@ -57,14 +57,19 @@ def read_st_section(root: Path, name: str, entry: SectionEntry) -> Section:
     return assemble_section(facts, table, spots)
 
 
-def _read_counts(folder: Path, name: str) -> CountTable:
-    from scipy.sparse import csr_array
-
+def _counts_of(folder: Path, name: str) -> CountTable:
     path = next(
         (p for p in (folder / f"{name}.tsv.gz", folder / f"{name}.tsv") if p.exists()), None
     )
     if path is None:
         raise DatasetError(f"{name}: no counts {folder / name}.tsv.gz; add them")
+    return read_count_table(path)
+
+
+def read_count_table(path: Path) -> CountTable:
+    """Read a TSV of spots x genes with spot ids first; raises ``DatasetError``."""
+    from scipy.sparse import csr_array
+
     table = _read_tsv(path, index_col=0)
     try:
         counts = csr_array(table.to_numpy(np.float64))

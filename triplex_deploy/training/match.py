@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.data.measured_h5ad import read_measured
+from triplex_deploy.data.measured import read_measured
 from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.outputs.genes import gene_indices
@@ -45,35 +45,33 @@ class Matched:
 def match_truth(
     prediction: Prediction, truth: Path, transform: LabelTransform | None = None
 ) -> Matched:
-    """Match the h5ad ``truth`` by spot and gene names.
+    """Match ``truth``, which ``read_measured`` reads, by spot and gene names.
 
     Whole numbers in it are raw counts and go through ``transform``, or else the one the prediction
     records, over the model's whole panel even if only some of its genes were predicted; fractions
     are taken as labels. Raises ``DatasetError`` where nothing matches.
     """
-    names, measured_genes, values, grid_rc = read_measured(truth)
-    column = {gene: i for i, gene in enumerate(measured_genes)}
-    shared = [i for i, gene in enumerate(prediction.genes) if gene in column]
-    row_of = {name: i for i, name in enumerate(names)}
-    rows = [i for i, name in enumerate(prediction.spot_names) if name in row_of]
+    measured = read_measured(truth)
+    shared = [i for i, gene in enumerate(prediction.genes) if gene in measured.column_of]
+    rows = [i for i, name in enumerate(prediction.spot_names) if name in measured.row_of]
     if not shared or not rows:
         raise DatasetError(
             f"{truth}: shares {len(rows)} spots and {len(shared)} genes with the prediction; it "
-            'needs obs["array_row"], obs["array_col"] and gene symbols as var_names'
+            "needs the array coordinates of the same spots and gene symbols"
         )
     genes = tuple(prediction.genes[i] for i in shared)
-    labels = values[:, [column[gene] for gene in genes]]
     chosen, source = None, None
-    if (values == np.round(values)).all():
+    if measured.are_counts:
         chosen, source = _choose(prediction, transform)
-        panel = prediction.run.get("panel", prediction.genes)
-        measured = [gene for gene in panel if gene in column]
-        _warn_of_gaps(truth, chosen, len(panel) - len(measured))
-        counts = values[:, [column[gene] for gene in measured]]
-        labels = chosen(counts, grid_rc, values.sum(axis=1))
-        labels = labels[:, [measured.index(gene) for gene in genes]]
+        wanted = prediction.run.get("panel", prediction.genes)
+        panel = [gene for gene in wanted if gene in measured.column_of]
+        _warn_of_gaps(truth, chosen, len(wanted) - len(panel))
+        labels = chosen(measured.of(panel), measured.grid_rc, measured.library)
+        labels = labels[:, [panel.index(gene) for gene in genes]]
+    else:
+        labels = measured.of(genes)
     return Matched(
-        labels=labels[[row_of[prediction.spot_names[i]] for i in rows]],
+        labels=labels[[measured.row_of[prediction.spot_names[i]] for i in rows]],
         predicted=prediction.expression[np.ix_(rows, shared)],
         genes=genes,
         level0_xy=prediction.level0_xy[rows],
