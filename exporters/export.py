@@ -115,9 +115,11 @@ def export_bundle(
         reports = _fill(stage, checkpoint, Path(checkpoint_path), options)
         for runtime, report in reports.items():
             if not report.passed and not options.allow_parity_failure:
+                exact = report.precision in ("fp32", "tf32")
+                remedy = "report this" if exact else "export with --precision fp32"
                 raise ParityError(
                     f"{checkpoint_path}: the graphs for {runtime} miss the {report.precision} gate "
-                    f"({'; '.join(report.failures())}); report this, or pass --allow-parity-failure"
+                    f"({'; '.join(report.failures())}); {remedy}, or pass --allow-parity-failure"
                 )
         bundle = read_bundle(stage)
         if options.triton:

@@ -38,7 +38,8 @@ MIN_TILES: Final = 32
 HELD_OUT: Final = 16
 """Tiles kept from calibration, on which the quantised graphs must pass their gate."""
 _BATCH: Final = 8
-_QUANTISED_OPS: Final = ("Conv", "Add", "MaxPool")
+_QUANTISED_OPS: Final = ("Conv", "Relu", "Clip", "Add", "MaxPool")
+"""Activations too, or what they cut off takes part of the range of the convolution before them."""
 
 
 def quantised_graphs(config: Config) -> tuple[str, ...]:
