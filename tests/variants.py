@@ -86,10 +86,11 @@ BASELINES: dict[str, Config] = {
 def model_of(config: Config, seed: int) -> SpotModel:
     """An untrained model in evaluation mode; where it looks spots up, made-up ones."""
     model = build_model(config, seed).eval()
-    if model.has_bank:
+    if isinstance(config, EgnConfig | BleepConfig):
         generator = torch.Generator().manual_seed(seed)
-        features = torch.randn(BANK_SIZE, config.feature_dim, generator=generator).abs()
-        model.remember(features, torch.rand(BANK_SIZE, config.n_genes, generator=generator))
+        features = torch.randn(config.bank_size, config.feature_dim, generator=generator).abs()
+        labels = torch.rand(config.bank_size, config.n_genes, generator=generator)
+        model.remember(features, labels)
     return model
 
 

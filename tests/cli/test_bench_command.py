@@ -101,7 +101,7 @@ def test_absent_matplotlib_is_said_before_measuring(invoke, bundle, monkeypatch,
     monkeypatch.setattr("triplex_deploy.cli.bench._measure", lambda options: pytest.fail("ran"))
     finished = invoke("bench", bundle.path, "--plot", tmp_path / "plot.png")
     assert finished.status == 1
-    assert "pip install 'triplex-deploy[train]'" in finished.err
+    assert "pip install 'triplex-deploy[plots]'" in finished.err
 
 
 @pytest.mark.parametrize(

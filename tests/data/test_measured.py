@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from triplex_deploy.data.measured import Measured, read_measured
+from triplex_deploy.data.measured import Measurements, read_measured
 from triplex_deploy.errors import DatasetError
 
 GENES = ("GNAS", "TBCE")
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def assert_measured(found: Measured) -> None:
+def assert_measured(found: Measurements) -> None:
     assert found.genes == GENES
     assert found.grid_rc.tolist() == GRID_RC
     assert found.of(["TBCE", "GNAS"]).tolist() == [row[::-1] for row in COUNTS]
@@ -67,3 +67,32 @@ def test_ids_that_are_no_places_are_named(folder: Path) -> None:
 def test_absent_files_are_named(folder: Path, name: str, said: str) -> None:
     with pytest.raises(DatasetError, match=said):
         read_measured(folder / name)
+
+
+def test_missing_value_is_named(folder: Path) -> None:
+    """Or counts with one would pass for labels."""
+    (folder / "gap.tsv").write_text("\tGNAS\tFASN\n3x4\t1\t2\n3x5\t1\t\n")
+    with pytest.raises(DatasetError, match="FASN is no number at spot 3x5"):
+        read_measured(folder / "gap.tsv")
+
+
+def test_repeated_gene_of_a_table_is_added_up(folder: Path) -> None:
+    (folder / "twice.tsv").write_text("\tGNAS\tFASN\tGNAS\n3x4\t1\t2\t5\n")
+    found = read_measured(folder / "twice.tsv")
+    assert found.genes == ("GNAS", "FASN")
+    assert found.of(["GNAS", "FASN"]).tolist() == [[6, 2]]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int32])
+def test_any_type_of_number_is_read(folder: Path, dtype: type) -> None:
+    table = anndata.read_h5ad(folder / "counts.h5ad")
+    table.X = table.X.astype(dtype)
+    table.write_h5ad(folder / "typed.h5ad")
+    assert_measured(read_measured(folder / "typed.h5ad"))
+
+
+def test_h5ad_without_values_is_refused(folder: Path) -> None:
+    table = anndata.read_h5ad(folder / "counts.h5ad")
+    anndata.AnnData(obs=table.obs, var=table.var).write_h5ad(folder / "empty.h5ad")
+    with pytest.raises(DatasetError, match="no values in X"):
+        read_measured(folder / "empty.h5ad")

@@ -1,6 +1,7 @@
 """Every model and ablation as ONNX graphs: each distinct graph at odd sizes, and whole bundles."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from exporters.to_onnx import write_onnx
 from exporters.unordered import in_one_order
 from exporters.wrappers import graph_modules
 from tests.variants import BASELINES, VARIANTS, model_of, variant_checkpoint
-from triplex_deploy.contract import CENTER, Config, graph_specs
+from triplex_deploy.contract import CENTER, BleepConfig, Config, EgnConfig, graph_specs
 from triplex_deploy.models import (
     TileEncoder,
     TileEncoderWeights,
@@ -94,11 +95,29 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
 def test_graph_equals_pytorch_at_every_size(
     variant: str, graph: str, written: Callable[[str, str], Path]
 ) -> None:
-    config = ALL[variant]
+    assert_equal_at_every_size(ALL[variant], graph, written(variant, graph))
+
+
+@pytest.mark.parametrize("bank_size", [None, 900])
+@pytest.mark.parametrize(("variant", "graph"), [("egn", "retrieval"), ("bleep", "fusion_head")])
+def test_banks_of_just_enough_and_of_many_spots(
+    variant: str, graph: str, bank_size: int | None, tmp_path: Path
+) -> None:
+    config = BASELINES[variant]
+    assert isinstance(config, EgnConfig | BleepConfig)
+    looked_up = config.n_exemplars if isinstance(config, EgnConfig) else config.n_retrieved
+    config = replace(config, bank_size=bank_size or looked_up)
+    modules = graph_modules(model_of(config, seed=0), tile_encoder_of(config))
+    path = tmp_path / "graph.onnx"
+    write_onnx(modules[graph], graph_specs(config)[graph], "onnxruntime", {}, path)
+    assert_equal_at_every_size(config, graph, path)
+
+
+def assert_equal_at_every_size(config: Config, graph: str, path: Path) -> None:
     spec = graph_specs(config)[graph]
     tile_encoder = tile_encoder_of(config) or TileEncoder()
     reference = Reference(model_of(config, seed=0), torch_tile_encoder(tile_encoder))
-    with open_ort_session(written(variant, graph), spec, threads=1) as session:
+    with open_ort_session(path, spec, threads=1) as session:
         for size in SIZES[spec.batch_axis]:
             inputs = graph_inputs(spec, size, n_positions=getattr(config, "n_positions", 1))
             ((output, found),) = session.run(inputs).items()

@@ -15,7 +15,7 @@ from triplex_deploy.runtime.model import Model, RunnableBundle
 
 def test_calls_on_a_gpu_take_turns() -> None:
     """Stands in for a GPU, which no test machine need have: the lock is what is tested."""
-    model = replace(fake_model(fake_config()), device=Device("cuda"), backend="onnxruntime")
+    model = replace(fake_model(fake_config()), device=Device("cuda"))
     at_once: list[int] = []
     inside = 0
 

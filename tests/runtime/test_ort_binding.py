@@ -14,6 +14,7 @@ from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import DeviceArray
 from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.ort import OrtSession, Tuning, _cuda_options, load_session
+from triplex_deploy.runtime.session import DeviceMemoryError
 
 
 def bound(bundle: RunnableBundle, graph: str) -> OrtSession:
@@ -102,6 +103,26 @@ def test_threads_do_not_share_input_buffers(bundle: RunnableBundle, model: Model
             np.testing.assert_allclose(outputs["neighbor_tokens"], wanted, atol=1e-6)
 
 
+def test_remedy_is_for_what_the_graph_takes(bundle: RunnableBundle) -> None:
+    """``--batch-size`` is of tiles; no option sets how many spots a call takes."""
+
+    def refuse(*_: object) -> Any:
+        raise DeviceMemoryError("no memory")
+
+    remedies = {
+        "tile_encoder": "at 4 batch; lower --batch-size below 4, or free the GPU's memory",
+        "fusion_head": "at 4 batch; free the GPU's memory",
+        "global_encoder": "at 8 spots; predict the slide in parts with --region-mm, or free",
+    }
+    for name, remedy in remedies.items():
+        spec = bundle.specs[name]
+        inputs = graph_inputs(spec, 8)
+        with pytest.raises(BackendError, match=f"no memory, {remedy}"):
+            BatchLimit(spec).run(inputs, refuse)
+        with pytest.raises(BackendError, match=f"no memory, {remedy}"):
+            BatchLimit(spec).run_kept(inputs, refuse, refuse)
+
+
 class Exhausted:
     """A GPU session that has memory for three rows at most."""
 
@@ -149,7 +170,7 @@ def test_out_of_memory_goes_on_with_half_the_batch_and_says_so(
         assert exhausted.refused == [6, 6]
         assert "a batch of 6, going on with 3" in caplog.text
         session._limit = BatchLimit(session.spec)
-        with pytest.raises(BackendError, match=r"lower --batch-size below 10"):
+        with pytest.raises(BackendError, match=r"at 10 batch; free the GPU's memory"):
             session.run(graph_inputs(session.spec, 20))
 
 

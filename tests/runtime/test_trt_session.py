@@ -161,7 +161,7 @@ def test_out_of_memory_goes_on_with_half_the_batch_and_says_so(
             assert_equal(engines.run("neighbor_encoder", inputs), wanted)
         said = [line for line in caplog.messages if "no memory" in line]
         assert len(said) == 1
-        assert "a batch of 8, going on with 4; pass --batch-size 4" in said[0]
+        assert "a batch of 8, going on with 4; free its memory" in said[0]
         caplog.clear()
         assert_equal(engines.run("neighbor_encoder", inputs), wanted)
         assert caplog.messages == []
@@ -170,7 +170,7 @@ def test_out_of_memory_goes_on_with_half_the_batch_and_says_so(
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("graph", "size", "remedy"),
-    [("neighbor_encoder", 8, "lower --batch-size below 4"), ("global_encoder", 20, "--region-mm")],
+    [("neighbor_encoder", 8, "at 4 batch; free the GPU"), ("global_encoder", 20, "--region-mm")],
 )
 def test_out_of_memory_at_half_the_batch_is_an_error(
     graph: str,

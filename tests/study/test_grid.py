@@ -43,7 +43,8 @@ def finished(prepared_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_finished_study_has_rows_for_its_models_and_the_constant(finished: Path) -> None:
     results = json.loads((finished / "out/tiny.json").read_text())
     assert results["cells"] == {"all": 4, "done": 4}
-    assert results["command"].startswith("triplex-deploy ")
+    arguments = f"study {finished / 'study.yaml'} --out {finished / 'out'} --no-deploy"
+    assert results["command"] == f"triplex-deploy {arguments}"
     assert results["config"]["models"]["GEM"]["global_depth"] == 2
     dataset = results["datasets"]["ST"]
     assert dataset["folds"] == {"0": ["A1"], "1": ["B1"]}
@@ -53,7 +54,7 @@ def test_finished_study_has_rows_for_its_models_and_the_constant(finished: Path)
     assert dataset["models"]["GEM"]["difference"]["mse"] == {"mean": 0, "std": 0, "n": 2}
     page = (finished / "out/tiny.md").read_text()
     assert "| constant predictor |" in page
-    assert page.splitlines()[2] == f"`{results['command']}`"
+    assert page.splitlines()[2] == f"`triplex-deploy {arguments}`"
     assert "folds 0, 1; seeds 1; paper selection" in page
     assert (finished / "out/tables/tiny-ST-accuracy.csv").read_text().startswith("model,MSE,MAE")
     picture = finished / "out/figures/tiny-ST-folds.png"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from triplex_deploy.cli.shared import (
+    command_line,
     common_options,
     is_quiet,
     missing_module,
@@ -252,7 +251,7 @@ def command(
         warmup_runs=warmup,
         max_runs=max_runs,
         seed=seed,
-        command=shlex.join(["triplex-deploy", *sys.argv[1:]]),
+        command=command_line(click.get_current_context()),
         count_cost=count_cost,
         cost_absent=cost_absent,
         end_to_end=not graphs and not only,

@@ -121,6 +121,11 @@ def print_json(summary: Mapping[str, Any]) -> None:
     click.echo(json.dumps(summary, indent=2))
 
 
+def command_line(ctx: click.Context) -> str:
+    """The command as it was given, for files that record what made them."""
+    return shlex.join(["triplex-deploy", *(ctx.obj or ())])
+
+
 def missing_module(error: ModuleNotFoundError) -> str:
     """Which extra brings the library that a command lacks."""
     extra = EXTRA_OF.get((error.name or "").partition(".")[0])
@@ -131,8 +136,7 @@ def missing_module(error: ModuleNotFoundError) -> str:
 
 def _start_log_file(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
     if path is not None and not ctx.resilient_parsing:
-        line = shlex.join(["triplex-deploy", *(ctx.obj or ())])
-        open_log_file(path, f"triplex-deploy {__version__}: {line}")
+        open_log_file(path, f"triplex-deploy {__version__}: {command_line(ctx)}")
 
 
 def _announcing(command: Command) -> Command:

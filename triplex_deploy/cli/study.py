@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from triplex_deploy.cli.shared import common_options, is_quiet, print_json
+from triplex_deploy.cli.shared import command_line, common_options, is_quiet, print_json
 
 if TYPE_CHECKING:
     from triplex_deploy.study.run import StudyResult
@@ -51,7 +49,7 @@ def command(
     no_deploy: bool,
     as_json: bool,
 ) -> int:
-    """Train every cell of CONFIG, a file or one of table1 to table5 and her2st_c.
+    """Train every cell of CONFIG, a file or one of table1 to table5, her2st_c and demo.
 
     Interrupted, the same command goes on without repeating what is done; several at once share
     the work. Results are NAME.json, NAME.md, tables/ as CSV and figures/ as PNG, NAME being the
@@ -63,9 +61,9 @@ def command(
     from triplex_deploy.study.run import StudyOptions, run_study
 
     study = read_study(config, data)
-    command_line = shlex.join(["triplex-deploy", *sys.argv[1:]])
+    line = command_line(click.get_current_context())
     choice = EngineChoice(engine, workers)
-    options = StudyOptions(choice, not no_train, not no_deploy, command_line)
+    options = StudyOptions(choice, not no_train, not no_deploy, line)
     with StageBars() as progress:
         result = run_study(study, out, options, progress)
     _print(result, out, as_json)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def measured_labels(prediction: Prediction, truth: Path) -> Measured:
-    """The h5ad ``truth`` in the order and units of ``prediction``, NaN where it has none.
+    """What ``truth`` measures, in the order and units of ``prediction``, NaN where it has none.
 
     Raises ``DatasetError`` where nothing matches.
     """

@@ -19,7 +19,7 @@ from triplex_deploy.errors import DatasetError
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Measurements:
     """Values (N, G), a SciPy sparse array, of spots at ``grid_rc`` (N, 2) and of ``genes``."""
 
     genes: tuple[str, ...]
@@ -51,21 +51,39 @@ class Measured:
         return np.asarray(columns.toarray(), np.float64)
 
 
-def read_measured(path: Path) -> Measured:
+def read_measured(path: Path) -> Measurements:
     """Read an h5ad, a table of counts (``.tsv``, ``.tsv.gz``), or a Space Ranger folder.
 
     An h5ad has ``obs["array_row"]``, ``obs["array_col"]`` and gene symbols as ``var_names``. A
     table has spots ``<column>x<row>`` as rows, as ``ST-cnts`` of her2st. Raises ``DatasetError``.
     """
+    measured = _read(path)
+    _require_finite(path, measured)
+    return measured
+
+
+def _read(path: Path) -> Measurements:
     if path.is_dir():
         table, spots = read_visium_tables(path)
         joined = join_tables(path.name, table, spots)
-        return Measured(joined.genes, joined.grid_rc, joined.counts)
+        return Measurements(joined.genes, joined.grid_rc, joined.counts)
     if path.name.endswith((".tsv", ".tsv.gz")):
         table = read_count_table(path)
         genes, counts = merge_repeated_genes(table.genes, table.counts)
-        return Measured(genes, _places(path, table.spot_ids), counts)
+        return Measurements(genes, _places(path, table.spot_ids), counts)
     return _read_h5ad(path)
+
+
+def _require_finite(path: Path, measured: Measurements) -> None:
+    entries = measured.values.tocoo()
+    wrong = np.flatnonzero(~np.isfinite(entries.data))
+    if len(wrong):
+        row, column = entries.row[wrong[0]], entries.col[wrong[0]]
+        array_row, array_col = measured.grid_rc[row].tolist()
+        raise DatasetError(
+            f"{path}: {measured.genes[column]} is no number at spot {array_col}x{array_row}; "
+            "correct it, or leave the spot out"
+        )
 
 
 def _places(path: Path, spot_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -80,9 +98,9 @@ def _places(path: Path, spot_ids: Sequence[str]) -> NDArray[np.int64]:
     return np.array([(int(m[2]), int(m[1])) for m in found if m], np.int64).reshape(-1, 2)
 
 
-def _read_h5ad(path: Path) -> Measured:
+def _read_h5ad(path: Path) -> Measurements:
     import anndata
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, issparse
 
     try:
         table = anndata.read_h5ad(path)
@@ -94,4 +112,7 @@ def _read_h5ad(path: Path) -> Measured:
     if not {"array_row", "array_col"} <= set(table.obs):
         raise DatasetError(f"{path}: no array_row and array_col in obs; add array coordinates")
     grid_rc = np.round(table.obs[["array_row", "array_col"]].to_numpy(np.float64)).astype(np.int64)
-    return Measured(tuple(map(str, table.var_names)), grid_rc, csr_array(table.X))
+    if table.X is None:
+        raise DatasetError(f"{path}: no values in X; put the counts there")
+    values = csr_array(table.X if issparse(table.X) else np.asarray(table.X, np.float64))
+    return Measurements(tuple(map(str, table.var_names)), grid_rc, values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,9 @@ def read_count_table(path: Path) -> CountTable:
         counts = csr_array(table.to_numpy(np.float64))
     except ValueError as error:
         raise DatasetError(f"{path}: a count is not a number ({error}); correct it") from error
-    return CountTable(tuple(map(str, table.index)), tuple(map(str, table.columns)), counts)
+    names = _read_tsv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    genes = tuple(names.iloc[0])[-counts.shape[1] :]  # a table's columns would be told apart
+    return CountTable(tuple(map(str, table.index)), genes, counts)
 
 
 def _read_spots(path: Path) -> tuple[SpotTable, NDArray[np.float64]]:
@@ -119,11 +121,11 @@ def _numbers(path: Path, table: pd.DataFrame, names: tuple[str, str]) -> NDArray
     return values
 
 
-def _read_tsv(path: Path, index_col: int | None = None) -> pd.DataFrame:
+def _read_tsv(path: Path, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_csv(path, sep="\t", index_col=index_col)
+        return pd.read_csv(path, sep="\t", **options)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: no such file; add it") from error
     except (OSError, ValueError, EOFError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from triplex_deploy.contract import GraphSpec
+from triplex_deploy.contract import TILES, GraphSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.session import Arrays, DeviceMemoryError, dynamic_length
@@ -26,24 +26,16 @@ class BatchLimit:
     def __init__(self, spec: GraphSpec, most: int | None = None) -> None:
         self.spec = spec
         self.most = most if spec.batch_axis == "batch" else None
-        self._one_by_one = False  # two halves at once need as much memory as the whole
+        self._one_by_one = False
 
     def run(self, inputs: Tensors, run: Callable[[list[Tensors]], list[Arrays]]) -> Arrays:
         """``run`` over the pieces of ``inputs``, joined.
 
         Raises ``BackendError`` if half the batch does not fit either, or cannot be cut.
         """
-        length = dynamic_length(self.spec, inputs)
         if self._one_by_one:
-            return join([run([piece])[0] for piece in self._cut(inputs, length)])
-        try:
-            return join(run(self._cut(inputs, length)))
-        except DeviceMemoryError as error:
-            self._halve(length, error)
-        try:
-            return self.run(inputs, run)
-        except DeviceMemoryError as error:
-            raise BackendError(self._too_large(self.most or length, error)) from error
+            return self._in_turn(inputs, run)
+        return self._or_in_turn(lambda: join(run(self._cut(inputs))), inputs, run)
 
     def run_kept(
         self,
@@ -52,15 +44,32 @@ class BatchLimit:
         run: Callable[[list[Tensors]], list[Arrays]],
     ) -> dict[str, Any]:
         """``keep`` of a whole batch; if it must be cut, its pieces by ``run``, joined."""
-        length = dynamic_length(self.spec, inputs)
-        if self.most is None or length <= self.most:
-            try:
-                return keep(inputs)
-            except DeviceMemoryError as error:
-                self._halve(length, error)
-        return dict(self.run(inputs, run))
+        if self.most is not None and dynamic_length(self.spec, inputs) > self.most:
+            return dict(self.run(inputs, run))
+        return self._or_in_turn(lambda: keep(inputs), inputs, run)
 
-    def _cut(self, inputs: Tensors, length: int) -> list[Tensors]:
+    def _or_in_turn(
+        self,
+        whole: Callable[[], dict[str, Any]],
+        inputs: Tensors,
+        run: Callable[[list[Tensors]], list[Arrays]],
+    ) -> dict[str, Any]:
+        try:
+            return whole()
+        except DeviceMemoryError as error:
+            self._halve(dynamic_length(self.spec, inputs), error)
+        return self._in_turn(inputs, run)
+
+    def _in_turn(self, inputs: Tensors, run: Callable[[list[Tensors]], list[Arrays]]) -> Arrays:
+        """Piece by piece: two at once need as much memory as the whole."""
+        try:
+            return join([run([piece])[0] for piece in self._cut(inputs)])
+        except DeviceMemoryError as error:
+            length = self.most or dynamic_length(self.spec, inputs)
+            raise BackendError(self._too_large(length, error)) from error
+
+    def _cut(self, inputs: Tensors) -> list[Tensors]:
+        length = dynamic_length(self.spec, inputs)
         if self.most is None or length <= self.most:
             return [inputs]
         return list(cut(inputs, length, self.most))
@@ -72,19 +81,26 @@ class BatchLimit:
         self.most = failed // 2
         self._one_by_one = True
         logger.warning(
-            "%s: the GPU has no memory for a batch of %d, going on with %d; "
-            "pass --batch-size %d to avoid the attempt",
-            *(self.spec.name, failed, self.most, self.most),
+            "%s: the GPU has no memory for a batch of %d, going on with %d; %s",
+            *(self.spec.name, failed, self.most),
+            f"pass --batch-size {self.most} to avoid the attempt"
+            if self._takes_tiles
+            else "free its memory to avoid the attempt",
         )
 
     def _too_large(self, length: int, error: DeviceMemoryError) -> str:
         said = str(error).partition("; ")[0]
-        remedy = (
-            f"lower --batch-size below {length}"
-            if self.spec.batch_axis == "batch"
-            else "predict the slide in parts with --region-mm"
-        )
-        return f"{said}, at {length} {self.spec.batch_axis}; {remedy}, or free the GPU's memory"
+        remedy = "free the GPU's memory"
+        if self._takes_tiles:
+            remedy = f"lower --batch-size below {length}, or {remedy}"
+        elif self.spec.batch_axis != "batch":
+            remedy = f"predict the slide in parts with --region-mm, or {remedy}"
+        return f"{said}, at {length} {self.spec.batch_axis}; {remedy}"
+
+    @property
+    def _takes_tiles(self) -> bool:
+        """Whether ``--batch-size`` says how many it gets; batches of spots have a fixed size."""
+        return self.spec.inputs == (TILES,)
 
 
 def cut(inputs: Tensors, length: int, most: int) -> Iterator[Tensors]:

@@ -35,7 +35,7 @@ def single_threaded(
 
 
 def taking_turns(sessions: Mapping[str, Session]) -> dict[str, Session]:
-    """ONNX Runtime on a GPU: one call at a time; a lane stores and fetches meanwhile."""
+    """On a GPU: one call at a time; meanwhile a lane stores, fetches and uploads."""
     turn = threading.Lock()
     return {name: _TakingTurns(session, turn) for name, session in sessions.items()}
 

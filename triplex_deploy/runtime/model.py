@@ -129,10 +129,10 @@ class Model:
             return self._concurrent
 
     def _make_concurrent(self) -> Mapping[str, Session]:
-        if self.backend != "onnxruntime":
-            return self.sessions
         if self.device != CPU:
             return taking_turns(self.sessions)
+        if self.backend != "onnxruntime":
+            return self.sessions
         return single_threaded(self.bundle, self.sessions, self._open)
 
     def close(self) -> None:

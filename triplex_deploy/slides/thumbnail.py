@@ -39,7 +39,7 @@ def thumbnail(slide: Slide, max_px: int, skip_bad: bool = False) -> NDArray[np.u
         edges = edges_y[row : row + band + 1]
         top, bottom = int(edges[0]), min(int(np.ceil(edges[-1])), level_height)
         pixels = _read_band(slide, level, top, bottom, skip_bad)
-        lines = overlaps(edges - top, bottom - top) @ pixels.reshape(bottom - top, -1).astype("f4")
+        lines = _summed(overlaps(edges - top, bottom - top), pixels.reshape(bottom - top, -1))
         columns = lines.reshape(-1, level_width, 3).transpose(1, 0, 2).reshape(level_width, -1)
         sums = (across @ columns).reshape(out_width, -1, 3).transpose(1, 0, 2)
         picture[row : row + band] = np.floor(sums / area + 0.5).astype(np.uint8)
@@ -63,6 +63,16 @@ def _read_band(
             with suppress(SlideError):
                 band[y - top : y - top + h, x : x + w] = slide.read(level, x, y, w, h)
     return band
+
+
+def _summed(weights: csr_array, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Their product, made in parts, since SciPy makes floats of all its numbers."""
+    sums = np.empty((weights.shape[0], pixels.shape[1]), np.float32)
+    step = max(1, BAND_PX // len(pixels))
+    for begin in range(0, pixels.shape[1], step):
+        part = slice(begin, begin + step)
+        sums[:, part] = weights @ pixels[:, part].astype(np.float32)
+    return sums
 
 
 def overlaps(edges: NDArray[np.float64], size: int) -> csr_array:
