@@ -125,8 +125,9 @@ def _read_tsv(path: Path, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_csv(path, sep="\t", **options)
+        table: pd.DataFrame = pd.read_csv(path, sep="\t", **options)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: no such file; add it") from error
     except (OSError, ValueError, EOFError) as error:
         raise DatasetError(f"{path}: not a readable TSV ({error}); copy it again") from error
+    return table
