@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.foreign_tile_encoder import open_foreign, write_foreign
 from exporters.inputs import graph_inputs
-from tests.variants import VARIANTS
+from tests.variants import VARIANTS, variant_checkpoint
 from triplex_deploy.contract import graph_specs
 from triplex_deploy.errors import CheckpointError, ContractError
 from triplex_deploy.models import TileEncoderWeights
@@ -102,11 +102,10 @@ def test_weights_in_another_file_are_refused_before_training(tmp_path: Path) -> 
 @pytest.mark.parametrize("takes", ["uint8", "float32"])
 def test_bundle_with_a_foreign_encoder_passes_its_gate(takes: str, tmp_path: Path) -> None:
     from exporters.export import export_bundle
-    from tests.exporters.test_variants import checkpoint_of
     from triplex_deploy.models import write_checkpoint
 
     config = VARIANTS["foreign features"]
-    checkpoint = checkpoint_of(config, weights(channel_means(takes)))
+    checkpoint = variant_checkpoint(config, weights(channel_means(takes)))
     write_checkpoint(checkpoint, tmp_path / "model.ckpt")
     bundle, report = export_bundle(tmp_path / "model.ckpt", tmp_path / "bundle")
     assert report.passed
