@@ -31,18 +31,18 @@ from benchmarks.predicting.published import Published
 from benchmarks.record import Timing, report
 from benchmarks.serving.roofline import Peak, peak_of
 from benchmarks.serving.subjects import EAGER, Subject, export_bundles, open_subjects
-from exporters import parity
-from exporters.cost import graph_cost
-from exporters.inputs import graph_inputs
 from triplex_deploy import predict_slide
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.exporters import parity
+from triplex_deploy.exporters.cost import graph_cost
+from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.models import Checkpoint, write_checkpoint
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.pipeline.facts import peak_memory_mb
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.ort import cuda_device_count
+from triplex_deploy.system import peak_memory_mb
 
 logger = logging.getLogger(__name__)
 

@@ -33,9 +33,9 @@ from triplex_deploy import load_bundle, open_slide, predict_slide
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.models import Checkpoint
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.pipeline.facts import peak_memory_mb
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.spots import Spots, read_spots
+from triplex_deploy.system import peak_memory_mb
 
 MPP = 0.688
 KILLED_PX = 4032

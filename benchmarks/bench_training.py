@@ -30,7 +30,7 @@ from triplex_deploy.cli.progress import StageBars
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.data import Fold
 from triplex_deploy.expression import FoldMetrics, constant_predictor, measure_fold, measure_slide
-from triplex_deploy.pipeline.facts import installed_versions
+from triplex_deploy.system import installed_versions
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
 from triplex_deploy.training.prepared import Prepared, PreparedSection

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from triplex_deploy.bench.machine import read_machine
-from triplex_deploy.pipeline.facts import installed_versions, peak_memory_mb
+from triplex_deploy.system import installed_versions, peak_memory_mb
 
 PACKAGES = ("triplex-deploy", "numpy", "onnxruntime", "torch", "openslide-python", "imagecodecs")
 

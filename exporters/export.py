@@ -16,20 +16,6 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from exporters.foreign_tile_encoder import open_foreign, write_foreign
-from exporters.int8 import quantise, quantised_graphs, split_calibration
-from exporters.lookup import is_lookup
-from exporters.model_card import model_card
-from exporters.parity import ParityReport, measure_parity, store_parity_inputs
-from exporters.precision import recast
-from exporters.reference import Reference, torch_tile_encoder
-from exporters.staging import replace, require_free, staging
-from exporters.tensorrt import QUANTISED, TensorrtOptions, write_tensorrt_graphs
-from exporters.tensorrt_parity import TENSORRT_PARITY, rehearse
-from exporters.to_onnx import OPSET, write_onnx
-from exporters.triton import require_served, write_repository
-from exporters.wrappers import graph_modules
-from triplex_deploy import __version__
 from triplex_deploy.bundle import (
     MANIFEST,
     MODEL_CARD,
@@ -41,7 +27,6 @@ from triplex_deploy.bundle import (
     Manifest,
     Target,
     read_bundle,
-    sha256_of,
     tensor_entries,
 )
 from triplex_deploy.contract import (
@@ -55,11 +40,26 @@ from triplex_deploy.contract import (
     graph_specs,
 )
 from triplex_deploy.errors import ConfigError, ParityError
+from triplex_deploy.exporters.foreign_tile_encoder import open_foreign, write_foreign
+from triplex_deploy.exporters.int8 import quantise, quantised_graphs, split_calibration
+from triplex_deploy.exporters.lookup import is_lookup
+from triplex_deploy.exporters.model_card import model_card
+from triplex_deploy.exporters.parity import ParityReport, measure_parity, store_parity_inputs
+from triplex_deploy.exporters.precision import recast
+from triplex_deploy.exporters.reference import Reference, torch_tile_encoder
+from triplex_deploy.exporters.staging import replace, require_free, staging
+from triplex_deploy.exporters.tensorrt import QUANTISED, TensorrtOptions, write_tensorrt_graphs
+from triplex_deploy.exporters.tensorrt_parity import TENSORRT_PARITY, rehearse
+from triplex_deploy.exporters.to_onnx import OPSET, write_onnx
+from triplex_deploy.exporters.triton import require_served, write_repository
+from triplex_deploy.exporters.wrappers import graph_modules
+from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import Checkpoint, read_checkpoint
-from triplex_deploy.models.tile_encoder_weights import ONNX
-from triplex_deploy.runtime.engine_settings import SETTINGS, write_settings
+from triplex_deploy.models.checkpoint import ONNX
 from triplex_deploy.runtime.ort import open_ort_session
 from triplex_deploy.runtime.session import Session
+from triplex_deploy.runtime.tensorrt.build import SETTINGS, write_settings
+from triplex_deploy.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exporters.attention import OrtMultiHeadAttention
 from triplex_deploy.errors import ContractError
-from triplex_deploy.models.apeg import Apeg
-from triplex_deploy.models.attention import SelfAttention
-from triplex_deploy.models.transformer import Mlp, SelfAttentionBlock
+from triplex_deploy.exporters.attention import OrtMultiHeadAttention
+from triplex_deploy.models.transformer import Mlp, SelfAttention, SelfAttentionBlock
+from triplex_deploy.models.triplex import Apeg
 
 Encoder = TypeVar("Encoder", bound=nn.Module)
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.models import SpotModel
-from triplex_deploy.models.exemplars import Exemplars
-from triplex_deploy.models.retrieval import RetrievedMean
+from triplex_deploy.models.bleep import RetrievedMean
+from triplex_deploy.models.egn import Exemplars
 
 TIE: Final = 1e-5
 """Difference over magnitude up to which float32 does not tell which of two spots is nearer."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from exporters.parity import ParityReport
 from triplex_deploy.bundle import PARITY
 from triplex_deploy.contract import TILE_PX
+from triplex_deploy.exporters.parity import ParityReport
 from triplex_deploy.models import Checkpoint
 
 NAMES: Final = {

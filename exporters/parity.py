@@ -11,17 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exporters.gates import (
-    GATES,
-    EndToEndParity,
-    GraphParity,
-    compare_end_to_end,
-    compare_graph,
-)
-from exporters.inputs import SEED, graph_inputs, tiles
-from exporters.lookup import settled
-from exporters.reference import Reference, SmallSlide
-from exporters.unordered import in_one_order
 from triplex_deploy.contract import (
     NEIGHBORHOOD,
     TILES,
@@ -29,6 +18,17 @@ from triplex_deploy.contract import (
     TensorSpec,
     graph_specs,
 )
+from triplex_deploy.exporters.gates import (
+    GATES,
+    EndToEndParity,
+    GraphParity,
+    compare_end_to_end,
+    compare_graph,
+)
+from triplex_deploy.exporters.inputs import SEED, graph_inputs, tiles
+from triplex_deploy.exporters.lookup import settled
+from triplex_deploy.exporters.reference import Reference, SmallSlide
+from triplex_deploy.exporters.unordered import in_one_order
 from triplex_deploy.runtime.session import Session
 from triplex_deploy.tiles.spot_tables import spot_tables
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from exporters.plain_attention import take_attention_apart
+from triplex_deploy.exporters.plain_attention import take_attention_apart
 
 
 def to_standard(model: ModelProto) -> None:

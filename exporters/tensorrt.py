@@ -16,15 +16,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from exporters.fp8 import to_fp8
-from exporters.int8 import CONVNETS, quantise
-from exporters.precision import LOW_PRECISIONS, recast
-from exporters.standard_form import to_standard
-from triplex_deploy.bundle import GraphEntry, sha256_of, tensor_entries
+from triplex_deploy.bundle import GraphEntry, tensor_entries
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.runtime.engine_settings import Compatibility, EngineSettings
-from triplex_deploy.runtime.extents import choose_extents
+from triplex_deploy.exporters.fp8 import to_fp8
+from triplex_deploy.exporters.int8 import CONVNETS, quantise
+from triplex_deploy.exporters.precision import LOW_PRECISIONS, recast
+from triplex_deploy.exporters.standard_form import to_standard
+from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.runtime.tensorrt.build import Compatibility, EngineSettings
+from triplex_deploy.runtime.tensorrt.profiles import choose_extents
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from exporters.parity import ParityReport, measure_parity
-from exporters.precision import LOW_PRECISIONS, as_rounded_fp32
-from exporters.reference import Reference
-from exporters.tensorrt import TensorrtOptions
 from triplex_deploy.bundle import GraphEntry
 from triplex_deploy.contract import GraphSpec, graph_specs
+from triplex_deploy.exporters.parity import ParityReport, measure_parity
+from triplex_deploy.exporters.precision import LOW_PRECISIONS, as_rounded_fp32
+from triplex_deploy.exporters.reference import Reference
+from triplex_deploy.exporters.tensorrt import TensorrtOptions
 from triplex_deploy.runtime.ort import Tuning, open_ort_session
 from triplex_deploy.runtime.session import Session
 

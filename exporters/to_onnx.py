@@ -12,10 +12,10 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from exporters.inputs import graph_inputs
-from exporters.linear_memory import with_linear_memory
 from triplex_deploy.bundle import Target
 from triplex_deploy.contract import GraphSpec
+from triplex_deploy.exporters.inputs import graph_inputs
+from triplex_deploy.exporters.linear_memory import with_linear_memory
 
 OPSET: Final = 20
 """The last opset without the ``Attention`` operator, which the runtimes treat differently."""

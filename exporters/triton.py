@@ -15,7 +15,7 @@ from typing import Final
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, Config, GraphSpec, ModelConfig, TensorSpec
 from triplex_deploy.errors import BundleError, ConfigError, OutputError
-from triplex_deploy.runtime.extents import OF_AXIS
+from triplex_deploy.runtime.tensorrt.profiles import OF_AXIS
 
 MODEL: Final = "triplex"
 QUEUE_DELAY_US: Final = 2000
@@ -42,7 +42,7 @@ def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> No
         for name, spec in bundle.specs.items():
             _write_graph(bundle, name, spec, out, plans)
         _write_chain(bundle, out)
-        templates = files("exporters.triton_templates")
+        templates = files("triplex_deploy.exporters.triton_templates")
         (out / "client.py").write_text((templates / "client.py").read_text(encoding="utf-8"))
         (out / "README.md").write_text(_readme(bundle, plans is not None), encoding="utf-8")
     except OSError as error:
@@ -76,7 +76,7 @@ def _write_graph(bundle: Bundle, name: str, spec: GraphSpec, out: Path, plans: P
 def _write_chain(bundle: Bundle, out: Path) -> None:
     version = out / MODEL / "1"
     version.mkdir(parents=True)
-    source = files("exporters.triton_templates") / "model.py"
+    source = files("triplex_deploy.exporters.triton_templates") / "model.py"
     (version / "model.py").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     content = {
         "bundle_id": bundle.id,

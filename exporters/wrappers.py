@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILES, graph_specs
 from triplex_deploy.models import SpotModel, TileEncoder, Triplex, assert_eval
-from triplex_deploy.models.global_encoder import GlobalEncoder
-from triplex_deploy.models.neighbor_encoder import NeighborEncoder
+from triplex_deploy.models.triplex import GlobalEncoder, NeighborEncoder
 
 
 class TileGraph(nn.Module):

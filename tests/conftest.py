@@ -47,7 +47,7 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> RunnableBundle:
     """That checkpoint exported, once per session; tests copy it before they damage it."""
-    from exporters.export import export_bundle
+    from triplex_deploy.exporters.export import export_bundle
 
     folder = tmp_path_factory.mktemp("export") / "bundle"
     export_bundle(checkpoint_path, folder)

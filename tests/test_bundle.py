@@ -9,15 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from triplex_deploy.bundle import (
-    GraphEntry,
-    Manifest,
-    read_bundle,
-    sha256_of,
-    tensor_entries,
-)
+from triplex_deploy.bundle import GraphEntry, Manifest, read_bundle, tensor_entries
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, ModelConfig, graph_specs
 from triplex_deploy.errors import BundleError
+from triplex_deploy.files.digest import sha256_of
 
 GENES = ("GNAS", "ERBB2", "FASN")
 Edit = Callable[[dict[str, Any]], None]

@@ -6,6 +6,8 @@ The public names load on first use, so that importing the package stays cheap.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from triplex_deploy.version import __version__
+
 if TYPE_CHECKING:
     from triplex_deploy.errors import TriplexError
     from triplex_deploy.outputs.prediction import Prediction
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from triplex_deploy.runtime.model import load_bundle
     from triplex_deploy.slides import open_slide
     from triplex_deploy.tiles.apeg import apeg_index
-
-__version__ = "0.1.0"
 
 _HOME = {
     "PredictOptions": "triplex_deploy.pipeline.options",
@@ -31,6 +31,7 @@ __all__ = [
     "PredictOptions",
     "Prediction",
     "TriplexError",
+    "__version__",
     "apeg_index",
     "load_bundle",
     "open_slide",

@@ -25,6 +25,7 @@ from triplex_deploy.contract import (
     graph_specs,
 )
 from triplex_deploy.errors import BundleError, ConfigError
+from triplex_deploy.files.digest import sha256_of
 
 SCHEMA_VERSION: Final = 1
 MIN_MPP: Final = 0.05
@@ -159,11 +160,6 @@ def tensor_entries(spec: GraphSpec) -> tuple[tuple[TensorEntry, ...], tuple[Tens
     inputs = tuple(TensorEntry(**asdict(tensor)) for tensor in spec.inputs)
     outputs = tuple(TensorEntry(**asdict(tensor)) for tensor in spec.outputs)
     return inputs, outputs
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_manifest(root: Path) -> Manifest:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from benchmarks.predicting import slide_graph
 from benchmarks.record import Timing
-from exporters.to_onnx import write_onnx
-from exporters.wrappers import graph_modules
 from triplex_deploy.contract import graph_specs
+from triplex_deploy.exporters.to_onnx import write_onnx
+from triplex_deploy.exporters.wrappers import graph_modules
 from triplex_deploy.models import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

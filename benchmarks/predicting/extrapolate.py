@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.predicting.published import BATCH, Published
 from benchmarks.record import Timing
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.pipeline.facts import peak_memory_mb
+from triplex_deploy.system import peak_memory_mb
 
 ROUNDS: Final = 3
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exporters import parity
-from exporters.export import ExportOptions, export_bundle
-from exporters.int8 import CONVNETS, quantise
-from triplex_deploy.bundle import MANIFEST, sha256_of
+from triplex_deploy.bundle import MANIFEST
 from triplex_deploy.contract import ModelConfig
+from triplex_deploy.exporters import parity
+from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.int8 import CONVNETS, quantise
+from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import (
     Checkpoint,
     TileEncoder,
@@ -25,9 +26,8 @@ from triplex_deploy.models import (
     state_of,
     write_checkpoint,
 )
-from triplex_deploy.pipeline.facts import installed_versions
-from triplex_deploy.pipeline.machine import cache_home
 from triplex_deploy.pipeline.sample import sample_tiles
+from triplex_deploy.system import cache_home, installed_versions
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPLETE = "complete"

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import torch
 
-from exporters.export import ExportOptions, export_bundle
-from exporters.tensorrt import TensorrtOptions
-from exporters.wrappers import graph_modules
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
+from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.tensorrt import TensorrtOptions
+from triplex_deploy.exporters.wrappers import graph_modules
 from triplex_deploy.models import Checkpoint
 from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.device_array import Tensors

@@ -6,7 +6,7 @@ from tests.bench.conftest import FakeClock, FakeWork
 from triplex_deploy.bench.measure import Case, measure
 from triplex_deploy.bench.result import OFFLINE, SERVER, SINGLE_STREAM, Settings
 from triplex_deploy.bench.summary import Counted, case_result
-from triplex_deploy.pipeline.progress import Silent
+from triplex_deploy.progress import Silent
 
 SETTINGS = Settings(seconds=3.0, rounds=3, warmup_runs=2, max_runs=300, seed=0)
 

@@ -12,9 +12,9 @@ from benchmarks.bench_graphs import Plan, time_graphs, time_published_way, time_
 from benchmarks.record import report
 from benchmarks.serving.roofline import PEAKS, Peak, peak_of
 from benchmarks.serving.subjects import EAGER, Subject, eager_model
-from exporters.cost import graph_cost
-from exporters.inputs import graph_inputs
 from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.exporters.cost import graph_cost
+from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.runtime.device import CPU
 from triplex_deploy.runtime.model import Model

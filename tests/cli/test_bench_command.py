@@ -84,7 +84,7 @@ def test_without_a_slide_one_is_made_up(invoke, bundle, monkeypatch) -> None:
 
 
 def test_absent_onnx_leaves_the_roofline_out_visibly(invoke, bundle, monkeypatch, tmp_path) -> None:
-    monkeypatch.delitem(sys.modules, "exporters.cost", raising=False)
+    monkeypatch.delitem(sys.modules, "triplex_deploy.exporters.cost", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
     out = tmp_path / "result.json"
     finished = invoke("bench", bundle.path, *ONE_GRAPH, *QUICK, "--json", out)

@@ -23,7 +23,8 @@ def test_verify_names_the_graph_that_strays(
 ) -> None:
     import shutil
 
-    from triplex_deploy.bundle import Manifest, sha256_of
+    from triplex_deploy.bundle import Manifest
+    from triplex_deploy.files.digest import sha256_of
 
     copy = tmp_path / "bundle"
     shutil.copytree(bundle.path, copy)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from exporters import export as export_module
-from exporters.export import ExportOptions
-from exporters.gates import EndToEndParity, GraphParity
-from exporters.parity import ParityReport
+from triplex_deploy.exporters import export as export_module
+from triplex_deploy.exporters.export import ExportOptions
+from triplex_deploy.exporters.gates import EndToEndParity, GraphParity
+from triplex_deploy.exporters.parity import ParityReport
 from triplex_deploy.runtime.model import RunnableBundle
 
 

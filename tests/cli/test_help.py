@@ -58,7 +58,7 @@ def test_missing_library_names_the_extra_that_brings_it(module: str, extra: str)
 
 def test_command_without_its_extra_names_what_to_install(capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "exporters.export", raising=False)
+    monkeypatch.delitem(sys.modules, "triplex_deploy.exporters.export", raising=False)
     for name in [name for name in sys.modules if name.startswith("triplex_deploy.models")]:
         monkeypatch.delitem(sys.modules, name)
     assert run(["export", "model.ckpt", "--out", str(tmp_path / "bundle")]) == 1

@@ -131,7 +131,7 @@ def test_one_bad_slide_of_several_does_not_stop_the_others(
 def test_bug_on_one_slide_does_not_stop_the_others(
     predict, slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from triplex_deploy.pipeline.many import perform
+    from triplex_deploy.cohort import run_job as perform
 
     real = perform.predict_slide
 

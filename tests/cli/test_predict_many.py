@@ -155,7 +155,7 @@ def test_regions_and_half_features_reach_the_prediction(predict_all, manifest: P
 
 def test_terminal_gets_a_drawn_table(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     from triplex_deploy.cli.slides_summary import print_slides
-    from triplex_deploy.pipeline.many.job import Job, Outcome
+    from triplex_deploy.cohort.job import Job, Outcome
     from triplex_deploy.pipeline.options import PredictOptions
 
     def outcome(name: str, **told: object) -> Outcome:

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.export import ExportOptions, export_bundle
-from exporters.gates import EndToEndParity, GraphParity
-from exporters.model_card import model_card
-from exporters.parity import ParityReport
-from exporters.reference import normalise
-from exporters.tensorrt import TensorrtOptions
 from tests.variants import BASELINES, variant_checkpoint
 from triplex_deploy import load_bundle, open_slide, predict_slide
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.errors import ConfigError
+from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.gates import EndToEndParity, GraphParity
+from triplex_deploy.exporters.model_card import model_card
+from triplex_deploy.exporters.parity import ParityReport
+from triplex_deploy.exporters.reference import normalise
+from triplex_deploy.exporters.tensorrt import TensorrtOptions
 from triplex_deploy.models import (
     Checkpoint,
     TileEncoder,
@@ -91,7 +91,7 @@ def test_report_counts_the_rows_that_rounding_decides(
         clear[0] = spec.name != "fusion_head"
         return clear
 
-    monkeypatch.setattr("exporters.parity.settled", first_is_unclear)
+    monkeypatch.setattr("triplex_deploy.exporters.parity.settled", first_is_unclear)
     write_checkpoint(checkpoint_of("bleep"), tmp_path / "model.ckpt")
     _, report = export_bundle(tmp_path / "model.ckpt", tmp_path / "bundle")
     excused = {(graph.graph, graph.size): graph.excused for graph in report.graphs}

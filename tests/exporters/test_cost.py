@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.cost import graph_cost
 from triplex_deploy.errors import ContractError
+from triplex_deploy.exporters.cost import graph_cost
 from triplex_deploy.runtime.model import RunnableBundle
 
 

@@ -9,14 +9,14 @@ import onnx
 import pytest
 import torch
 
-from exporters import export as export_module
-from exporters import parity, wrappers
-from exporters.export import ExportOptions, export_bundle
-from exporters.parity import SIZES
-from exporters.verify import replay_parity
 from triplex_deploy.bundle import read_bundle
 from triplex_deploy.contract import ModelConfig, graph_specs
 from triplex_deploy.errors import BundleError, CheckpointError, OutputError, ParityError
+from triplex_deploy.exporters import export as export_module
+from triplex_deploy.exporters import parity, wrappers
+from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.parity import SIZES
+from triplex_deploy.exporters.verify import replay_parity
 from triplex_deploy.runtime.model import RunnableBundle, load_bundle
 
 

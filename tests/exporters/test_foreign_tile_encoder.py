@@ -8,11 +8,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.foreign_tile_encoder import open_foreign, write_foreign
-from exporters.inputs import graph_inputs
 from tests.variants import VARIANTS, variant_checkpoint
 from triplex_deploy.contract import graph_specs
 from triplex_deploy.errors import CheckpointError, ContractError
+from triplex_deploy.exporters.foreign_tile_encoder import open_foreign, write_foreign
+from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.models import TileEncoderWeights
 from triplex_deploy.runtime.ort import open_ort_session
 from triplex_deploy.training.tile_encoder import open_tile_encoder
@@ -101,7 +101,7 @@ def test_weights_in_another_file_are_refused_before_training(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("takes", ["uint8", "float32"])
 def test_bundle_with_a_foreign_encoder_passes_its_gate(takes: str, tmp_path: Path) -> None:
-    from exporters.export import export_bundle
+    from triplex_deploy.exporters.export import export_bundle
     from triplex_deploy.models import write_checkpoint
 
     config = VARIANTS["foreign features"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from exporters.gates import GATES, Gate, compare_end_to_end, compare_graph, gene_pcc
+from triplex_deploy.exporters.gates import GATES, Gate, compare_end_to_end, compare_graph, gene_pcc
 
 FP32 = GATES["fp32"]
 

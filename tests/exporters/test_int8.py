@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
-from exporters.export import ExportOptions, export_bundle
-from exporters.inputs import tiles
-from exporters.int8 import split_calibration
-from exporters.verify import replay_parity
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.errors import ConfigError
+from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.inputs import tiles
+from triplex_deploy.exporters.int8 import split_calibration
+from triplex_deploy.exporters.verify import replay_parity
 from triplex_deploy.pipeline.sample import sample_tiles
 from triplex_deploy.runtime.model import load_bundle
 

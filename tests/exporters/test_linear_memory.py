@@ -10,14 +10,13 @@ import onnxruntime
 import pytest
 import torch
 
-from exporters.inputs import graph_inputs
-from exporters.to_onnx import write_onnx
-from exporters.wrappers import GlobalGraph
 from triplex_deploy.contract import ModelConfig, graph_specs
+from triplex_deploy.exporters.inputs import graph_inputs
+from triplex_deploy.exporters.to_onnx import write_onnx
+from triplex_deploy.exporters.wrappers import GlobalGraph
 from triplex_deploy.models import build_model
-from triplex_deploy.models.apeg import Apeg
-from triplex_deploy.models.global_encoder import GlobalEncoder
 from triplex_deploy.models.transformer import BlockShape
+from triplex_deploy.models.triplex import Apeg, GlobalEncoder
 from triplex_deploy.runtime.ort import open_ort_session
 
 DIM = 512

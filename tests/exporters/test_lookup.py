@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.lookup import settled
-from exporters.unordered import in_one_order
 from tests.variants import BASELINES, model_of
 from triplex_deploy.contract import graph_specs
-from triplex_deploy.models.bleep import Bleep
-from triplex_deploy.models.retrieval import RetrievedMean
+from triplex_deploy.exporters.lookup import settled
+from triplex_deploy.exporters.unordered import in_one_order
+from triplex_deploy.models.bleep import Bleep, RetrievedMean
 
 BLEEP = BASELINES["bleep"]
 HEAD = graph_specs(BLEEP)["fusion_head"]

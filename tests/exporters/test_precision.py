@@ -6,12 +6,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from exporters.gates import GATES, compare_graph
-from exporters.inputs import graph_inputs
-from exporters.plain_attention import take_attention_apart
-from exporters.precision import as_rounded_fp32, recast
-from exporters.standard_form import cast_bytes_first, to_standard
 from triplex_deploy.errors import ConfigError, ContractError
+from triplex_deploy.exporters.gates import GATES, compare_graph
+from triplex_deploy.exporters.inputs import graph_inputs
+from triplex_deploy.exporters.plain_attention import take_attention_apart
+from triplex_deploy.exporters.precision import as_rounded_fp32, recast
+from triplex_deploy.exporters.standard_form import cast_bytes_first, to_standard
 from triplex_deploy.runtime.model import Model, RunnableBundle
 
 

@@ -7,16 +7,16 @@ import numpy as np
 import onnx
 import pytest
 
-from exporters import tensorrt as tensorrt_module
-from exporters.gates import GATES, compare_graph
-from exporters.inputs import graph_inputs, tiles
-from exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
-from exporters.tensorrt_parity import rehearsal_sessions
 from tests.exporters.rtx import BUILD_FOR, tensorrt_rtx
 from triplex_deploy.bundle import GraphEntry
 from triplex_deploy.errors import BackendError, ConfigError
-from triplex_deploy.runtime.engine_build import build_plan
+from triplex_deploy.exporters import tensorrt as tensorrt_module
+from triplex_deploy.exporters.gates import GATES, compare_graph
+from triplex_deploy.exporters.inputs import graph_inputs, tiles
+from triplex_deploy.exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
+from triplex_deploy.exporters.tensorrt_parity import rehearsal_sessions
 from triplex_deploy.runtime.model import Model, RunnableBundle
+from triplex_deploy.runtime.tensorrt.build import build_plan
 
 # TensorRT-RTX has the timing cache's functions and warns that they do nothing there
 pytestmark = pytest.mark.filterwarnings("ignore:.*TensorRT-RTX:DeprecationWarning")
@@ -202,10 +202,10 @@ def test_export_holds_graphs_settings_and_proof(
     """TensorRT and Triton beside fp32 for ONNX Runtime, and it opens on the CPU as before."""
     import json
 
-    from exporters import parity
-    from exporters.export import ExportOptions, export_bundle
-    from triplex_deploy.runtime.engine_settings import read_settings
+    from triplex_deploy.exporters import parity
+    from triplex_deploy.exporters.export import ExportOptions, export_bundle
     from triplex_deploy.runtime.model import load_bundle
+    from triplex_deploy.runtime.tensorrt.build import read_settings
 
     for name in parity.SIZES:
         monkeypatch.setitem(parity.SIZES, name, (1, 2))
@@ -231,9 +231,9 @@ def test_export_holds_graphs_settings_and_proof(
 def test_graph_beyond_its_gate_fails_the_export(
     checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exporters import parity
-    from exporters.export import ExportOptions, export_bundle
     from triplex_deploy.errors import ParityError
+    from triplex_deploy.exporters import parity
+    from triplex_deploy.exporters.export import ExportOptions, export_bundle
 
     for name in parity.SIZES:
         monkeypatch.setitem(parity.SIZES, name, (1, 2))
@@ -264,9 +264,9 @@ def _stored_bytes(content: bytes) -> int:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_full_size_graphs_are_built(precision: str, tmp_path: Path) -> None:
     """The paper's model: depths, heads and widths that the demo's does not have."""
-    from exporters.to_onnx import write_onnx
-    from exporters.wrappers import graph_modules
     from triplex_deploy.contract import ModelConfig, graph_specs
+    from triplex_deploy.exporters.to_onnx import write_onnx
+    from triplex_deploy.exporters.wrappers import graph_modules
     from triplex_deploy.models import TileEncoder, build_model
 
     trt = tensorrt_rtx()

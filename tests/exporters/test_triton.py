@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from exporters.inputs import tiles
-from exporters.triton import graph_config, write_repository
 from tests.exporters.pbtxt import read_model_config
 from triplex_deploy import apeg_index
 from triplex_deploy.errors import BundleError, OutputError
+from triplex_deploy.exporters.inputs import tiles
+from triplex_deploy.exporters.triton import graph_config, write_repository
 from triplex_deploy.runtime.model import Model, RunnableBundle
 
 TYPES = {"TYPE_UINT8": 2, "TYPE_BOOL": 9, "TYPE_INT64": 7, "TYPE_FP32": 1}

@@ -10,14 +10,14 @@ import onnx
 import pytest
 import torch
 
-from exporters.inputs import graph_inputs
-from exporters.lookup import is_lookup
-from exporters.reference import Reference, torch_tile_encoder
-from exporters.to_onnx import write_onnx
-from exporters.unordered import in_one_order
-from exporters.wrappers import graph_modules
 from tests.variants import BASELINES, VARIANTS, model_of, variant_checkpoint
 from triplex_deploy.contract import CENTER, BleepConfig, Config, EgnConfig, graph_specs
+from triplex_deploy.exporters.inputs import graph_inputs
+from triplex_deploy.exporters.lookup import is_lookup
+from triplex_deploy.exporters.reference import Reference, torch_tile_encoder
+from triplex_deploy.exporters.to_onnx import write_onnx
+from triplex_deploy.exporters.unordered import in_one_order
+from triplex_deploy.exporters.wrappers import graph_modules
 from triplex_deploy.models import (
     TileEncoder,
     TileEncoderWeights,
@@ -185,8 +185,8 @@ def test_lookup_is_told_by_its_graph(
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [name for name in ALL if name != "foreign features"])
 def test_bundle_of_every_variant_passes_its_gate(variant: str, tmp_path: Path) -> None:
-    from exporters.export import export_bundle
-    from exporters.verify import replay_parity
+    from triplex_deploy.exporters.export import export_bundle
+    from triplex_deploy.exporters.verify import replay_parity
     from triplex_deploy.runtime.model import load_bundle
 
     config = ALL[variant]

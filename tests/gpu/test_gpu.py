@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.export import ExportOptions, export_bundle
-from exporters.gates import GATES, compare_end_to_end, compare_graph
-from exporters.inputs import graph_inputs
-from exporters.tensorrt import TensorrtOptions
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.errors import BackendError
+from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.gates import GATES, compare_end_to_end, compare_graph
+from triplex_deploy.exporters.inputs import graph_inputs
+from triplex_deploy.exporters.tensorrt import TensorrtOptions
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.runtime.device_array import DeviceArray

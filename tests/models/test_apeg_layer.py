@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from triplex_deploy.models.apeg import Apeg
+from triplex_deploy.models.triplex import Apeg
 
 DIM = 8
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from triplex_deploy.errors import ConfigError, ContractError
-from triplex_deploy.models.bleep import Bleep, Projection, contrastive_loss
-from triplex_deploy.models.eval_mode import assert_eval
-from triplex_deploy.models.retrieval import RetrievedMean
+from triplex_deploy.models.bleep import Bleep, Projection, RetrievedMean, contrastive_loss
+from triplex_deploy.models.spot_model import assert_eval
 
 GENES, WIDTH = 6, 16
 

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.models.correlation_loss import correlation_loss
-from triplex_deploy.models.egn import Egn, PatchEmbedding
-from triplex_deploy.models.eval_mode import assert_eval
-from triplex_deploy.models.exemplar_bridge import ExemplarBridge
-from triplex_deploy.models.exemplars import Exemplars
-from triplex_deploy.models.residual_attention_pool import ResidualAttentionPool
+from triplex_deploy.models.egn import (
+    Egn,
+    ExemplarBridge,
+    Exemplars,
+    PatchEmbedding,
+    ResidualAttentionPool,
+    correlation_loss,
+)
+from triplex_deploy.models.spot_model import assert_eval
 
 GENES, FEATURES, DIM, K = 6, 12, 32, 3
 TINY = {

@@ -2,8 +2,7 @@
 
 import torch
 
-from triplex_deploy.models.loss import fusion_loss
-from triplex_deploy.models.triplex import TriplexOutput
+from triplex_deploy.models.triplex import TriplexOutput, fusion_loss
 
 
 def test_value_and_gradients_match_the_paper_era_code(golden, matches):

@@ -5,10 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from tests.models.slide_export import assert_exports
-from triplex_deploy.models.conv_mixer import ConvMixerBlock
-from triplex_deploy.models.hist2st import Hist2St
-from triplex_deploy.models.spot_graph import GraphLayer, SpotGraph, neighbor_mean
-from triplex_deploy.tiles.adjacency import adjacency_index
+from triplex_deploy.models.hist2st import (
+    ConvMixerBlock,
+    GraphLayer,
+    Hist2St,
+    SpotGraph,
+    neighbor_mean,
+)
+from triplex_deploy.tiles.spot_tables import adjacency_index
 
 GENES, TILE_PX, SPOTS = 6, 32, 20
 SMALL = {

@@ -5,14 +5,21 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from triplex_deploy.models import hist2st_loss as loss_module
-from triplex_deploy.models import patch_augment
-from triplex_deploy.models.center_crop import center_crop
-from triplex_deploy.models.hist2st import Hist2St
-from triplex_deploy.models.hist2st_loss import hist2st_loss
-from triplex_deploy.models.patch_augment import augment_patches, cut_patches, in_gray
-from triplex_deploy.models.zinb import Zinb, ZinbHeads, library_scale, zinb_nll
-from triplex_deploy.tiles.adjacency import adjacency_index
+from triplex_deploy.models import hist2st as loss_module
+from triplex_deploy.models import hist2st as patch_augment
+from triplex_deploy.models.hist2st import (
+    Hist2St,
+    Zinb,
+    ZinbHeads,
+    augment_patches,
+    cut_patches,
+    hist2st_loss,
+    in_gray,
+    library_scale,
+    zinb_nll,
+)
+from triplex_deploy.models.image_encoders import center_crop
+from triplex_deploy.tiles.spot_tables import adjacency_index
 
 GENES, SPOTS = 6, 20
 SMALL = {"patch_px": 28, "depth": 1, "graph_depth": 2, "heads": 4, "n_pos": 9, "dropout": 0.0}

@@ -10,13 +10,13 @@ from triplex_deploy.errors import CheckpointError, OutputError
 from triplex_deploy.models import build_model
 from triplex_deploy.models.checkpoint import (
     Checkpoint,
+    TileEncoderWeights,
     read_checkpoint,
     state_of,
     write_checkpoint,
 )
-from triplex_deploy.models.eval_mode import assert_eval
 from triplex_deploy.models.image_encoders import TileEncoder
-from triplex_deploy.models.tile_encoder_weights import TileEncoderWeights
+from triplex_deploy.models.spot_model import assert_eval
 
 FOREIGN = TileEncoderWeights("uni", kind="onnx", onnx=b"an ONNX file", mean=(0.5, 0.5, 0.5))
 GENES = ("GNAS", "FASN", "ERBB2", "CLDN4", "ACTB", "KRT19", "COL1A1")

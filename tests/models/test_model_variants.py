@@ -10,9 +10,9 @@ import torch
 from tests.variants import VARIANTS
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.models import Triplex, build_model
-from triplex_deploy.models.eval_mode import assert_eval
 from triplex_deploy.models.image_encoders import TileEncoder
-from triplex_deploy.models.pooled_fusion import AttentionPool, ConcatFusion, SumFusion
+from triplex_deploy.models.spot_model import assert_eval
+from triplex_deploy.models.triplex import AttentionPool, ConcatFusion, SumFusion
 from triplex_deploy.tiles.apeg import position_index
 
 BC1 = ModelConfig()

@@ -5,21 +5,16 @@ import torch
 
 from triplex_deploy.contract import NEIGHBORHOOD
 from triplex_deploy.errors import CheckpointError
-from triplex_deploy.models.apeg import Apeg
-from triplex_deploy.models.attention import SelfAttention
-from triplex_deploy.models.fusion import FusionEncoder
-from triplex_deploy.models.global_encoder import GlobalEncoder
-from triplex_deploy.models.neighbor_encoder import NeighborEncoder
-from triplex_deploy.models.official import (
+from triplex_deploy.models.published.keys import (
     apeg_state,
     attention_state,
     contiguous_qkv,
     encoder_state,
     global_encoder_state,
 )
-from triplex_deploy.models.relative_bias import RelativeBias, offset_index
-from triplex_deploy.models.strict_state import load_strictly
-from triplex_deploy.models.transformer import BlockShape
+from triplex_deploy.models.torch_files import load_strictly
+from triplex_deploy.models.transformer import BlockShape, RelativeBias, SelfAttention, offset_index
+from triplex_deploy.models.triplex import Apeg, FusionEncoder, GlobalEncoder, NeighborEncoder
 
 DIM = 32
 GENERATIONS = pytest.mark.parametrize("generation", ["v1", "v2"])

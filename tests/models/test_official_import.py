@@ -9,8 +9,8 @@ import torch
 from tests.published import published_keys
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import CheckpointError, ConfigError
-from triplex_deploy.models.official import triplex_state
-from triplex_deploy.models.strict_state import check_state
+from triplex_deploy.models.published.keys import triplex_state
+from triplex_deploy.models.torch_files import check_state
 from triplex_deploy.models.triplex import Triplex
 
 CONFIG = ModelConfig(

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from exporters.inputs import graph_inputs
-from exporters.to_onnx import write_onnx
 from triplex_deploy.contract import GraphSpec, TensorSpec
+from triplex_deploy.exporters.inputs import graph_inputs
+from triplex_deploy.exporters.to_onnx import write_onnx
 from triplex_deploy.models.bleep import Bleep
 from triplex_deploy.models.st_net import StNet
 

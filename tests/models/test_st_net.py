@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.models.eval_mode import assert_eval
+from triplex_deploy.models.spot_model import assert_eval
 from triplex_deploy.models.st_net import StNet, dihedral_images
 
 TINY = {"growth": 4, "blocks": (2, 2), "stem_channels": 8}

@@ -8,7 +8,7 @@ import torch
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import ContractError
 from triplex_deploy.models import build_model
-from triplex_deploy.models.eval_mode import assert_eval
+from triplex_deploy.models.spot_model import assert_eval
 
 ALL = torch.arange(6)
 

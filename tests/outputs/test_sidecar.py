@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from triplex_deploy.errors import ContractError, OutputError
+from triplex_deploy.files.strict_json import to_strict_json as run_to_json
 from triplex_deploy.outputs import Prediction
-from triplex_deploy.outputs.sidecar import run_to_json, write_sidecar
+from triplex_deploy.outputs.sidecar import write_sidecar
 
 
 def test_the_sidecar_is_the_run_as_json(prediction: Prediction, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from triplex_deploy.errors import OutputError
-from triplex_deploy.outputs import Prediction, atomic
+from triplex_deploy.files import atomic
+from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.formats import convert
 
 with warnings.catch_warnings():

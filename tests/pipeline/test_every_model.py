@@ -25,8 +25,8 @@ from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.spots import Spots
-from triplex_deploy.tiles.adjacency import adjacency_index
 from triplex_deploy.tiles.apeg import position_index
+from triplex_deploy.tiles.spot_tables import adjacency_index
 
 MAX_ABS = 2e-6
 

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.predicting.models import make_checkpoint
-from exporters.export import export_bundle
 from tests.pipeline.reference import predict_one_by_one
 from triplex_deploy import load_bundle, predict_slide
 from triplex_deploy.contract import ModelConfig
+from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.models import write_checkpoint
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.spots import Spots

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.gates import gene_pcc
 from triplex_deploy import predict_slide
+from triplex_deploy.exporters.gates import gene_pcc
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.spots import Spots

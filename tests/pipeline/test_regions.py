@@ -7,7 +7,7 @@ import pytest
 
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.pipeline.regions import spot_regions
+from triplex_deploy.pipeline.placing import spot_regions
 
 
 def _regions(xy: list[tuple[float, float]], region_mm: float | None) -> list[list[int]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from triplex_deploy.pipeline.stage import ITEMS_PER_LANE, Stage
+from triplex_deploy.pipeline.ordered_pool import ITEMS_PER_LANE, Stage
 
 
 def _threads() -> list[str]:
@@ -117,7 +117,7 @@ def test_ctrl_c_while_threads_are_started_leaves_none(monkeypatch: pytest.Monkey
 def test_a_call_that_cannot_be_interrupted_is_not_waited_for(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triplex_deploy.pipeline.stage.GRACE_S", 0.05)
+    monkeypatch.setattr("triplex_deploy.pipeline.ordered_pool.GRACE_S", 0.05)
     release = threading.Event()
     begin = time.monotonic()
     with (

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
 from tests.runtime.fake_gpu import FakeContext, FakeDevice, FakeGpu, FakeTensorrt
-from triplex_deploy.bundle import MANIFEST, read_bundle, sha256_of
-from triplex_deploy.runtime import engines
-from triplex_deploy.runtime.cuda import Cuda
-from triplex_deploy.runtime.engine_settings import SETTINGS, write_settings
+from triplex_deploy.bundle import MANIFEST, read_bundle
+from triplex_deploy.exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
+from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.runtime.model import RunnableBundle, load_bundle
+from triplex_deploy.runtime.tensorrt import engines
+from triplex_deploy.runtime.tensorrt.build import SETTINGS, write_settings
+from triplex_deploy.runtime.tensorrt.cuda import Cuda
 
 
 def add_tensorrt(bundle: RunnableBundle, folder: Path, options: TensorrtOptions) -> RunnableBundle:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.gates import GATES, compare_graph
-from exporters.inputs import graph_inputs
-from exporters.wrappers import graph_modules
 from triplex_deploy.errors import BackendError, ContractError
+from triplex_deploy.exporters.gates import GATES, compare_graph
+from triplex_deploy.exporters.inputs import graph_inputs
+from triplex_deploy.exporters.wrappers import graph_modules
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.runtime.device_array import DeviceArray
 from triplex_deploy.runtime.model import RunnableBundle
@@ -76,8 +76,8 @@ def sessions(
 
 def install_stand_in(request: pytest.FixtureRequest) -> None:
     from tests.runtime.fake_gpu import FakeContext, FakeDevice, FakeGpu, FakeTensorrt
-    from triplex_deploy.runtime import engines
-    from triplex_deploy.runtime.cuda import Cuda
+    from triplex_deploy.runtime.tensorrt import engines
+    from triplex_deploy.runtime.tensorrt.cuda import Cuda
 
     patch = pytest.MonkeyPatch()
     request.addfinalizer(patch.undo)

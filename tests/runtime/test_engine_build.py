@@ -9,9 +9,8 @@ import pytest
 from tests.runtime.fake_gpu import FakeContext, FakeGpu, FakeTensorrt
 from triplex_deploy.contract import GraphSpec, TensorSpec
 from triplex_deploy.errors import BackendError
-from triplex_deploy.runtime.engine_build import Plan, build_plan
-from triplex_deploy.runtime.engine_settings import EngineSettings
-from triplex_deploy.runtime.extents import Extent
+from triplex_deploy.runtime.tensorrt.build import EngineSettings, Plan, build_plan
+from triplex_deploy.runtime.tensorrt.profiles import Extent
 
 SPEC = GraphSpec(
     "doubler",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from triplex_deploy.errors import BackendError
-from triplex_deploy.runtime.engine_manifest import EngineManifest, Platform, read_plan
+from triplex_deploy.runtime.tensorrt.manifest import EngineManifest, Platform, read_plan
 
 PLAN = b"machine code"
 H100 = Platform("NVIDIA H100 80GB HBM3", (9, 0), "11.4.0.106")

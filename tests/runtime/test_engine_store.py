@@ -8,12 +8,11 @@ import pytest
 from tests.runtime.fake_gpu import MAGIC
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.errors import BackendError
-from triplex_deploy.runtime import engine_store
-from triplex_deploy.runtime.engine_build import Plan
-from triplex_deploy.runtime.engine_manifest import EngineManifest, Platform
-from triplex_deploy.runtime.engine_settings import read_settings
-from triplex_deploy.runtime.engine_store import EngineStore
 from triplex_deploy.runtime.model import RunnableBundle
+from triplex_deploy.runtime.tensorrt import store as engine_store
+from triplex_deploy.runtime.tensorrt.build import Plan, read_settings
+from triplex_deploy.runtime.tensorrt.manifest import EngineManifest, Platform
+from triplex_deploy.runtime.tensorrt.store import EngineStore
 
 L4 = Platform("NVIDIA L4", (8, 9), "11.4.0.106")
 

@@ -3,8 +3,8 @@
 import pytest
 
 from triplex_deploy.errors import BackendError
-from triplex_deploy.runtime.engine_manifest import Platform
-from triplex_deploy.runtime.engines import require_capability
+from triplex_deploy.runtime.tensorrt.engines import require_capability
+from triplex_deploy.runtime.tensorrt.manifest import Platform
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from triplex_deploy.contract import ModelConfig, graph_specs
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.runtime.extents import Extent, choose_extents
+from triplex_deploy.runtime.tensorrt.profiles import Extent, choose_extents
 
 SPECS = graph_specs(ModelConfig())
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.inputs import graph_inputs
 from triplex_deploy.errors import BackendError
+from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.runtime import ort
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device

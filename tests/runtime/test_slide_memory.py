@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.inputs import graph_inputs
+from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.runtime.model import Model, RunnableBundle
 
 SPOTS = 6000

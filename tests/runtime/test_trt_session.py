@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.inputs import graph_inputs
 from tests.runtime.fake_gpu import FakeGpu, FakeTensorrt
 from triplex_deploy.errors import BackendError, ContractError
+from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.runtime.device_array import DeviceArray
 from triplex_deploy.runtime.model import Model, RunnableBundle
 

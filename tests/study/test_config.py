@@ -10,7 +10,7 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.study.cells import make_cells, settings_of
 from triplex_deploy.study.config import read_study, shipped_studies, slug
 from triplex_deploy.study.paper import paper_row
-from triplex_deploy.training.settings import split_settings
+from triplex_deploy.training.options import split_settings
 
 
 @pytest.mark.parametrize("name", shipped_studies())

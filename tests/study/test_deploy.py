@@ -18,7 +18,7 @@ from triplex_deploy.contract import (
 )
 from triplex_deploy.models import build_model, read_checkpoint
 from triplex_deploy.study.parameters import all_parameters, deployed_parameters
-from triplex_deploy.training.measure import predict_section
+from triplex_deploy.training.predict_section import predict_section
 from triplex_deploy.training.prepared import open_prepared
 
 

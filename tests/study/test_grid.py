@@ -13,9 +13,9 @@ import pytest
 from tests.study.conftest import ROOT, study_values, write_study
 from tests.study.dying import die
 from triplex_deploy.cli.main import run as run_command
+from triplex_deploy.cohort.executor import EngineChoice
 from triplex_deploy.errors import OutputError
-from triplex_deploy.pipeline.many.engines import EngineChoice
-from triplex_deploy.pipeline.many.lock import output_lock
+from triplex_deploy.files.lock import output_lock
 from triplex_deploy.study.cells import Cell, make_cells, metrics_of
 from triplex_deploy.study.config import read_study
 from triplex_deploy.study.engines import run_cells
@@ -130,7 +130,7 @@ run(["study", {str(tmp_path / "study.yaml")!r}, "--out", {str(tmp_path / "out")!
     first = trained_at(cells[:1])
     epochs = []
 
-    from triplex_deploy.training import spot_batches
+    from triplex_deploy.training import batches as spot_batches
 
     real = spot_batches.SpotSampler.epoch
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triplex_deploy.errors import TilingError
-from triplex_deploy.tiles.adjacency import adjacency_index
+from triplex_deploy.tiles.spot_tables import adjacency_index
 
 
 def written_out(grid):

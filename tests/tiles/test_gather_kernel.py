@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 
 from triplex_deploy.errors import TilingError
 from triplex_deploy.slides.segment_grid import SegmentGrid
-from triplex_deploy.tiles.cover import cover
 from triplex_deploy.tiles.kernels import gather
-from triplex_deploy.tiles.schedule import Schedule
+from triplex_deploy.tiles.reading import Schedule, cover
 
 
 def cut(picture, grid):

@@ -1,4 +1,4 @@
-from triplex_deploy.tiles.recycling import BufferPool
+from triplex_deploy.tiles.store import BufferPool
 
 
 def test_memory_is_used_again_once_nobody_holds_it():

@@ -19,8 +19,8 @@ from triplex_deploy.models import TileEncoder, TileEncoderWeights, build_model
 from triplex_deploy.models import state_of as weights_of
 from triplex_deploy.models.densenet import DenseNet
 from triplex_deploy.models.st_net import StNet
-from triplex_deploy.training.labelled import LabelledSections
 from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.prepared import LabelledSections
 from triplex_deploy.training.recipes import recipe_of
 
 TRAIN = LabelledSections([], [np.full((2, 3), [1.0, 2.0, 3.0], np.float32)])

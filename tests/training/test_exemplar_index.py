@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triplex_deploy.errors import ConfigError, DatasetError
-from triplex_deploy.training import exemplar_index
-from triplex_deploy.training.exemplar_index import training_exemplars
+from triplex_deploy.training import bank as exemplar_index
+from triplex_deploy.training.bank import training_exemplars
 
 # spots on a line, in sections of the patients A, A and B
 LINE = [np.array([[0.0], [1.0]]), np.array([[0.1], [5.0]]), np.array([[3.2], [0.6], [7.5]])]

@@ -18,9 +18,9 @@ from triplex_deploy.cli.main import run as run_command
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import CheckpointError, ConfigError
 from triplex_deploy.models import TileEncoder, read_checkpoint, state_of
-from triplex_deploy.models import official_checkpoint as official_module
-from triplex_deploy.models.lightning_file import load_state_dict
-from triplex_deploy.models.official_checkpoint import read_official
+from triplex_deploy.models.published import checkpoint as official_module
+from triplex_deploy.models.published.checkpoint import read_official
+from triplex_deploy.models.torch_files import load_state_dict
 from triplex_deploy.tiles.apeg import apeg_index
 
 HEADS = {"fusion_heads": 4, "global_heads": 8}

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.training.settings import read_settings, split_settings
+from triplex_deploy.training.options import read_settings, split_settings
 
 
 def test_assignments_override_the_file_and_go_to_their_owner(tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ import torch
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
 from triplex_deploy.models import read_checkpoint
-from triplex_deploy.training.augment import augment_tiles
+from triplex_deploy.training.batches import SpotSampler, augment_tiles
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
 from triplex_deploy.training.prepared import Prepared
-from triplex_deploy.training.spot_batches import SpotSampler
 from triplex_deploy.training.train import train_fold
 
 CONFIG = ModelConfig(
@@ -282,7 +281,7 @@ def test_refit_needs_an_honest_selection() -> None:
 
 def test_hidden_features_are_at_their_mean_while_training_alone(prepared: Prepared) -> None:
     from triplex_deploy.models import build_model
-    from triplex_deploy.training.triplex_objective import TriplexObjective
+    from triplex_deploy.training.objectives import TriplexObjective
 
     sections = list(prepared.sections.values())
     objective = TriplexObjective(build_model(GEM, seed=0), sections, feature_dropout=0.5)

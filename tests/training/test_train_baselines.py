@@ -23,17 +23,15 @@ from triplex_deploy.data import Fold
 from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.models import bleep, build, read_checkpoint
 from triplex_deploy.models.st_net import StNet
-from triplex_deploy.tiles.adjacency import adjacency_index
+from triplex_deploy.tiles.spot_tables import adjacency_index
 from triplex_deploy.training.bank import bank_facts, check_bank
+from triplex_deploy.training.batches import SectionSampler, SpotSampler
 from triplex_deploy.training.evaluate import evaluate_run
 from triplex_deploy.training.images import normalise_tiles
-from triplex_deploy.training.labelled import label_sections
-from triplex_deploy.training.measure import predict_section
 from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.predict_section import predict_section
 from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
-from triplex_deploy.training.prepared import Prepared, PreparedSection
-from triplex_deploy.training.section_batches import SectionSampler
-from triplex_deploy.training.spot_batches import SpotSampler
+from triplex_deploy.training.prepared import Prepared, PreparedSection, label_sections
 from triplex_deploy.training.train import train_fold
 
 SHARED: dict[str, Any] = {"n_genes": 3, "feature_dim": 3}

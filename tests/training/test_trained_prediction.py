@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.export import export_bundle
 from triplex_deploy.contract import ModelConfig
+from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.runtime.model import load_bundle
-from triplex_deploy.training.measure import predict_section
 from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.predict_section import predict_section
 from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
 from triplex_deploy.training.train import train_fold
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from triplex_deploy.bench.result import Gpu, Machine
-from triplex_deploy.pipeline.machine import processor_name, usable_cores
+from triplex_deploy.system import processor_name, usable_cores
 
 PACKAGES: Final = (
     *("triplex-deploy", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "torch"),

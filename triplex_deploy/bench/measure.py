@@ -15,8 +15,8 @@ from triplex_deploy.bench.clock import Clock, probe_speed
 from triplex_deploy.bench.result import SERVER, SINGLE_STREAM, Settings
 from triplex_deploy.bench.scenarios import Round, poisson_arrivals, run_round
 from triplex_deploy.bench.work import Work
-from triplex_deploy.pipeline.machine import usable_cores
-from triplex_deploy.pipeline.progress import Progress
+from triplex_deploy.progress import Progress
+from triplex_deploy.system import usable_cores
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from triplex_deploy.bench.result import END_TO_END, SERVER, BenchResult, CaseResult
 from triplex_deploy.bench.stages import OTHER, STAGES
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 
 SCHEMA_VERSION: Final = 1
 SINGLE_STREAM: Final = "SingleStream"

@@ -29,10 +29,10 @@ from triplex_deploy.bench.work import GraphWork, Work, made_up_inputs
 from triplex_deploy.bundle import GraphEntry, Target
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import ConfigError, TriplexError
-from triplex_deploy.pipeline.facts import installed_versions
-from triplex_deploy.pipeline.progress import Progress, Silent
+from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.runtime.model import Model, load_bundle
 from triplex_deploy.runtime.session import Arrays
+from triplex_deploy.system import installed_versions
 
 
 @dataclass(frozen=True)

@@ -301,7 +301,7 @@ def _show(result: BenchResult, json_file: Path | None, plot: Path | None) -> Non
 def _cost_counter() -> tuple[CountCost | None, str]:
     """What counts a graph's operations, or None and why there is no roofline."""
     try:
-        from exporters.cost import graph_cost
+        from triplex_deploy.exporters.cost import graph_cost
     except ModuleNotFoundError as error:
         reason = missing_module(error)
         logger.warning("operations are not counted: %s", reason)

@@ -102,7 +102,7 @@ def _draw(
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:
-    from triplex_deploy.outputs.atomic import atomic_path
+    from triplex_deploy.files.atomic import atomic_path
 
     with atomic_path(out) as path:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -94,8 +94,8 @@ def command(
 
     Every graph is compared with PyTorch on the way; a bundle that strays is not written.
     """
-    from exporters.export import ExportOptions, export_bundle
-    from exporters.tensorrt import TensorrtOptions
+    from triplex_deploy.exporters.export import ExportOptions, export_bundle
+    from triplex_deploy.exporters.tensorrt import TensorrtOptions
 
     tensorrt = None
     if "tensorrt" in formats:

@@ -10,7 +10,7 @@ import click
 from triplex_deploy.cli.shared import common_options, print_summary
 
 if TYPE_CHECKING:
-    from triplex_deploy.models.official_checkpoint import OfficialModel
+    from triplex_deploy.models.published.checkpoint import OfficialModel
 
 
 @click.command(
@@ -57,7 +57,7 @@ def command(
     --config leaves them out; heads cannot be.
     """
     from triplex_deploy.training.import_checkpoint import ImportOptions, import_checkpoint
-    from triplex_deploy.training.settings import read_settings_file
+    from triplex_deploy.training.options import read_settings_file
 
     options = ImportOptions(layout, read_settings_file(config), genes, mpp, tile_encoder)
     found = import_checkpoint(official, out, options)

@@ -15,12 +15,12 @@ from typing import Any
 
 import click
 
-from triplex_deploy import __version__
 from triplex_deploy.cli.closest import did_you_mean
 from triplex_deploy.cli.config_file import ENVIRONMENT_PREFIX, use_defaults
 from triplex_deploy.cli.log_file import close_log_file, note
 from triplex_deploy.cli.shared import missing_module, screen_level, start_logging
 from triplex_deploy.errors import TriplexError, one_line
+from triplex_deploy.version import __version__
 
 COMMANDS = {
     "bench": "Measure how fast bundles are here, and compare two results.",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from triplex_deploy.cli.slides_progress import OneSlide, SlidesProgress
-    from triplex_deploy.pipeline.many.job import Job, Outcome
+    from triplex_deploy.cohort.job import Job, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -154,12 +154,10 @@ def command(
     """
     from triplex_deploy.cli.slides_progress import watch
     from triplex_deploy.cli.slides_summary import print_slides
-    from triplex_deploy.pipeline.many.engine import Opening
-    from triplex_deploy.pipeline.many.engines import EngineChoice
-    from triplex_deploy.pipeline.many.entries import find_slides
-    from triplex_deploy.pipeline.many.index_page import write_index
-    from triplex_deploy.pipeline.many.plan_jobs import plan_jobs
-    from triplex_deploy.pipeline.many.predict_slides import predict_slides
+    from triplex_deploy.cohort.executor import EngineChoice, predict_slides, write_index
+    from triplex_deploy.cohort.inputs import find_slides
+    from triplex_deploy.cohort.job import plan_jobs
+    from triplex_deploy.cohort.pool import Opening
     from triplex_deploy.pipeline.options import PredictOptions
     from triplex_deploy.runtime.model import load_bundle
 

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import click
 
-from triplex_deploy import __version__
 from triplex_deploy.cli.config_file import announce_defaults
 from triplex_deploy.cli.log_file import LOGGERS, is_logging_to_file, open_log_file
 from triplex_deploy.errors import one_line
+from triplex_deploy.version import __version__
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

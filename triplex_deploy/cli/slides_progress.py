@@ -21,7 +21,7 @@ from triplex_deploy.cli.progress import EVERY_S, StageBars
 from triplex_deploy.cli.shared import is_quiet
 
 if TYPE_CHECKING:
-    from triplex_deploy.pipeline.many.job import Job, Outcome
+    from triplex_deploy.cohort.job import Job, Outcome
 
 
 def watch(n_slides: int) -> OneSlide | SlidesProgress:

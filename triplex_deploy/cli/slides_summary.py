@@ -15,7 +15,7 @@ from triplex_deploy.cli.shared import is_quiet, print_summary
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from triplex_deploy.pipeline.many.job import Outcome
+    from triplex_deploy.cohort.job import Outcome
 
 COLUMNS: Final = ("slide", "spots", "seconds", "spots/s", "status", "error")
 _NUMBERS: Final = COLUMNS[1:4]

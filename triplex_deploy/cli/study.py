@@ -56,7 +56,7 @@ def command(
     study's; studies that share trainings can share --out.
     """
     from triplex_deploy.cli.progress import StageBars
-    from triplex_deploy.pipeline.many.engines import EngineChoice
+    from triplex_deploy.cohort.executor import EngineChoice
     from triplex_deploy.study.config import read_study
     from triplex_deploy.study.run import StudyOptions, run_study
 

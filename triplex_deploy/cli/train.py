@@ -51,9 +51,9 @@ def command(
     Every fold's folder holds checkpoint.ckpt, which exports, with learning curves and metrics.
     """
     from triplex_deploy.cli.progress import StageBars
+    from triplex_deploy.training.options import read_settings, split_settings
     from triplex_deploy.training.prepared import open_prepared
     from triplex_deploy.training.run_files import without_nan
-    from triplex_deploy.training.settings import read_settings, split_settings
     from triplex_deploy.training.train import train_fold
 
     opened = open_prepared(prepared)

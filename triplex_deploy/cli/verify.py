@@ -16,7 +16,7 @@ from triplex_deploy.errors import ParityError
 @common_options
 def command(bundle: Path, device: str, as_json: bool) -> None:
     """Check the schema and checksums of BUNDLE and replay its parity inputs on this machine."""
-    from exporters.verify import replay_parity
+    from triplex_deploy.exporters.verify import replay_parity
     from triplex_deploy.runtime.model import load_bundle
 
     loaded = load_bundle(bundle)

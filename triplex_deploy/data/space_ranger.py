@@ -13,7 +13,7 @@ from triplex_deploy.data.section import Section
 from triplex_deploy.data.section_list import SectionEntry
 from triplex_deploy.data.slide_file import only_slide
 from triplex_deploy.errors import DatasetError, SpotsError
-from triplex_deploy.spots.space_ranger import POSITIONS
+from triplex_deploy.spots.file import POSITIONS
 
 
 def find_visium_sections(root: Path) -> dict[str, Path]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from exporters.export import ExportOptions, export_bundle
 from triplex_deploy.demo.checkpoint import SYNTHETIC, mark_synthetic
 from triplex_deploy.demo.dataset import (
     MadeSection,
@@ -23,13 +22,14 @@ from triplex_deploy.demo.programs import GENES
 from triplex_deploy.demo.recipe import choose_tile_encoder, short_training, small_model
 from triplex_deploy.demo.truth import measure_ceiling, measured_beside, write_truth
 from triplex_deploy.errors import OutputError
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.outputs.files import write_outputs
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.report import write_report
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
-from triplex_deploy.pipeline.progress import Progress
+from triplex_deploy.progress import Progress
 from triplex_deploy.runtime.model import load_bundle
 from triplex_deploy.training.evaluate import evaluate_prediction
 from triplex_deploy.training.figures import GeneMap, draw_histogram, draw_maps

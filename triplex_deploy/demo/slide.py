@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from triplex_deploy.demo.growth import grow_section
 from triplex_deploy.demo.tissue import Section
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 
 TILE_PX: Final = 256
 LEVEL_FACTOR: Final = 4

@@ -13,7 +13,7 @@ from triplex_deploy.demo.dataset import MadeSection
 from triplex_deploy.demo.programs import GENES
 from triplex_deploy.errors import ContractError
 from triplex_deploy.expression.metrics import gene_correlations, nan_mean
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.outputs.measured import Measured
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.training.match import Matched

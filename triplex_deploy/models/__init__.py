@@ -3,21 +3,19 @@
 from triplex_deploy.models.build import build_model
 from triplex_deploy.models.checkpoint import (
     Checkpoint,
+    TileEncoderWeights,
     read_checkpoint,
     state_of,
     write_checkpoint,
 )
-from triplex_deploy.models.eval_mode import assert_eval
 from triplex_deploy.models.image_encoders import (
     TargetEncoder,
     TileEncoder,
     load_trunk_weights,
     trunk_of_weights,
 )
-from triplex_deploy.models.loss import fusion_loss
-from triplex_deploy.models.spot_model import SpotModel
-from triplex_deploy.models.tile_encoder_weights import TileEncoderWeights
-from triplex_deploy.models.triplex import Triplex, TriplexOutput
+from triplex_deploy.models.spot_model import SpotModel, assert_eval
+from triplex_deploy.models.triplex import Triplex, TriplexOutput, fusion_loss
 
 __all__ = [
     "Checkpoint",

@@ -1,15 +1,15 @@
 """BLEEP: images and expression in one space, where a tile looks up its likes (MODELS 2.5)."""
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from triplex_deploy.contract import TRUNK_WIDTH
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.models.eval_mode import assert_eval
 from triplex_deploy.models.image_encoders import make_trunk
-from triplex_deploy.models.retrieval import RetrievedMean
-from triplex_deploy.models.spot_model import SpotModel
+from triplex_deploy.models.spot_model import SpotModel, assert_eval
 
 
 class Projection(nn.Module):
@@ -114,3 +114,39 @@ def contrastive_loss(
 def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Per row; the rows of ``targets`` need not sum to one."""
     return -(targets * logits.log_softmax(1)).sum(1)
+
+
+class RetrievedMean(nn.Module):
+    """The mean of the ``n_neighbors`` rows of a bank with the largest cosine to a query.
+
+    The bank is embeddings (R, P), whose rows are brought to length 1 here, and their expression
+    (R, G). Which of equal cosines counts at the last place is left to the implementation.
+    """
+
+    bank_embeddings: Tensor
+    bank_expression: Tensor
+
+    def __init__(
+        self, bank_embeddings: Tensor, bank_expression: Tensor, n_neighbors: int = 50
+    ) -> None:
+        super().__init__()
+        size = len(bank_embeddings)
+        if len(bank_expression) != size:
+            raise ConfigError(
+                f"bank: {size} embeddings but {len(bank_expression)} rows of expression; "
+                "pass both of the same spots"
+            )
+        if not 1 <= n_neighbors <= size:
+            raise ConfigError(
+                f"n_neighbors={n_neighbors}: the bank holds {size} spots; use from 1 to {size}"
+            )
+        self.n_neighbors = n_neighbors
+        self.register_buffer("bank_embeddings", F.normalize(bank_embeddings, dim=1))
+        self.register_buffer("bank_expression", bank_expression.clone())
+
+    def forward(self, target_tokens: Tensor) -> Tensor:
+        """Expression (B, G) for query tokens (B, 1, P) of any length but zero."""
+        # the length of a query scales all its cosines alike, so their order is that of the products
+        products = target_tokens.squeeze(1) @ self.bank_embeddings.T  # (B, R)
+        rows = products.topk(self.n_neighbors, dim=1).indices  # (B, K)
+        return F.embedding(rows, self.bank_expression).mean(1)

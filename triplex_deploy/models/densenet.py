@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from triplex_deploy.models.strict_state import load_strictly
+from triplex_deploy.models.torch_files import load_strictly
 
 _BOTTLENECK: Final = 4
 _OLD_KEY: Final = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")

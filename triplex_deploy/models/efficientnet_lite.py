@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from triplex_deploy.errors import CheckpointError
-from triplex_deploy.models.strict_state import load_strictly
+from triplex_deploy.models.torch_files import load_strictly
 
 WIDTH: Final = 1280
 _STEM: Final = 32

@@ -2,10 +2,9 @@
 
 from torch import Tensor, nn
 
-from triplex_deploy.models.center_crop import center_crop
+from triplex_deploy.models.image_encoders import center_crop
 from triplex_deploy.models.spot_model import SpotModel
-from triplex_deploy.models.spot_sequence import SpotSequence
-from triplex_deploy.models.transformer import BlockShape
+from triplex_deploy.models.transformer import BlockShape, SpotSequence
 
 
 class HisToGene(SpotModel):

@@ -1,5 +1,7 @@
 """The two uses of an image trunk: trained, giving tokens, and frozen, giving one feature vector."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -64,3 +66,13 @@ class TileEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.trunk.feature_map(images).mean((2, 3))
+
+
+def center_crop(images: Tensor, patch_px: int) -> Tensor:
+    """The centre (B, C, patch_px, patch_px) of square images, all of one of that size.
+
+    112 px of a 224 px tile are its rows and columns 56 to 167.
+    """
+    start = (images.shape[-1] - patch_px) // 2
+    stop = start + patch_px
+    return images[..., start:stop, start:stop]

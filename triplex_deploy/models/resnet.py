@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from triplex_deploy.models.strict_state import load_strictly
+from triplex_deploy.models.torch_files import load_strictly
 
 _PREFIXES = ("model.", "resnet.")
 

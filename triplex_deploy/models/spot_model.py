@@ -1,11 +1,14 @@
 """What every model is to training, export and prediction: parts with the contract's tensors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import ClassVar, Final
 
 from torch import Tensor, nn
 
 from triplex_deploy.contract import Config
+from triplex_deploy.errors import ContractError
 
 PART_OF: Final = {
     "target_encoder": "encode_targets",
@@ -38,3 +41,11 @@ class SpotModel(nn.Module):
         Only models that have one; no spot of a patient to be tested on may be among them.
         """
         raise NotImplementedError(f"{self.config.model} has no bank")
+
+
+def assert_eval(module: nn.Module) -> None:
+    """Raise ``ContractError`` naming the first submodule that is in training mode."""
+    for name, part in module.named_modules():
+        if part.training:
+            where = name or type(module).__name__
+            raise ContractError(f"{where}: still in training mode; call eval() on the model first")

@@ -4,20 +4,25 @@ Its single-resolution parts (TEM, NEM, GEM) and ablations are the same model wit
 another fusion (paper Tables 3-5; MODELS 3.3 and 4).
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from triplex_deploy.contract import ModelConfig
-from triplex_deploy.models.apeg import Apeg
-from triplex_deploy.models.fusion import FusionEncoder
-from triplex_deploy.models.global_encoder import GlobalEncoder
+from triplex_deploy.contract import NEIGHBORHOOD, ModelConfig
 from triplex_deploy.models.image_encoders import TargetEncoder
-from triplex_deploy.models.neighbor_encoder import NeighborEncoder
-from triplex_deploy.models.pooled_fusion import POOLED_FUSIONS, PooledFusion
 from triplex_deploy.models.spot_model import SpotModel
-from triplex_deploy.models.transformer import BlockShape
+from triplex_deploy.models.transformer import (
+    BlockShape,
+    CrossAttentionBlock,
+    RelativeBias,
+    SelfAttentionBlock,
+    feature_projection,
+)
 
 
 class TriplexOutput(NamedTuple):
@@ -166,3 +171,185 @@ def _position(config: ModelConfig) -> Apeg | None:
     if config.position == "none":
         return None
     return Apeg(config.embedding_dim, config.apeg_kernel, config.apeg_residual)
+
+
+class GlobalEncoder(nn.Module):
+    """Spot features (N, F) of one slide to global tokens (N, D), positions entering after layer 1.
+
+    ``apeg=None`` leaves out the position encoding, and ``apeg_index`` is then not read. Features
+    of another width than the tokens are projected.
+    """
+
+    def __init__(
+        self, depth: int, shape: BlockShape, apeg: Apeg | None, feature_dim: int | None = None
+    ) -> None:
+        super().__init__()
+        self.projection = feature_projection(feature_dim, shape.dim)
+        self.layers = nn.ModuleList(SelfAttentionBlock(shape) for _ in range(depth))
+        self.apeg = apeg
+        self.norm = nn.LayerNorm(shape.dim)
+
+    def forward(self, features: Tensor, apeg_index: Tensor) -> Tensor:
+        tokens = self.projection(features).unsqueeze(0)  # (1, N, D)
+        for depth, layer in enumerate(self.layers):
+            tokens = layer(tokens)
+            if depth == 0 and self.apeg is not None:
+                tokens = self.apeg(tokens.squeeze(0), apeg_index).unsqueeze(0)
+        result: Tensor = self.norm(tokens).squeeze(0)
+        return result
+
+
+class Apeg(nn.Module):
+    """Tokens (N, D) plus what their neighbours on the array add (paper section 3.4; MODELS 3.2).
+
+    Equal to a zero-padded depthwise convolution on the dense array, read at the occupied cells,
+    but independent of the order of the spots and of the array's size. ``weight`` is (k*k, D),
+    row-major over (drow, dcol); ``apeg_index`` (N, k*k) int64 has -1 where there is no spot.
+    """
+
+    def __init__(self, dim: int, kernel: int, residual: bool = True) -> None:
+        super().__init__()
+        self.residual = residual
+        bound = 1 / math.sqrt(kernel * kernel)  # a depthwise convolution's default
+        self.weight = nn.Parameter(torch.empty(kernel * kernel, dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
+
+    def forward(self, tokens: Tensor, apeg_index: Tensor) -> Tensor:
+        padded = torch.cat((torch.zeros_like(tokens[:1]), tokens))  # row 0 stands for 'no spot'
+        out = tokens + self.bias if self.residual else self.bias
+        rows = (apeg_index + 1).unbind(1)
+        for weight, row in zip(self.weight.unbind(0), rows, strict=True):
+            out = out + weight * padded.index_select(0, row)  # one offset at a time: O(N D) memory
+        return out
+
+
+class NeighborEncoder(nn.Module):
+    """Tile features (B, 25, F) and mask (B, 25) to neighbour tokens (B, 25, D).
+
+    The mask, True inside the slide, hides keys only: a masked tile still yields a token. Features
+    of another width than the tokens are projected.
+    """
+
+    def __init__(self, depth: int, shape: BlockShape, feature_dim: int | None = None) -> None:
+        super().__init__()
+        self.projection = feature_projection(feature_dim, shape.dim)
+        self.layers = nn.ModuleList(
+            SelfAttentionBlock(shape, RelativeBias(shape.heads, NEIGHBORHOOD)) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(shape.dim)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        tokens = self.projection(features)
+        for layer in self.layers:
+            tokens = layer(tokens, mask)
+        result: Tensor = self.norm(tokens)
+        return result
+
+
+class FusionEncoder(nn.Module):
+    """The spot's global token queries its target and its neighbour tokens, through shared weights.
+
+    The results are summed, so the global token enters twice, and normalised: (B, D). A view that
+    is None takes no part; without the global one the mean target token queries the neighbours
+    (MODELS 4.1).
+    """
+
+    def __init__(self, depth: int, shape: BlockShape) -> None:
+        super().__init__()
+        self.dim = shape.dim
+        self.layers = nn.ModuleList(CrossAttentionBlock(shape) for _ in range(depth))
+        self.norm = nn.LayerNorm(shape.dim)
+
+    def forward(
+        self,
+        global_tokens: Tensor | None = None,
+        target_tokens: Tensor | None = None,
+        neighbor_tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Fuse (B, D), (B, 49, D) and (B, 25, D); mask (B, 25) is True inside the slide."""
+        if global_tokens is None:
+            assert target_tokens is not None, "a fusion joins two views or three"
+            query, target_tokens = target_tokens.mean(1, keepdim=True), None
+        else:
+            query = global_tokens.unsqueeze(1)  # (B, 1, D)
+        contexts = ((target_tokens, None), (neighbor_tokens, mask))
+        fused = [self._attend(query, seen, keys) for seen, keys in contexts if seen is not None]
+        result: Tensor = self.norm(sum(fused[1:], fused[0])).squeeze(1)
+        return result
+
+    def _attend(self, query: Tensor, context: Tensor, key_mask: Tensor | None) -> Tensor:
+        for layer in self.layers:
+            query = layer(query, context, key_mask)
+        return query
+
+
+ATTENTION_DIM: Final = 128
+
+
+class PooledFusion(nn.Module):
+    """Pooled tokens (B, V, D) of V views to one vector (B, ``dim``), normalised."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.norm = nn.LayerNorm(dim)
+
+
+class SumFusion(PooledFusion):
+    """Their sum (B, D)."""
+
+    def __init__(self, dim: int, views: int) -> None:
+        super().__init__(dim)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        fused: Tensor = self.norm(pooled.sum(1))
+        return fused
+
+
+class ConcatFusion(PooledFusion):
+    """They side by side (B, V * D)."""
+
+    def __init__(self, dim: int, views: int) -> None:
+        super().__init__(dim * views)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        fused: Tensor = self.norm(pooled.flatten(1))
+        return fused
+
+
+class AttentionPool(PooledFusion):
+    """Their sum (B, D) weighted by softmax(w tanh(V h)), as Ilse et al. (2018), not gated."""
+
+    def __init__(self, dim: int, views: int) -> None:
+        super().__init__(dim)
+        self.hidden = nn.Linear(dim, ATTENTION_DIM)
+        self.weight = nn.Linear(ATTENTION_DIM, 1)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        weights = self.weight(torch.tanh(self.hidden(pooled))).softmax(1)  # (B, V, 1)
+        fused: Tensor = self.norm((weights * pooled).sum(1))
+        return fused
+
+
+POOLED_FUSIONS: Final = {
+    "sum": SumFusion,
+    "concat": ConcatFusion,
+    "attention_pool": AttentionPool,
+}
+
+
+def fusion_loss(output: TriplexOutput, labels: Tensor, alpha: float) -> Tensor:
+    """Loss of paper equations 14-16 for labels (B, G); ``alpha`` weighs the distillation.
+
+    The fused prediction is not detached: as published, the distillation also pulls it towards the
+    single-resolution heads. Without such heads it is the mean squared error of the prediction.
+    """
+    loss = F.mse_loss(output.fusion, labels)
+    for prediction in (output.target, output.neighbor, output.global_):
+        if prediction is None:
+            continue
+        supervised = F.mse_loss(prediction, labels)
+        distilled = F.mse_loss(prediction, output.fusion)
+        loss = loss + (1 - alpha) * supervised + alpha * distilled
+    return loss

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from triplex_deploy.errors import OutputError, TriplexError, one_line
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.outputs.files import is_prediction
 from triplex_deploy.outputs.h5ad import read_h5ad
 from triplex_deploy.outputs.page import json_for_script, render_page, require_own_page

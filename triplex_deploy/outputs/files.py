@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.outputs.h5ad import write_h5ad
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.report import write_report

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import ContractError, OutputError
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.strict_json import to_strict_json as to_strict_json
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.outputs.sidecar import run_to_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -123,7 +123,7 @@ def _run_facts(prediction: Prediction) -> dict[str, Any]:
     width, height = prediction.slide_size_wh
     facts = _scalars(prediction.run)
     facts["schema"] = SCHEMA
-    facts["run_json"] = run_to_json(prediction.run)
+    facts["run_json"] = to_strict_json(prediction.run)
     facts["geometry"] = {
         "slide_name": prediction.slide_name,
         "slide_width_px": int(width),

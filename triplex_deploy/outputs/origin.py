@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from triplex_deploy.files.strict_json import to_strict_json as to_strict_json
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.outputs.sidecar import run_to_json
 
 ORIGIN: Final = "triplex-deploy"
 """The name under which every file format keeps it."""
@@ -26,4 +26,4 @@ def origin(prediction: Prediction) -> dict[str, Any]:
 
 def origin_json(prediction: Prediction) -> str:
     """``origin`` as one line of strict JSON."""
-    return run_to_json(origin(prediction))
+    return to_strict_json(origin(prediction))

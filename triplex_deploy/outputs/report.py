@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.outputs import facts
-from triplex_deploy.outputs.atomic import atomic_path
 from triplex_deploy.outputs.measured import Measured
 from triplex_deploy.outputs.moran import morans_i
 from triplex_deploy.outputs.page import json_for_script, render_page

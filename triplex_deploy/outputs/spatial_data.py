@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from triplex_deploy.outputs.atomic import atomic_folder
+from triplex_deploy.files.atomic import atomic_folder
 from triplex_deploy.outputs.h5ad import to_anndata
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction

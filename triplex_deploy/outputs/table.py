@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from triplex_deploy.errors import OutputError
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -10,15 +10,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import IMAGE_MEAN, TILE_PX, GraphSpec
+from triplex_deploy.contract import CENTER, IMAGE_MEAN, N_NEIGHBORS, TILE_PX, GraphSpec, TensorSpec
+from triplex_deploy.pipeline.context import Run
 from triplex_deploy.pipeline.feature_cache import FeatureCache, TileIndex
-from triplex_deploy.pipeline.machine import usable_cores
-from triplex_deploy.pipeline.needs import FEATURES, OwnTiles, own_tiles
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.pipeline.ordered_pool import Stage
 from triplex_deploy.pipeline.row_store import RowStore
-from triplex_deploy.pipeline.run import Run
-from triplex_deploy.pipeline.stage import Stage
 from triplex_deploy.runtime.device_array import Tensor
+from triplex_deploy.system import usable_cores
 from triplex_deploy.tiles.plan import TilePlan
 from triplex_deploy.tiles.stream import StreamStats, TileBatch, stream_tiles
 from triplex_deploy.tiles.view import SlideView
@@ -204,3 +203,48 @@ def _readers(run: Run) -> int:
     if run.model.device.kind == "cpu":
         return max(1, min(run.setting.lanes // LANES_PER_READER, MAX_READERS))
     return max(2, min(usable_cores() - run.setting.lanes, MAX_READERS))
+
+
+FEATURES: Final = "features"
+"""What the frozen encoder gives, and others take: of one tile, or of a neighbourhood."""
+
+
+@dataclass(frozen=True)
+class OwnTiles:
+    """The tiles that are some spot's own: ``slot_of_tile`` (T,) is -1 elsewhere, else the row of
+    that tile's tokens in a store; ``slot_of_spot`` (N,) is the row each spot reads back."""
+
+    count: int
+    slot_of_tile: NDArray[np.int64]
+    slot_of_spot: NDArray[np.int64]
+
+
+def own_tiles(plan: TilePlan) -> OwnTiles:
+    """Number the spots' own tiles; two spots on one tile share its tokens."""
+    tiles, slot_of_spot = np.unique(plan.spot_tile, return_inverse=True)
+    slot_of_tile = np.full(len(plan.origins_xy), -1, dtype=np.int64)
+    slot_of_tile[tiles] = np.arange(len(tiles))
+    return OwnTiles(len(tiles), slot_of_tile, slot_of_spot)
+
+
+def sees_neighbors(specs: Iterable[GraphSpec]) -> bool:
+    """Whether some graph takes the features of whole neighbourhoods."""
+    return any(
+        tensor.axes[1:-1] == (N_NEIGHBORS,) for spec in specs for tensor in _features_of(spec)
+    )
+
+
+def needed_tiles(plan: TilePlan, specs: Iterable[GraphSpec]) -> TilePlan:
+    """The plan itself, or where no graph sees neighbours, that of the spots' own tiles alone."""
+    if sees_neighbors(specs):
+        return plan
+    tiles, spot_tile = np.unique(plan.spot_tile, return_inverse=True)
+    neighbor_tile = np.full_like(plan.neighbor_tile, -1)
+    neighbor_tile[:, CENTER] = spot_tile
+    return TilePlan(
+        np.ascontiguousarray(plan.origins_xy[tiles]), neighbor_tile, neighbor_tile >= 0, spot_tile
+    )
+
+
+def _features_of(spec: GraphSpec) -> list[TensorSpec]:
+    return [tensor for tensor in spec.inputs if tensor.name == FEATURES]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.bundle import Target
 from triplex_deploy.errors import OutputError
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.pipeline.graph_digest import graph_digest
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.slides.digest import slide_digest

@@ -8,12 +8,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import GraphSpec
-from triplex_deploy.pipeline.encode import Encoded
-from triplex_deploy.pipeline.gather import Gatherer
-from triplex_deploy.pipeline.run import Run
-from triplex_deploy.pipeline.stage import Stage
-from triplex_deploy.runtime.device_array import Tensors
+from triplex_deploy.contract import MASK, GraphSpec, TensorSpec
+from triplex_deploy.pipeline.context import Run
+from triplex_deploy.pipeline.encode import FEATURES, Encoded, TileOutput
+from triplex_deploy.pipeline.ordered_pool import Stage
+from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.session import Arrays
 from triplex_deploy.tiles.plan import TilePlan
 from triplex_deploy.tiles.spot_tables import spot_tables
@@ -21,7 +20,7 @@ from triplex_deploy.tiles.spot_tables import spot_tables
 SPOTS_PER_BATCH: Final = {"cpu": 16, "cuda": 128}
 """Spots per call; on a CPU larger calls leave its caches and take longer."""
 
-Rows = NDArray[np.int64]
+SpotRows = NDArray[np.int64]
 
 
 def relate_spots(
@@ -29,7 +28,7 @@ def relate_spots(
     plan: TilePlan,
     encoded: Encoded,
     grid_rc: NDArray[np.int64],
-    regions: list[Rows],
+    regions: list[SpotRows],
     from_corner: bool = False,
 ) -> Arrays:
     """Run the graphs that see all spots of a region at once; returns their outputs (N, ...).
@@ -63,12 +62,12 @@ class _Relating:
     spec: GraphSpec
     from_corner: bool
 
-    def relate(self, rows: Rows) -> Arrays:
+    def relate(self, rows: SpotRows) -> Arrays:
         with self.run.clock.stage("gather"):
             inputs = self.gatherer.inputs(self.spec, rows, self._tables(rows))
         return self.run.graph(self.spec, inputs)
 
-    def _tables(self, rows: Rows) -> Arrays:
+    def _tables(self, rows: SpotRows) -> Arrays:
         grid_rc = self.grid_rc[rows]
         if self.from_corner:
             grid_rc = grid_rc - grid_rc.min(axis=0)
@@ -112,3 +111,43 @@ class _Predicting:
     def _inputs(self, spec: GraphSpec, rows: slice, made: Tensors) -> Tensors:
         with self.run.clock.stage("gather", self.run.setting.lanes):
             return self.gatherer.inputs(spec, rows, made)
+
+
+Rows = slice | NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Gatherer:
+    """The inputs that graphs take of some spots: by tile, by spot, or made for these spots.
+
+    ``per_spot`` are arrays (N, ...) by name, of which spots have their own row.
+    """
+
+    plan: TilePlan
+    encoded: Encoded
+    per_spot: Arrays
+
+    def inputs(self, spec: GraphSpec, rows: Rows, made: Tensors) -> dict[str, Tensor]:
+        """The inputs of ``spec`` for the spots ``rows``; ``made`` are those that lie ready."""
+        return {
+            tensor.name: made[tensor.name] if tensor.name in made else self._take(tensor, rows)
+            for tensor in spec.inputs
+        }
+
+    def _take(self, tensor: TensorSpec, rows: Rows) -> NDArray[Any]:
+        if tensor.name == MASK.name:
+            return self.plan.neighbor_mask[rows]
+        if tensor.name in self.per_spot:
+            return self.per_spot[tensor.name][rows]
+        output = self.encoded.outputs[tensor.name]
+        return output.store.take(self._tiles(tensor, output, rows))
+
+    def _tiles(self, tensor: TensorSpec, output: TileOutput, rows: Rows) -> NDArray[np.int64]:
+        """Rows of a store: of the spots' own tiles, or of whole neighbourhoods (B, 25)."""
+        if len(tensor.axes) > len(output.spec.outputs[0].axes):
+            tiles = self.plan.neighbor_tile[rows]
+            masked = len(self.plan.origins_xy)
+            return np.where(tiles < 0, masked, tiles)
+        if tensor.name == FEATURES:
+            return self.plan.spot_tile[rows]
+        return self.encoded.own.slot_of_spot[rows]

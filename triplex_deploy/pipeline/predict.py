@@ -11,17 +11,15 @@ from numpy.typing import NDArray
 
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX, Prediction
-from triplex_deploy.pipeline.encode import encode_tiles, open_stores
-from triplex_deploy.pipeline.facts import Done, run_facts
+from triplex_deploy.pipeline.context import Run
+from triplex_deploy.pipeline.encode import encode_tiles, needed_tiles, open_stores
 from triplex_deploy.pipeline.feature_cache import FeatureCache, open_cache
 from triplex_deploy.pipeline.fuse import predict_spots, relate_spots
-from triplex_deploy.pipeline.needs import needed_tiles
+from triplex_deploy.pipeline.metadata import Done, run_facts
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.pipeline.placing import place_spots
-from triplex_deploy.pipeline.progress import Progress, Silent, StageClock
-from triplex_deploy.pipeline.regions import spot_regions
-from triplex_deploy.pipeline.run import Run
+from triplex_deploy.pipeline.placing import place_spots, spot_regions
 from triplex_deploy.pipeline.tuning import choose_setting
+from triplex_deploy.progress import Progress, Silent, StageClock
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.slides import Slide, open_slide, resolve_mpp, thumbnail
 from triplex_deploy.spots import Spots, TissueMask, mask_overlay

@@ -16,16 +16,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from triplex_deploy import __version__
 from triplex_deploy.contract import TILE_PX
 from triplex_deploy.errors import OutputError
-from triplex_deploy.outputs.atomic import atomic_path
-from triplex_deploy.pipeline.facts import PACKAGES, installed_versions
-from triplex_deploy.pipeline.machine import cache_home, processor_name, usable_cores
-from triplex_deploy.pipeline.stage import Stage
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.pipeline.ordered_pool import Stage
 from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Session
+from triplex_deploy.system import (
+    PACKAGES,
+    cache_folder,
+    installed_versions,
+    processor_name,
+    usable_cores,
+)
+from triplex_deploy.version import __version__
 
 DEFAULT_BATCH: Final = {"cpu": 4, "cuda": 64}
 BATCHES: Final = {"cpu": (2, 4, 8), "cuda": (32, 64, 128)}
@@ -73,7 +78,7 @@ def choose_setting(
     encoder = next(_encoders(sessions), None)
     if batch_size is not None or encoder is None:
         return setting
-    path = cache_home() / "triplex-deploy" / "tuning.json"
+    path = cache_folder() / "tuning.json"
     key, facts = _key(model, setting.lanes)
     remembered = _remembered(path, key)
     if remembered is not None:

@@ -6,14 +6,14 @@ import ctypes
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from triplex_deploy.errors import BackendError
-from triplex_deploy.runtime.cuda import import_pycuda
 from triplex_deploy.runtime.ort import import_onnxruntime, preload_cuda
-from triplex_deploy.runtime.trt import import_tensorrt
+from triplex_deploy.runtime.tensorrt.cuda import import_pycuda
+from triplex_deploy.runtime.tensorrt.session import import_tensorrt
+from triplex_deploy.system import installed_version
 
 CUDA_PROVIDER: Final = "libonnxruntime_providers_cuda.so"
 CUDNN: Final = "libcudnn.so.9"
@@ -27,13 +27,6 @@ class Finding:
     name: str
     ok: bool | None
     detail: str
-
-
-def installed_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class RunnableBundle(Bundle):
         _warn(self)
         with ExitStack() as stack:
             if engine == "tensorrt":
-                from triplex_deploy.runtime.engines import open_engines
+                from triplex_deploy.runtime.tensorrt.engines import open_engines
 
                 sessions = open_engines(self, chosen, stack)
             else:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.spots.lattice import infer_lattice
-from triplex_deploy.spots.positions import require_distinct, require_inside
-from triplex_deploy.spots.space_ranger import find_positions
-from triplex_deploy.spots.spot_diameter import diameter_from_pitch, read_named_diameter
-from triplex_deploy.spots.spots import Spots
+from triplex_deploy.spots.spot_diameter import (
+    diameter_from_pitch,
+    named_diameter,
+    read_named_diameter,
+)
+from triplex_deploy.spots.spots import Spots, require_distinct, require_inside
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,7 @@ def read_spots(path: str | Path, slide_size_wh: tuple[int, int] | None = None) -
 
 
 def _read_rows(path: Path) -> _Rows:
-    from triplex_deploy.spots import columns
-    from triplex_deploy.spots.h5ad import read_h5ad_table
+    from triplex_deploy.spots import table as columns
     from triplex_deploy.spots.table import read_table
 
     if path.suffix.lower() == ".h5ad":
@@ -85,4 +90,58 @@ def _array(rows: _Rows) -> tuple[NDArray[np.int64], str]:
         return lattice.grid_rc, ""
     return lattice.grid_rc, (
         f"array coordinates were inferred from a {lattice.kind} lattice of {count} spots"
+    )
+
+
+OBS = ("array_row", "array_col", "in_tissue", "barcode")
+
+
+def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
+    """``obsm["spatial"]`` (x, y) as pixel_x and pixel_y, with the array columns of ``obs`` if any.
+
+    Barcodes are ``obs["barcode"]``, else the names of the observations. Second comes the spot
+    diameter in level-0 pixels, if the file has one library that names it. The expression matrix is
+    not loaded. Raises ``SpotsError``.
+    """
+    import anndata
+    import pandas as pd
+
+    if not path.exists():
+        raise SpotsError(f"{path}: no such spots file; check the path")
+    try:
+        backed = anndata.read_h5ad(path, backed="r")
+        obs, uns, spatial = backed.obs, backed.uns, backed.obsm.get("spatial")
+        backed.file.close()
+    except (OSError, KeyError, ValueError) as error:
+        raise SpotsError(f"{path}: not a readable h5ad: {error}; write it again") from error
+    if spatial is None or np.ndim(spatial) != 2 or np.shape(spatial)[1] < 2:
+        raise SpotsError(f'{path}: no (x, y) in obsm["spatial"]; add level-0 pixel centres')
+    xy = np.asarray(spatial)
+    table = pd.DataFrame({"pixel_x": xy[:, 0], "pixel_y": xy[:, 1], "barcode": obs.index})
+    for name in OBS:
+        if name in obs:
+            table[name] = obs[name].to_numpy()
+    return table, _diameter(uns.get("spatial"))
+
+
+def _diameter(libraries: object) -> float | None:
+    if not isinstance(libraries, dict) or len(libraries) != 1:
+        return None
+    library = next(iter(libraries.values()))
+    return named_diameter(library.get("scalefactors")) if isinstance(library, dict) else None
+
+
+POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
+FOLDERS = (".", "spatial", "outs/spatial")
+
+
+def find_positions(folder: Path) -> Path:
+    """The positions file in an output folder, its ``outs`` or ``spatial``; or ``SpotsError``."""
+    for below in FOLDERS:
+        for name in POSITIONS:
+            if (folder / below / name).is_file():
+                return folder / below / name
+    raise SpotsError(
+        f"{folder}: a folder with none of {', '.join(POSITIONS)} in it, in spatial/ or in "
+        "outs/spatial/; pass a Space Ranger output or a spots file"
     )

@@ -13,9 +13,8 @@ from triplex_deploy.contract import CONFIGS, Config
 from triplex_deploy.data import Fold
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.study.config import FIXED, DatasetEntry, Study, require_known, slug
-from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.options import TrainOptions, split_settings
 from triplex_deploy.training.prepared import MANIFEST, Prepared, open_prepared
-from triplex_deploy.training.settings import split_settings
 
 CELLS: Final = "cells"
 CELL: Final = "cell.json"

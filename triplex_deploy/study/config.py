@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.training.settings import YAML_SUFFIXES, read_settings_file
+from triplex_deploy.training.options import YAML_SUFFIXES, read_settings_file
 
 SHIPPED: Final = Path(__file__).parent / "configs"
 """Studies that come with the package and are found by their name."""

@@ -12,11 +12,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.export import ExportOptions, export_bundle
-from triplex_deploy.bundle import sha256_of
 from triplex_deploy.errors import TriplexError
+from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import read_checkpoint
-from triplex_deploy.outputs.atomic import atomic_path
 from triplex_deploy.study.cells import Cell
 from triplex_deploy.study.config import Study, slug
 from triplex_deploy.study.parameters import all_parameters, deployed_parameters

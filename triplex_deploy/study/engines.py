@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Final
 
-from triplex_deploy.pipeline.many.engines import EngineChoice, threads_each
+from triplex_deploy.cohort.executor import EngineChoice, threads_each
 from triplex_deploy.study.cells import Cell, metrics_of
 from triplex_deploy.study.perform import CellOutcome, perform_cell
 

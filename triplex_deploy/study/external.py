@@ -12,20 +12,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.bundle import sha256_of
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.expression import LabelTransform, measure_slide, top_genes
 from triplex_deploy.expression.cross_validation import N_TOP_GENES, Spread
 from triplex_deploy.expression.metrics import nan_mean
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import read_checkpoint
-from triplex_deploy.outputs.atomic import atomic_path
-from triplex_deploy.pipeline.progress import Progress
+from triplex_deploy.progress import Progress
 from triplex_deploy.study.cells import Cell, prepared_digest
 from triplex_deploy.study.config import ExternalEntry, Study, slug
 from triplex_deploy.study.paper import Printed, paper_row
 from triplex_deploy.study.results import Done
 from triplex_deploy.study.scores import METRIC_KEYS, ModelScores
-from triplex_deploy.training.measure import predict_section
+from triplex_deploy.training.predict_section import predict_section
 from triplex_deploy.training.prepared import Prepared, PreparedSection, open_prepared
 
 logger = logging.getLogger(__name__)

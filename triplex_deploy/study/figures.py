@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.expression import gene_correlations
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.study.config import Study, slug
 from triplex_deploy.study.deploy import Deployment
 from triplex_deploy.study.results import Done

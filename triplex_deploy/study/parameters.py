@@ -7,8 +7,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from exporters.inputs import graph_inputs
 from triplex_deploy.contract import TILES, graph_specs
+from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.models import SpotModel
 
 SPOTS: Final = 2

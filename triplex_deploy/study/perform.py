@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from triplex_deploy.errors import OutputError, one_line
-from triplex_deploy.outputs.atomic import atomic_path
-from triplex_deploy.pipeline.many.lock import holder, output_lock
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.lock import holder, output_lock
 from triplex_deploy.study.cells import CELL, METRICS, Cell, metrics_of, read_note
 from triplex_deploy.training.prepared import open_prepared
 from triplex_deploy.training.run_files import STATE

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import TriplexError, one_line
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.runtime.model import load_bundle

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from triplex_deploy.pipeline.facts import installed_versions
-from triplex_deploy.pipeline.machine import processor_name, usable_cores
 from triplex_deploy.study.cells import Cell, metrics_of, read_note
 from triplex_deploy.study.config import Study
 from triplex_deploy.study.paper import Printed, paper_row, paper_source
@@ -22,6 +20,7 @@ from triplex_deploy.study.scores import (
     score_row,
     summarise,
 )
+from triplex_deploy.system import installed_versions, processor_name, usable_cores
 from triplex_deploy.training.run_files import without_nan
 
 SCHEMA: Final = 1

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from triplex_deploy.cohort.executor import EngineChoice
 from triplex_deploy.errors import OutputError
-from triplex_deploy.pipeline.many.engines import EngineChoice
-from triplex_deploy.pipeline.progress import Progress, Silent
+from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.study.cells import Cell, make_cells
 from triplex_deploy.study.check import check_study
 from triplex_deploy.study.config import Study

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from triplex_deploy.contract import TILE_PX
 from triplex_deploy.errors import TilingError
 from triplex_deploy.slides.segment_grid import SegmentGrid
-from triplex_deploy.tiles.cover import Cover, cover
-from triplex_deploy.tiles.schedule import Schedule
 from triplex_deploy.tiles.view import SlideView
 
 VIEW_CELL_PX = 256
@@ -137,3 +135,89 @@ def cell_span(view: SlideView, axis: int, number: int) -> tuple[int, int]:
     """First view pixel of a cell along one axis, and how many the view has there."""
     first = number * VIEW_CELL_PX
     return first, min(VIEW_CELL_PX, view.size_wh[axis] - first)
+
+
+@dataclass(frozen=True, eq=False)
+class Cover:
+    """For every window the lattice of segments under it; windows may differ in what they cover."""
+
+    origin_xy: NDArray[np.int64]  # (N, 2) top-left corners of the windows, in pixels
+    first_xy: NDArray[np.int64]  # (N, 2) where the lattice's first segment begins, in pixels
+    segment: NDArray[np.int64]  # (N, rows, columns) row * grid.columns + column, -1 for none
+
+    def __getitem__(self, index: NDArray[np.int64] | slice) -> Cover:
+        return Cover(self.origin_xy[index], self.first_xy[index], self.segment[index])
+
+
+def cover(
+    origin_xy: NDArray[np.int64],
+    window_wh: NDArray[np.int64],
+    grid: SegmentGrid,
+    limit_wh: tuple[int, int],
+) -> Cover:
+    """Segments of ``grid`` under windows at ``origin_xy`` (N, 2) of ``window_wh`` ((N, 2) or (2,)).
+
+    The part of a window outside ``limit_wh``, the size of the image, covers nothing.
+    """
+    segment_wh = np.array([grid.width_px, grid.height_px])
+    low = np.clip(origin_xy, 0, limit_wh)
+    high = np.clip(origin_xy + window_wh, 0, limit_wh)
+    first = low // segment_wh
+    count = np.where((high > low).all(axis=1, keepdims=True), -(-high // segment_wh) - first, 0)
+    columns, rows = (np.arange(most) for most in count.max(axis=0, initial=1))
+    column = first[:, 0, None] + columns  # (N, columns)
+    row = first[:, 1, None] + rows
+    segment = row[:, :, None] * grid.columns + column[:, None, :]
+    segment[(rows >= count[:, 1, None])[:, :, None] | (columns >= count[:, 0, None])[:, None]] = -1
+    return Cover(origin_xy, first * segment_wh, segment)
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Segments in the order of their first use, over steps that run one after another.
+
+    A segment that is needed again after its memory was wanted for others is an item twice.
+    """
+
+    item_of_use: NDArray[np.int64]  # (N, rows, columns) index into the items, -1 for none
+    segment: NDArray[np.int64]  # (items,) number of the segment in its grid
+    stripe: NDArray[np.int64]  # (items,) ascending
+    first_step: NDArray[np.int64]  # (items,) ascending
+    last_step: NDArray[np.int64]  # (items,)
+
+    @classmethod
+    def of(
+        cls, segment_of_use: NDArray[np.int64], step: NDArray[np.int64], stripe: NDArray[np.int64]
+    ) -> Schedule:
+        """From what each use (N, rows, columns) needs and its step and stripe, both (N,) ascending.
+
+        Within a stripe a segment is one item; stripes share none.
+        """
+        used = segment_of_use >= 0
+        size = int(segment_of_use.max(initial=-1)) + 1
+        key = (segment_of_use + stripe[:, None, None] * size)[used]
+        steps = np.broadcast_to(step[:, None, None], used.shape)[used]
+        keys, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        last = np.zeros(len(keys), np.int64)
+        np.maximum.at(last, inverse, steps)
+        order = np.argsort(steps[first], kind="stable")
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        item_of_use = np.full(used.shape, -1, np.int64)
+        item_of_use[used] = rank[inverse]
+        stripes, segments = np.divmod(keys[order], max(size, 1))
+        return cls(item_of_use, segments, stripes, steps[first][order], last[order])
+
+    def starting(self, step: int) -> range:
+        """The items first needed in a step."""
+        low, high = np.searchsorted(self.first_step, (step, step + 1))
+        return range(int(low), int(high))
+
+    def peak(self, delay: int) -> int:
+        """Most items held at once if what ends with step s is let go before step s + delay."""
+        if not len(self.segment):
+            return 0
+        steps = int(self.last_step.max()) + 1 + delay
+        gained = np.bincount(self.first_step, minlength=steps)
+        lost = np.bincount(self.last_step + delay, minlength=steps)
+        return int(np.cumsum(gained - lost[: len(gained)]).max())

@@ -18,8 +18,7 @@ from triplex_deploy.errors import SlideError, TilingError
 from triplex_deploy.tiles.kernels import gather, resample
 from triplex_deploy.tiles.plan import TilePlan
 from triplex_deploy.tiles.reading import TILE_BYTES, Layer, Reading, cell_span, plan_reading
-from triplex_deploy.tiles.recycling import BufferPool
-from triplex_deploy.tiles.store import SegmentStore
+from triplex_deploy.tiles.store import BufferPool, SegmentStore
 from triplex_deploy.tiles.view import SlideView
 from triplex_deploy.tiles.weights import AxisWeights
 

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.data import Section
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.pipeline.encode import mean_color_tile
-from triplex_deploy.pipeline.progress import Progress
+from triplex_deploy.progress import Progress
 from triplex_deploy.slides import open_slide
 from triplex_deploy.spots import Spots, check_spots
 from triplex_deploy.tiles import SlideView, TileBatch, TilePlan, plan_tiles, stream_tiles
-from triplex_deploy.training.content_key import feature_key, slide_digest
-from triplex_deploy.training.feature_file import FeatureFile
+from triplex_deploy.training.features import FeatureFile, feature_key, slide_digest
 from triplex_deploy.training.tile_encoder import FrozenEncoder
 
 logger = logging.getLogger(__name__)

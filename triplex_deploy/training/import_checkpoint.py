@@ -11,8 +11,8 @@ from typing import Any, Final
 from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.models import Checkpoint, TileEncoderWeights, write_checkpoint
-from triplex_deploy.models.official import Layout
-from triplex_deploy.models.official_checkpoint import OfficialModel, read_official
+from triplex_deploy.models.published.checkpoint import OfficialModel, read_official
+from triplex_deploy.models.published.keys import Layout
 from triplex_deploy.slides.digest import file_digest
 from triplex_deploy.training.tile_encoder import open_tile_encoder, stored_weights
 

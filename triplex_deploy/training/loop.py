@@ -20,13 +20,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from triplex_deploy.errors import CheckpointError, ConfigError
 from triplex_deploy.models import SpotModel, state_of
-from triplex_deploy.pipeline.progress import Progress
+from triplex_deploy.progress import Progress
 from triplex_deploy.training.bank import fill_bank
-from triplex_deploy.training.image_trunk import freeze_trunk, image_trunk, rest_frozen_trunk
-from triplex_deploy.training.labelled import LabelledSections
+from triplex_deploy.training.batches import Sampler
+from triplex_deploy.training.frozen_backbone import freeze_trunk, image_trunk, rest_frozen_trunk
 from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.prepared import LabelledSections
 from triplex_deploy.training.recipes import recipe_of
-from triplex_deploy.training.spot_batches import Sampler
 
 logger = logging.getLogger(__name__)
 

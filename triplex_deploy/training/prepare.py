@@ -19,8 +19,8 @@ from triplex_deploy.data import Section, make_folds, read_dataset, read_section_
 from triplex_deploy.data.folds import patients_of
 from triplex_deploy.errors import ConfigError, DatasetError, OutputError
 from triplex_deploy.expression import LabelTransform, select_genes
-from triplex_deploy.outputs.atomic import atomic_path
-from triplex_deploy.pipeline.progress import Progress, Silent
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.training.encode_section import EncodeOptions, encode_section
 from triplex_deploy.training.prepared import MANIFEST, SCHEMA, SECTIONS, Prepared, open_prepared

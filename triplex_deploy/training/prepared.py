@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.contract import Config
 from triplex_deploy.data import Fold, Section, make_folds
-from triplex_deploy.errors import DatasetError
+from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.expression import LabelTransform, select_genes
 from triplex_deploy.training.encode_section import MEASURED, PLAN
-from triplex_deploy.training.feature_file import FEATURES, TARGETS
+from triplex_deploy.training.features import FEATURES, TARGETS
 
 MANIFEST: Final = "prepared.json"
 SECTIONS: Final = "sections"
@@ -184,3 +185,64 @@ def _open_measured(folder: Path, entry: Mapping[str, Any]) -> Section:
             level0_xy=arrays["level0_xy"],
             is_hexagonal=bool(entry["is_hexagonal"]),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSections:
+    """Prepared sections with their labels (N, G) for the genes of ``panel``."""
+
+    sections: Sequence[PreparedSection]
+    labels: Sequence[NDArray[np.float32]]
+    panel: tuple[str, ...] = ()
+
+    @property
+    def n_spots(self) -> int:
+        return sum(one.section.n_spots for one in self.sections)
+
+    def mean_label(self) -> NDArray[np.float32]:
+        """The mean (G,) over all spots."""
+        mean: NDArray[np.float32] = np.concatenate(self.labels).mean(0)
+        return mean
+
+    def counts(self) -> list[NDArray[np.float32]]:
+        """Raw counts (N, G) of each section: neither normalised nor smoothed."""
+        return [one.section.panel_counts(self.panel).astype(np.float32) for one in self.sections]
+
+
+def label_sections(
+    prepared: Prepared, names: Sequence[str], panel: tuple[str, ...]
+) -> LabelledSections:
+    """The sections called ``names``, labelled as the data set was prepared to be."""
+    sections = [prepared.sections[name] for name in names]
+    labels = [one.labels(panel, prepared.label_transform) for one in sections]
+    return LabelledSections(sections, labels, panel)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def fit_to_data(config: C, prepared: Prepared, n_genes: int) -> C:
+    """The configuration with as many array positions as any prepared section needs.
+
+    Another number of genes, or another width of features, than were prepared raise ``ConfigError``.
+    """
+    for key, given in (("n_genes", n_genes), ("feature_dim", prepared.feature_dim)):
+        if getattr(config, key) != given:
+            raise ConfigError(f"{key}={getattr(config, key)}: {given} were prepared; use that")
+    if getattr(config, "bank_size", 0):
+        raise ConfigError("bank_size: training fills it in; leave it out")
+    largest = max(int(one.section.grid_rc.max()) for one in prepared.sections.values())
+    known = getattr(config, "n_positions", 0)
+    return _with(config, n_positions=max(known, 1 + largest))
+
+
+def with_bank(config: C, n_spots: int) -> C:
+    """The configuration of the model that looks up ``n_spots``, where it looks up any."""
+    return _with(config, bank_size=n_spots)
+
+
+def _with(config: C, **values: int) -> C:
+    """The keys that this configuration has."""
+    known = {field.name for field in fields(config)}
+    fitting: dict[str, Any] = {key: value for key, value in values.items() if key in known}
+    return replace(config, **fitting)

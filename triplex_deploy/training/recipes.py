@@ -20,16 +20,20 @@ from triplex_deploy.contract import (
 )
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.models import Triplex
-from triplex_deploy.training.bleep_objective import BleepObjective
-from triplex_deploy.training.egn_objective import EgnObjective
-from triplex_deploy.training.labelled import LabelledSections
-from triplex_deploy.training.objective import Objective
+from triplex_deploy.training.batches import Sampler, SectionSampler, SpotSampler
+from triplex_deploy.training.frozen_backbone import TrunkMaps
+from triplex_deploy.training.objectives import (
+    BleepObjective,
+    EgnObjective,
+    Hist2StObjective,
+    Objective,
+    SlideObjective,
+    StNetObjective,
+    TriplexObjective,
+)
 from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.prepared import LabelledSections
 from triplex_deploy.training.score import Score, contrastive_score, correlation_score
-from triplex_deploy.training.section_batches import SectionSampler
-from triplex_deploy.training.slide_objectives import Hist2StObjective, SlideObjective
-from triplex_deploy.training.spot_batches import Sampler, SpotSampler
-from triplex_deploy.training.st_net_objective import StNetObjective
 from triplex_deploy.training.starting_point import (
     Start,
     start_bleep,
@@ -37,8 +41,6 @@ from triplex_deploy.training.starting_point import (
     start_st_net,
     start_triplex,
 )
-from triplex_deploy.training.triplex_objective import TriplexObjective
-from triplex_deploy.training.trunk_maps import TrunkMaps
 
 MakeObjective = Callable[[Any, LabelledSections, TrainOptions, torch.device], Objective]
 MakeSampler = Callable[[Config, LabelledSections, TrainOptions], Sampler]

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import torch
 
-from triplex_deploy.models.safe_load import load_tensors
-from triplex_deploy.outputs.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.models.torch_files import load_tensors
 
 CHECKPOINT: Final = "checkpoint.ckpt"
 STATE: Final = "state.pt"

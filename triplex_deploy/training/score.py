@@ -14,10 +14,9 @@ from triplex_deploy.contract import BleepConfig
 from triplex_deploy.expression import FoldMetrics, measure_fold, measure_slide
 from triplex_deploy.models import SpotModel
 from triplex_deploy.models.bleep import Bleep, contrastive_loss
-from triplex_deploy.training.labelled import LabelledSections
-from triplex_deploy.training.measure import measure_model
-from triplex_deploy.training.section_graphs import SectionGraphs
-from triplex_deploy.training.trunk_maps import TrunkMaps
+from triplex_deploy.training.frozen_backbone import TrunkMaps
+from triplex_deploy.training.predict_section import SectionGraphs, measure_model
+from triplex_deploy.training.prepared import LabelledSections
 
 Row = dict[str, float]
 Score = Callable[[SpotModel, LabelledSections, TrunkMaps | None], tuple[Row, float]]

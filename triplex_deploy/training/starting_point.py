@@ -19,13 +19,12 @@ from triplex_deploy.contract import BleepConfig, StNetConfig
 from triplex_deploy.errors import CheckpointError, ConfigError
 from triplex_deploy.models import SpotModel, Triplex, load_trunk_weights
 from triplex_deploy.models.bleep import Bleep
+from triplex_deploy.models.checkpoint import TileEncoderWeights
 from triplex_deploy.models.densenet import load_densenet_weights
-from triplex_deploy.models.lightning_file import load_state_dict
 from triplex_deploy.models.st_net import StNet
-from triplex_deploy.models.tile_encoder_weights import TileEncoderWeights
-from triplex_deploy.training.labelled import LabelledSections
+from triplex_deploy.models.torch_files import load_state_dict
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepared import PreparedSection
+from triplex_deploy.training.prepared import LabelledSections, PreparedSection
 
 logger = logging.getLogger(__name__)
 

@@ -24,12 +24,11 @@ from triplex_deploy.models import (
     state_of,
     trunk_of_weights,
 )
-from triplex_deploy.models.lightning_file import load_state_dict
-from triplex_deploy.models.safe_load import load_tensors
-from triplex_deploy.models.tile_encoder_weights import ONNX
+from triplex_deploy.models.checkpoint import ONNX
+from triplex_deploy.models.torch_files import load_state_dict, load_tensors
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
-from triplex_deploy.training.content_key import file_digest
+from triplex_deploy.training.features import file_digest
 from triplex_deploy.training.images import CPU_TILES, normalise_tiles
 
 

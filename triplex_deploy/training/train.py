@@ -22,14 +22,19 @@ from triplex_deploy.models import (
     state_of,
     write_checkpoint,
 )
-from triplex_deploy.pipeline.progress import Progress, Silent
+from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.training.bank import bank_facts, check_bank
-from triplex_deploy.training.content_key import file_digest
-from triplex_deploy.training.labelled import LabelledSections, label_sections
+from triplex_deploy.training.features import file_digest
 from triplex_deploy.training.loop import Keeper, Record, fit
-from triplex_deploy.training.measure import measure_constant, measure_model
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepared import Prepared
+from triplex_deploy.training.predict_section import measure_constant, measure_model
+from triplex_deploy.training.prepared import (
+    LabelledSections,
+    Prepared,
+    fit_to_data,
+    label_sections,
+    with_bank,
+)
 from triplex_deploy.training.recipes import check_options, recipe_of
 from triplex_deploy.training.run_files import (
     CHECKPOINT,
@@ -38,7 +43,6 @@ from triplex_deploy.training.run_files import (
     save_state,
     write_metrics,
 )
-from triplex_deploy.training.sizes import fit_to_data, with_bank
 from triplex_deploy.training.tile_encoder import stored_weights
 
 SELECTING: Final = "selecting"

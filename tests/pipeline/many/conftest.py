@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.many.stub_model import StubOpening, write_slide
-from triplex_deploy.pipeline.many.job import Job
-from triplex_deploy.pipeline.progress import Progress, Silent
+from triplex_deploy.cohort.job import Job
+from triplex_deploy.progress import Progress, Silent
 
 
 class NobodyWatches:

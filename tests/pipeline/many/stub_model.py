@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
 from triplex_deploy.bundle import Bundle
+from triplex_deploy.cohort.job import Job
+from triplex_deploy.cohort.pool import Opening
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
-from triplex_deploy.pipeline.many.engine import Opening
-from triplex_deploy.pipeline.many.job import Job
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Arrays

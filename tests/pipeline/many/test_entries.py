@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from triplex_deploy.cohort.inputs import find_slides
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.pipeline.many.entries import find_slides
 
 
 @pytest.fixture

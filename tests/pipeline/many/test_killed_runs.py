@@ -29,8 +29,8 @@ WITH_STUB = (
 from pathlib import Path
 from tests.pipeline.many.conftest import NobodyWatches
 from tests.pipeline.many.stub_model import StubOpening, job_of, stub_bundle
-from triplex_deploy.pipeline.many.predict_slides import predict_slides
-from triplex_deploy.pipeline.many.serial import SerialEngine
+from triplex_deploy.cohort.executor import predict_slides
+from triplex_deploy.cohort.executor import SerialEngine
 traces, out, *slides = map(Path, sys.argv[1:])
 opening = StubOpening(traces, delay_s=0.04)
 jobs = [job_of(slide, out, batch_size=1) for slide in slides]

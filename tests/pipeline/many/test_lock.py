@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from triplex_deploy.errors import OutputError
-from triplex_deploy.pipeline.many.lock import holder, output_lock
+from triplex_deploy.files.lock import holder, output_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from triplex_deploy.pipeline.many.lock import output_lock
+from triplex_deploy.files.lock import output_lock
 with output_lock(Path(sys.argv[1])) as ours:
     print(ours, flush=True)
     time.sleep(60)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from triplex_deploy.cohort.inputs import is_manifest, read_manifest
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.pipeline.many.manifest import is_manifest, read_manifest
 
 
 @pytest.fixture

@@ -13,14 +13,13 @@ import pytest
 from PIL import Image
 
 from tests.pipeline.many.stub_model import StubOpening, job_of, write_slide
+from triplex_deploy.cohort import run_job as perform_module
+from triplex_deploy.cohort.executor import SerialEngine, predict_slides
+from triplex_deploy.cohort.job import Job, Outcome
+from triplex_deploy.cohort.run_job import perform
 from triplex_deploy.errors import OutputError
-from triplex_deploy.pipeline.many import perform as perform_module
-from triplex_deploy.pipeline.many.job import Job, Outcome
-from triplex_deploy.pipeline.many.lock import output_lock
-from triplex_deploy.pipeline.many.perform import perform
-from triplex_deploy.pipeline.many.predict_slides import predict_slides
-from triplex_deploy.pipeline.many.serial import SerialEngine
-from triplex_deploy.pipeline.progress import Silent
+from triplex_deploy.files.lock import output_lock
+from triplex_deploy.progress import Silent
 from triplex_deploy.runtime.model import Model
 
 

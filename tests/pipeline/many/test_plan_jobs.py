@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from triplex_deploy.cohort.inputs import SlideEntry
+from triplex_deploy.cohort.job import plan_jobs
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.pipeline.many.entry import SlideEntry
-from triplex_deploy.pipeline.many.plan_jobs import plan_jobs
 from triplex_deploy.pipeline.options import PredictOptions
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from triplex_deploy.cohort.job import Job, Outcome
+from triplex_deploy.cohort.pool import Broken, Died, Event, Finished, PoolEngine, Ready
 from triplex_deploy.errors import BackendError
-from triplex_deploy.pipeline.many.job import Job, Outcome
-from triplex_deploy.pipeline.many.pool import Broken, Died, Event, Finished, PoolEngine, Ready
 from triplex_deploy.pipeline.options import PredictOptions
 
 

@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 
 from tests.pipeline.many.stub_model import StubOpening, job_of, stub_bundle, write_slide
+from triplex_deploy.cohort.executor import EngineChoice, predict_slides, threads_each
+from triplex_deploy.cohort.job import Job, Outcome
 from triplex_deploy.errors import BackendError
-from triplex_deploy.pipeline.machine import usable_cores
-from triplex_deploy.pipeline.many.engines import EngineChoice, threads_each
-from triplex_deploy.pipeline.many.job import Job, Outcome
-from triplex_deploy.pipeline.many.predict_slides import predict_slides
+from triplex_deploy.system import usable_cores
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -125,9 +124,9 @@ import logging, sys
 from pathlib import Path
 from tests.pipeline.many.conftest import NobodyWatches
 from tests.pipeline.many.stub_model import StubOpening, job_of, stub_bundle
-from triplex_deploy.pipeline.machine import usable_cores
-from triplex_deploy.pipeline.many.engines import EngineChoice
-from triplex_deploy.pipeline.many.predict_slides import predict_slides
+from triplex_deploy.system import usable_cores
+from triplex_deploy.cohort.executor import EngineChoice
+from triplex_deploy.cohort.executor import predict_slides
 if __name__ == "__main__":
     traces, out, *slides = map(Path, sys.argv[1:])
     opening = StubOpening(traces, delay_s=float(30))

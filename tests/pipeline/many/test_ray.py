@@ -21,8 +21,8 @@ import json, logging, os, signal, sys, threading, time
 from pathlib import Path
 from tests.pipeline.many.conftest import NobodyWatches
 from tests.pipeline.many.stub_model import StubOpening, job_of, stub_bundle
-from triplex_deploy.pipeline.many.engines import EngineChoice
-from triplex_deploy.pipeline.many.predict_slides import predict_slides
+from triplex_deploy.cohort.executor import EngineChoice
+from triplex_deploy.cohort.executor import predict_slides
 
 traces, out, *slides = map(Path, sys.argv[1:])
 opening = StubOpening(traces, delay_s=0.1, threads=1)
@@ -91,8 +91,8 @@ def test_actors_fill_the_cluster_by_gpu_or_by_a_few_cpus(
     device: str,
     expected: tuple[int, int, int],
 ) -> None:
-    from triplex_deploy.pipeline.many.engine import Opening
-    from triplex_deploy.pipeline.many.ray_actors import ActorSize
+    from triplex_deploy.cohort.pool import Opening
+    from triplex_deploy.cohort.ray_workers import ActorSize
 
     size = ActorSize.on(nodes, Opening(Path("b"), device, threads=threads), workers)
     assert (size.cpus, size.gpus, size.limit) == expected
@@ -106,7 +106,7 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(
     from triplex_deploy.runtime import model
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "triplex_deploy.pipeline.many.ray_actors", raising=False)
+    monkeypatch.delitem(sys.modules, "triplex_deploy.cohort.ray_workers", raising=False)
     monkeypatch.setattr(model, "load_bundle", lambda _: stub_bundle())
     slide = write_slide(tmp_path / "a.png")
     out = tmp_path / "out"

@@ -1,0 +1,207 @@
+"""Which slides a caller means: files, folders, globs and manifests."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from triplex_deploy.errors import ConfigError
+from triplex_deploy.slides.suffixes import DICOM, SLIDE_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+
+def find_slides(arguments: Sequence[str | Path], recursive: bool = False) -> list[SlideEntry]:
+    """The slides that ``arguments`` name, in order, each path and manifest line once.
+
+    A folder stands for the slides in it (below it too, where ``recursive``), a pattern for what
+    matches it, a ``.csv`` or ``.tsv`` for its rows. A missing file is kept: it fails when its turn
+    comes. Raises ``ConfigError`` for an argument that stands for nothing, and for a manifest's
+    faults, with their line.
+    """
+    found: dict[str, SlideEntry] = {}
+    for argument in arguments:
+        for entry in _expand(Path(argument), recursive):
+            found.setdefault(os.path.abspath(entry.origin), entry)  # noqa: PTH100 - links stay
+    return list(found.values())
+
+
+def _expand(path: Path, recursive: bool) -> Iterator[SlideEntry]:
+    if path.is_dir():
+        yield from _slides_in(path, recursive)
+    elif is_manifest(path):
+        yield from read_manifest(path)
+    elif path.exists() or not glob.has_magic(str(path)):
+        yield SlideEntry(path, path.stem, origin=str(path))
+    else:
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute ones too
+        if not matches:
+            raise ConfigError(f"{path}: matches no file; check the pattern")
+        for match in matches:
+            yield from _expand(Path(match), recursive)
+
+
+def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
+    files = sorted(_files(folder, recursive))
+    slides = [path for path in files if path.suffix.lower() in SLIDE_SUFFIXES]
+    dicom = sum(path.suffix.lower() == DICOM for path in files)
+    if dicom:
+        logger.warning(
+            "%s: %d DICOM files left out, since several make one slide; name one file of each",
+            folder,
+            dicom,
+        )
+    if not slides:
+        remedy = "name the files" if recursive else "--recursive looks below it"
+        raise ConfigError(f"{folder}: no slides in this folder; {remedy}")
+    for path in slides:
+        yield SlideEntry(path, path.stem, origin=str(path))
+
+
+def _files(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Files that are not hidden; the folder of data beside a MIRAX slide is part of that slide."""
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    for path in entries:
+        if path.is_file():
+            yield path
+        elif recursive and path.is_dir() and not path.with_name(f"{path.name}.mrxs").exists():
+            yield from _files(path, recursive)
+
+
+@dataclass(frozen=True)
+class SlideEntry:
+    """``output`` is the name of its results below the output folder, without ``.h5ad``.
+
+    ``spots`` and ``mpp`` (microns per pixel) take the place of the options for all slides.
+    ``origin`` is where it was named, for messages: a path, or a manifest and its line.
+    """
+
+    slide: Path
+    output: str
+    origin: str
+    spots: Path | None = None
+    mpp: float | None = None
+
+
+COLUMNS: Final = ("slide", "spots", "mpp", "output")
+SUFFIXES: Final = (".csv", ".tsv")
+_DELIMITERS: Final = (",", "\t", ";")
+
+Row = dict[str, str]
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a name among the slides is that of a table: no slide ends in .csv or .tsv."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def read_manifest(path: Path) -> list[SlideEntry]:
+    """The slides of a manifest, in its order.
+
+    Only ``slide`` is required. Relative slides and spots files lie beside the manifest; ``mpp`` is
+    in microns per pixel; ``output`` names the results below the output folder (default: the
+    slide's stem). Unknown columns, missing files and bad values raise ``ConfigError`` with the
+    line, counted from 1.
+    """
+    entries = [_entry(path, where, row) for where, row in _rows(path)]
+    if not entries:
+        raise ConfigError(f"{path}: no slides in this manifest; it needs one row for each")
+    return entries
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Every row that is not blank as ``manifest line N`` and its filled cells."""
+    text = _text(path)
+    header_line = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=header_line.count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = [name.strip().lower() for name in next(lines, [])]
+        _check_header(path, header)
+        for cells in lines:
+            where = f"{path} line {lines.line_num}"
+            if any(cell.strip() for cell in cells):
+                yield where, _row(where, header, cells)
+    except csv.Error as error:
+        raise ConfigError(f"{path} line {lines.line_num}: {error}; write plain CSV") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such manifest; check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text; save the manifest as UTF-8 CSV") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; check its permissions") from error
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    known = ", ".join(COLUMNS)
+    if "slide" not in header:
+        raise ConfigError(
+            f"{path} line 1: no column slide; a manifest has the columns {known} "
+            "(a spots file goes to --spots)"
+        )
+    for name in header:
+        if name not in COLUMNS:
+            raise ConfigError(f"{path} line 1: unknown column {name!r}; the columns are {known}")
+        if header.count(name) > 1:
+            raise ConfigError(f"{path} line 1: column {name} appears twice; leave one out")
+
+
+def _row(where: str, header: list[str], cells: list[str]) -> Row:
+    if len(cells) > len(header):
+        raise ConfigError(
+            f"{where}: {len(cells)} cells for {len(header)} columns; quote cells that hold commas"
+        )
+    filled = dict.fromkeys(COLUMNS, "")
+    return filled | {name: cell.strip() for name, cell in zip(header, cells, strict=False)}
+
+
+def _entry(manifest: Path, where: str, row: Row) -> SlideEntry:
+    if not row["slide"]:
+        raise ConfigError(f"{where}: no slide; fill its cell or remove the line")
+    slide = _existing(manifest, where, "slide", row["slide"])
+    if slide.is_dir():
+        raise ConfigError(f"{where}: slide {slide}: is a folder; name one file per row")
+    return SlideEntry(
+        slide=slide,
+        output=_output(where, row["output"]) or slide.stem,
+        origin=where,
+        spots=_existing(manifest, where, "spots", row["spots"]) if row["spots"] else None,
+        mpp=_mpp(where, row["mpp"]) if row["mpp"] else None,
+    )
+
+
+def _existing(manifest: Path, where: str, column: str, cell: str) -> Path:
+    path = manifest.parent / Path(cell).expanduser()
+    if not path.exists():
+        raise ConfigError(f"{where}: {column} {path}: no such file; paths start at the manifest")
+    return path
+
+
+def _mpp(where: str, cell: str) -> float:
+    try:
+        mpp = float(cell)
+    except ValueError:
+        mpp = math.nan
+    if not 0 < mpp < math.inf:
+        raise ConfigError(f"{where}: mpp {cell!r}: not a positive number; give microns per pixel")
+    return mpp
+
+
+def _output(where: str, cell: str) -> str:
+    name = PurePosixPath(cell.removesuffix(".h5ad"))
+    if name.is_absolute() or ".." in name.parts or cell == ".h5ad" or cell.endswith("/"):
+        raise ConfigError(f"{where}: output {cell!r}: give a name below the --out folder")
+    return "" if not cell else str(name)

@@ -1,0 +1,1 @@
+"""Write, lock and digest files safely."""

@@ -1,0 +1,195 @@
+"""Read a checkpoint of the published TRIPLEX code with its YAML configuration."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from triplex_deploy.contract import ModelConfig
+from triplex_deploy.errors import CheckpointError, ConfigError
+from triplex_deploy.models.published.keys import (
+    Layout,
+    State,
+    official_key,
+    triplex_state,
+    without_prefix,
+)
+from triplex_deploy.models.torch_files import load_state_dict
+from triplex_deploy.models.triplex import Triplex
+
+_SHOWN: Final = 20
+
+
+@dataclass(frozen=True)
+class OfficialModel:
+    """What a published file holds, in our terms; ``inferred`` options were in no settings."""
+
+    config: ModelConfig
+    state_dict: dict[str, Tensor]
+    inferred: dict[str, Any]
+
+
+def read_official(path: str | Path, layout: Layout, settings: Mapping[str, Any]) -> OfficialModel:
+    """Read a Lightning checkpoint of the published code, of 2024 or 2025.
+
+    ``settings`` are options of ``ModelConfig`` or the published names of them. Raises
+    ``CheckpointError`` with the missing and the unexpected keys where the weights do not fit, and
+    ``ConfigError`` for settings that are unknown, absent, or contradict them.
+    """
+    official, given = without_prefix(load_state_dict(path)), our_names(settings)
+    try:
+        config, inferred = config_of(official, layout, given)
+        _check_fit(official, config, layout)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    state = triplex_state({key: _single(value) for key, value in official.items()}, config, layout)
+    return OfficialModel(config, state, inferred)
+
+
+def _check_fit(official: State, config: ModelConfig, layout: Layout) -> None:
+    """Compare keys and sizes with those of the configured model, in the published names."""
+    with torch.device("meta"):  # shapes without memory or initialisation
+        expected = Triplex(config).state_dict()
+    sizes = {official_key(key, layout): value.numel() for key, value in expected.items()}
+    odd = {
+        "missing keys": [key for key in sizes if key not in official],
+        "unexpected keys": [key for key in official if key not in sizes],
+        "wrong shapes": [
+            f"{key} {tuple(official[key].shape)}"
+            for key, size in sizes.items()
+            if key in official and official[key].numel() != size
+        ],
+    }
+    found = [f"{what}: {_listed(keys)}" for what, keys in odd.items() if keys]
+    if found:
+        raise CheckpointError(
+            f"does not fit the {layout} layout; {'; '.join(found)}; check --layout and --config"
+        )
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(keys[:_SHOWN]) + more
+
+
+def _single(value: Tensor) -> Tensor:
+    """Weights in float32, counters as they are."""
+    return value.float() if value.is_floating_point() else value
+
+
+LAYOUT_OPTIONS: Final[Mapping[Layout, Mapping[str, Any]]] = {
+    "2024": {"target_projection": False, "apeg_residual": True, "nonnegative": False},
+    "2025": {"target_projection": True, "apeg_residual": False, "nonnegative": True},
+}
+"""What the code of a layout does, whatever its weights."""
+HIDDEN: Final = ("fusion_heads", "global_heads")
+"""Options that change the result and leave no trace in the weights."""
+
+_NUMBERED: Final = re.compile(r"(depth|num_heads|mlp_ratio|dropout)([123])")
+_PART: Final = {"1": "fusion", "2": "global", "3": "neighbor"}
+_ALIASES: Final = {"num_genes": "n_genes", "num_outputs": "n_genes", "kernel_size": "apeg_kernel"}
+_LAYERS: Final = {
+    "fusion": ("fusion_encoder.fusion_layer",),
+    "global": ("global_encoder.layer1", "global_encoder.layer2"),
+    "neighbor": ("neighbor_encoder.layer",),
+}
+
+
+def our_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under our names, from ours or from the published ones (``depth1``, ``num_heads2``).
+
+    Of a published file the section ``MODEL`` counts, and in it the keys that have a name here.
+    """
+    section = values.get("MODEL")
+    published = section if isinstance(section, Mapping) else None
+    renamed = {_our_name(key): value for key, value in (published or values).items()}
+    if published is None:
+        return renamed
+    known = ModelConfig().to_dict()
+    return {key: value for key, value in renamed.items() if key in known}
+
+
+def config_of(
+    official: State, layout: Layout, given: Mapping[str, Any]
+) -> tuple[ModelConfig, dict[str, Any]]:
+    """The configuration of ``official``, keys without prefix, whose settings ``given`` completes.
+
+    Also returns what the weights and the layout added to ``given``. Raises ``ConfigError`` where
+    ``given`` contradicts them or lacks what they cannot show; ``CheckpointError`` for weights of
+    another model.
+    """
+    known = {**LAYOUT_OPTIONS[layout], **_shown_by(official)}
+    for key, value in known.items():
+        if key in given and given[key] != value:
+            raise ConfigError(
+                f"{key}={given[key]}: the weights and the {layout} code have {value}; correct "
+                "--config, or leave the key out"
+            )
+    absent = [key for key in HIDDEN if key not in given and key not in known]
+    if absent:
+        raise ConfigError(
+            f"{', '.join(absent)}: not to be seen in the weights; name them in --config"
+        )
+    inferred = {key: value for key, value in known.items() if key not in given}
+    return ModelConfig.from_dict({**given, **known}), inferred
+
+
+def _shown_by(official: State) -> dict[str, Any]:
+    """Options that follow from the shapes of the weights."""
+    genes, dim = _shape(official, "fc.weight")
+    shown: dict[str, Any] = {"n_genes": genes, "embedding_dim": dim, "feature_dim": dim}
+    for part, prefixes in _LAYERS.items():
+        numbers = _layers(official, prefixes)
+        hidden, _ = _shape(official, f"{prefixes[0]}.layers.0.1.fn.net.0.weight")
+        shown[f"{part}_depth"], shown[f"{part}_mlp_ratio"] = len(numbers), _ratio(hidden, dim)
+        if part != "neighbor" and not _has(official, f"{prefixes[0]}.layers.0.0.fn.to_out."):
+            shown[f"{part}_heads"] = 1
+    biases = f"{_LAYERS['neighbor'][0]}.layers.0.0.fn.attention_biases"
+    shown["neighbor_heads"] = _shape(official, biases)[0]
+    kernels = [
+        key for key in official if re.fullmatch(r"global_encoder\.pos_layer\.proj1?\.weight", key)
+    ]
+    if kernels:
+        shown["apeg_kernel"] = official[kernels[0]].shape[-1]
+    shown["position"] = "apeg" if _has(official, "global_encoder.pos_layer.") else "none"
+    return shown
+
+
+def _ratio(hidden: int, dim: int) -> float:
+    """The number whose product with ``dim``, rounded down, is ``hidden``."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
+def _our_name(key: str) -> str:
+    match = _NUMBERED.fullmatch(key)
+    if match is not None:
+        return f"{_PART[match[2]]}_{match[1].removeprefix('num_')}"
+    return _ALIASES.get(key, key)
+
+
+def _layers(official: State, prefixes: tuple[str, ...]) -> set[tuple[str, str]]:
+    pattern = re.compile(rf"({'|'.join(map(re.escape, prefixes))})\.layers\.(\d+)\..*")
+    matches = (pattern.fullmatch(key) for key in official)
+    return {(match[1], match[2]) for match in matches if match}
+
+
+def _shape(official: State, key: str) -> tuple[int, int]:
+    value = official.get(key)
+    if not isinstance(value, Tensor) or value.ndim != 2:
+        raise CheckpointError(
+            f"official weights: no matrix {key}; this is no TRIPLEX of the published code"
+        )
+    rows, columns = value.shape
+    return rows, columns
+
+
+def _has(official: State, prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in official)

@@ -1,0 +1,1 @@
+"""Run TensorRT engines: build, store, check and execute them."""

@@ -1,0 +1,262 @@
+"""ONNX bytes to a serialised TensorRT engine; the library is passed in.
+
+``tensorrt`` and ``tensorrt_rtx`` offer the same builder, so that the code that builds engines on a
+GPU is the code that a machine without one can try out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from triplex_deploy.bundle import Bundle
+from triplex_deploy.contract import GraphSpec
+from triplex_deploy.errors import BackendError, BundleError, ConfigError
+from triplex_deploy.runtime.tensorrt.profiles import Extent, Extents
+
+logger = logging.getLogger(__name__)
+
+
+OnPhase = Callable[[str, int, int], None]
+"""Told of every step of a build: phase, steps done, steps in all."""
+
+WORKSPACE_RETRIES: Final = 3
+_MEMORY_WORDS: Final = ("out of memory", "outofmemory", "memory allocation", "insufficient memory")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A serialised engine, and the timing cache that makes the next build of its kind shorter."""
+
+    engine: bytes
+    timing_cache: bytes
+
+
+def build_plan(
+    trt: Any,
+    onnx: bytes,
+    spec: GraphSpec,
+    extent: Extent,
+    settings: EngineSettings,
+    timing_cache: bytes = b"",
+    on_phase: OnPhase | None = None,
+    compute_capability: str | None = None,
+) -> Plan:
+    """Build the engine of one graph with the library ``trt``.
+
+    ``compute_capability`` ("SM89") builds for a GPU that is not there, where the library can.
+    Where memory runs out, half the workspace is tried, at most three times. Raises
+    ``BackendError`` with what the library said.
+    """
+    said = error_collector(trt)
+    for workspace in _workspaces(settings.workspace_gb):
+        said.errors.clear()
+        builder = trt.Builder(said)
+        network = _parse(trt, builder, onnx, spec, said)
+        config = _configure(trt, builder, spec, extent, settings, workspace)
+        if compute_capability is not None:
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(getattr(trt.ComputeCapability, compute_capability), 0)
+        cache = _attach_timing_cache(config, timing_cache)
+        if on_phase is not None:
+            config.progress_monitor = _monitor(trt, on_phase)
+        plan = builder.build_serialized_network(network.definition, config)
+        if plan is not None:
+            return Plan(bytes(memoryview(plan)), bytes(memoryview(cache.serialize())))
+        if not _ran_out_of_memory(said.errors):
+            break
+        logger.warning("%s: memory ran out while building, trying a smaller workspace", spec.name)
+    remedy = (
+        "free GPU memory, or export with a smaller --profile"
+        if _ran_out_of_memory(said.errors)
+        else "compare `triplex-deploy doctor` with docs/gpu-servers.md, or use another --precision"
+    )
+    raise BackendError(f"{spec.name}: TensorRT built no engine ({_first(said.errors)}); {remedy}")
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A parsed network, with the parser whose memory it points into."""
+
+    definition: Any
+    parser: Any
+
+
+def _parse(trt: Any, builder: Any, onnx: bytes, spec: GraphSpec, said: Any) -> _Network:
+    definition = builder.create_network(0)
+    parser = trt.OnnxParser(definition, said)
+    if not parser.parse(onnx):
+        reasons = [str(parser.get_error(i)) for i in range(parser.num_errors)]
+        raise BackendError(
+            f"{spec.name}: TensorRT cannot read the graph ({_first(reasons)}); "
+            "export the checkpoint with this release"
+        )
+    names = {definition.get_input(i).name for i in range(definition.num_inputs)}
+    if names != {tensor.name for tensor in spec.inputs}:
+        raise BackendError(
+            f"{spec.name}: the graph takes {sorted(names)}, not the inputs of the contract; "
+            "export the checkpoint with this release"
+        )
+    return _Network(definition, parser)
+
+
+def _configure(
+    trt: Any,
+    builder: Any,
+    spec: GraphSpec,
+    extent: Extent,
+    settings: EngineSettings,
+    workspace: int | None,
+) -> Any:
+    config = builder.create_builder_config()
+    if settings.precision != "tf32":
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.refit:
+        config.set_flag(trt.BuilderFlag.REFIT)
+    if settings.hardware != "none":
+        level = getattr(trt.HardwareCompatibilityLevel, settings.hardware.upper())
+        config.hardware_compatibility_level = level
+    if workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    profile = builder.create_optimization_profile()
+    for tensor in spec.inputs:
+        profile.set_shape(tensor.name, *extent.shapes(tensor))
+    if config.add_optimization_profile(profile) < 0:
+        raise BackendError(
+            f"{spec.name}: TensorRT refuses the profile {extent}; export with another --profile"
+        )
+    return config
+
+
+def _attach_timing_cache(config: Any, content: bytes) -> Any:
+    """The cache in use: that of ``content``, or an empty one where TensorRT does not know it."""
+    cache = config.create_timing_cache(content)
+    if not config.set_timing_cache(cache, False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
+
+
+def _workspaces(limit_gb: float | None) -> Iterator[int | None]:
+    """Bytes to allow, largest first; None leaves the first try to the library."""
+    first = None if limit_gb is None else int(limit_gb * (1 << 30))
+    yield first
+    size = first if first is not None else 8 << 30
+    for _ in range(WORKSPACE_RETRIES):
+        size //= 2
+        yield size
+
+
+def _ran_out_of_memory(errors: list[str]) -> bool:
+    text = " ".join(errors).lower()
+    return any(word in text for word in _MEMORY_WORDS)
+
+
+def _first(reasons: list[str]) -> str:
+    return " ".join(reasons[0].split())[:300] if reasons else "it gave no reason"
+
+
+def error_collector(trt: Any) -> Any:
+    """A logger for the library ``trt`` that keeps what went wrong in ``errors``."""
+
+    class Collector(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, text: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(text)
+            logger.debug("TensorRT: %s", text)
+
+    return Collector()
+
+
+def _monitor(trt: Any, on_phase: OnPhase) -> Any:
+    """A progress monitor that reports the outermost phase and never stops a build."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                self.steps[phase_name] = num_steps
+                on_phase(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self.steps:
+                on_phase(phase_name, step + 1, self.steps[phase_name])
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+SETTINGS: Final = "tensorrt.json"
+Compatibility = Literal["none", "same_compute_capability", "ampere_plus"]
+
+
+class EngineSettings(BaseModel):
+    """How every engine of a bundle is built; the graphs themselves hold the precision.
+
+    ``precision`` names the engines, and TF32 in matrix products is allowed for ``tf32`` alone.
+    ``version_compatible`` engines run on later TensorRT of the same major version, those of
+    ``hardware`` compatibility on other GPUs too, both more slowly. ``refit`` keeps weights
+    replaceable. ``workspace_gb`` bounds scratch memory while building; None leaves it to TensorRT.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    precision: str
+    profiles: dict[str, tuple[int, int, int]]
+    version_compatible: bool = False
+    hardware: Compatibility = "none"
+    refit: bool = False
+    workspace_gb: float | None = None
+
+    @property
+    def extents(self) -> Extents:
+        return {name: Extent(*lengths) for name, lengths in self.profiles.items()}
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def read_settings(bundle: Bundle) -> EngineSettings:
+    """The engine settings of a verified bundle.
+
+    Raises ``BundleError`` if it was exported without TensorRT graphs or they do not fit them.
+    """
+    path = bundle.path / SETTINGS
+    if SETTINGS not in bundle.manifest.files:
+        raise BundleError(
+            f"{bundle.path}: has no graphs for TensorRT; "
+            "export the checkpoint with --format tensorrt, or use --backend onnxruntime"
+        )
+    try:
+        settings = EngineSettings.model_validate_json(path.read_text(encoding="utf-8"))
+        missing = bundle.specs.keys() ^ settings.extents.keys()
+    except (OSError, ValidationError, ConfigError) as error:
+        first = " ".join(str(error).split())
+        raise BundleError(f"{path}: cannot be used ({first}); export the bundle again") from error
+    if missing:
+        raise BundleError(f"{path}: no profile fits {min(missing)}; export the bundle again")
+    return settings
+
+
+def write_settings(folder: Path, settings: EngineSettings) -> Path:
+    path = folder / SETTINGS
+    path.write_text(settings.to_json(), encoding="utf-8")
+    return path

@@ -1,0 +1,85 @@
+"""A bundle's graphs as TensorRT sessions: engines found, or built on this machine, and loaded."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from typing import Any, Final
+
+from triplex_deploy.bundle import Bundle
+from triplex_deploy.contract import GraphSpec
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.device import Device
+from triplex_deploy.runtime.session import Session
+from triplex_deploy.runtime.tensorrt.build import (
+    EngineSettings,
+    Plan,
+    build_plan,
+    error_collector,
+    read_settings,
+)
+from triplex_deploy.runtime.tensorrt.cuda import Cuda, open_cuda
+from triplex_deploy.runtime.tensorrt.manifest import Platform
+from triplex_deploy.runtime.tensorrt.session import import_tensorrt, open_trt_session
+from triplex_deploy.runtime.tensorrt.store import EngineStore
+
+logger = logging.getLogger(__name__)
+
+
+LEAST_CAPABILITY: Final = {"bf16": (8, 0), "fp8": (8, 9)}
+"""Compute capability of the first GPUs that multiply a type: Ampere, and Ada."""
+
+
+def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, Session]:
+    """A session per graph, closed by ``stack``; missing engines are built, which takes minutes.
+
+    Raises ``BackendError`` if TensorRT or the GPU cannot be used or an engine does not fit, and
+    ``BundleError`` if the bundle holds no graphs for TensorRT.
+    """
+    settings = read_settings(bundle)
+    if device.kind != "cuda":
+        raise BackendError(f"device {device}: TensorRT needs a GPU; pass --device cuda:0")
+    trt, cuda = import_tensorrt(), open_cuda(device.index)
+    platform = Platform(cuda.name, cuda.compute_capability, str(trt.__version__))
+    require_capability(settings.precision, platform)
+    store = EngineStore(bundle, settings, platform)
+    with cuda.current():
+        runtime = trt.Runtime(error_collector(trt))
+        runtime.engine_host_code_allowed = settings.version_compatible
+    sessions: dict[str, Session] = {}
+    for name, spec in bundle.specs.items():
+        plan = store.plan(name, _Builder(trt, cuda, spec, settings))
+        session = open_trt_session(trt, runtime, plan, spec, settings.extents[name], cuda)
+        sessions[name] = stack.enter_context(session)
+    return sessions
+
+
+def require_capability(precision: str, platform: Platform) -> None:
+    """Raise ``BackendError`` for a precision that a GPU has no instructions for."""
+    least = LEAST_CAPABILITY.get(precision, (0, 0))
+    if platform.compute_capability < least:
+        own, wanted = (".".join(map(str, pair)) for pair in (platform.compute_capability, least))
+        raise BackendError(
+            f"precision {precision}: {platform.gpu} has compute capability {own}, and it needs "
+            f"{wanted}; export with --precision fp16 or int8"
+        )
+
+
+class _Builder:
+    """Builds one graph's engine on the GPU it will run on, and reports how far it is."""
+
+    def __init__(self, trt: Any, cuda: Cuda, spec: GraphSpec, settings: EngineSettings) -> None:
+        self._trt = trt
+        self._cuda = cuda
+        self._spec = spec
+        self._settings = settings
+
+    def __call__(self, onnx: bytes, timing_cache: bytes) -> Plan:
+        extent = self._settings.extents[self._spec.name]
+        with self._cuda.current():
+            return build_plan(
+                self._trt, onnx, self._spec, extent, self._settings, timing_cache, self._report
+            )
+
+    def _report(self, phase: str, done: int, steps: int) -> None:
+        logger.info("%s: %s, step %d of %d", self._spec.name, phase, done, steps)

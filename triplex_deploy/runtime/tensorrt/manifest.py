@@ -1,0 +1,163 @@
+"""What an engine was built for; one that does not match the machine or the bundle is refused.
+
+A plan is machine code for one GPU and one TensorRT. It is read only from folders of ours, and only
+after its checksum and everything it depends on have been compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from triplex_deploy.bundle import GraphEntry
+from triplex_deploy.errors import BackendError
+from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.runtime.tensorrt.build import Compatibility, EngineSettings
+
+ENGINE_SCHEMA: Final = 1
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What a plan depends on besides its graph; ``compute_capability`` is (9, 0) for sm90."""
+
+    gpu: str
+    compute_capability: tuple[int, int]
+    tensorrt: str
+
+    def folder(self, precision: str) -> str:
+        """``<gpu>-sm<cc>-trt<version>-<precision>``."""
+        gpu = re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-")
+        major, minor = self.compute_capability
+        return f"{gpu}-sm{major}{minor}-trt{self.tensorrt}-{precision}"
+
+
+class EngineManifest(BaseModel):
+    """``<graph>.json`` beside each plan."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    schema_version: int
+    graph: str
+    gpu: str
+    compute_capability: tuple[int, int]
+    tensorrt: str
+    onnx_sha256: str
+    precision: str
+    profile: tuple[int, int, int]
+    version_compatible: bool
+    hardware: Compatibility
+    refit: bool
+    plan_sha256: str
+    build_s: float = 0.0
+    built_at: str = ""
+
+    @property
+    def platform(self) -> Platform:
+        return Platform(self.gpu, self.compute_capability, self.tensorrt)
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def describe_engine(
+    entry: GraphEntry, settings: EngineSettings, platform: Platform, plan_sha256: str
+) -> EngineManifest:
+    """The manifest an engine of this graph must have here."""
+    return EngineManifest(
+        schema_version=ENGINE_SCHEMA,
+        graph=entry.name,
+        gpu=platform.gpu,
+        compute_capability=platform.compute_capability,
+        tensorrt=platform.tensorrt,
+        onnx_sha256=entry.sha256,
+        precision=entry.precision,
+        profile=settings.extents[entry.name].lengths,
+        version_compatible=settings.version_compatible,
+        hardware=settings.hardware,
+        refit=settings.refit,
+        plan_sha256=plan_sha256,
+    )
+
+
+def read_plan(folder: Path, wanted: EngineManifest) -> bytes:
+    """The plan of ``wanted.graph`` in ``folder``, whose ``plan_sha256`` does not count.
+
+    Raises ``BackendError`` that says what differs: GPU, TensorRT, ONNX file, precision, profile,
+    or the plan itself where it is cut short or altered.
+    """
+    found = _read_manifest(folder / f"{wanted.graph}.json", folder)
+    plan = folder / f"{wanted.graph}.plan"
+    for difference in _differences(found, wanted):
+        raise BackendError(f"{plan}: {difference}; delete {folder} to have it built here")
+    try:
+        digest = sha256_of(plan)
+    except OSError as error:
+        raise BackendError(
+            f"{plan}: cannot be read ({error.strerror}); delete {folder} to have it built again"
+        ) from error
+    if digest != found.plan_sha256:
+        raise BackendError(
+            f"{plan}: truncated or altered (sha256 {digest[:12]}, its manifest says "
+            f"{found.plan_sha256[:12]}); delete {folder} to have it built again"
+        )
+    return plan.read_bytes()
+
+
+def _read_manifest(path: Path, folder: Path) -> EngineManifest:
+    try:
+        return EngineManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise BackendError(
+            f"{path}: cannot be read ({first}); delete {folder} to have it built again"
+        ) from error
+
+
+def _differences(found: EngineManifest, wanted: EngineManifest) -> Iterator[str]:
+    """One phrase for each thing the engine was built for that is otherwise here."""
+    if not _runs_on(found, wanted.platform):
+        yield (
+            f"built for {found.gpu} (compute capability {_dotted(found)}), "
+            f"this is {wanted.gpu} ({_dotted(wanted)})"
+        )
+    if not _runs_with(found, wanted.tensorrt):
+        yield f"built by TensorRT {found.tensorrt}, this is {wanted.tensorrt}"
+    if found.onnx_sha256 != wanted.onnx_sha256:
+        yield (
+            f"built from another ONNX file ({found.onnx_sha256[:12]}, "
+            f"the bundle has {wanted.onnx_sha256[:12]})"
+        )
+    for key in ("schema_version", "graph", "precision", "profile", "refit"):
+        if getattr(found, key) != getattr(wanted, key):
+            yield f"{key} is {getattr(found, key)}, the bundle asks {getattr(wanted, key)}"
+
+
+def _runs_on(engine: EngineManifest, here: Platform) -> bool:
+    if engine.hardware == "ampere_plus":
+        return here.compute_capability >= (8, 0)
+    same = engine.compute_capability == here.compute_capability
+    if engine.hardware == "same_compute_capability":
+        return same
+    return same and engine.gpu == here.gpu
+
+
+def _runs_with(engine: EngineManifest, version: str) -> bool:
+    built, here = _version(engine.tensorrt), _version(version)
+    if engine.version_compatible:
+        return built[:1] == here[:1] and built <= here
+    return built == here
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def _dotted(engine: EngineManifest) -> str:
+    major, minor = engine.compute_capability
+    return f"{major}.{minor}"

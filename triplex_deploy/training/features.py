@@ -1,0 +1,120 @@
+"""A section's features on disk while they are computed: what is done survives an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.contract import TILE_PX
+from triplex_deploy.slides.digest import file_digest, slide_digest
+
+FEATURES: Final = "features.npy"
+TARGETS: Final = "tiles.npy"
+DONE: Final = "done.npy"
+PARTIAL: Final = "partial.json"
+TILE_SHAPE: Final = (TILE_PX, TILE_PX, 3)
+
+
+class FeatureFile:
+    """Memory-mapped arrays of one section, filled tile by tile; open with ``FeatureFile.open``."""
+
+    def __init__(
+        self,
+        folder: Path,
+        features: NDArray[np.float32],
+        targets: NDArray[np.uint8],
+        done: NDArray[np.bool_],
+    ) -> None:
+        self.folder = folder
+        self.features = features  # (T, F)
+        self.targets = targets  # (N, 224, 224, 3)
+        self._done = done  # (T,)
+
+    @classmethod
+    def open(cls, folder: Path, key: str, n_tiles: int, n_spots: int, dim: int) -> FeatureFile:
+        """Go on with the files of the same ``key``, or start new ones."""
+        marker = folder / PARTIAL
+        mode = "r+" if _read_key(marker) == key else "w+"
+        if mode == "w+":
+            folder.mkdir(parents=True, exist_ok=True)
+            marker.unlink(missing_ok=True)
+        arrays = (
+            _open_array(folder / FEATURES, mode, np.dtype(np.float32), (n_tiles, dim)),
+            _open_array(folder / TARGETS, mode, np.dtype(np.uint8), (n_spots, *TILE_SHAPE)),
+            _open_array(folder / DONE, mode, np.dtype(np.bool_), (n_tiles,)),
+        )
+        marker.write_text(json.dumps({"key": key}), encoding="utf-8")
+        return cls(folder, *arrays)
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """Tiles that are still to be encoded."""
+        return np.flatnonzero(~self._done)
+
+    def put(
+        self,
+        tile_index: NDArray[np.int64],
+        features: NDArray[np.float32],
+        spots: NDArray[np.int64],
+        tiles: NDArray[np.uint8],
+    ) -> None:
+        """Store the features of tiles, and the pixels of those that are the tiles of ``spots``.
+
+        They are marked as done only after they are in the file.
+        """
+        self.features[tile_index] = features
+        self.targets[spots] = tiles
+        self._done[tile_index] = True
+
+    def flush(self) -> None:
+        """Have everything on disk."""
+        for array in (self.features, self.targets):
+            if isinstance(array, np.memmap):
+                array.flush()
+
+    def forget_progress(self) -> None:
+        """Drop the marks of an unfinished section."""
+        (self.folder / PARTIAL).unlink(missing_ok=True)
+        (self.folder / DONE).unlink(missing_ok=True)
+
+
+def _open_array(path: Path, mode: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    from numpy.lib.format import open_memmap
+
+    if mode == "r+":
+        return open_memmap(path, mode="r+")
+    return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def _read_key(marker: Path) -> str | None:
+    try:
+        content = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content.get("key") if isinstance(content, dict) else None
+
+
+__all__ = ["feature_key", "file_digest", "slide_digest"]
+
+CACHE_VERSION = 1
+"""Raise it when the same inputs would give other features."""
+
+
+def feature_key(
+    slide_sha256: str,
+    encoder_digest: str,
+    slide_mpp: float,
+    tile_mpp: float,
+    level0_xy: NDArray[np.float64],
+) -> str:
+    """Key of the features of one section: equal exactly where all that decides them is equal."""
+    digest = hashlib.sha256()
+    facts = (CACHE_VERSION, slide_sha256, encoder_digest, repr(slide_mpp), repr(tile_mpp))
+    digest.update("|".join(map(str, facts)).encode())
+    digest.update(np.ascontiguousarray(level0_xy, np.float64).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""The graphs of a model over one prepared section, in PyTorch: what a bundle runs over a slide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from triplex_deploy.contract import N_NEIGHBORS, TILES, GraphSpec, TensorSpec, graph_specs
+from triplex_deploy.expression import FoldMetrics, measure_fold, measure_slide
+from triplex_deploy.models import SpotModel, Triplex, assert_eval
+from triplex_deploy.tiles.spot_tables import spot_tables
+from triplex_deploy.training.frozen_backbone import TrunkMaps, image_trunk
+from triplex_deploy.training.images import CPU_TILES, normalise_tiles
+from triplex_deploy.training.prepared import PreparedSection
+
+SPOTS_PER_BATCH = 128
+
+Rows = NDArray[np.int64]
+
+
+class SectionGraphs:
+    """Values of the contract's tensors at the spots of a section, computed as they are asked for.
+
+    The model is in evaluation mode; features come from the cache. ``maps`` of a frozen trunk save
+    encoding the tiles. Coordinates that the model does not know raise ``SpotsError``.
+    """
+
+    def __init__(
+        self, model: SpotModel, one: PreparedSection, maps: TrunkMaps | None = None
+    ) -> None:
+        self._model = model
+        self._one = one
+        self._maps = maps
+        self._device = next(model.parameters()).device
+        self._tables = spot_tables(model.config, one.section.grid_rc)
+        specs = graph_specs(model.config).values()
+        self._maker = {spec.outputs[0].name: spec for spec in specs}
+        self._whole: dict[str, Tensor] = {}
+
+    @cached_property
+    def all_rows(self) -> Rows:
+        return np.arange(self._one.section.n_spots)
+
+    def output(self, name: str, rows: Rows) -> Tensor:
+        """A graph's output (B, ...) for the spots of ``rows``, on the model's device."""
+        spec = self._maker[name]
+        if spec.inputs == (TILES,):
+            return self._of_tiles(spec, rows)
+        if spec.batch_axis == "spots":
+            return self._of_slide(spec)[torch.from_numpy(rows).to(self._device)]
+        return self._run(spec, rows)
+
+    def _run(self, spec: GraphSpec, rows: Rows) -> Tensor:
+        inputs = {tensor.name: self._input(tensor, rows) for tensor in spec.inputs}
+        return self._model.run_graph(spec.name, **inputs)
+
+    def _of_slide(self, spec: GraphSpec) -> Tensor:
+        """A per-slide graph's output (N, ...), computed once."""
+        if spec.name not in self._whole:
+            self._whole[spec.name] = self._run(spec, self.all_rows)
+        return self._whole[spec.name]
+
+    def _input(self, tensor: TensorSpec, rows: Rows) -> Tensor:
+        one, name = self._one, tensor.name
+        if name == "features":
+            is_around = tensor.axes[1:-1] == (N_NEIGHBORS,)
+            values = one.neighbor_features(rows) if is_around else one.spot_features()[rows]
+            return torch.from_numpy(values).to(self._device)
+        if name == "mask":
+            return torch.from_numpy(one.neighbor_mask[rows]).to(self._device)
+        if name in self._tables:
+            return torch.from_numpy(self._tables[name][rows]).to(self._device)
+        return self.output(name, rows)
+
+    def _of_tiles(self, spec: GraphSpec, rows: Rows) -> Tensor:
+        """What an image graph makes of the spots' own tiles, a few at a time on a CPU."""
+        if self._maps is not None:
+            return self._of_maps(spec, rows)
+        is_small = self._device.type == "cpu" and image_trunk(self._model) is not None
+        at_once = CPU_TILES if is_small else SPOTS_PER_BATCH
+        parts = []
+        for begin in range(0, len(rows), at_once):
+            tiles = torch.from_numpy(np.asarray(self._one.tiles[rows[begin : begin + at_once]]))
+            images = normalise_tiles(tiles.to(self._device))
+            parts.append(self._model.run_graph(spec.name, images=images))
+        return torch.cat(parts)
+
+    def _of_maps(self, spec: GraphSpec, rows: Rows) -> Tensor:
+        assert self._maps is not None
+        assert isinstance(self._model, Triplex)
+        assert self._model.target_encoder is not None
+        maps = self._maps.of(self._one)[torch.from_numpy(rows)].to(self._device, torch.float32)
+        tokens: Tensor = self._model.target_encoder.projection(maps)
+        return tokens.mean(1, keepdim=True) if spec.outputs[0].axes[1] == 1 else tokens
+
+
+@torch.inference_mode()
+def predict_section(
+    model: SpotModel, one: PreparedSection, maps: TrunkMaps | None = None
+) -> NDArray[np.float32]:
+    """Expression (N, G) of a prepared section by a model in evaluation mode, on its device.
+
+    ``maps`` of a frozen trunk save encoding the tiles. A model that looks up training spots has
+    them; array coordinates that a model does not know raise ``SpotsError``.
+    """
+    assert_eval(model)
+    graphs = SectionGraphs(model, one, maps)
+    parts = []
+    for begin in range(0, one.section.n_spots, SPOTS_PER_BATCH):
+        rows = graphs.all_rows[begin : begin + SPOTS_PER_BATCH]
+        parts.append(graphs.output("expression", rows).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def measure_model(
+    model: SpotModel,
+    sections: Sequence[PreparedSection],
+    labels: Sequence[NDArray[np.float32]],
+    maps: TrunkMaps | None = None,
+) -> FoldMetrics:
+    """Compare the model's predictions of sections with their labels."""
+    pairs = zip(sections, labels, strict=True)
+    return measure_fold([measure_slide(y, predict_section(model, one, maps)) for one, y in pairs])
+
+
+def measure_constant(
+    constant: NDArray[np.float64], labels: Sequence[NDArray[np.float32]]
+) -> FoldMetrics:
+    """What predicting one value per gene everywhere would score."""
+    return measure_fold([measure_slide(y, np.broadcast_to(constant, y.shape)) for y in labels])
