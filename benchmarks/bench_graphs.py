@@ -113,7 +113,7 @@ def run(
 def time_graphs(subject: Subject, plan: Plan, peak: Peak | None) -> Iterator[Timing]:
     """Each graph at each size, after a warm-up."""
     for name, spec in subject.model.bundle.specs.items():
-        for size in plan.batches if spec.batch_axis == "batch" else plan.spots:
+        for size in plan.batches if spec.kind != "per slide" else plan.spots:
             timing = _time_graph(subject, name, spec, size, plan)
             timing.facts |= _work(subject, name, spec, size, timing, peak)
             yield timing

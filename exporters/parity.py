@@ -145,7 +145,7 @@ def _graph_cases(
 ) -> list[dict[str, NDArray[Any]]]:
     n_positions = _n_positions(reference)
     cases = [graph_inputs(spec, size, SEED, n_positions) for size in SIZES[spec.name]]
-    if slide_tiles is not None and spec.inputs == (TILES,):
+    if slide_tiles is not None and spec.kind == "per tile":
         cases.append({TILES.name: slide_tiles})
     return cases
 

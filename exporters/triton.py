@@ -97,7 +97,7 @@ def _write_chain(bundle: Bundle, out: Path) -> None:
 
 def graph_config(spec: GraphSpec, backend: str) -> str:
     """``config.pbtxt`` of one graph; batches are gathered where rows do not see each other."""
-    is_batched = spec.batch_axis == "batch"
+    is_batched = spec.kind != "per slide"
     lines = [
         f'name: "{spec.name}"',
         f'backend: "{backend}"',

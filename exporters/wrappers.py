@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILES, graph_specs
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, graph_specs
 from triplex_deploy.models import SpotModel, TileEncoder, Triplex, assert_eval
 from triplex_deploy.models.triplex import GlobalEncoder, NeighborEncoder
 
@@ -157,7 +157,7 @@ def _part_modules(model: SpotModel) -> dict[str, nn.Module]:
     specs = graph_specs(model.config)
     specs.pop("tile_encoder", None)
     return {
-        name: TileGraph(_TargetPart(model)) if spec.inputs == (TILES,) else PartGraph(model, name)
+        name: TileGraph(_TargetPart(model)) if spec.kind == "per tile" else PartGraph(model, name)
         for name, spec in specs.items()
     }
 

@@ -198,3 +198,14 @@ def test_odd_values_of_the_compared_models_are_refused(values: dict[str, Any], r
 )
 def test_compared_models_are_cut_into_the_graphs_they_need(model: str, graphs: list[str]) -> None:
     assert list(graph_specs(config_from_dict({"model": model}))) == graphs
+
+
+def test_each_graph_has_a_kind() -> None:
+    kinds = {name: spec.kind for name, spec in graph_specs(ModelConfig()).items()}
+    assert kinds == {
+        "tile_encoder": "per tile",
+        "target_encoder": "per tile",
+        "neighbor_encoder": "per batch",
+        "global_encoder": "per slide",
+        "fusion_head": "per batch",
+    }

@@ -144,7 +144,7 @@ def _spots(side: int) -> Spots:
 
 def _with_cheap_encoders(model: Model) -> Model:
     sessions = {
-        name: CheapEncoder(spec) if [t.name for t in spec.inputs] == ["tiles"] else session
+        name: CheapEncoder(spec) if spec.kind == "per tile" else session
         for (name, session) in model.sessions.items()
         for spec in [session.spec]
     }

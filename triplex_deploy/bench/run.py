@@ -127,7 +127,7 @@ class _Inputs:
 
     def of(self, spec: GraphSpec, size: int) -> Arrays:
         """Inputs of ``size`` rows, or more of them where rows do not belong together."""
-        rows = max(self._options.batch_sizes) if spec.batch_axis == "batch" else size
+        rows = max(self._options.batch_sizes) if spec.kind != "per slide" else size
         if (spec, rows) not in self._made:
             self._made[spec, rows] = made_up_inputs(spec, rows, self._options.seed)
         return self._made[spec, rows]
@@ -150,7 +150,7 @@ def _case(subject: _Opened, work: Work, scenario: str, options: BenchOptions) ->
 
 
 def _sizes(spec: GraphSpec, options: BenchOptions) -> tuple[int, ...]:
-    return options.batch_sizes if spec.batch_axis == "batch" else options.token_counts
+    return options.batch_sizes if spec.kind != "per slide" else options.token_counts
 
 
 def _results(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.bench.clock import Clock
 from triplex_deploy.bench.stages import Seconds, StagedSession
-from triplex_deploy.contract import CENTER, TILES, GraphSpec, TensorSpec
+from triplex_deploy.contract import CENTER, GraphSpec, TensorSpec
 from triplex_deploy.runtime.session import Arrays, Session
 
 MASKED: Final = 0.2
@@ -70,8 +70,8 @@ class GraphWork(Work):
     ) -> None:
         spec = session.spec
         self.graph, self.axis, self.size = spec.name, spec.batch_axis, size
-        self.unit = "tiles" if spec.inputs == (TILES,) else "spots"
-        self.limit = size if spec.batch_axis == "batch" else 1
+        self.unit = "tiles" if spec.kind == "per tile" else "spots"
+        self.limit = size if spec.kind != "per slide" else 1
         self.absent = {
             "decode": "no slide is read: inputs are made up",
             "prepare": "no slide is planned: inputs are made up",

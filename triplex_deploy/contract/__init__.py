@@ -26,6 +26,7 @@ from triplex_deploy.contract.graphs import (
     TILE_PX,
     TILES,
     TRUNK_WIDTH,
+    GraphKind,
     GraphSpec,
     TensorSpec,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "BleepConfig",
     "Config",
     "EgnConfig",
+    "GraphKind",
     "GraphSpec",
     "HisToGeneConfig",
     "Hist2StConfig",

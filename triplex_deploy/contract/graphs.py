@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 TILE_PX: Final = 224
 """Side of a tile in pixels at the bundle's mpp."""
@@ -21,6 +21,8 @@ IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGE_STD: Final = (0.229, 0.224, 0.225)
 
 Axis = int | str
+GraphKind = Literal["per tile", "per slide", "per batch"]
+"""How a graph is run: once per tile, once over all spots of a slide, or per batch of spots."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,28 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One graph of a bundle; ``batch_axis`` is the name of its dynamic axis."""
+    """One graph of a bundle: its name, its tensors and how it is run."""
 
     name: str
+    """Name of the graph and of its ONNX file."""
     inputs: tuple[TensorSpec, ...]
+    """Input tensors in order."""
     outputs: tuple[TensorSpec, ...]
+    """Output tensors in order; every graph of this release has a single output."""
     batch_axis: str
+    """Name of the dynamic axis: ``batch``, or ``spots`` for all spots of a slide."""
+
+    @property
+    def kind(self) -> GraphKind:
+        """Return how the graph is run.
+
+        ``per tile``: its only input is ``tiles``, and rows are independent. ``per slide``: one
+        call takes all spots of a slide, and every row may depend on every other row.
+        ``per batch``: a call takes some spots, and rows are independent.
+        """
+        if self.batch_axis == "spots":
+            return "per slide"
+        return "per tile" if self.inputs == (TILES,) else "per batch"
 
 
 TILES: Final = TensorSpec("tiles", "uint8", ("batch", TILE_PX, TILE_PX, 3))

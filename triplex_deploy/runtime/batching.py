@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from triplex_deploy.contract import TILES, GraphSpec
+from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.session import Arrays, DeviceMemoryError, dynamic_length
@@ -25,7 +25,7 @@ class BatchLimit:
 
     def __init__(self, spec: GraphSpec, most: int | None = None) -> None:
         self.spec = spec
-        self.most = most if spec.batch_axis == "batch" else None
+        self.most = most if spec.kind != "per slide" else None
         self._one_by_one = False
 
     def run(self, inputs: Tensors, run: Callable[[list[Tensors]], list[Arrays]]) -> Arrays:
@@ -76,7 +76,7 @@ class BatchLimit:
 
     def _halve(self, length: int, error: DeviceMemoryError) -> None:
         failed = min(length, self.most or length)
-        if self.spec.batch_axis != "batch" or failed < 2:
+        if self.spec.kind == "per slide" or failed < 2:
             raise BackendError(self._too_large(failed, error)) from error
         self.most = failed // 2
         self._one_by_one = True
@@ -93,14 +93,14 @@ class BatchLimit:
         remedy = "free the GPU's memory"
         if self._takes_tiles:
             remedy = f"lower --batch-size below {length}, or {remedy}"
-        elif self.spec.batch_axis != "batch":
+        elif self.spec.kind == "per slide":
             remedy = f"predict the slide in parts with --region-mm, or {remedy}"
         return f"{said}, at {length} {self.spec.batch_axis}; {remedy}"
 
     @property
     def _takes_tiles(self) -> bool:
         """Whether ``--batch-size`` says how many it gets; batches of spots have a fixed size."""
-        return self.spec.inputs == (TILES,)
+        return self.spec.kind == "per tile"
 
 
 def cut(inputs: Tensors, length: int, most: int) -> Iterator[Tensors]:

@@ -28,7 +28,7 @@ def single_threaded(
 
     opened = dict(sessions)
     for name, spec in bundle.specs.items():
-        if spec.batch_axis == "batch":
+        if spec.kind != "per slide":
             path = bundle.path / bundle.entry(name, "onnxruntime").file
             opened[name] = stack.enter_context(open_ort_session(path, spec, CPU, threads=1))
     return opened

@@ -89,7 +89,7 @@ class OrtSession(Session):
 
     def _run(self, inputs: Tensors) -> Arrays:
         if not self._bound:
-            per_batch = self.spec.batch_axis == "batch"
+            per_batch = self.spec.kind != "per slide"
             run = self._run_on_host if per_batch else self._run_and_give_memory_back
             return self._call(lambda: run(inputs))
         return self._limit.run(inputs, self._run_pieces)
@@ -218,7 +218,7 @@ def open_ort_session(
     graph.
     """
     tuning = tuning or Tuning(threads)
-    if spec.batch_axis != "batch":
+    if spec.kind == "per slide":
         tuning = replace(tuning, lays_out=False)
     return OrtSession(spec, load_session(path, device, tuning=tuning), device)
 

@@ -30,7 +30,7 @@ def _table_names(specs: Iterable[GraphSpec]) -> list[str]:
         tensor.name
         for spec in specs
         for tensor in spec.inputs
-        if spec.batch_axis == "spots" and tensor.name in _TABLES
+        if spec.kind == "per slide" and tensor.name in _TABLES
     ]
 
 
