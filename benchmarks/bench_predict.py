@@ -141,7 +141,7 @@ def time_ours(scene: Scene, precision: str, bundle: Path) -> tuple[Timing, Predi
         "precision": precision,
         **cpu_shares(facts["cpu_s"], _writing_cpu_s(made[-1])),
         **{key: facts[key] for key in ("spots", "tiles_encoded", "tiles_without_sharing")},
-        **{key: facts[key] for key in ("lanes", "batch_size", "idle_s")},
+        **{key: facts[key] for key in ("workers", "batch_size", "idle_s")},
         "spots_per_s": facts["spots"] / timing.best_s,
         "stages_s": facts["timings_s"],
         "stages_cpu_s": facts["cpu_s"],
@@ -152,7 +152,7 @@ def time_ours(scene: Scene, precision: str, bundle: Path) -> tuple[Timing, Predi
 def cpu_shares(cpu_s: dict[str, float], writing_s: float) -> dict[str, float]:
     """CPU time outside the encoders' calls, as parts of all that a prediction took.
 
-    On a CPU each call of a lane runs in its own thread alone, so that the thread's clock sees all
+    On a CPU each call of a worker runs in its own thread alone, so that the thread's clock sees all
     of it and nothing else; the global encoder runs while no other thread does, by the process's
     clock. What a slide costs once, however few its spots, is a part of its own: loading the graphs,
     tissue, thumbnail, and writing, which compresses the pictures. The measurement of batch sizes,

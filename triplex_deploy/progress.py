@@ -33,7 +33,7 @@ class Silent:
 class StageClock:
     """Seconds per named stage, of the wall and of the CPU; a stage entered again adds to its sum.
 
-    Where several lanes are in a stage at once, each counts its share of the wall, so that stages
+    Where several workers are in a stage at once, each counts its share of the wall, so that stages
     which follow one another add up to the total. Safe to use from several threads.
     """
 
@@ -44,14 +44,14 @@ class StageClock:
 
     @contextmanager
     def stage(
-        self, name: str, lanes: int = 1, cpu_clock: Callable[[], float] = time.thread_time
+        self, name: str, workers: int = 1, cpu_clock: Callable[[], float] = time.thread_time
     ) -> Iterator[None]:
         """Time a block; ``cpu_clock`` is the thread's unless the block's work is elsewhere."""
         begin, begin_cpu = time.perf_counter(), cpu_clock()
         try:
             yield
         finally:
-            self.add(name, (time.perf_counter() - begin) / lanes, cpu_clock() - begin_cpu)
+            self.add(name, (time.perf_counter() - begin) / workers, cpu_clock() - begin_cpu)
 
     def add(self, name: str, wall_s: float, cpu_s: float = 0.0) -> None:
         with self._lock:

@@ -23,7 +23,7 @@ def test_run_is_split_into_stages_and_graphs() -> None:
             "gather": 0.5,
             "total": 9.0,
         },
-        "idle_s": {"encode source": 4.0, "encode lanes": 0.25},
+        "idle_s": {"encode source": 4.0, "encode workers": 0.25},
     }
     stages, graphs = split_run(run, ("tile_encoder", "fusion_head"))
     assert stages == {

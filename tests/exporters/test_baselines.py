@@ -119,12 +119,12 @@ def test_slide_is_predicted_as_by_the_model_itself(name: str, tmp_path: Path) ->
         options = PredictOptions(spots=spots)
         found = predict_slide(tmp_path / "slide.tif", model, options).expression
         assert model.bundle.manifest.provenance["bank"] == BANK
-    wanted = forward(checkpoint, own_tiles(tmp_path / "slide.tif"), grid_rc)
+    wanted = forward(checkpoint, target_tiles(tmp_path / "slide.tif"), grid_rc)
     assert np.abs(found - wanted).max() <= 1e-4
     assert np.ptp(wanted, axis=0).max() > 1e-3
 
 
-def own_tiles(path: Path) -> np.ndarray:
+def target_tiles(path: Path) -> np.ndarray:
     with open_slide(path) as slide:
         pixels = slide.read(0, 0, 0, *slide.level_sizes[0])
     return np.stack([pixels[y - 112 : y + 112, x - 112 : x + 112] for x, y in CENTERS_XY])

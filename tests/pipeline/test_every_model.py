@@ -182,13 +182,13 @@ def test_masked_neighbor_counts_as_mean_color_where_tokens_are_averaged(
     assert np.abs(zeroed.expression[1] - straight.expression[1]).max() > 1e-3
 
 
-def test_batch_size_and_lanes_change_nothing(slide_path: Path, some_spots: Spots) -> None:
+def test_batch_size_and_workers_change_nothing(slide_path: Path, some_spots: Spots) -> None:
     model = fake_model(fake_config())
     one = _predict(slide_path, model, some_spots, batch_size=1, threads=1)
     many = _predict(slide_path, model, some_spots, batch_size=50, threads=5)
     assert np.abs(one.expression - many.expression).max() <= 1e-6
-    assert (one.run["lanes"], one.run["batch_size"]) == (1, 1)
-    assert (many.run["lanes"], many.run["batch_size"]) == (5, 50)
+    assert (one.run["workers"], one.run["batch_size"]) == (1, 1)
+    assert (many.run["workers"], many.run["batch_size"]) == (5, 50)
 
 
 def test_half_features_differ_by_their_rounding_alone(slide_path: Path, some_spots: Spots) -> None:
@@ -235,9 +235,9 @@ def test_facts_say_where_the_time_went(slide_path: Path, some_spots: Spots) -> N
     assert graphs <= set(run["timings_s"])
     assert graphs <= set(run["cpu_s"])
     assert sum(run["timings_s"][name] for name in graphs) <= run["timings_s"]["total"]
-    assert run["idle_s"]["encode source"] > 0.02  # the lanes are slower than the reading
+    assert run["idle_s"]["encode source"] > 0.02  # the workers are slower than the reading
     assert set(run["idle_s"]) == {
         f"{stage} {thread}"
         for stage in ("encode", "predict")
-        for thread in ("source", "lanes", "caller")
+        for thread in ("source", "workers", "caller")
     }

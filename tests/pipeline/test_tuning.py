@@ -48,7 +48,7 @@ def test_measurement_is_made_once_and_remembered(model: Model, remembered: Path)
 
 def test_number_of_threads_has_a_measurement_of_its_own(model: Model, remembered: Path) -> None:
     choose_setting(model, model.sessions, 10_000, threads=2)
-    assert choose_setting(model, model.sessions, 10_000, threads=1).lanes == 1
+    assert choose_setting(model, model.sessions, 10_000, threads=1).workers == 1
     assert len(json.loads(remembered.read_text())) == 2
 
 
@@ -83,7 +83,7 @@ def test_folder_that_cannot_be_written_costs_only_the_memory(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert choose_setting(model, model.sessions, 10_000, threads=2).lanes == 2
+    assert choose_setting(model, model.sessions, 10_000, threads=2).workers == 2
 
 
 def test_measurement_stops_when_its_time_is_up() -> None:
@@ -101,13 +101,13 @@ def test_larger_batches_must_be_clearly_faster() -> None:
     assert fastest({two: 100.0, four: 90.0, eight: 120.0}) == eight
 
 
-def test_half_the_lanes_are_tried_where_cores_may_be_threads() -> None:
+def test_half_the_workers_are_tried_where_cores_may_be_threads() -> None:
     assert Setting(4, 4) in candidates(CPU, 8)
-    assert {setting.lanes for setting in candidates(CPU, 2)} == {2}
-    assert {setting.lanes for setting in candidates(Device("cuda"), 2)} == {2}
+    assert {setting.workers for setting in candidates(CPU, 2)} == {2}
+    assert {setting.workers for setting in candidates(Device("cuda"), 2)} == {2}
 
 
-def test_lanes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "usable_cores", lambda: 256)
     assert tuning.default_setting(CPU) == Setting(32, 4)
     assert tuning.default_setting(CPU, threads=3) == Setting(3, 4)

@@ -20,13 +20,13 @@ from triplex_deploy.runtime.model import Model
 
 FACTS: Final = (
     *("spots", "tiles_encoded", "tiles_without_sharing", "slide_tiles_decoded"),
-    *("sharing", "peak_memory_mb", "lanes", "batch_size"),
+    *("sharing", "peak_memory_mb", "workers", "batch_size"),
 )
 """Facts of a run worth keeping beside its times."""
 WITHIN_CALLS: Final = "within each graph's call, counted as compute"
 _TOTAL: Final = "total"
-_WAITING_FOR_PIXELS: Final = "encode lanes"
-"""Among the idle seconds of a run: the encoders' lanes, which the reader feeds."""
+_WAITING_FOR_PIXELS: Final = "encode workers"
+"""Key of the idle seconds of encoder workers, which wait for the reader."""
 
 
 class SlideWork(Work):

@@ -1,1 +1,1 @@
-"""From a slide and an opened bundle to a ``Prediction``; each tile is encoded once."""
+"""Predict expression from a slide and an opened bundle; each tile is encoded once."""

@@ -1,4 +1,4 @@
-"""What all stages of one prediction share."""
+"""Hold what all stages of one prediction share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from triplex_deploy.contract import GraphSpec
-from triplex_deploy.pipeline.ordered_pool import Stage
+from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.pipeline.tuning import Setting
 from triplex_deploy.progress import Progress, StageClock
 from triplex_deploy.runtime.device_array import Tensors
@@ -18,61 +18,62 @@ from triplex_deploy.runtime.session import Arrays, Session
 
 
 @dataclass(frozen=True)
-class Run:
-    """What every stage of a prediction needs besides its arrays.
-
-    ``sessions`` may be run by ``setting.lanes`` threads at once.
-    """
+class PredictionContext:
+    """The model, its sessions and the clocks of one prediction; every stage takes it."""
 
     model: Model
+    """The opened bundle."""
     progress: Progress
+    """Receives the progress of each stage."""
     sessions: Mapping[str, Session]
+    """Sessions by graph name; ``setting.workers`` threads may call them at once."""
     setting: Setting
+    """Number of workers and tiles per call."""
     clock: StageClock = field(default_factory=StageClock)
+    """Seconds per stage."""
     waits: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Idle seconds by stage, then by kind of thread."""
 
     @cached_property
     def specs(self) -> dict[str, GraphSpec]:
+        """Graphs of the bundle by name."""
         return self.model.bundle.specs
 
     def per_tile(self) -> list[GraphSpec]:
-        """The graphs that see nothing but tiles."""
-        return [spec for spec in self.specs.values() if _is_per_tile(spec)]
+        """Return the graphs whose only input is tiles."""
+        return [spec for spec in self.specs.values() if spec.kind == "per tile"]
 
     def per_slide(self) -> list[GraphSpec]:
-        """The graphs that relate all spots."""
-        return [spec for spec in self.specs.values() if spec.batch_axis == "spots"]
+        """Return the graphs that take all spots of a slide at once."""
+        return [spec for spec in self.specs.values() if spec.kind == "per slide"]
 
     def per_batch(self) -> list[GraphSpec]:
-        """The graphs that take some spots at a time, in the order they run."""
-        rest = (spec for spec in self.specs.values() if spec.batch_axis == "batch")
-        return [spec for spec in rest if not _is_per_tile(spec)]
+        """Return the graphs that take a batch of spots, in the order in which they run."""
+        return [spec for spec in self.specs.values() if spec.kind == "per batch"]
 
     def graph(self, spec: GraphSpec, values: Tensors) -> Arrays:
-        """Run a graph with its inputs out of ``values``, timed under its name."""
+        """Run a graph with its inputs taken from ``values`` and record the time under its name."""
         return self._timed(spec, self.sessions[spec.name].run, values)
 
     def graph_kept(self, spec: GraphSpec, values: Tensors) -> dict[str, Any]:
-        """The same for outputs that the next graph takes: on a GPU they stay there."""
+        """Run a graph as ``graph`` does, but leave the outputs on the GPU for the next graph."""
         return self._timed(spec, self.sessions[spec.name].run_kept, values)
+
+    def note_waits(self, name: str, pool: OrderedThreadPool[Any, Any]) -> None:
+        """Record how long the threads of a pool were idle; workers are averaged."""
+        workers = self.setting.workers
+        self.waits[name] = {**pool.waits, "workers": pool.waits["workers"] / workers}
 
     def _timed(
         self, spec: GraphSpec, run: Callable[[Tensors], dict[str, Any]], values: Tensors
     ) -> dict[str, Any]:
-        """The CPU time is the calling thread's where a lane's calls have one thread (on a CPU), and
-        the process's for a graph that runs alone.
+        """Run a graph and add its wall and CPU seconds.
+
+        A call in batches has one thread on a CPU, so the thread's clock counts it. A graph that
+        takes all spots runs alone with several threads, so the process's clock counts it.
         """
         inputs = {tensor.name: values[tensor.name] for tensor in spec.inputs}
-        alone = spec.batch_axis == "spots"
+        alone = spec.kind == "per slide"
         cpu_clock: Callable[[], float] = time.process_time if alone else time.thread_time
-        with self.clock.stage(spec.name, 1 if alone else self.setting.lanes, cpu_clock):
+        with self.clock.stage(spec.name, 1 if alone else self.setting.workers, cpu_clock):
             return run(inputs)
-
-    def note_waits(self, name: str, stage: Stage[Any, Any]) -> None:
-        """Remember how long the threads of a stage were idle, each kind on the average."""
-        lanes = self.setting.lanes
-        self.waits[name] = {**stage.waits, "lanes": stage.waits["lanes"] / lanes}
-
-
-def _is_per_tile(spec: GraphSpec) -> bool:
-    return [tensor.name for tensor in spec.inputs] == ["tiles"]

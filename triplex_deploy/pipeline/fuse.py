@@ -1,4 +1,4 @@
-"""Second half of a prediction: spots related to each other, then predicted batch by batch."""
+"""Run the graphs of spots: the global encoder over all spots, then the rest batch by batch."""
 
 from __future__ import annotations
 
@@ -9,126 +9,94 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import MASK, GraphSpec, TensorSpec
-from triplex_deploy.pipeline.context import Run
+from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.encode import FEATURES, Encoded, TileOutput
-from triplex_deploy.pipeline.ordered_pool import Stage
+from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.session import Arrays
 from triplex_deploy.tiles.plan import TilePlan
 from triplex_deploy.tiles.spot_tables import spot_tables
 
 SPOTS_PER_BATCH: Final = {"cpu": 16, "cuda": 128}
-"""Spots per call; on a CPU larger calls leave its caches and take longer."""
+"""Spots per call by kind of device; on a CPU larger calls do not fit its caches and are slower."""
 
 SpotRows = NDArray[np.int64]
+Rows = slice | NDArray[np.int64]
 
 
-def relate_spots(
-    run: Run,
+def run_slide_graphs(
+    context: PredictionContext,
     plan: TilePlan,
     encoded: Encoded,
     grid_rc: NDArray[np.int64],
     regions: list[SpotRows],
     from_corner: bool = False,
 ) -> Arrays:
-    """Run the graphs that see all spots of a region at once; returns their outputs (N, ...).
+    """Run the graphs that take all spots of a region at once, such as the global encoder.
 
-    With ``from_corner`` the array coordinates of each region count from its own corner. The graphs
-    run in a thread of their own, so that Ctrl-C is heard during a call of minutes.
+    They run in a thread of their own, so that Ctrl-C works during a call of minutes.
+
+    Args:
+        context: The prediction.
+        plan: The tiles of the slide.
+        encoded: The outputs of the tiles.
+        grid_rc: Array coordinates (row, column) of the spots, (N, 2).
+        regions: Indices of the spots of each region.
+        from_corner: Count the array coordinates of each region from its own corner.
+
+    Returns:
+        The outputs (N, ...) by name.
     """
     found: Arrays = {}
-    for spec in run.per_slide():
-        run.progress.start("relating spots", len(grid_rc))
+    for spec in context.per_slide():
+        context.progress.start("global encoder", len(grid_rc))
         gatherer = Gatherer(plan, encoded, found)
-        relate = _Relating(run, gatherer, grid_rc, spec, from_corner).relate
+        call = _SlideGraph(context, gatherer, grid_rc, spec, from_corner).run
         for output in spec.outputs:
             width = tuple(int(axis) for axis in output.axes[1:])
             found[output.name] = np.empty((len(grid_rc), *width), output.dtype)
-        with Stage(spec.name, iter(regions), relate) as stage:
-            for rows, tokens in zip(regions, stage, strict=True):
+        with OrderedThreadPool(spec.name, iter(regions), call) as pool:
+            for rows, tokens in zip(regions, pool, strict=True):
                 for name, values in tokens.items():
                     found[name][rows] = values
-                run.progress.advance(len(rows))
+                context.progress.advance(len(rows))
     return found
 
 
-@dataclass(frozen=True)
-class _Relating:
-    """One graph over the spots of a region."""
-
-    run: Run
-    gatherer: Gatherer
-    grid_rc: NDArray[np.int64]
-    spec: GraphSpec
-    from_corner: bool
-
-    def relate(self, rows: SpotRows) -> Arrays:
-        with self.run.clock.stage("gather"):
-            inputs = self.gatherer.inputs(self.spec, rows, self._tables(rows))
-        return self.run.graph(self.spec, inputs)
-
-    def _tables(self, rows: SpotRows) -> Arrays:
-        grid_rc = self.grid_rc[rows]
-        if self.from_corner:
-            grid_rc = grid_rc - grid_rc.min(axis=0)
-        return dict(spot_tables(self.run.model.bundle.config, grid_rc))
-
-
 def predict_spots(
-    run: Run, plan: TilePlan, encoded: Encoded, related: Arrays
+    context: PredictionContext, plan: TilePlan, encoded: Encoded, per_spot: Arrays
 ) -> NDArray[np.float32]:
-    """Run the graphs that take some spots at a time; returns expression (N, G)."""
+    """Run the graphs that take a batch of spots; ``per_spot`` is from ``run_slide_graphs``.
+
+    Returns the expression (N, G).
+    """
     n_spots = len(plan.spot_tile)
-    expression = np.empty((n_spots, run.model.bundle.config.n_genes), dtype=np.float32)
-    run.progress.start("predicting spots", n_spots)
-    size = SPOTS_PER_BATCH[run.model.device.kind]
+    expression = np.empty((n_spots, context.model.bundle.config.n_genes), dtype=np.float32)
+    context.progress.start("predicting spots", n_spots)
+    size = SPOTS_PER_BATCH[context.model.device.kind]
     batches = [slice(begin, begin + size) for begin in range(0, n_spots, size)]
-    predict = _Predicting(run, Gatherer(plan, encoded, related)).predict
-    with Stage("predict", iter(batches), predict, run.setting.lanes) as stage:
-        for rows, predicted in zip(batches, stage, strict=True):
+    predict = _Predicting(context, Gatherer(plan, encoded, per_spot)).predict
+    with OrderedThreadPool("predict", iter(batches), predict, context.setting.workers) as pool:
+        for rows, predicted in zip(batches, pool, strict=True):
             expression[rows] = predicted
-            run.progress.advance(len(predicted))
-    run.note_waits("predict", stage)
+            context.progress.advance(len(predicted))
+    context.note_waits("predict", pool)
     return expression
 
 
 @dataclass(frozen=True)
-class _Predicting:
-    """What each lane does to a batch of spots: every tensor by name, made by graph after graph."""
-
-    run: Run
-    gatherer: Gatherer
-
-    def predict(self, rows: slice) -> NDArray[np.float32]:
-        made: dict[str, Any] = {}
-        *before, last = self.run.per_batch()
-        for spec in before:
-            made |= self.run.graph_kept(spec, self._inputs(spec, rows, made))
-        expression: NDArray[np.float32]
-        expression = self.run.graph(last, self._inputs(last, rows, made))["expression"]
-        return expression
-
-    def _inputs(self, spec: GraphSpec, rows: slice, made: Tensors) -> Tensors:
-        with self.run.clock.stage("gather", self.run.setting.lanes):
-            return self.gatherer.inputs(spec, rows, made)
-
-
-Rows = slice | NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Gatherer:
-    """The inputs that graphs take of some spots: by tile, by spot, or made for these spots.
-
-    ``per_spot`` are arrays (N, ...) by name, of which spots have their own row.
-    """
+    """Collects the inputs of a graph for some spots: rows by tile, rows by spot, or ready ones."""
 
     plan: TilePlan
+    """The tiles of the slide."""
     encoded: Encoded
+    """The outputs of the tiles."""
     per_spot: Arrays
+    """Arrays (N, ...) by name, with one row per spot."""
 
     def inputs(self, spec: GraphSpec, rows: Rows, made: Tensors) -> dict[str, Tensor]:
-        """The inputs of ``spec`` for the spots ``rows``; ``made`` are those that lie ready."""
+        """Return the inputs of ``spec`` for the spots ``rows``; ``made`` are ready ones."""
         return {
             tensor.name: made[tensor.name] if tensor.name in made else self._take(tensor, rows)
             for tensor in spec.inputs
@@ -143,11 +111,54 @@ class Gatherer:
         return output.store.take(self._tiles(tensor, output, rows))
 
     def _tiles(self, tensor: TensorSpec, output: TileOutput, rows: Rows) -> NDArray[np.int64]:
-        """Rows of a store: of the spots' own tiles, or of whole neighbourhoods (B, 25)."""
+        """Return rows of a store: of target tiles (B,), or of whole neighborhoods (B, 25)."""
         if len(tensor.axes) > len(output.spec.outputs[0].axes):
             tiles = self.plan.neighbor_tile[rows]
             masked = len(self.plan.origins_xy)
             return np.where(tiles < 0, masked, tiles)
         if tensor.name == FEATURES:
             return self.plan.spot_tile[rows]
-        return self.encoded.own.slot_of_spot[rows]
+        return self.encoded.targets.slot_of_spot[rows]
+
+
+@dataclass(frozen=True)
+class _SlideGraph:
+    """Runs one graph over all spots of a region."""
+
+    context: PredictionContext
+    gatherer: Gatherer
+    grid_rc: NDArray[np.int64]
+    spec: GraphSpec
+    from_corner: bool
+
+    def run(self, rows: SpotRows) -> Arrays:
+        with self.context.clock.stage("gather"):
+            inputs = self.gatherer.inputs(self.spec, rows, self._tables(rows))
+        return self.context.graph(self.spec, inputs)
+
+    def _tables(self, rows: SpotRows) -> Arrays:
+        grid_rc = self.grid_rc[rows]
+        if self.from_corner:
+            grid_rc = grid_rc - grid_rc.min(axis=0)
+        return dict(spot_tables(self.context.model.bundle.config, grid_rc))
+
+
+@dataclass(frozen=True)
+class _Predicting:
+    """Predicts one batch of spots per call, graph after graph; thread-safe."""
+
+    context: PredictionContext
+    gatherer: Gatherer
+
+    def predict(self, rows: slice) -> NDArray[np.float32]:
+        made: dict[str, Any] = {}
+        *before, last = self.context.per_batch()
+        for spec in before:
+            made |= self.context.graph_kept(spec, self._inputs(spec, rows, made))
+        expression: NDArray[np.float32]
+        expression = self.context.graph(last, self._inputs(last, rows, made))["expression"]
+        return expression
+
+    def _inputs(self, spec: GraphSpec, rows: slice, made: Tensors) -> Tensors:
+        with self.context.clock.stage("gather", self.context.setting.workers):
+            return self.gatherer.inputs(spec, rows, made)

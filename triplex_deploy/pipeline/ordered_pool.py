@@ -1,4 +1,4 @@
-"""Work on a sequence of items by several threads at once: bounded, in order, easy to stop."""
+"""Apply a function to a stream of items in several threads, with results in order."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from typing import Final, Generic, Self, TypeVar
 
 logger = logging.getLogger(__name__)
 
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ITEMS_PER_LANE: Final = 3
+ITEMS_PER_WORKER: Final = 3
 """Items between the source and the caller: one at work, one waiting, one finished."""
 GRACE_S: Final = 1.5
-"""How long a stage that is stopped waits for calls that cannot be interrupted; a step of the
-encoders is two of them."""
+"""Longest wait for running calls after a stop; one step of the encoders is two calls."""
 
 
-class Stage(Generic[Item, Result]):
-    """``work`` applied to each of ``items``; iterate for the results, in the order of the items.
+class OrderedThreadPool(Generic[Item, Result]):
+    """Applies ``work`` to each of ``items``; iterate for the results, in the order of the items.
 
-    One thread owns ``items``, ``lanes`` threads call ``work``, and the caller's thread iterates.
-    At most ``ITEMS_PER_LANE`` items per lane exist at once. The first error of any thread is raised
-    to the caller. Use it as a context manager: on leaving, however that comes about, every thread
-    is stopped and ``items`` is closed. ``waits`` are the seconds each kind of thread was idle.
+    One thread reads ``items``, ``workers`` threads call ``work``, and the caller's thread iterates.
+    At most ``ITEMS_PER_WORKER`` items per worker exist at once. The first error of any thread is
+    raised in the caller's thread. Use the pool as a context manager: on exit, also after an error,
+    every thread is stopped and ``items`` is closed.
     """
 
+    waits: dict[str, float]
+    """Idle seconds by kind of thread: ``source``, ``workers`` (their sum) and ``caller``."""
+
     def __init__(
-        self, name: str, items: Iterator[Item], work: Callable[[Item], Result], lanes: int = 1
+        self, name: str, items: Iterator[Item], work: Callable[[Item], Result], workers: int = 1
     ) -> None:
-        self.waits = {"source": 0.0, "lanes": 0.0, "caller": 0.0}
+        self.waits = {"source": 0.0, "workers": 0.0, "caller": 0.0}
         self._name = name
         self._items = items
         self._work = work
-        self._capacity = lanes * ITEMS_PER_LANE
+        self._capacity = workers * ITEMS_PER_WORKER
         self._changed = threading.Condition()
         self._waiting: deque[tuple[int, Item]] = deque()
         self._finished: dict[int, Result] = {}
@@ -47,7 +48,7 @@ class Stage(Generic[Item, Result]):
         self._exhausted = False
         self._stopped = False
         self._error: BaseException | None = None
-        targets = [self._own_items, *[self._work_lane] * lanes]
+        targets = [self._read_items, *[self._work_items] * workers]
         self._threads = [
             threading.Thread(target=target, name=f"{name}-{number}", daemon=True)
             for number, target in enumerate(targets)
@@ -57,7 +58,7 @@ class Stage(Generic[Item, Result]):
         try:
             for thread in self._threads:
                 thread.start()
-        except BaseException:  # Ctrl-C meanwhile: nobody will leave what was never entered
+        except BaseException:  # Ctrl-C: __exit__ is not called if __enter__ fails
             self._stop()
             raise
         return self
@@ -66,7 +67,7 @@ class Stage(Generic[Item, Result]):
         self._stop()
 
     def _stop(self) -> None:
-        """Stop every thread that was started, and wait for those that soon end."""
+        """Stop every started thread and wait up to ``GRACE_S`` for them to end."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -75,7 +76,7 @@ class Stage(Generic[Item, Result]):
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
-            logger.warning("%s: a call that cannot be interrupted ends in its own time", self._name)
+            logger.warning("%s: a call that cannot be interrupted is still running", self._name)
 
     def __iter__(self) -> Iterator[Result]:
         while True:
@@ -93,11 +94,11 @@ class Stage(Generic[Item, Result]):
     def _is_over(self) -> bool:
         return self._error is not None or (self._exhausted and self._n_given == self._n_read)
 
-    def _own_items(self) -> None:
-        """The source's thread: read an item whenever there is room for one."""
+    def _read_items(self) -> None:
+        """Read items while there is room for them (the source thread)."""
         try:
             try:
-                while self._has_room() and self._read_one():
+                while self._has_room() and self._read_next():
                     pass
             finally:
                 close = getattr(self._items, "close", None)
@@ -110,12 +111,12 @@ class Stage(Generic[Item, Result]):
             self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        """Wait for room; False once the stage is stopped."""
+        """Wait for room for one more item; return False once the pool is stopped."""
         with self._changed:
             self._wait("source", lambda: self._n_read - self._n_given < self._capacity)
             return not self._stopped
 
-    def _read_one(self) -> bool:
+    def _read_next(self) -> bool:
         for item in self._items:
             with self._changed:
                 self._waiting.append((self._n_read, item))
@@ -124,8 +125,8 @@ class Stage(Generic[Item, Result]):
             return True
         return False
 
-    def _work_lane(self) -> None:
-        """A lane's thread: work on items until there are no more."""
+    def _work_items(self) -> None:
+        """Work on items until there are no more (a worker thread)."""
         try:
             while (job := self._next_item()) is not None:
                 number, item = job
@@ -139,7 +140,7 @@ class Stage(Generic[Item, Result]):
 
     def _next_item(self) -> tuple[int, Item] | None:
         with self._changed:
-            self._wait("lanes", lambda: bool(self._waiting) or self._exhausted)
+            self._wait("workers", lambda: bool(self._waiting) or self._exhausted)
             if self._stopped or not self._waiting:
                 return None
             return self._waiting.popleft()
@@ -151,7 +152,7 @@ class Stage(Generic[Item, Result]):
             self._changed.notify_all()
 
     def _wait(self, who: str, ready: Callable[[], bool]) -> None:
-        """Wait, holding the condition, until ``ready`` or until the stage is stopped."""
+        """Wait until ``ready()`` or a stop, with the condition held; count the time as idle."""
         begin = time.perf_counter()
         self._changed.wait_for(lambda: ready() or self._stopped)
         self.waits[who] += time.perf_counter() - begin

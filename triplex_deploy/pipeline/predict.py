@@ -1,4 +1,4 @@
-"""``predict_slide``: one slide, one opened bundle, one gene-by-spot table."""
+"""Predict the expression of one slide with one opened bundle."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX, Prediction
-from triplex_deploy.pipeline.context import Run
+from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.encode import encode_tiles, needed_tiles, open_stores
 from triplex_deploy.pipeline.feature_cache import FeatureCache, open_cache
-from triplex_deploy.pipeline.fuse import predict_spots, relate_spots
-from triplex_deploy.pipeline.metadata import Done, run_facts
+from triplex_deploy.pipeline.fuse import predict_spots, run_slide_graphs
+from triplex_deploy.pipeline.metadata import RunCounts, run_metadata
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.placing import place_spots, spot_regions
 from triplex_deploy.pipeline.tuning import choose_setting
@@ -36,8 +36,20 @@ def predict_slide(
 ) -> Prediction:
     """Predict the expression of every spot of one slide.
 
-    Raises ``SlideError``, ``SpotsError`` or ``ConfigError`` for input that cannot be predicted,
-    with the remedy in the message.
+    Args:
+        slide_path: The slide file.
+        model: The opened bundle.
+        options: Choices of this prediction; the defaults of ``PredictOptions`` if None.
+        progress: Receives the progress; nothing is shown if None.
+
+    Returns:
+        The expression of every spot, with its position and the metadata of the run.
+
+    Raises:
+        SlideError: The slide cannot be opened or read, or has no usable scale.
+        SpotsError: There are no usable spots.
+        ConfigError: An option does not fit, such as a gene that the bundle does not predict.
+        OutputError: There is no room for features that do not fit in memory.
     """
     options = options or PredictOptions()
     clock = StageClock()
@@ -54,8 +66,8 @@ def predict_slide(
             plan = plan_tiles(view.centers(spots.level0_xy), view.size_wh)
             plan = needed_tiles(plan, model.bundle.specs.values())
         job = _Job(Path(slide_path), slide_mpp, view, spots, plan, options)
-        run = _begin_run(model, progress or Silent(), clock, job)
-        expression, done = _predict_plan(run, job)
+        context = _open_context(model, progress or Silent(), clock, job)
+        expression, counts = _predict_plan(context, job)
     return Prediction(
         slide_name=Path(slide_path).stem,
         expression=np.ascontiguousarray(expression[:, gene_index]),
@@ -67,14 +79,14 @@ def predict_slide(
         spot_diameter_px=spots.spot_diameter_px,
         thumbnail=picture,
         tissue_overlay=overlay,
-        run=run_facts(run, slide_mpp, view, spots, plan, done),
+        run=run_metadata(context, slide_mpp, view, spots, plan, counts),
         barcodes=spots.barcodes,
     )
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One slide, placed and planned."""
+    """One slide with its spots placed and its tiles planned."""
 
     slide_path: Path
     slide_mpp: float
@@ -84,40 +96,44 @@ class _Job:
     options: PredictOptions
 
 
-def _begin_run(model: Model, progress: Progress, clock: StageClock, job: _Job) -> Run:
-    """The run with its sessions, and the number of lanes and tiles per call that suit it."""
+def _open_context(
+    model: Model, progress: Progress, clock: StageClock, job: _Job
+) -> PredictionContext:
+    """Open the sessions and choose the number of workers and tiles per call."""
     options = job.options
     with clock.stage("sessions"):
         sessions = model.concurrent_sessions()
     with clock.stage("tuning", cpu_clock=time.process_time):
         n_tiles = len(job.plan.origins_xy)
         setting = choose_setting(model, sessions, n_tiles, options.batch_size, options.threads)
-    return Run(model, progress, sessions, setting, clock)
+    return PredictionContext(model, progress, sessions, setting, clock)
 
 
-def _predict_plan(run: Run, job: _Job) -> tuple[NDArray[np.float32], Done]:
-    """Encode, relate and predict a planned slide; returns expression (N, G) and what was done."""
+def _predict_plan(context: PredictionContext, job: _Job) -> tuple[NDArray[np.float32], RunCounts]:
+    """Run all graphs over a planned slide; return the expression (N, G) and the counts."""
     plan, options, stats = job.plan, job.options, StreamStats()
     regions = spot_regions(job.spots.level0_xy, job.slide_mpp, options.region_mm)
-    with open_stores(run, plan, options) as encoded:
-        encode_tiles(run, job.view, plan, encoded, options, stats, _cache(run, job))
+    with open_stores(context, plan, options) as encoded:
+        encode_tiles(context, job.view, plan, encoded, options, stats, _cache(context, job))
         from_corner = options.region_mm is not None
-        related = relate_spots(run, plan, encoded, job.spots.grid_rc, regions, from_corner)
-        expression = predict_spots(run, plan, encoded, related)
-        return expression, Done(stats, encoded, len(regions))
+        per_spot = run_slide_graphs(context, plan, encoded, job.spots.grid_rc, regions, from_corner)
+        expression = predict_spots(context, plan, encoded, per_spot)
+        return expression, RunCounts(stats, encoded, len(regions))
 
 
-def _cache(run: Run, job: _Job) -> FeatureCache | None:
+def _cache(context: PredictionContext, job: _Job) -> FeatureCache | None:
     options = job.options
     if options.cache is None:
         return None
-    with run.clock.stage("digest"):
-        return open_cache(options.cache, job.slide_path, job.view, run.model, options.on_bad_tile)
+    with context.clock.stage("digest"):
+        return open_cache(
+            options.cache, job.slide_path, job.view, context.model, options.on_bad_tile
+        )
 
 
 def _pictures(
     slide: Slide, tissue: TissueMask | None, skip_bad: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """The thumbnail, and where a tissue mask chose the spots, that mask drawn over it."""
+    """Return the thumbnail, and a copy with the tissue mask drawn on it if a mask was used."""
     picture = thumbnail(slide, THUMBNAIL_MAX_PX, skip_bad)
     return picture, None if tissue is None else mask_overlay(picture, tissue)

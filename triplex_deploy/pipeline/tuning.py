@@ -1,6 +1,7 @@
-"""How many lanes and tiles per call suit this machine and bundle: measured once, then remembered.
+"""Choose the number of workers and of tiles per call for a machine and a bundle.
 
-Neither changes a prediction, only how long it takes.
+The choice is measured once and kept in the user's cache folder. It does not change a prediction,
+only the time it takes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from triplex_deploy.contract import TILE_PX
 from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_path
-from triplex_deploy.pipeline.ordered_pool import Stage
+from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Session
@@ -34,36 +35,39 @@ from triplex_deploy.version import __version__
 
 DEFAULT_BATCH: Final = {"cpu": 4, "cuda": 64}
 BATCHES: Final = {"cpu": (2, 4, 8), "cuda": (32, 64, 128)}
-"""Tiles per call. On a CPU more gain nothing and delay Ctrl-C."""
-MAX_LANES: Final = 32
-GPU_LANES: Final = 2
-"""One lane fetches tiles and stores results while the other's are encoded."""
+"""Tiles per call that are tried. On a CPU larger calls gain nothing and delay Ctrl-C."""
+MAX_WORKERS: Final = 32
+"""Most threads that encode on a CPU."""
+GPU_WORKERS: Final = 2
+"""One worker fetches tiles and stores results while the tiles of the other are encoded."""
 BUDGET_S: Final = 0.8
-"""A measurement begun later than this is not made."""
+"""Seconds after which no further setting is measured."""
 WORTH_TILES: Final = 256
-"""For fewer tiles a measurement costs more than it can gain."""
+"""Fewest tiles for which measuring is worth its time."""
 BETTER_BY: Final = 1.03
-"""A setting later in the list must be this much faster."""
+"""How much faster a later setting of the list must be to replace an earlier one."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """``lanes`` threads run the encoders at once, on ``batch_size`` tiles per call."""
+    """How a prediction calls the encoders."""
 
-    lanes: int
+    workers: int
+    """Threads that call the encoders at once."""
     batch_size: int
+    """Tiles per call."""
 
 
 def default_setting(
     device: Device, batch_size: int | None = None, threads: int | None = None
 ) -> Setting:
-    """The setting without a measurement; ``threads`` are the lanes of a CPU."""
-    lanes = GPU_LANES
+    """Return the setting without measuring; ``threads`` is the number of workers on a CPU."""
+    workers = GPU_WORKERS
     if device.kind == "cpu":
-        lanes = min(threads or usable_cores(), MAX_LANES)
-    return Setting(lanes, batch_size or DEFAULT_BATCH[device.kind])
+        workers = min(threads or usable_cores(), MAX_WORKERS)
+    return Setting(workers, batch_size or DEFAULT_BATCH[device.kind])
 
 
 def choose_setting(
@@ -73,51 +77,54 @@ def choose_setting(
     batch_size: int | None = None,
     threads: int | None = None,
 ) -> Setting:
-    """The setting for a slide of ``n_tiles``: as asked, as remembered, or as measured now."""
+    """Return the setting for a slide of ``n_tiles``: as asked, as stored, or as measured now."""
     setting = default_setting(model.device, batch_size, threads)
     encoder = next(_encoders(sessions), None)
     if batch_size is not None or encoder is None:
         return setting
     path = cache_folder() / "tuning.json"
-    key, facts = _key(model, setting.lanes)
-    remembered = _remembered(path, key)
-    if remembered is not None:
-        return remembered
+    key, conditions = _key(model, setting.workers)
+    stored = _stored(path, key)
+    if stored is not None:
+        return stored
     if n_tiles < WORTH_TILES:
         return setting
-    rates = measure_rates(encoder, candidates(model.device, setting.lanes))
+    rates = measure_rates(encoder, candidates(model.device, setting.workers))
     chosen = fastest(rates)
     measured = [{**asdict(tried), "tiles_per_s": rate} for tried, rate in rates.items()]
     logger.info("using %s, the fastest of %s", chosen, measured)
-    _remember(path, key, {**asdict(chosen), "measured": measured, **facts})
+    _store(path, key, {**asdict(chosen), "measured": measured, **conditions})
     return chosen
 
 
-def candidates(device: Device, lanes: int) -> list[Setting]:
-    """What is tried, the cheapest to wait for first; half the lanes where cores may be threads."""
-    tried = [Setting(lanes, size) for size in BATCHES[device.kind]]
-    if device.kind == "cpu" and lanes >= 4:
-        tried.append(Setting(lanes // 2, DEFAULT_BATCH["cpu"]))
+def candidates(device: Device, workers: int) -> list[Setting]:
+    """Return the settings to try, quickest first.
+
+    On a CPU of four or more cores that includes half the workers, since cores may be hyper-threads.
+    """
+    tried = [Setting(workers, size) for size in BATCHES[device.kind]]
+    if device.kind == "cpu" and workers >= 4:
+        tried.append(Setting(workers // 2, DEFAULT_BATCH["cpu"]))
     return tried
 
 
 def measure_rates(
     encoder: Session, tried: Sequence[Setting], budget_s: float = BUDGET_S
 ) -> dict[Setting, float]:
-    """Tiles per second by setting, of as many settings as the time allows."""
+    """Return tiles per second by setting, for as many settings as ``budget_s`` allows."""
     begin = time.perf_counter()
     rates: dict[Setting, float] = {}
-    _time_calls(encoder, Setting(tried[0].lanes, 1))  # takes memory from the system; not counted
+    _time_calls(encoder, Setting(tried[0].workers, 1))  # warms up memory; not counted
     for setting in tried:
         if rates and time.perf_counter() - begin > budget_s:
             break
-        tiles = setting.lanes * setting.batch_size
+        tiles = setting.workers * setting.batch_size
         rates[setting] = round(tiles / _time_calls(encoder, setting), 2)
     return rates
 
 
 def fastest(rates: Mapping[Setting, float]) -> Setting:
-    """The first setting that no later one beats clearly."""
+    """Return the first setting that no later one beats by the factor ``BETTER_BY``."""
     chosen, *later = rates
     for setting in later:
         if rates[setting] > BETTER_BY * rates[chosen]:
@@ -126,39 +133,39 @@ def fastest(rates: Mapping[Setting, float]) -> Setting:
 
 
 def _time_calls(encoder: Session, setting: Setting) -> float:
-    """Seconds for one call of each lane, all at once."""
+    """Return the seconds of one call per worker, all at once."""
     tiles = np.full((setting.batch_size, TILE_PX, TILE_PX, 3), 200, np.uint8)
-    calls = iter([{"tiles": tiles}] * setting.lanes)
+    calls = iter([{"tiles": tiles}] * setting.workers)
     begin = time.perf_counter()
-    with Stage("tuning", calls, encoder.run, setting.lanes) as stage:
-        for _ in stage:
+    with OrderedThreadPool("tuning", calls, encoder.run, setting.workers) as pool:
+        for _ in pool:
             pass
     return time.perf_counter() - begin
 
 
 def _encoders(sessions: Mapping[str, Session]) -> Iterator[Session]:
     for session in sessions.values():
-        if [tensor.name for tensor in session.spec.inputs] == ["tiles"]:
+        if session.spec.kind == "per tile":
             yield session
 
 
-def _key(model: Model, lanes: int) -> tuple[str, dict[str, Any]]:
-    """What a measurement holds for, as a key and as facts."""
-    facts = {
+def _key(model: Model, workers: int) -> tuple[str, dict[str, Any]]:
+    """Return what a measurement depends on: as a key, and in words."""
+    conditions = {
         "bundle": model.bundle.id,
         "device": asdict(model.device),
         "backend": model.backend,
         "processor": processor_name(),
         "cores": usable_cores(),
-        "lanes": lanes,
+        "workers": workers,
         "versions": {"triplex-deploy": __version__, **installed_versions(PACKAGES)},
     }
-    text = json.dumps(facts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32], facts
+    text = json.dumps(conditions, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32], conditions
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What is remembered; nothing where the file is absent or damaged."""
+    """Return the stored settings by key; empty if the file is absent or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -169,22 +176,22 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _remembered(path: Path, key: str) -> Setting | None:
+def _stored(path: Path, key: str) -> Setting | None:
     entry = _read(path).get(key)
     if not isinstance(entry, dict):
         return None
-    lanes, batch_size = entry.get("lanes"), entry.get("batch_size")
+    workers, batch_size = entry.get("workers"), entry.get("batch_size")
     sizes = {size for sizes in BATCHES.values() for size in sizes}
-    if not isinstance(lanes, int) or not 1 <= lanes <= MAX_LANES or batch_size not in sizes:
+    if not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS or batch_size not in sizes:
         return None
-    return Setting(lanes, batch_size)
+    return Setting(workers, batch_size)
 
 
-def _remember(path: Path, key: str, entry: dict[str, Any]) -> None:
+def _store(path: Path, key: str, entry: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             text = json.dumps({**_read(path), key: entry}, indent=1)
             temporary.write_text(text, encoding="utf-8")
     except (OSError, OutputError) as error:
-        logger.info("%s: not remembered (%s)", path, error)
+        logger.info("%s: the measured setting is not stored (%s)", path, error)

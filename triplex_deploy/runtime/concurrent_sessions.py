@@ -18,7 +18,7 @@ from triplex_deploy.runtime.session import Arrays, Session
 def single_threaded(
     bundle: Bundle, sessions: Mapping[str, Session], stack: ExitStack
 ) -> dict[str, Session]:
-    """ONNX Runtime on the CPU: graphs that work in batches with one thread per call, for lanes.
+    """ONNX Runtime on the CPU: graphs that work in batches with one thread per call, for workers.
 
     Several calls of one thread each need less CPU than one call of several threads, at any batch
     size: nothing is split, and nobody spins while waiting for the others (docs/throughput.md).
@@ -35,7 +35,7 @@ def single_threaded(
 
 
 def taking_turns(sessions: Mapping[str, Session]) -> dict[str, Session]:
-    """On a GPU: one call at a time; meanwhile a lane stores, fetches and uploads."""
+    """On a GPU: one call at a time; meanwhile a worker stores, fetches and uploads."""
     turn = threading.Lock()
     return {name: _TakingTurns(session, turn) for name, session in sessions.items()}
 

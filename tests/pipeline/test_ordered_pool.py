@@ -1,4 +1,4 @@
-"""A stage keeps order, stays within bounds, and ends with all its threads however it ends."""
+"""The pool keeps order, stays within bounds, and always ends all its threads."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from triplex_deploy.pipeline.ordered_pool import ITEMS_PER_LANE, Stage
+from triplex_deploy.pipeline.ordered_pool import ITEMS_PER_WORKER, OrderedThreadPool
 
 
 def _threads() -> list[str]:
@@ -18,15 +18,15 @@ def test_results_come_in_the_order_of_the_items_whatever_each_takes() -> None:
         time.sleep(0.02 if item % 3 == 0 else 0.0)
         return item * item
 
-    with Stage("probe", iter(range(30)), work, lanes=4) as stage:
-        assert list(stage) == [n * n for n in range(30)]
+    with OrderedThreadPool("probe", iter(range(30)), work, workers=4) as pool:
+        assert list(pool) == [n * n for n in range(30)]
     assert not _threads()
 
 
-def test_lanes_work_at_the_same_time() -> None:
+def test_workers_work_at_the_same_time() -> None:
     meeting = threading.Barrier(3, timeout=5)
-    with Stage("probe", iter(range(3)), lambda _: meeting.wait(), lanes=3) as stage:
-        assert sorted(stage) == [0, 1, 2]
+    with OrderedThreadPool("probe", iter(range(3)), lambda _: meeting.wait(), workers=3) as pool:
+        assert sorted(pool) == [0, 1, 2]
 
 
 def test_no_more_items_are_read_than_the_caller_has_room_for() -> None:
@@ -37,11 +37,11 @@ def test_no_more_items_are_read_than_the_caller_has_room_for() -> None:
             read.append(n)
             yield n
 
-    with Stage("probe", items(), lambda n: n, lanes=2) as stage:
-        results = iter(stage)
+    with OrderedThreadPool("probe", items(), lambda n: n, workers=2) as pool:
+        results = iter(pool)
         assert next(results) == 0
         time.sleep(0.1)
-        assert len(read) <= 2 * ITEMS_PER_LANE + 1
+        assert len(read) <= 2 * ITEMS_PER_WORKER + 1
     assert not _threads()
 
 
@@ -56,13 +56,13 @@ def test_one_thread_alone_reads_and_closes_the_items() -> None:
         finally:
             seen.add(f"closed by {threading.current_thread().name}")
 
-    with Stage("probe", items(), lambda n: n, lanes=3) as stage:
-        next(iter(stage))
+    with OrderedThreadPool("probe", items(), lambda n: n, workers=3) as pool:
+        next(iter(pool))
     assert seen == {"probe-0", "closed by probe-0"}
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_error_of_a_lane_reaches_the_caller_and_stops_the_rest(lanes: int) -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_error_of_a_worker_reaches_the_caller_and_stops_the_rest(workers: int) -> None:
     def work(n: int) -> int:
         if n == 5:
             raise ValueError("item 5")
@@ -72,9 +72,9 @@ def test_error_of_a_lane_reaches_the_caller_and_stops_the_rest(lanes: int) -> No
     begin = time.monotonic()
     with (
         pytest.raises(ValueError, match="item 5"),
-        Stage("probe", iter(range(10_000)), work, lanes) as stage,
+        OrderedThreadPool("probe", iter(range(10_000)), work, workers) as pool,
     ):
-        list(stage)
+        list(pool)
     assert time.monotonic() - begin < 2
     assert not _threads()
 
@@ -84,14 +84,17 @@ def test_error_of_the_source_reaches_the_caller() -> None:
         yield 1
         raise OSError("unreadable")
 
-    with pytest.raises(OSError, match="unreadable"), Stage("probe", items(), str) as stage:
-        list(stage)
+    with (
+        pytest.raises(OSError, match="unreadable"),
+        OrderedThreadPool("probe", items(), str) as pool,
+    ):
+        list(pool)
     assert not _threads()
 
 
 def test_leaving_early_stops_every_thread() -> None:
-    with Stage("probe", iter(range(10**9)), lambda n: n, lanes=2) as stage:
-        for n in stage:
+    with OrderedThreadPool("probe", iter(range(10**9)), lambda n: n, workers=2) as pool:
+        for n in pool:
             if n == 10:
                 break
     assert not _threads()
@@ -108,7 +111,7 @@ def test_ctrl_c_while_threads_are_started_leaves_none(monkeypatch: pytest.Monkey
     monkeypatch.setattr(threading.Thread, "start", press_at_the_last)
     with (
         pytest.raises(KeyboardInterrupt),
-        Stage("probe", iter(range(10**9)), lambda n: n, lanes=2),
+        OrderedThreadPool("probe", iter(range(10**9)), lambda n: n, workers=2),
     ):
         pass
     assert not _threads()
@@ -122,17 +125,17 @@ def test_a_call_that_cannot_be_interrupted_is_not_waited_for(
     begin = time.monotonic()
     with (
         pytest.raises(KeyboardInterrupt),
-        Stage("probe", iter([0]), lambda _: release.wait(10)),
+        OrderedThreadPool("probe", iter([0]), lambda _: release.wait(10)),
     ):
         raise KeyboardInterrupt
     assert time.monotonic() - begin < 1
-    assert "ends in its own time" in caplog.text
+    assert "still running" in caplog.text
     release.set()
 
 
 def test_no_items_give_no_results() -> None:
-    with Stage("probe", iter(()), str, lanes=2) as stage:
-        assert list(stage) == []
+    with OrderedThreadPool("probe", iter(()), str, workers=2) as pool:
+        assert list(pool) == []
 
 
 def test_idle_seconds_are_counted_by_kind_of_thread() -> None:
@@ -141,7 +144,7 @@ def test_idle_seconds_are_counted_by_kind_of_thread() -> None:
             time.sleep(0.05)
             yield n
 
-    with Stage("probe", slow(), lambda n: n) as stage:
-        list(stage)
-    assert stage.waits["lanes"] > 0.1
-    assert stage.waits["source"] < 0.05
+    with OrderedThreadPool("probe", slow(), lambda n: n) as pool:
+        list(pool)
+    assert pool.waits["workers"] > 0.1
+    assert pool.waits["source"] < 0.05
