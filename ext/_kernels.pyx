@@ -1,17 +1,11 @@
-"""Tiling kernels: plain loops over checked arrays, without the GIL and without allocation.
+"""Crop, resample and tabulate tiles: loops over arrays without the GIL and without allocation.
 
-Nothing here checks anything. Call these through ``triplex_deploy.tiles.kernels`` and
+Nothing is checked here. Call these functions through ``triplex_deploy.tiles.kernels`` and
 ``triplex_deploy.tiles.apeg``, which check dtype, layout and bounds first.
 """
 
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t
 from libc.string cimport memset
-
-
-cdef extern from "rgb_rows.h" nogil:
-    void triplex_bgra_row(
-        const uint32_t* argb, uint8_t* rgb, int64_t width, uint32_t r, uint32_t g, uint32_t b
-    )
 
 
 cdef extern from "copy_rows.h" nogil:
@@ -19,35 +13,6 @@ cdef extern from "copy_rows.h" nogil:
         uint8_t* target, int64_t target_stride,
         const uint8_t* source, int64_t source_stride, int64_t bytes, int64_t rows,
     )
-
-
-cdef void crop_one(
-    const uint8_t* block, int64_t height, int64_t width,
-    int64_t x, int64_t y, uint8_t* tile, int64_t side,
-) noexcept nogil:
-    """Copy the square at (x, y) out of an RGB block; what lies outside the block becomes zero."""
-    cdef int64_t left = max(x, 0), right = min(x + side, width)
-    cdef int64_t top = max(y, 0), bottom = min(y + side, height)
-    if right - left < side or bottom - top < side:
-        memset(tile, 0, 3 * side * side)
-    if right > left and bottom > top:
-        triplex_copy_rows(
-            tile + 3 * ((top - y) * side + left - x), 3 * side,
-            block + 3 * (top * width + left), 3 * width,
-            3 * (right - left), bottom - top,
-        )
-
-
-def crop_tiles(
-    const uint8_t[:, :, ::1] block, const int64_t[:, ::1] origin_xy, uint8_t[:, :, :, ::1] tiles
-):
-    cdef int64_t n
-    with nogil:
-        for n in range(origin_xy.shape[0]):
-            crop_one(
-                &block[0, 0, 0], block.shape[0], block.shape[1],
-                origin_xy[n, 0], origin_xy[n, 1], &tiles[n, 0, 0, 0], tiles.shape[1],
-            )
 
 
 def gather(
@@ -58,7 +23,7 @@ def gather(
     int64_t limit_width, int64_t limit_height,
     uint8_t[:, :, :, ::1] out,
 ):
-    """Put windows together from the segments under them; outside the limits they are zero."""
+    """Crop windows out of the segments under them; pixels outside the limits are zero."""
     cdef int64_t n, r, c, left, right, top, bottom, x0, x1, y0, y1, x, y, left_in, top_in
     cdef int64_t high = segments.shape[1], wide = segments.shape[2]
     cdef int64_t height = out.shape[1], width = out.shape[2]
@@ -87,34 +52,6 @@ def gather(
                         source + 3 * (top_in * wide + left_in), 3 * wide,
                         3 * (x1 - x0), y1 - y0,
                     )
-
-
-def crop_neighborhoods(
-    const uint8_t[:, :, ::1] block,
-    const int64_t[:, :, ::1] origin_xy,
-    const uint8_t[:, ::1] mask,
-    uint8_t[:, :, :, :, ::1] tiles,
-):
-    cdef int64_t n, k, side = tiles.shape[2]
-    with nogil:
-        for n in range(origin_xy.shape[0]):
-            for k in range(origin_xy.shape[1]):
-                if mask[n, k]:
-                    crop_one(
-                        &block[0, 0, 0], block.shape[0], block.shape[1],
-                        origin_xy[n, k, 0], origin_xy[n, k, 1], &tiles[n, k, 0, 0, 0], side,
-                    )
-                else:
-                    memset(&tiles[n, k, 0, 0, 0], 0, 3 * side * side)
-
-
-def bgra_to_rgb(
-    const uint32_t[:, ::1] argb, uint8_t[:, :, :] rgb, uint32_t r, uint32_t g, uint32_t b
-):
-    cdef int64_t y
-    with nogil:
-        for y in range(argb.shape[0]):
-            triplex_bgra_row(&argb[y, 0], &rgb[y, 0, 0], argb.shape[1], r, g, b)
 
 
 def neighbor_table(

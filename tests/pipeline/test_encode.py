@@ -25,5 +25,5 @@ def test_tiles_all_graphs_take_keep_their_order() -> None:
 
 
 def test_three_sets_are_refused() -> None:
-    with pytest.raises(AssertionError, match="three sets"):
+    with pytest.raises(AssertionError, match="three graphs"):
         _side_by_side([np.ones(2, bool)] * 3)

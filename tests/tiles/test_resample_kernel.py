@@ -90,17 +90,15 @@ def test_a_two_by_two_mean_is_rounded_half_up():
     height=st.integers(1, 30),
     width=st.integers(1, 30),
     step=st.floats(1.0, 6.0),
-    threads=st.integers(1, 4),
     seed=st.integers(0, 99),
 )
-def test_area_averages_equal_the_reference_within_one_level(height, width, step, threads, seed):
+def test_area_averages_equal_the_reference_within_one_level(height, width, step, seed):
     block = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     rows, columns = int(height / step), int(width / step)
     small = resample(
         block,
         area_weights(0, rows, step, height),
         area_weights(0, columns, step, width),
-        threads=threads,
     )
     expected = np.einsum(
         "oh,hwc,pw->opc", area_matrix(rows, step, height), block, area_matrix(columns, step, width)
@@ -127,43 +125,38 @@ FIT = weights([0, 1], [2, 2], [[0.5, 0.5], [0.5, 0.5]])
 
 
 @pytest.mark.parametrize(
-    ("block", "rows", "columns", "options", "message"),
+    ("block", "rows", "columns", "message"),
     [
-        (BLOCK.astype(np.float32), FIT, FIT, {}, "block: dtype"),
-        (BLOCK[:, ::2], FIT, FIT, {}, "block: strides"),
-        (BLOCK, weights([3], [2], [[0.5, 0.5]]), FIT, {}, "rows: weights reach outside"),
-        (BLOCK, FIT, weights([4], [2], [[0.5, 0.5]]), {}, "columns: weights reach outside"),
-        (BLOCK, weights([-1], [2], [[0.5, 0.5]]), FIT, {}, "rows: weights reach outside"),
-        (BLOCK, weights([2**63 - 1], [2], [[0.5, 0.5]]), FIT, {}, "rows: weights reach outside"),
-        (BLOCK, weights([0], [3], [[0.5, 0.5]]), FIT, {}, "rows.count: not within the 2 weights"),
-        (BLOCK, weights([0], [-1], [[0.5, 0.5]]), FIT, {}, "rows.count: not within"),
-        (BLOCK, weights([0], [1, 1], [[1.0]]), FIT, {}, "rows.count: shape"),
-        (BLOCK, weights([0], [1], [[1.0], [1.0]]), FIT, {}, "rows.weight: shape"),
+        (BLOCK.astype(np.float32), FIT, FIT, "block: dtype"),
+        (BLOCK[:, ::2], FIT, FIT, "block: strides"),
+        (BLOCK, weights([3], [2], [[0.5, 0.5]]), FIT, "rows: weights reach outside"),
+        (BLOCK, FIT, weights([4], [2], [[0.5, 0.5]]), "columns: weights reach outside"),
+        (BLOCK, weights([-1], [2], [[0.5, 0.5]]), FIT, "rows: weights reach outside"),
+        (BLOCK, weights([2**63 - 1], [2], [[0.5, 0.5]]), FIT, "rows: weights reach outside"),
+        (BLOCK, weights([0], [3], [[0.5, 0.5]]), FIT, "rows.count: not within the 2 weights"),
+        (BLOCK, weights([0], [-1], [[0.5, 0.5]]), FIT, "rows.count: not within"),
+        (BLOCK, weights([0], [1, 1], [[1.0]]), FIT, "rows.count: shape"),
+        (BLOCK, weights([0], [1], [[1.0], [1.0]]), FIT, "rows.weight: shape"),
         (
             BLOCK,
             AxisWeights(FIT.start, FIT.count, FIT.weight.astype(float)),
             FIT,
-            {},
             "rows.weight",
         ),
         (
             BLOCK,
             AxisWeights(FIT.start.astype(np.int32), FIT.count, FIT.weight),
             FIT,
-            {},
             "rows.sta",
         ),
         (
             BLOCK,
             AxisWeights(FIT.start[::-1], FIT.count, FIT.weight),
             FIT,
-            {},
             "rows.start: strides",
         ),
-        (BLOCK, FIT, FIT, {"threads": 0}, "threads=0"),
-        (BLOCK, FIT, FIT, {"out": np.zeros((2, 3, 3), np.uint8)}, "out: shape"),
     ],
 )
-def test_unfit_arguments_are_refused(block, rows, columns, options, message):
+def test_unfit_arguments_are_refused(block, rows, columns, message):
     with pytest.raises(TilingError, match=message):
-        resample(block, rows, columns, **options)
+        resample(block, rows, columns)

@@ -1,4 +1,4 @@
-"""Types of the native kernels in ``ext/_kernels.pyx``; arguments are checked by their callers."""
+"""Declare the types of the native kernels in ``ext/_kernels.pyx``; callers check arguments."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,6 @@ _Bytes = NDArray[np.uint8]
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
 
-def crop_tiles(block: _Bytes, origin_xy: _Ints, tiles: _Bytes) -> None: ...
 def gather(
     segments: _Bytes,
     slots: _Ints,
@@ -17,8 +16,6 @@ def gather(
     limit_height: int,
     out: _Bytes,
 ) -> None: ...
-def crop_neighborhoods(block: _Bytes, origin_xy: _Ints, mask: _Bytes, tiles: _Bytes) -> None: ...
-def bgra_to_rgb(argb: NDArray[np.uint32], rgb: _Bytes, r: int, g: int, b: int) -> None: ...
 def neighbor_table(
     center_xy: _Ints, width: int, height: int, side: int, origin_xy: _Ints, mask: _Bytes
 ) -> None: ...
