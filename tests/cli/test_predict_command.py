@@ -156,7 +156,7 @@ def test_failure_while_writing_leaves_no_output_and_costs_no_encoding(
     def full_disk(*_: object) -> None:
         raise OutputError("disk full; free some space")
 
-    monkeypatch.setattr(files, "write_report", full_disk)
+    monkeypatch.setattr(files, "render_report", full_disk)
     finished = predict(slide_path)
     assert finished.status == 1
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".my slide.part"]

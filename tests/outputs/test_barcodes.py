@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from triplex_deploy.outputs.h5ad import read_h5ad
+from triplex_deploy.outputs.h5ad import read_prediction
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.runtime.model import Model
@@ -20,4 +20,4 @@ def test_barcodes_reach_the_prediction(model: Model, tmp_path: Path) -> None:
     assert prediction.barcodes == ("CCC-1", "AAA-1")
     assert prediction.spot_names == ("1x0", "0x0")
     prediction.write_h5ad(tmp_path / "s.h5ad")
-    assert read_h5ad(tmp_path / "s.h5ad").barcodes == ("CCC-1", "AAA-1")
+    assert read_prediction(tmp_path / "s.h5ad").barcodes == ("CCC-1", "AAA-1")

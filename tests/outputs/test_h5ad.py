@@ -14,12 +14,12 @@ import pytest
 from triplex_deploy.errors import OutputError
 from triplex_deploy.files import atomic
 from triplex_deploy.outputs import Prediction
-from triplex_deploy.outputs.h5ad import read_h5ad, to_anndata
+from triplex_deploy.outputs.h5ad import read_prediction
 
 
 def test_round_trip_keeps_every_field(prediction: Prediction, tmp_path: Path) -> None:
     prediction.write_h5ad(tmp_path / "a.h5ad")
-    back = read_h5ad(tmp_path / "a.h5ad")
+    back = read_prediction(tmp_path / "a.h5ad")
     for name in ("expression", "level0_xy", "grid_rc", "thumbnail"):
         np.testing.assert_array_equal(getattr(back, name), getattr(prediction, name))
         assert getattr(back, name).dtype == getattr(prediction, name).dtype
@@ -65,10 +65,10 @@ def test_barcodes_are_kept_beside_the_names(prediction: Prediction, tmp_path: Pa
     table = anndata.read_h5ad(tmp_path / "a.h5ad")
     assert list(table.obs["barcode"]) == list(barcodes)
     assert table.obs_names[6] == "0x1"
-    assert read_h5ad(tmp_path / "a.h5ad").barcodes == barcodes
+    assert read_prediction(tmp_path / "a.h5ad").barcodes == barcodes
     prediction.write_h5ad(tmp_path / "b.h5ad")
     assert "barcode" not in anndata.read_h5ad(tmp_path / "b.h5ad").obs
-    assert read_h5ad(tmp_path / "b.h5ad").barcodes == ()
+    assert read_prediction(tmp_path / "b.h5ad").barcodes == ()
 
 
 def test_run_facts_are_readable_as_plain_values(prediction: Prediction, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_an_earlier_result_is_replaced(prediction: Prediction, tmp_path: Path) -
     target = tmp_path / "a.h5ad"
     target.write_text("old")
     prediction.write_h5ad(target)
-    assert read_h5ad(target).n_spots == 30
+    assert read_prediction(target).n_spots == 30
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -179,34 +179,34 @@ def test_an_unwritable_folder_is_named(
 
 def test_foreign_files_are_refused(prediction: Prediction, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no such file"):
-        read_h5ad(tmp_path / "absent.h5ad")
+        read_prediction(tmp_path / "absent.h5ad")
     (tmp_path / "text.h5ad").write_text("not HDF5")
     with pytest.raises(OutputError, match="cannot be read as h5ad"):
-        read_h5ad(tmp_path / "text.h5ad")
-    table = to_anndata(prediction)
+        read_prediction(tmp_path / "text.h5ad")
+    table = prediction.to_anndata()
     table.uns["triplex"]["schema"] = "triplex-prediction/2"
     table.write_h5ad(tmp_path / "newer.h5ad")
     with pytest.raises(OutputError, match="newer than this version reads; upgrade"):
-        read_h5ad(tmp_path / "newer.h5ad")
+        read_prediction(tmp_path / "newer.h5ad")
     del table.uns["triplex"]
     table.write_h5ad(tmp_path / "foreign.h5ad")
     with pytest.raises(OutputError, match="not a prediction of this package"):
-        read_h5ad(tmp_path / "foreign.h5ad")
+        read_prediction(tmp_path / "foreign.h5ad")
 
 
 def test_an_altered_prediction_is_refused(prediction: Prediction, tmp_path: Path) -> None:
-    table = to_anndata(prediction)
+    table = prediction.to_anndata()
     del table.obs["array_row"]
     table.write_h5ad(tmp_path / "a.h5ad")
     with pytest.raises(OutputError, match="altered since it was written"):
-        read_h5ad(tmp_path / "a.h5ad")
+        read_prediction(tmp_path / "a.h5ad")
 
 
 def test_a_subset_made_in_scanpy_is_still_a_prediction(
     prediction: Prediction, tmp_path: Path
 ) -> None:
-    to_anndata(prediction)[5:9, ["FASN"]].copy().write_h5ad(tmp_path / "a.h5ad")
-    back = read_h5ad(tmp_path / "a.h5ad")
+    prediction.to_anndata()[5:9, ["FASN"]].copy().write_h5ad(tmp_path / "a.h5ad")
+    back = read_prediction(tmp_path / "a.h5ad")
     assert back.genes == ("FASN",)
     np.testing.assert_array_equal(back.expression, prediction.expression[5:9, 1:2])
 
@@ -221,9 +221,9 @@ def test_the_tissue_picture_is_kept_small(prediction: Prediction, tmp_path: Path
     overlay = np.repeat(np.arange(1000, dtype=np.uint32)[:, None, None] // 4, 600, axis=1)
     overlay = np.repeat(overlay.astype(np.uint8), 3, axis=2)
     replace(prediction, tissue_overlay=overlay).write_h5ad(tmp_path / "a.h5ad")
-    kept = read_h5ad(tmp_path / "a.h5ad").tissue_overlay
+    kept = read_prediction(tmp_path / "a.h5ad").tissue_overlay
     assert kept is not None
     assert kept.shape == (800, 480, 3)
     assert int(kept[400, 0, 0]) == 125
     prediction.write_h5ad(tmp_path / "b.h5ad")
-    assert read_h5ad(tmp_path / "b.h5ad").tissue_overlay is None
+    assert read_prediction(tmp_path / "b.h5ad").tissue_overlay is None

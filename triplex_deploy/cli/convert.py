@@ -45,9 +45,9 @@ def command(
     """
     from triplex_deploy.outputs.formats import also_path, convert
     from triplex_deploy.outputs.genes import split_genes
-    from triplex_deploy.outputs.h5ad import read_h5ad
+    from triplex_deploy.outputs.h5ad import read_prediction
 
-    found = read_h5ad(prediction)
+    found = read_prediction(prediction)
     target = out or also_path(found.slide_name, prediction.parent, wanted)
     chosen = split_genes(genes)
     path = convert(found, wanted, target, chosen, pixel_um)

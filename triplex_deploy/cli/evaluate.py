@@ -73,11 +73,11 @@ def _of_run(run: Path, out: Path | None) -> dict[str, Any]:
 
 
 def _of_prediction(path: Path, truth: Path, out: Path | None, genes: str | None) -> dict[str, Any]:
-    from triplex_deploy.outputs.h5ad import read_h5ad
+    from triplex_deploy.outputs.h5ad import read_prediction
     from triplex_deploy.training.evaluate import evaluate_prediction
     from triplex_deploy.training.match import match_truth
 
-    prediction = read_h5ad(path)
+    prediction = read_prediction(path)
     matched = match_truth(prediction, truth)
     result = evaluate_prediction(matched, prediction.slide_name)
     if out is not None:

@@ -154,10 +154,10 @@ def command(
     """
     from triplex_deploy.cli.slides_progress import watch
     from triplex_deploy.cli.slides_summary import print_slides
-    from triplex_deploy.cohort.executor import EngineChoice, predict_slides, write_index
+    from triplex_deploy.cohort.executor import ExecutorChoice, run_jobs, write_index
     from triplex_deploy.cohort.inputs import find_slides
     from triplex_deploy.cohort.job import plan_jobs
-    from triplex_deploy.cohort.pool import Opening
+    from triplex_deploy.cohort.slide_worker import ModelOpener
     from triplex_deploy.pipeline.options import PredictOptions
     from triplex_deploy.runtime.model import load_bundle
 
@@ -177,14 +177,14 @@ def command(
         cache=cache,
         threads=threads,
     )
-    choice = EngineChoice(engine, workers, logger.getEffectiveLevel())
+    choice = ExecutorChoice(engine, workers, logger.getEffectiveLevel())
     jobs = plan_jobs(find_slides(slides, recursive), options, out, not no_report, resume)
     loaded = load_bundle(bundle)
     _create_folder(out)
-    opening = Opening(bundle.absolute(), device, backend, threads)
+    opening = ModelOpener(bundle.absolute(), device, backend, threads)
     with watch(len(jobs)) as watcher:
-        engine_for = partial(choice.make, opening, watcher)
-        outcomes = _collect(predict_slides(jobs, loaded, engine_for), watcher, jobs)
+        executor_for = partial(choice.make, opening, watcher)
+        outcomes = _collect(run_jobs(jobs, loaded, executor_for), watcher, jobs)
     wants_index = len(jobs) > 1 and not no_report
     print_slides(outcomes, as_json, write_index(outcomes, out) if wants_index else None)
     return _status(outcomes)
@@ -202,8 +202,8 @@ def _collect(
             logger.error("%s", outcome.error)
             logger.debug("%s", outcome.traceback)
         watcher.finished(outcome)
-        outcome_of[outcome.job.table] = outcome
-    return [outcome_of[job.table] for job in jobs]
+        outcome_of[outcome.job.h5ad_path] = outcome
+    return [outcome_of[job.h5ad_path] for job in jobs]
 
 
 def _split_genes(genes: str | None) -> tuple[str, ...] | None:
@@ -227,7 +227,7 @@ def _create_folder(out: Path) -> None:
 
 
 def _status(outcomes: Sequence[Outcome]) -> int:
-    failed = sum(outcome.facts is None for outcome in outcomes)
+    failed = sum(outcome.metadata is None for outcome in outcomes)
     if not failed:
         return 0
     return SOME_FAILED if failed < len(outcomes) else 1

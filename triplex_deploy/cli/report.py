@@ -48,12 +48,12 @@ def command(
 def _report(what: Path, truth: Path | None, genes: str | None, out: Path, as_json: bool) -> None:
     from triplex_deploy.cli.truth import measured_labels
     from triplex_deploy.outputs.genes import split_genes
-    from triplex_deploy.outputs.h5ad import read_h5ad
+    from triplex_deploy.outputs.h5ad import read_prediction
     from triplex_deploy.outputs.page import require_own_page
     from triplex_deploy.outputs.report import write_report
 
     require_own_page(out)
-    prediction = read_h5ad(what)
+    prediction = read_prediction(what)
     chosen = split_genes(genes)
     measured = None if truth is None else measured_labels(prediction, truth)
     write_report(prediction, out, chosen, measured)

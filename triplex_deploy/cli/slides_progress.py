@@ -58,20 +58,20 @@ class SlidesProgress:
         self._under_way: dict[str, _SlideStages] = {}
 
     def progress(self, job: Job) -> _SlideStages:
-        name = str(job.table)
+        name = str(job.h5ad_path)
         if name not in self._under_way:
             self._under_way[name] = _SlideStages(self.bars, job.slide.name)
         return self._under_way[name]
 
     def finished(self, outcome: Outcome) -> None:
         """Count a slide, and in a log say how it went."""
-        stages = self._under_way.pop(str(outcome.job.table), None)
+        stages = self._under_way.pop(str(outcome.job.h5ad_path), None)
         if stages is not None:
             stages.remove()
         self._n_done += 1
         self.bars.advance(self._all)
         if self.bars.disable and not is_quiet() and outcome.status != "failed":
-            spots = (outcome.facts or {}).get("spots", 0)
+            spots = (outcome.metadata or {}).get("spots", 0)
             click.echo(
                 f"{self._n_done} of {self._n_slides}: {outcome.job.slide.name}: {outcome.status}, "
                 f"{spots} spots, {outcome.seconds:.1f} s",

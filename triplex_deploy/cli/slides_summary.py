@@ -25,8 +25,8 @@ def summary_of(outcomes: Sequence[Outcome], index: Path | None) -> dict[str, Any
     """``done``: slides whose results are complete, with their facts; ``failed``: the others."""
     return {
         "index": None if index is None else str(index),
-        "done": [_complete(outcome) for outcome in outcomes if outcome.facts is not None],
-        "failed": [_failed(outcome) for outcome in outcomes if outcome.facts is None],
+        "done": [_complete(outcome) for outcome in outcomes if outcome.metadata is not None],
+        "failed": [_failed(outcome) for outcome in outcomes if outcome.metadata is None],
     }
 
 
@@ -43,7 +43,7 @@ def print_slides(outcomes: Sequence[Outcome], as_json: bool, index: Path | None 
             console.print(f"all slides: {escape(str(index))}", soft_wrap=True)
         return
     if len(outcomes) == 1:
-        lines = [_line(outcome) for outcome in outcomes if outcome.facts is not None]
+        lines = [_line(outcome) for outcome in outcomes if outcome.metadata is not None]
     else:
         lines = ["\t".join(cells) for cells in (COLUMNS, *rows)]
     print_summary(as_json, summary_of(outcomes, index), lines)
@@ -53,11 +53,11 @@ def _complete(outcome: Outcome) -> dict[str, Any]:
     job = outcome.job
     return {
         "slide": str(job.slide),
-        "prediction": str(job.table),
-        "report": str(job.page) if job.report else None,
+        "prediction": str(job.h5ad_path),
+        "report": str(job.report_path) if job.report else None,
         "status": outcome.status,
         "seconds": round(outcome.seconds, 3),
-        **(outcome.facts or {}),
+        **(outcome.metadata or {}),
     }
 
 
@@ -71,17 +71,17 @@ def _failed(outcome: Outcome) -> dict[str, Any]:
 
 
 def _line(outcome: Outcome) -> str:
-    facts = outcome.facts or {}
+    facts = outcome.metadata or {}
     kept = " (complete already)" if outcome.status == "skipped" else ""
     return (
-        f"{outcome.job.table}: {facts['spots']} spots, {facts['tiles_encoded']} tiles, "
+        f"{outcome.job.h5ad_path}: {facts['spots']} spots, {facts['tiles_encoded']} tiles, "
         f"{facts['spots_per_s']} spots/s on {facts['device']}{kept}"
     )
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
     """Cells as in ``COLUMNS``; what was not measured now is empty."""
-    spots = (outcome.facts or {}).get("spots")
+    spots = (outcome.metadata or {}).get("spots")
     measured = outcome.status == "done" and spots is not None
     return (
         outcome.job.slide.name,

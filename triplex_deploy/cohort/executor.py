@@ -1,68 +1,86 @@
-"""Predict many slides through one executor; complete slides are skipped."""
+"""Predict many slides in one or several workers; complete slides are skipped."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Protocol
 
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.cohort.job import Job, Outcome
-from triplex_deploy.cohort.pool import Engine, Opening, Watcher
-from triplex_deploy.cohort.resume import complete_facts
-from triplex_deploy.cohort.run_job import perform, sweep
+from triplex_deploy.cohort.pool import Executor, PoolExecutor, SerialExecutor
+from triplex_deploy.cohort.resume import complete_metadata
+from triplex_deploy.cohort.run_job import sweep
+from triplex_deploy.cohort.slide_worker import ModelOpener, SlideProgram
 from triplex_deploy.errors import ConfigError, OutputError, TriplexError
 from triplex_deploy.outputs.cohort import INDEX, summarise_table, write_cohort_index
 from triplex_deploy.outputs.slide_summary import SlideSummary
-from triplex_deploy.runtime.model import Model
+from triplex_deploy.progress import Progress
 from triplex_deploy.system import usable_cores
+
+if TYPE_CHECKING:
+    from triplex_deploy.cohort.ray_workers import ActorSize
 
 logger = logging.getLogger(__name__)
 
 
-def predict_slides(
-    jobs: Sequence[Job], bundle: Bundle, engine_for: Callable[[int], Engine]
+class Watcher(Protocol):
+    """Shows the progress of slides."""
+
+    def progress(self, job: Job) -> Progress:
+        """Return where the stages of this job are reported."""
+
+
+def run_jobs(
+    jobs: Sequence[Job], bundle: Bundle, executor_for: Callable[[int], Executor[Job, Outcome]]
 ) -> Iterator[Outcome]:
     """Yield one outcome per job, in any order.
 
-    ``engine_for`` makes the engine for a number of slides, once it is known what there is to do.
+    A slide that another process works on is left for last and then waited for: it counts as
+    skipped if that process completes it, and is predicted if that process dies.
 
-    A slide whose lock another process holds is put off until all others are done, and then waited
-    for: if it is complete it counts as skipped, and if that process died it is predicted. Raises
-    ``OutputError`` where the output folders cannot be made, ``BundleError`` or ``BackendError``
-    where the bundle cannot be opened.
+    Args:
+        jobs: What to predict; complete slides are skipped where ``job.resume`` is set.
+        bundle: The bundle of the predictions, to recognize complete ones.
+        executor_for: Returns the executor for a number of slides; called only if any is left.
+
+    Raises:
+        OutputError: If an output folder cannot be made.
+        BundleError: If the bundle cannot be opened.
+        BackendError: If the device or backend cannot be used.
     """
     _make_folders(jobs)
     left = []
     for job in jobs:
-        facts = complete_facts(job, bundle) if job.resume else None
-        if facts is None:
+        metadata = complete_metadata(job, bundle) if job.resume else None
+        if metadata is None:
             left.append(job)
         else:
             sweep(job)
-            yield Outcome(job, "skipped", 0.0, facts)
+            yield Outcome(job, "skipped", 0.0, metadata)
     if left:
-        with engine_for(len(left)) as engine:
-            yield from _run_all(left, engine)
+        with executor_for(len(left)) as executor:
+            yield from _run_all(left, executor)
 
 
-def _run_all(jobs: Sequence[Job], engine: Engine) -> Iterator[Outcome]:
+def _run_all(jobs: Sequence[Job], executor: Executor[Job, Outcome]) -> Iterator[Outcome]:
     elsewhere = []
-    for outcome in engine.run(jobs):
+    for outcome in executor.run(jobs):
         if outcome.status == "elsewhere":
             logger.warning("%s: %s; left for last", outcome.job.slide, outcome.error)
             elsewhere.append(replace(outcome.job, wait=True))
         else:
             yield outcome
     if elsewhere:
-        yield from engine.run(elsewhere)
+        yield from executor.run(elsewhere)
 
 
 def _make_folders(jobs: Sequence[Job]) -> None:
-    for folder in {job.table.parent for job in jobs}:
+    for folder in {job.h5ad_path.parent for job in jobs}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -71,72 +89,76 @@ def _make_folders(jobs: Sequence[Job]) -> None:
             ) from error
 
 
-ENGINES: Final = ("local", "ray")
+EXECUTORS: Final = ("local", "ray")
 
 
 @dataclass(frozen=True)
-class EngineChoice:
-    """``local`` is this process, or ``workers`` if more than one; ``ray`` is a Ray cluster.
+class ExecutorChoice:
+    """Where jobs run, and in how many workers.
 
-    ``workers`` None means one, or as many as the cluster has room for. ``log_level`` says which
-    log records workers send home.
+    Raises:
+        ConfigError: If a value is not one of those below.
     """
 
     kind: str = "local"
+    """``local`` for this machine, ``ray`` for a Ray cluster."""
     workers: int | None = None
+    """Number of workers; None for 1, or with Ray for as many as the cluster has room for."""
     log_level: int = 30
+    """Level from which log records of workers are shown."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ENGINES:
-            raise ConfigError(f"engine {self.kind!r}: not known; use {' or '.join(ENGINES)}")
+        if self.kind not in EXECUTORS:
+            raise ConfigError(f"executor {self.kind!r}: not known; use {' or '.join(EXECUTORS)}")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers={self.workers}: must be at least 1")
 
-    def make(self, opening: Opening, watcher: Watcher, n_jobs: int) -> Engine:
-        """The engine for ``n_jobs`` slides, not yet started; cores are divided by its workers.
+    def make(self, opener: ModelOpener, watcher: Watcher, n_jobs: int) -> Executor[Job, Outcome]:
+        """Return the executor for ``n_jobs`` slides, not yet started.
 
-        Raises ``ModuleNotFoundError`` where Ray is asked for and not installed.
+        The CPU cores are divided by the number of workers.
+
+        Raises:
+            ModuleNotFoundError: If ``kind`` is ``ray`` and Ray is not installed.
         """
-        from triplex_deploy.cohort.pool import PoolEngine
-
         if self.kind == "ray":
-            from triplex_deploy.cohort.ray_workers import RayActors
+            from triplex_deploy.cohort.ray_workers import RayWorkers
 
-            return PoolEngine(RayActors(opening, self.workers, self.log_level))
+            on_ray = RayWorkers(
+                partial(_ray_program, opener, self.log_level), self._ray_size(opener)
+            )
+            return PoolExecutor(on_ray, _failed)
         workers = min(self.workers or 1, n_jobs)
         if workers == 1:
-            return SerialEngine(opening, watcher)
+            return SerialExecutor(SlideProgram(opener), watcher.progress)
         from triplex_deploy.cohort.process_workers import ProcessWorkers
 
-        share = replace(opening, threads=opening.threads or threads_each(workers))
-        return PoolEngine(ProcessWorkers(share, watcher, workers, self.log_level))
+        opener = replace(opener, threads=opener.threads or threads_each(workers))
+        program = SlideProgram(opener, workers, self.log_level)
+        return PoolExecutor(ProcessWorkers(program, workers, watcher.progress), _failed)
+
+    def _ray_size(
+        self, opener: ModelOpener
+    ) -> Callable[[Sequence[Mapping[str, float]]], ActorSize]:
+        from triplex_deploy.cohort.ray_workers import ActorSize
+
+        gpus_each = 0 if opener.device == "cpu" else 1
+        return lambda nodes: ActorSize.on(nodes, self.workers, opener.threads, gpus_each)
+
+
+def _ray_program(opener: ModelOpener, log_level: int, size: ActorSize) -> SlideProgram:
+    """Return the program of an actor; without a GPU it has the actor's CPU threads."""
+    threads = opener.threads if size.gpus else size.cpus
+    return SlideProgram(replace(opener, threads=threads), log_level=log_level)
+
+
+def _failed(job: Job, why: str) -> Outcome:
+    return Outcome(job, "failed", 0.0, error=why)
 
 
 def threads_each(workers: int) -> int:
-    """CPU threads of each of ``workers`` that share the cores this process may use."""
+    """Return the CPU threads of each of ``workers`` that share this process's cores."""
     return max(1, usable_cores() // workers)
-
-
-class SerialEngine:
-    """Opens the bundle once, as a context manager, and does each job in turn."""
-
-    def __init__(self, opening: Opening, watcher: Watcher) -> None:
-        self._opening = opening
-        self._watcher = watcher
-        self._model: Model | None = None
-
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        assert self._model is not None, "SerialEngine used outside its context"
-        for job in jobs:
-            yield perform(job, self._model, self._watcher.progress(job))
-
-    def __enter__(self) -> Self:
-        self._model = self._opening.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._model is not None:
-            self._model.close()
 
 
 def write_index(outcomes: Sequence[Outcome], out: Path) -> Path | None:
@@ -147,7 +169,7 @@ def write_index(outcomes: Sequence[Outcome], out: Path) -> Path | None:
     """
     folder = Path(os.path.abspath(out))  # noqa: PTH100 - as the jobs have it
     path = folder / INDEX
-    if any(outcome.job.page == path for outcome in outcomes):
+    if any(outcome.job.report_path == path for outcome in outcomes):
         logger.warning("%s: is the report of a slide; the index is left out", path)
         return None
     try:
@@ -159,8 +181,8 @@ def write_index(outcomes: Sequence[Outcome], out: Path) -> Path | None:
 
 def _summary(outcome: Outcome, folder: Path) -> SlideSummary:
     """A slide under its name below ``folder``, where its report is linked from."""
-    table = outcome.job.table
+    table = outcome.job.h5ad_path
     name = (table.parent / table.stem).relative_to(folder).as_posix()
-    if outcome.facts is None:
+    if outcome.metadata is None:
         return SlideSummary.failed(name, outcome.error or "")
     return replace(outcome.summary or summarise_table(table), slide_name=name)

@@ -1,4 +1,4 @@
-"""One slide's worth of work, and what came of it; both travel between processes."""
+"""Describe the prediction of one slide and its result; both are sent between processes."""
 
 from __future__ import annotations
 
@@ -17,66 +17,83 @@ from triplex_deploy.pipeline.options import PredictOptions
 MAX_NAME_BYTES: Final = 255
 
 Status = Literal["done", "skipped", "failed", "elsewhere"]
-"""``skipped``: was complete already; ``elsewhere``: another process holds its lock."""
+"""``skipped``: complete already. ``elsewhere``: another process holds the lock."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Predict ``slide`` into ``table``, an .h5ad; its JSON and HTML lie beside it.
-
-    With ``resume`` a complete table is left alone, and features saved by an earlier run are used.
-    With ``wait`` a slide that another process works on is waited for.
-    """
+    """Predict one slide into three files of one folder that differ in their suffix."""
 
     slide: Path
-    table: Path
+    """File of the slide, an absolute path."""
+    h5ad_path: Path
+    """Where the prediction is written, an absolute path."""
     options: PredictOptions
+    """Options of the prediction, with paths that are absolute."""
     report: bool = True
+    """Write a report as well."""
     resume: bool = True
+    """Keep complete results, and use features that an earlier run has saved."""
     wait: bool = False
+    """Wait for a slide that another process works on."""
 
     @property
-    def facts(self) -> Path:
-        return self.table.with_name(f"{self.table.stem}.json")
+    def key(self) -> str:
+        """The slide's path, for messages."""
+        return str(self.slide)
 
     @property
-    def page(self) -> Path:
-        return self.table.with_name(f"{self.table.stem}.html")
+    def metadata_path(self) -> Path:
+        """Where the run's metadata is written as JSON."""
+        return self.h5ad_path.with_name(f"{self.h5ad_path.stem}.json")
 
     @property
-    def lock(self) -> Path:
-        """Whoever holds this file's lock may write the results."""
+    def report_path(self) -> Path:
+        """Where the report is written as HTML."""
+        return self.h5ad_path.with_name(f"{self.h5ad_path.stem}.html")
+
+    @property
+    def lock_path(self) -> Path:
+        """Only the process that locks this file may write the results."""
         return self._hidden("lock")
 
     @property
-    def part(self) -> Path:
-        """Folder of what an unfinished slide has so far; its lock's holder alone touches it."""
+    def work_dir(self) -> Path:
+        """Folder of unfinished files; only the process that holds the lock may change it."""
         return self._hidden("part")
 
     def _hidden(self, ending: str) -> Path:
-        name = f".{self.table.stem}.{ending}"
+        name = f".{self.h5ad_path.stem}.{ending}"
         if len(name.encode()) > MAX_NAME_BYTES:
             name = f".{hashlib.sha256(name.encode()).hexdigest()}.{ending}"
-        return self.table.with_name(name)
+        return self.h5ad_path.with_name(name)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job: the run's ``facts`` if its results are complete, else the ``error``.
-
-    ``error`` is one line; ``traceback`` is for the curious; ``messages`` are (level, text) log
-    records of a process whose log nobody else sees. ``summary`` is for the index, of a slide that
-    was predicted with a report.
-    """
+    """Result of one job, returned for failed jobs as well."""
 
     job: Job
+    """The job, with the options it was run with."""
     status: Status
+    """``done``, ``skipped`` (complete already), ``failed`` or ``elsewhere``."""
     seconds: float
-    facts: dict[str, Any] | None = None
+    """Wall time of the job in seconds."""
+    metadata: dict[str, Any] | None = None
+    """Metadata of the run if the results are complete, otherwise None."""
     error: str | None = None
+    """What went wrong, on one line; None for complete results."""
     traceback: str | None = None
+    """Python's traceback of an unexpected error."""
     messages: tuple[tuple[int, str], ...] = ()
+    """Log records of another process as (level, text)."""
     summary: SlideSummary | None = None
+    """Card of the index, for a slide that was predicted with a report."""
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the slide's results are complete: ``done`` or ``skipped``."""
+        return self.metadata is not None
 
 
 def plan_jobs(
@@ -86,10 +103,18 @@ def plan_jobs(
     report: bool = True,
     resume: bool = True,
 ) -> list[Job]:
-    """One job per slide, with absolute paths and its own spots and mpp over ``options``.
+    """Return one job per slide; paths become absolute.
 
-    Raises ``ConfigError`` where two slides would write the same file, where a file that belongs to
-    one slide is given for several, or where a slide's own values contradict the options.
+    Args:
+        entries: The slides; spots and mpp of an entry replace those of ``options``.
+        options: Options of all slides.
+        out: Folder of the results.
+        report: Write a report for every slide.
+        resume: Keep complete results, and use saved features.
+
+    Raises:
+        ConfigError: If two slides would write the same file, if a file that belongs to one slide
+            is given for several, or if values of an entry contradict the options.
     """
     _require_one_slide(entries, options)
     _require_distinct_outputs(entries)
@@ -97,7 +122,7 @@ def plan_jobs(
     return [
         Job(
             slide=_absolute(entry.slide),
-            table=folder / f"{entry.output}.h5ad",
+            h5ad_path=folder / f"{entry.output}.h5ad",
             options=_own_options(entry, options),
             report=report,
             resume=resume,
@@ -125,8 +150,8 @@ def _require_one_slide(entries: Sequence[SlideEntry], options: PredictOptions) -
         file = getattr(options, option)
         if file is not None and len(entries) > 1:
             raise ConfigError(
-                f"--{option} {file}: belongs to one slide; predict {len(entries)} one by one, "
-                "or name the spots of each in a manifest"
+                f"--{option} {file}: belongs to one slide; predict each of the {len(entries)} "
+                "slides in a call of its own, or give the spots of each slide in a slide list (.csv)"
             )
 
 
@@ -137,11 +162,11 @@ def _require_distinct_outputs(entries: Sequence[SlideEntry]) -> None:
             raise ConfigError(
                 f"{entry.origin}: two slides share this name, and so the output "
                 f"{entry.output}.h5ad of {origin_of[entry.output]}; predict them into different "
-                "--out folders, or name an output for each in a manifest"
+                "--out folders, or give an output for each slide in a slide list (.csv)"
             )
         origin_of[entry.output] = entry.origin
 
 
 def _absolute(path: str | Path) -> Path:
-    """The path as seen from other processes; links stay links, which name the results."""
+    """Return an absolute path; links are not resolved, as their names become the results' names."""
     return Path(os.path.abspath(path))  # noqa: PTH100

@@ -1,82 +1,92 @@
-"""Workers as processes of this machine, spawned, each at the other end of a pipe of its own."""
+"""Run the workers of a pool as processes of this machine."""
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Final
+from typing import Any, Final, Generic
 
-from triplex_deploy.cohort.job import Job, Outcome
-from triplex_deploy.cohort.pool import Broken, Died, Event, Finished, Opening, Ready, Watcher
-from triplex_deploy.cohort.run_job import perform
+from triplex_deploy.cohort.pool import (
+    Broken,
+    Died,
+    Event,
+    Finished,
+    JobT,
+    OutcomeT,
+    Ready,
+    WorkerProgram,
+)
 from triplex_deploy.errors import BackendError, TriplexError, one_line
 from triplex_deploy.progress import Progress, Silent
-from triplex_deploy.runtime.model import Model
 
 GRACE_S: Final = 0.9
-"""How long a worker that is told to stop may take to clean up."""
+"""Seconds a worker has to clean up after it is asked to stop."""
+ORPHAN_GRACE_S: Final = 2.0
+"""Seconds a worker has to clean up after its parent was killed."""
 
 
-class ProcessWorkers:
-    """At most ``limit`` processes; a pipe each, so that one that is killed blocks no other.
+class ProcessWorkers(Generic[JobT, OutcomeT]):
+    """Run at most ``limit`` processes, each with a pipe of its own.
 
-    Spawned and not forked: ONNX Runtime's threads do not survive a fork.
+    A killed process closes its pipe and blocks no other. Processes are spawned, not forked: the
+    threads of ONNX Runtime and torch do not survive a fork.
+
+    Args:
+        program: What each process opens and then runs for its jobs.
+        limit: Maximum number of processes at a time.
+        progress_of: Returns where the progress of a job is reported.
+        max_attempts: Maximum attempts for a job whose process dies.
+        is_single_use: Start a new process for every job, so that memory is freed between jobs.
     """
 
-    tries: int = 2
-
-    def __init__(self, opening: Opening, watcher: Watcher, limit: int, log_level: int) -> None:
+    def __init__(
+        self,
+        program: WorkerProgram[JobT, OutcomeT],
+        limit: int,
+        progress_of: Callable[[JobT], Progress] | None = None,
+        max_attempts: int = 2,
+        is_single_use: bool = False,
+    ) -> None:
         self.limit = limit
-        self._sharing = limit
-        self._opening = opening
-        self._watcher = watcher
-        self._log_level = log_level
+        self.max_attempts = max_attempts
+        self._program = program
+        self._progress_of = progress_of
+        self._is_single_use = is_single_use
         self._processes: dict[Connection, SpawnProcess] = {}
         self._number: dict[Connection, int] = {}
         self._progress: dict[Connection, Progress] = {}
         self._started = 0
 
     def connect(self) -> None:
-        """There is nothing to find: workers run here."""
+        """Do nothing: workers run on this machine."""
 
     def start(self) -> int:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=serve, args=(theirs, self._opening, self._log_level), daemon=True
-        )
-        with _interrupts_held():
+        near, far = context.Pipe()
+        process = context.Process(target=serve, args=(far, self._program), daemon=True)
+        with _interrupts_blocked():
             process.start()
-        theirs.close()  # so that the worker's death ends the pipe
+        far.close()  # so that the worker's death ends the pipe
         self._started += 1
-        self._processes[ours], self._number[ours] = process, self._started
+        self._processes[near], self._number[near] = process, self._started
         return self._started
 
-    def submit(self, worker: int, job: Job) -> None:
+    def submit(self, worker: int, job: JobT) -> None:
         connection = next(c for c, number in self._number.items() if number == worker)
-        self._progress[connection] = self._watcher.progress(job)
-        with suppress(OSError):  # it has died since; next_event finds out
-            connection.send(self._with_share(job))
+        if self._progress_of is not None:
+            self._progress[connection] = self._progress_of(job)
+        with suppress(OSError):  # the worker has died since; next_event finds out
+            connection.send(job)
 
-    def _with_share(self, job: Job) -> Job:
-        """The workers together keep to the memory that was given for all, and to the cores."""
-        options = replace(
-            job.options,
-            memory_gb=job.options.memory_gb / self._sharing,
-            threads=job.options.threads or self._opening.threads,
-        )
-        return replace(job, options=options)
-
-    def next_event(self) -> Event:
+    def next_event(self) -> Event[OutcomeT]:
         while True:
             for connection in wait(list(self._processes)):
                 assert isinstance(connection, Connection)
@@ -84,33 +94,40 @@ class ProcessWorkers:
                 if event is not None:
                     return event
 
-    def _receive(self, connection: Connection) -> Event | None:
+    def _receive(self, connection: Connection) -> Event[OutcomeT] | None:
         try:
             message: Any = connection.recv()
         except (EOFError, OSError):
-            return self._bury(connection)
-        worker = self._number[connection]
+            worker, exit_code = self._remove(connection)
+            return Died(worker, _cause(exit_code))
         match message:
-            case Started(stage, total):
+            case StageStarted(stage, total):
                 self._progress.get(connection, Silent()).start(stage, total)
-            case Advanced(n):
+            case StageAdvanced(n):
                 self._progress.get(connection, Silent()).advance(n)
-            case Opened():
-                return Ready(worker)
+            case ProgramOpened():
+                return Ready(self._number[connection])
             case TriplexError():
                 return Broken(message)
-            case Outcome():
-                self._progress.pop(connection, None)
-                return Finished(worker, message)
+            case JobFinished(outcome):
+                return self._finished(connection, outcome)
         return None
 
-    def _bury(self, connection: Connection) -> Died:
+    def _finished(self, connection: Connection, outcome: OutcomeT) -> Finished[OutcomeT]:
+        self._progress.pop(connection, None)
+        if not self._is_single_use:
+            return Finished(self._number[connection], outcome)
+        worker, _ = self._remove(connection)
+        return Finished(worker, outcome, ended=True)
+
+    def _remove(self, connection: Connection) -> tuple[int, int | None]:
+        """Close the pipe to a worker and return its number and exit code."""
         worker = self._number.pop(connection)
         process = self._processes.pop(connection)
         self._progress.pop(connection, None)
         connection.close()
-        process.join(GRACE_S)
-        return Died(worker, _cause(process.exitcode))
+        _end(process, time.monotonic() + GRACE_S)
+        return worker, process.exitcode
 
     def stop(self) -> None:
         for connection, process in self._processes.items():
@@ -118,23 +135,100 @@ class ProcessWorkers:
             process.terminate()
         deadline = time.monotonic() + GRACE_S
         for process in self._processes.values():
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
+            _end(process, deadline)
         self._processes.clear()
         self._number.clear()
         self._progress.clear()
 
 
+def serve(connection: Connection, program: WorkerProgram[Any, Any]) -> None:
+    """Run jobs from ``connection`` until it ends or SIGTERM comes.
+
+    Sends ``ProgramOpened`` or the error that prevented it. Then sends, for each job,
+    ``StageStarted`` and ``StageAdvanced``, and last ``JobFinished``.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    progress = _PipeProgress(connection)
+    with suppress(EOFError, OSError, KeyboardInterrupt), ExitStack() as stack:
+        # The parent has ended, or has asked this process to stop.
+        run_job = open_program(program, stack)
+        if isinstance(run_job, TriplexError):
+            connection.send(run_job)
+            return
+        connection.send(ProgramOpened())
+        while True:
+            connection.send(JobFinished(run_job(connection.recv(), progress)))
+
+
+def open_program(
+    program: WorkerProgram[JobT, OutcomeT], stack: ExitStack
+) -> Callable[[JobT, Progress], OutcomeT] | TriplexError:
+    """Open ``program`` within ``stack``; an error is returned, so that it can be sent."""
+    try:
+        return stack.enter_context(program.open())
+    except TriplexError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - the parent waits for an answer of any kind
+        return BackendError(one_line(error))
+
+
+@dataclass(frozen=True)
+class ProgramOpened:
+    """The worker is ready for jobs."""
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage of the running job begins."""
+
+    stage: str
+    total: int
+
+
+@dataclass(frozen=True)
+class StageAdvanced:
+    """``n`` parts of the stage are done."""
+
+    n: int
+
+
+@dataclass(frozen=True)
+class JobFinished:
+    """The running job has ended, well or not."""
+
+    outcome: Any
+
+
+class _PipeProgress:
+    """A ``Progress`` that sends its calls through a pipe."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def start(self, stage: str, total: int) -> None:
+        self._connection.send(StageStarted(stage, total))
+
+    def advance(self, n: int) -> None:
+        self._connection.send(StageAdvanced(n))
+
+
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C in a terminal reaches the children too: they start deaf to it, we stop them."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT for a process started within: Ctrl-C reaches it too, but the parent stops it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(process: SpawnProcess, deadline: float) -> None:
+    """Wait for a process until ``deadline`` of the monotonic clock, and then kill it."""
+    process.join(max(0.0, deadline - time.monotonic()))
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def _cause(exit_code: int | None) -> str:
@@ -145,111 +239,8 @@ def _cause(exit_code: int | None) -> str:
     return f"ended with status {exit_code}"
 
 
-LOGGER: Final = "triplex_deploy"
-ORPHAN_GRACE_S: Final = 2.0
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The bundle is open."""
-
-
-@dataclass(frozen=True)
-class Started:
-    """A stage of the job under way begins."""
-
-    stage: str
-    total: int
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """A part of the stage is done."""
-
-    n: int
-
-
-def serve(connection: Connection, opening: Opening, log_level: int) -> None:
-    """Answer jobs from ``connection`` until it ends or SIGTERM comes.
-
-    Sends ``Opened`` or the error that prevented it, then per job ``Started`` and ``Advanced`` and
-    last its ``Outcome``.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    progress = _PipeProgress(connection)
-    try:
-        model = _open(connection, opening)
-        if model is None:
-            return
-        with model:
-            connection.send(Opened())
-            while True:
-                connection.send(perform_logged(connection.recv(), model, progress, log_level))
-    except (EOFError, OSError, KeyboardInterrupt):
-        return  # the parent has gone, or wants us to
-
-
-def perform_logged(job: Job, model: Model, progress: Progress, log_level: int) -> Outcome:
-    """``perform``, with what was logged meanwhile in the outcome: nobody reads our log here."""
-    with _collected(log_level) as messages:
-        outcome = perform(job, model, progress)
-    return replace(outcome, messages=tuple(messages))
-
-
-def open_or_explain(opening: Opening) -> Model | TriplexError:
-    """The opened model, or why it cannot be had."""
-    try:
-        return opening.open()
-    except TriplexError as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - any kind must reach the one who waits
-        return BackendError(one_line(error))
-
-
-def _open(connection: Connection, opening: Opening) -> Model | None:
-    model = open_or_explain(opening)
-    if isinstance(model, TriplexError):
-        connection.send(model)
-        return None
-    return model
-
-
-class _PipeProgress:
-    """A ``Progress`` at the far end of a pipe."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def start(self, stage: str, total: int) -> None:
-        self._connection.send(Started(stage, total))
-
-    def advance(self, n: int) -> None:
-        self._connection.send(Advanced(n))
-
-
-class _Collector(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[tuple[int, str]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append((record.levelno, record.getMessage()))
-
-
-@contextmanager
-def _collected(log_level: int) -> Iterator[list[tuple[int, str]]]:
-    logger, collector = logging.getLogger(LOGGER), _Collector()
-    logger.setLevel(log_level)
-    logger.addHandler(collector)
-    try:
-        yield collector.messages
-    finally:
-        logger.removeHandler(collector)
-
-
-def _die_with_parent() -> None:
-    """Stop like after Ctrl-C when the parent was killed; then at once."""
+def _end_with_parent() -> None:
+    """Interrupt this process when its parent has ended, and end it soon after."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

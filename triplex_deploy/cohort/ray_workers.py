@@ -1,141 +1,170 @@
-"""Workers as actors of a Ray cluster: one per GPU, or one per few CPUs. The one file that has Ray.
+"""Run the workers of a pool as actors of a Ray cluster.
 
-Every node needs this package, and the bundle, slides and output folder under the same paths.
+Every node needs this package, and every file that a job names under the same path.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final, Generic
 
 import ray
 
-from triplex_deploy.cohort.job import Job, Outcome
-from triplex_deploy.cohort.pool import Broken, Died, Event, Finished, Opening, Ready
-from triplex_deploy.cohort.process_workers import open_or_explain, perform_logged
+from triplex_deploy.cohort.pool import (
+    Broken,
+    Died,
+    Event,
+    Finished,
+    JobT,
+    OutcomeT,
+    Ready,
+    WorkerProgram,
+)
+from triplex_deploy.cohort.process_workers import open_program
 from triplex_deploy.errors import TriplexError
-from triplex_deploy.progress import Silent
-from triplex_deploy.runtime.model import Model
+from triplex_deploy.progress import Progress, Silent
 
 CPUS_PER_ACTOR: Final = 4
-"""More threads than this gain one slide little."""
+"""More CPU threads than this make one slide or cell little faster."""
 
 
 @dataclass(frozen=True)
 class ActorSize:
-    """What an actor asks of the node it runs on, and how many of them to have."""
+    """What each actor reserves on its node, and how many actors there are."""
 
     cpus: int
     gpus: int
     limit: int
+    """Maximum number of actors at a time."""
 
     @classmethod
     def on(
-        cls, nodes: Sequence[Mapping[str, float]], opening: Opening, workers: int | None
+        cls,
+        nodes: Sequence[Mapping[str, float]],
+        workers: int | None,
+        threads: int | None = None,
+        gpus_each: int = 1,
     ) -> ActorSize:
-        """The size for nodes of so many ``CPU`` and ``GPU``; ``workers`` None fills them."""
+        """Return the size that fills ``nodes``, or that gives ``workers`` actors.
+
+        Args:
+            nodes: Resources of each node; ``CPU`` and ``GPU`` count.
+            workers: Number of actors, None for as many as the nodes have room for.
+            threads: CPU threads of each actor, None to choose.
+            gpus_each: GPUs of each actor, if the nodes have GPUs; 0 for the CPU.
+        """
         n_gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-        if n_gpus and opening.device != "cpu":
-            return cls(cpus=1, gpus=1, limit=workers or n_gpus)
+        if n_gpus and gpus_each:
+            return cls(cpus=1, gpus=gpus_each, limit=workers or max(1, n_gpus // gpus_each))
         n_cpus = [int(node.get("CPU", 0)) for node in nodes]
-        cpus = opening.threads or min(CPUS_PER_ACTOR, max(n_cpus))
-        if workers and not opening.threads:
+        cpus = threads or min(CPUS_PER_ACTOR, max(n_cpus))
+        if workers and not threads:
             cpus = max(1, min(cpus, sum(n_cpus) // workers))
         return cls(cpus, gpus=0, limit=workers or max(1, sum(n // cpus for n in n_cpus)))
 
 
-class SlideActor:
-    """Lives on some node with the bundle open."""
+class RayWorkers(Generic[JobT, OutcomeT]):
+    """Run actors on the cluster of ``RAY_ADDRESS``, or on a cluster started on this machine.
 
-    def __init__(self, opening: Opening, log_level: int) -> None:
-        self._opening = opening
-        self._log_level = log_level
-        self._model: Model | None = None
-
-    def open(self) -> TriplexError | None:
-        """Open the bundle; the error that prevents it is the answer."""
-        opened = open_or_explain(self._opening)
-        if isinstance(opened, TriplexError):
-            return opened
-        self._model = opened
-        return None
-
-    def perform(self, job: Job) -> Outcome:
-        assert self._model is not None, "SlideActor used before it was opened"
-        return perform_logged(job, self._model, Silent(), self._log_level)
-
-
-class RayActors:
-    """Actors on the cluster named by ``RAY_ADDRESS`` or found on this machine, else started here.
-
-    A lost actor, or its node, costs its slide a try; the slide's features saved so far are on the
-    shared disk, and its lock was freed with the process.
+    Args:
+        program_for: Returns what each actor opens and then runs for its jobs.
+        size_on: Returns the actors' size from the resources of the cluster's nodes.
+        max_attempts: Maximum attempts for a job whose actor or node is lost.
+        is_single_use: Start a new actor for every job, so that memory is freed between jobs.
     """
 
-    tries: int = 4
-
-    def __init__(self, opening: Opening, workers: int | None, log_level: int) -> None:
-        self.limit = workers or 1
-        self._opening = opening
-        self._wanted = workers
-        self._log_level = log_level
-        self._ours = False
-        self._size = ActorSize(1, 0, self.limit)
+    def __init__(
+        self,
+        program_for: Callable[[ActorSize], WorkerProgram[JobT, OutcomeT]],
+        size_on: Callable[[Sequence[Mapping[str, float]]], ActorSize],
+        max_attempts: int = 4,
+        is_single_use: bool = False,
+    ) -> None:
+        self.limit = 1
+        self.max_attempts = max_attempts
+        self._program_for = program_for
+        self._size_on = size_on
+        self._is_single_use = is_single_use
+        self._is_cluster_started_here = False
+        self._size = ActorSize(cpus=1, gpus=0, limit=1)
         self._actors: dict[int, Any] = {}
-        self._pending: dict[Any, int] = {}
+        self._opening: dict[Any, int] = {}
+        self._running: dict[Any, int] = {}
         self._started = 0
 
     def connect(self) -> None:
-        """Join the cluster; slides are patients' data, so that Ray's usage statistics are off."""
+        """Join the cluster; Ray's usage statistics are off, as slides are patients' data."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if not ray.is_initialized():
             ray.init(log_to_driver=False, logging_level="error")
-            self._ours = True
+            self._is_cluster_started_here = True
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self._size = ActorSize.on(nodes, self._opening, self._wanted)
+        self._size = self._size_on(nodes)
         self.limit = self._size.limit
 
     def start(self) -> int:
         size = self._size
-        opening = self._opening if size.gpus else replace(self._opening, threads=size.cpus)
-        remote = ray.remote(SlideActor).options(num_cpus=size.cpus, num_gpus=size.gpus)
+        actor_class = ray.remote(PoolActor).options(num_cpus=size.cpus, num_gpus=size.gpus)
+        actor = actor_class.remote(self._program_for(size))
         self._started += 1
-        actor = remote.remote(opening, self._log_level)
         self._actors[self._started] = actor
-        self._pending[actor.open.remote()] = self._started
+        self._opening[actor.open.remote()] = self._started
         return self._started
 
-    def submit(self, worker: int, job: Job) -> None:
-        options = job.options
-        if not (options.threads or self._size.gpus):
-            options = replace(options, threads=self._size.cpus)
-        job = replace(job, options=options)
-        self._pending[self._actors[worker].perform.remote(job)] = worker
+    def submit(self, worker: int, job: JobT) -> None:
+        self._running[self._actors[worker].run.remote(job)] = worker
 
-    def next_event(self) -> Event:
-        (reference,), _ = ray.wait(list(self._pending), num_returns=1)
-        worker = self._pending.pop(reference)
+    def next_event(self) -> Event[OutcomeT]:
+        (reference,), _ = ray.wait([*self._opening, *self._running], num_returns=1)
+        is_opening = reference in self._opening
+        worker = (self._opening if is_opening else self._running).pop(reference)
         try:
             answer = ray.get(reference)
         except ray.exceptions.RayError as error:
             ray.kill(self._actors.pop(worker))
             return Died(worker, f"was lost ({_first_line(error)})")
-        match answer:
-            case Outcome():
-                return Finished(worker, answer)
-            case TriplexError():
-                return Broken(answer)
-        return Ready(worker)
+        if not is_opening:
+            return self._finished(worker, answer)
+        return Broken(answer) if isinstance(answer, TriplexError) else Ready(worker)
+
+    def _finished(self, worker: int, outcome: OutcomeT) -> Finished[OutcomeT]:
+        if self._is_single_use:
+            ray.kill(self._actors.pop(worker))
+        return Finished(worker, outcome, ended=self._is_single_use)
 
     def stop(self) -> None:
         for actor in self._actors.values():
             ray.kill(actor)
         self._actors.clear()
-        self._pending.clear()
-        if self._ours:
+        self._opening.clear()
+        self._running.clear()
+        if self._is_cluster_started_here:
             ray.shutdown()
+
+
+class PoolActor:
+    """A process of the cluster that has opened its program and runs jobs."""
+
+    def __init__(self, program: WorkerProgram[Any, Any]) -> None:
+        self._program = program
+        self._stack = ExitStack()
+        self._run_job: Callable[[Any, Progress], Any] | None = None
+
+    def open(self) -> TriplexError | None:
+        """Open the program; return the error that prevents it, if any."""
+        opened = open_program(self._program, self._stack)
+        if isinstance(opened, TriplexError):
+            return opened
+        self._run_job = opened
+        return None
+
+    def run(self, job: Any) -> Any:
+        """Return the outcome of ``job``."""
+        assert self._run_job is not None, "PoolActor used before it was opened"
+        return self._run_job(job, Silent())
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Whether a slide's results are complete and those that would be predicted now: checked."""
+"""Find out whether a slide's results are complete and would be the same if predicted now."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import numpy as np
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.cohort.job import Job
 from triplex_deploy.errors import TriplexError
-from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.digest import sha256_of
-from triplex_deploy.files.strict_json import to_strict_json as to_strict_json
+from triplex_deploy.files.strict_json import to_strict_json
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.slides.digest import companions
@@ -28,116 +27,124 @@ logger = logging.getLogger(__name__)
 
 
 KEY: Final = "resume_key"
-TABLE_DIGEST: Final = "h5ad_sha256"
+H5AD_DIGEST: Final = "h5ad_sha256"
 
 
 class _NotCompleteError(Exception):
-    """Why the results of a job cannot be kept."""
+    """The results of a job cannot be kept; the message gives the reason."""
 
 
-def record_completion(facts: Path, table: Path, key: str | None) -> None:
-    """Add to the JSON ``facts`` what tells later that ``table`` is whole and still wanted.
+def record_completion(metadata_path: Path, h5ad_path: Path, key: str | None) -> None:
+    """Add to a metadata file what later shows that its h5ad is complete and up to date.
 
-    Raises ``OutputError``. Without a key, the slide will be predicted again.
+    Args:
+        metadata_path: The JSON file, which is replaced.
+        h5ad_path: The h5ad; its SHA-256 is recorded.
+        key: The ``resume_key`` of the slide; None if the slide is to be predicted again.
+
+    Raises:
+        OutputError: If the file cannot be written.
     """
-    content = json.loads(facts.read_text(encoding="utf-8"))
-    content |= {KEY: key, TABLE_DIGEST: sha256_of(table)}
-    with atomic_path(facts) as temporary:
-        temporary.write_text(to_strict_json(content, indent=2) + "\n", encoding="utf-8")
+    content = json.loads(metadata_path.read_text(encoding="utf-8"))
+    content |= {KEY: key, H5AD_DIGEST: sha256_of(h5ad_path)}
+    metadata_path.write_text(to_strict_json(content, indent=2) + "\n", encoding="utf-8")
 
 
-def complete_facts(job: Job, bundle: Bundle) -> dict[str, Any] | None:
-    """The facts of a job's results if there is nothing left to do; None, and the log says why not.
+def complete_metadata(job: Job, bundle: Bundle) -> dict[str, Any] | None:
+    """Return the metadata of a job's results if they are complete, otherwise None.
 
-    The table must be the one that was recorded, byte for byte, open as HDF5, and hold the bundle's
-    chosen genes at the recorded number of spots; the record's key must be the one of today's
-    bundle, options and slide.
+    Results are complete if the h5ad is byte for byte the recorded one, opens as HDF5, and holds
+    the chosen genes at the recorded number of spots, and if the recorded key is that of today's
+    bundle, options and slide. Otherwise the log gives the reason.
     """
-    if not job.table.exists():
+    if not job.h5ad_path.exists():
         return None
     try:
-        facts = _read_facts(job.facts)
-        _check_record(job, bundle, facts)
-        _check_table(job, bundle, facts)
+        metadata = _read_metadata(job.metadata_path)
+        _check_record(job, bundle, metadata)
+        _check_shape(job, bundle, metadata)
     except (_NotCompleteError, TriplexError, OSError) as reason:
-        logger.info("%s: predicted again: %s", job.table, reason)
+        logger.info("%s: predicted again: %s", job.h5ad_path, reason)
         return None
-    return facts
+    return metadata
 
 
 def is_damaged_result(job: Job) -> bool:
-    """Whether the table was a prediction of ours, as its record says, but no longer opens."""
+    """Return True if the h5ad was a prediction of ours, by its record, but does not open."""
     import h5py
 
     try:
-        recorded = _read_facts(job.facts).get(KEY) is not None
+        recorded = _read_metadata(job.metadata_path).get(KEY) is not None
     except (_NotCompleteError, OSError):
         return False
     try:
-        with h5py.File(job.table, "r"):
+        with h5py.File(job.h5ad_path, "r"):
             return False
     except OSError:
         return recorded
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
+def _read_metadata(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise _NotCompleteError(f"{path.name} is not JSON") from error
-    if not isinstance(facts, dict):
-        raise _NotCompleteError(f"{path.name} holds no facts")
-    return facts
+    if not isinstance(metadata, dict):
+        raise _NotCompleteError(f"{path.name} holds no metadata")
+    return metadata
 
 
-def _check_record(job: Job, bundle: Bundle, facts: dict[str, Any]) -> None:
-    if facts.get(KEY) is None:
-        raise _NotCompleteError(f"{job.facts.name} has no {KEY}")
-    if facts[KEY] != resume_key(job, bundle):
+def _check_record(job: Job, bundle: Bundle, metadata: dict[str, Any]) -> None:
+    if metadata.get(KEY) is None:
+        raise _NotCompleteError(f"{job.metadata_path.name} has no {KEY}")
+    if metadata[KEY] != resume_key(job, bundle):
         raise _NotCompleteError("bundle, options, version or slide differ")
-    if facts.get("bundle_id") != bundle.id:
-        raise _NotCompleteError(f"{job.facts.name} names another bundle")
-    if facts.get(TABLE_DIGEST) != sha256_of(job.table):
-        raise _NotCompleteError(f"{job.table.name} was altered or cut short")
-    if job.report and not job.page.is_file():
+    if metadata.get("bundle_id") != bundle.id:
+        raise _NotCompleteError(f"{job.metadata_path.name} names another bundle")
+    if metadata.get(H5AD_DIGEST) != sha256_of(job.h5ad_path):
+        raise _NotCompleteError(f"{job.h5ad_path.name} was altered or cut short")
+    if job.report and not job.report_path.is_file():
         raise _NotCompleteError("the report is missing")
 
 
-def _check_table(job: Job, bundle: Bundle, facts: dict[str, Any]) -> None:
+def _check_shape(job: Job, bundle: Bundle, metadata: dict[str, Any]) -> None:
     import h5py
 
     n_genes = len(gene_indices(job.options.genes, bundle.manifest.genes))
-    with h5py.File(job.table, "r") as table:
+    with h5py.File(job.h5ad_path, "r") as table:
         matrix = table.get("X")
         shape = getattr(matrix, "shape", None)
-    if shape != (facts.get("spots"), n_genes):
-        raise _NotCompleteError(f"{job.table.name} holds {shape}, not spots x {n_genes} genes")
+    if shape != (metadata.get("spots"), n_genes):
+        raise _NotCompleteError(f"{job.h5ad_path.name} holds {shape}, not spots x {n_genes} genes")
 
 
 SPEED_ONLY: Final = frozenset(("batch_size", "threads", "memory_gb", "cache"))
-"""Options that change what a prediction costs, and nothing else; a new one counts until listed."""
+"""Options that change the speed of a prediction but not its values; any other is in the key."""
 SAMPLE_BYTES: Final = 1 << 20
 DIAMETERS: Final = "scalefactors_json.json"
 
 
 def resume_key(job: Job, bundle: Bundle) -> str:
-    """Digest over the bundle's id, this version, the slide and the options that affect results.
+    """Return a digest of the bundle's id, this version, the slide and the options of the results.
 
-    A slide is known by the size, modification time and first and last megabyte of its files; a
-    spots file or mask by its content. Raises ``OSError`` or ``SpotsError`` where one cannot be
-    read.
+    Of a slide's files the size, modification time, first and last megabyte count; of a spots file
+    or mask the whole content.
+
+    Raises:
+        OSError: If a file cannot be read.
+        SpotsError: If the spots folder holds no positions.
     """
-    facts = {
+    metadata = {
         "version": __version__,
         "bundle": bundle.id,
         "slide": [_sample(path) for path in (job.slide, *companions(job.slide))],
         "options": _deciding_options(job.options),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 def _sample(path: Path) -> list[Any]:
-    """Name, size, time and a digest of both ends: slides are too large to read twice."""
+    """Return suffix, size, time and a digest of both ends; slides are too large to read twice."""
     state = path.stat()
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -164,8 +171,8 @@ def _spots_digest(spots: str | Path | Spots | None) -> Any:
     if isinstance(spots, Spots):
         arrays = (spots.level0_xy, spots.grid_rc)
         content = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
-        told = repr((spots.layout, spots.spot_diameter_px, spots.barcodes))
-        return [hashlib.sha256(content).hexdigest(), told]
+        geometry = repr((spots.layout, spots.spot_diameter_px, spots.barcodes))
+        return [hashlib.sha256(content).hexdigest(), geometry]
     path = Path(spots)
     positions = find_positions(path) if path.is_dir() else path
     diameters = positions.with_name(DIAMETERS)

@@ -1,4 +1,4 @@
-"""Do one job with an opened model: lock, predict, write, and leave nothing half-done."""
+"""Run one job with an opened model: lock, predict, write; leave nothing half-written."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from pathlib import Path
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.cohort.job import Job, Outcome
 from triplex_deploy.cohort.resume import (
-    complete_facts,
+    complete_metadata,
     is_damaged_result,
     record_completion,
     resume_key,
 )
 from triplex_deploy.errors import OutputError, TriplexError, one_line
-from triplex_deploy.files.lock import holder, output_lock
-from triplex_deploy.outputs.files import is_prediction, write_outputs
+from triplex_deploy.files.atomic import replace_file
+from triplex_deploy.files.lock import exclusive_lock, holder
+from triplex_deploy.outputs.files import is_prediction, save_outputs
 from triplex_deploy.outputs.page import require_own_page
+from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.slide_summary import SlideSummary
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
@@ -29,112 +31,125 @@ from triplex_deploy.progress import Progress
 from triplex_deploy.runtime.model import Model
 
 
-def perform(job: Job, model: Model, progress: Progress) -> Outcome:
-    """Predict one slide and write its files; whatever goes wrong is the outcome, not raised.
+def run_job(job: Job, model: Model, progress: Progress) -> Outcome:
+    """Predict one slide, write its files, and return the outcome; failures are not raised.
 
-    ``KeyboardInterrupt`` alone passes, once what was half-written is removed.
+    ``KeyboardInterrupt`` is raised, after half-written files are removed.
     """
     begin = time.perf_counter()
     try:
-        with output_lock(job.lock, job.wait) as ours:
-            if ours:
-                outcome = _under_lock(job, model, progress)
+        with exclusive_lock(job.lock_path, job.wait) as is_locked:
+            if is_locked:
+                outcome = _run_locked(job, model, progress)
                 return replace(outcome, seconds=time.perf_counter() - begin)
-            told = f"in progress elsewhere ({holder(job.lock)})"
-            return Outcome(job, "elsewhere", 0.0, error=told)
-    except Exception as error:  # noqa: BLE001 - a bug on one slide is not the others' fault
-        seconds = time.perf_counter() - begin
-        told = traceback.format_exc()
-        return Outcome(job, "failed", seconds, error=one_line(error), traceback=told)
+            error_line = f"in progress elsewhere ({holder(job.lock_path)})"
+            return Outcome(job, "elsewhere", 0.0, error=error_line)
+    except Exception as error:  # noqa: BLE001 - an error of one slide must not end the others
+        return Outcome(
+            job,
+            "failed",
+            time.perf_counter() - begin,
+            error=one_line(error),
+            traceback=traceback.format_exc(),
+        )
 
 
 def sweep(job: Job) -> None:
-    """Remove what a killed run left beside results that are complete."""
-    if job.part.exists() or job.lock.exists():
-        with output_lock(job.lock) as ours:
-            if ours:
-                shutil.rmtree(job.part, ignore_errors=True)
+    """Remove what a killed run has left beside complete results."""
+    if job.work_dir.exists() or job.lock_path.exists():
+        with exclusive_lock(job.lock_path) as is_locked:
+            if is_locked:
+                shutil.rmtree(job.work_dir, ignore_errors=True)
 
 
-def _under_lock(job: Job, model: Model, progress: Progress) -> Outcome:
-    """The outcome, its time not yet known."""
+def _run_locked(job: Job, model: Model, progress: Progress) -> Outcome:
+    """Return the outcome, without its time."""
     if job.resume:
-        facts = complete_facts(job, model.bundle)  # another process may have been faster
-        if facts is not None:
-            return Outcome(job, "skipped", 0.0, facts)
+        metadata = complete_metadata(job, model.bundle)  # another process may have been faster
+        if metadata is not None:
+            return Outcome(job, "skipped", 0.0, metadata)
     _require_own(job)
-    with _part_folder(job) as files:
+    with _staging_folder(job) as staging:
         key = _key(job, model.bundle)  # of the slide as it was before it was read
         prediction = predict_slide(job.slide, model, _with_cache(job), progress)
-        prediction = replace(prediction, slide_name=job.table.stem)
-        table = write_outputs(prediction, files, job.report)
-        record_completion(files / job.facts.name, table, key)
-        summary = SlideSummary.of(prediction) if job.report else None
-        _publish(job, files)
+        prediction = replace(prediction, slide_name=job.h5ad_path.stem)
+        with _os_errors_as_output_errors(job):
+            _save(prediction, job, staging, key)
+            summary = SlideSummary.of(prediction) if job.report else None
+            _publish(job, staging)
     return Outcome(job, "done", 0.0, prediction.run, summary=summary)
 
 
+def _save(prediction: Prediction, job: Job, staging: Path, key: str | None) -> None:
+    h5ad_path, json_path = staging / job.h5ad_path.name, staging / job.metadata_path.name
+    report_path = staging / job.report_path.name if job.report else None
+    save_outputs(prediction, h5ad_path, json_path, report_path)
+    record_completion(json_path, h5ad_path, key)
+
+
 def _with_cache(job: Job) -> PredictOptions:
-    """Features of a slide that is cut off wait in its own hidden folder, unless told where."""
+    """Save features of an unfinished slide in its work folder, unless a cache was chosen."""
     if not job.resume or job.options.cache is not None:
         return job.options
-    return replace(job.options, cache=job.part / "features")
+    return replace(job.options, cache=job.work_dir / "features")
 
 
 @contextmanager
-def _part_folder(job: Job) -> Iterator[Path]:
-    """Yield an empty folder for the files; the whole is removed on success.
+def _staging_folder(job: Job) -> Iterator[Path]:
+    """Yield an empty folder for the files; remove the whole work folder on success.
 
-    Otherwise the files alone are: features stay for the next run, if there are any.
+    On failure the saved features stay for the next run, if there are any.
     """
-    files = job.part / "files"
-    shutil.rmtree(files if job.resume else job.part, ignore_errors=True)
+    staging = job.work_dir / "files"
+    shutil.rmtree(staging if job.resume else job.work_dir, ignore_errors=True)
     try:
-        with _told_as_output_error(job):
-            files.mkdir(parents=True)
-            (job.part / "features").mkdir(exist_ok=True)
-        yield files
-        shutil.rmtree(job.part, ignore_errors=True)
+        with _os_errors_as_output_errors(job):
+            staging.mkdir(parents=True)
+            (job.work_dir / "features").mkdir(exist_ok=True)
+        yield staging
+        shutil.rmtree(job.work_dir, ignore_errors=True)
     finally:
-        shutil.rmtree(files, ignore_errors=True)
-        for folder in (job.part / "features", job.part):
+        shutil.rmtree(staging, ignore_errors=True)
+        for folder in (job.work_dir / "features", job.work_dir):
             with suppress(OSError):  # absent, or not empty
                 folder.rmdir()
 
 
-def _publish(job: Job, files: Path) -> None:
-    """Give complete files their names, the table last, which stands for the set."""
-    with _told_as_output_error(job):
-        if not job.report:
-            job.page.unlink(missing_ok=True)  # an old one would mislead
-        for path in (job.page, job.facts, job.table) if job.report else (job.facts, job.table):
-            (files / path.name).replace(path)
+def _publish(job: Job, staging: Path) -> None:
+    """Move complete files to their names; the h5ad is last, as it stands for all of them."""
+    paths = [job.metadata_path, job.h5ad_path]
+    if job.report:
+        paths.insert(0, job.report_path)
+    else:
+        job.report_path.unlink(missing_ok=True)  # the report of an earlier prediction
+    for path in paths:
+        replace_file(staging / path.name, path)
 
 
 @contextmanager
-def _told_as_output_error(job: Job) -> Iterator[None]:
+def _os_errors_as_output_errors(job: Job) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"{job.table}: cannot be written ({error.strerror or error}); "
+            f"{job.h5ad_path}: cannot be written ({error.strerror or error}); "
             "check the folder's permissions and free space, or choose another"
         ) from error
 
 
 def _require_own(job: Job) -> None:
-    """Refuse to write over a folder, or a file that is not ours: maybe the measurement."""
-    table = job.table
-    if table.is_dir():
-        raise OutputError(f"{table}: is a folder; choose another --out")
-    if table.exists() and not (is_prediction(table) or is_damaged_result(job)):
-        raise OutputError(f"{table}: is no prediction of ours; choose another --out to keep it")
+    """Refuse to replace a folder, or a file of other origin: maybe the measurement."""
+    path = job.h5ad_path
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; choose another --out")
+    if path.exists() and not (is_prediction(path) or is_damaged_result(job)):
+        raise OutputError(f"{path}: is no prediction of ours; choose another --out to keep it")
     if job.report:
-        require_own_page(job.page)
+        require_own_page(job.report_path)
 
 
 def _key(job: Job, bundle: Bundle) -> str | None:
-    """None where the slide or spots cannot be read, which predicting tells better."""
+    """Return the resume key; None if a file cannot be read, which predicting reports better."""
     try:
         return resume_key(job, bundle)
     except (OSError, TriplexError):

@@ -1,4 +1,4 @@
-"""A result file appears complete under its name, or not at all."""
+"""Write files and folders so that they appear complete under their names, or not at all."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from triplex_deploy.errors import OutputError
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path`` and rename it to ``path`` on success.
+    """Yield a temporary path in the folder of ``path``, and rename it to ``path`` on success.
 
-    Whatever happens, no temporary file stays. Problems of the file system raise ``OutputError``.
+    The temporary file is always removed. Errors of the file system raise ``OutputError``.
     """
     path = Path(path)
-    # The name is short whatever the target's, which may already be as long as names can be.
+    # A short name, as the name of the target may already have the maximum length.
     temporary = path.with_name(f".triplex-{secrets.token_hex(6)}.tmp")
     try:
         _require_target(path)
         yield temporary
-        _flush_to_disk(temporary)
-        temporary.replace(path)
+        replace_file(temporary, path)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
@@ -33,11 +32,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def replace_file(temporary: Path, path: Path) -> None:
+    """Rename a complete file to ``path`` on the same file system, replacing what is there.
+
+    The data reach the disk before the rename, so that a power cut leaves no empty file. Raises
+    ``OSError``.
+    """
+    _flush_to_disk(temporary)
+    temporary.replace(path)
+
+
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a path to fill as a folder and rename it to ``path``, in place of what is there.
+    """Yield the path of a folder to make and fill, and rename it to ``path`` on success.
 
-    Whatever happens, no temporary folder stays. Problems of the file system raise ``OutputError``.
+    What was at ``path`` is replaced. The temporary folder is always removed. Errors of the file
+    system raise ``OutputError``.
     """
     path = Path(path)
     token = secrets.token_hex(6)
@@ -79,6 +89,5 @@ def _require_parent(path: Path) -> None:
 
 
 def _flush_to_disk(path: Path) -> None:
-    """Have the data on disk before the rename is, so that a power cut leaves no empty result."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from triplex_deploy.errors import OutputError, TriplexError, one_line
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.outputs.files import is_prediction
-from triplex_deploy.outputs.h5ad import read_h5ad
+from triplex_deploy.outputs.h5ad import read_prediction
 from triplex_deploy.outputs.page import json_for_script, render_page, require_own_page
 from triplex_deploy.outputs.slide_summary import SlideSummary
 
@@ -48,7 +48,7 @@ def summarise_folder(folder: str | Path) -> list[SlideSummary]:
 def summarise_table(table: Path) -> SlideSummary:
     """The summary of one prediction on disk; an unreadable one is a failed slide."""
     try:
-        return SlideSummary.of(read_h5ad(table))
+        return SlideSummary.of(read_prediction(table))
     except TriplexError as error:
         logger.warning("%s", one_line(error))
         return SlideSummary.failed(table.stem, one_line(error))

@@ -1,4 +1,4 @@
-"""The gene-by-spot table of one slide, with all that is needed to draw it."""
+"""Hold the predicted expression of one slide, and all that is needed to draw it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import ContractError
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.outputs.genes import gene_indices
+from triplex_deploy.outputs.h5ad_parts import h5ad_bytes, metadata_entry, spatial_entry
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 THUMBNAIL_MAX_PX: Final = 2000
 """Longest side of ``Prediction.thumbnail``."""
@@ -20,27 +25,36 @@ THUMBNAIL_MAX_PX: Final = 2000
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """Expression of G genes at N spots of one slide.
+    """Predicted expression of G genes at N spots of one slide.
 
-    ``level0_xy`` are spot centres and ``spot_diameter_px`` a length, both in level-0 pixels;
-    ``grid_rc`` are array coordinates (row, column). ``thumbnail`` is RGB and shows the whole slide.
-    ``run`` holds the facts of the run (bundle, versions, layout, timings, counts) and must be
-    representable as JSON. ``barcodes`` are the spots' names in the file they came from, one per
-    spot, or none. Arrays of another dtype or shape raise ``ContractError``.
+    Raises:
+        ContractError: If an array has another dtype or shape, or a value is out of range.
     """
 
     slide_name: str
-    expression: NDArray[np.float32]  # (N, G)
+    """Stem of the slide's file name."""
+    expression: NDArray[np.float32]
+    """(N, G), in the units of the model's labels."""
     genes: tuple[str, ...]
-    level0_xy: NDArray[np.float64]  # (N, 2)
-    grid_rc: NDArray[np.int64]  # (N, 2)
+    """G names, unique."""
+    level0_xy: NDArray[np.float64]
+    """(N, 2): x and y of the spot centers, in level-0 pixels."""
+    grid_rc: NDArray[np.int64]
+    """(N, 2): row and column of the spots in their array, unique."""
     slide_size_wh: tuple[int, int]
+    """Width and height of the slide, in level-0 pixels."""
     slide_mpp: float
+    """Microns per level-0 pixel."""
     spot_diameter_px: float
-    thumbnail: NDArray[np.uint8]  # (h, w, 3)
+    """Diameter of a spot, in level-0 pixels."""
+    thumbnail: NDArray[np.uint8]
+    """(h, w, 3): RGB picture of the whole slide."""
     run: dict[str, Any]
-    tissue_overlay: NDArray[np.uint8] | None = None  # (h, w, 3), the mask drawn on the thumbnail
+    """Metadata of the run: bundle, versions, layout, timings and counts; can be written as JSON."""
+    tissue_overlay: NDArray[np.uint8] | None = None
+    """(h, w, 3): the tissue mask drawn on the thumbnail, if there was a mask."""
     barcodes: tuple[str, ...] = ()
+    """N names of the spots in the spots file, or none."""
 
     def __post_init__(self) -> None:
         n_spots = len(self.expression)
@@ -74,29 +88,83 @@ class Prediction:
 
     @property
     def n_spots(self) -> int:
+        """Number of spots, N."""
         return len(self.expression)
 
     @property
     def spot_names(self) -> tuple[str, ...]:
-        """``"<column>x<row>"`` of every spot, her2st's form."""
+        """N names of the form ``"<column>x<row>"``, as her2st writes them."""
         return tuple(f"{column}x{row}" for row, column in self.grid_rc.tolist())
 
     @property
     def has_square_spots(self) -> bool:
-        """Whether spots are tiles of a grid, drawn as squares, and not round."""
+        """True if spots are square tiles of a grid, False if they are round."""
         return self.run.get("layout") == "grid"
 
     def select_genes(self, names: Sequence[str]) -> Prediction:
-        """The same spots with ``names`` alone, in that order; ``ConfigError`` if one is unknown."""
+        """Return the same spots with fewer genes.
+
+        Args:
+            names: Genes to keep, in the order of the result.
+
+        Raises:
+            ConfigError: If a gene is unknown.
+        """
         chosen = gene_indices(names, self.genes)
         expression = np.ascontiguousarray(self.expression[:, chosen])
         return replace(self, expression=expression, genes=tuple(self.genes[i] for i in chosen))
 
-    def write_h5ad(self, path: str | Path) -> None:
-        """Write an AnnData file for scanpy and squidpy, atomically; ``OutputError`` on failure."""
-        from triplex_deploy.outputs.h5ad import write_h5ad
+    def to_anndata(self) -> AnnData:
+        """Return the prediction as an AnnData object of scanpy and squidpy, with copied arrays."""
+        import anndata
+        import pandas as pd
 
-        write_h5ad(self, path)
+        row, column = self.grid_rc.T
+        x, y = self.level0_xy.T
+        obs = pd.DataFrame(
+            {
+                "in_tissue": np.ones(self.n_spots, np.int64),
+                "array_row": row,
+                "array_col": column,
+                "pxl_row_in_fullres": y,
+                "pxl_col_in_fullres": x,
+            },
+            index=pd.Index(self.spot_names, dtype=object),
+        )
+        if self.barcodes:
+            obs["barcode"] = np.array(self.barcodes, object)
+        return anndata.AnnData(
+            X=self.expression.copy(),
+            obs=obs,
+            var=pd.DataFrame(index=pd.Index(self.genes, dtype=object)),
+            obsm={"spatial": self.level0_xy.copy()},
+            uns=self._uns(),
+        )
+
+    def _uns(self) -> dict[str, Any]:
+        geometry = {
+            "slide_name": self.slide_name,
+            "slide_width_px": int(self.slide_size_wh[0]),
+            "slide_height_px": int(self.slide_size_wh[1]),
+            "slide_mpp": float(self.slide_mpp),
+        }
+        spatial = spatial_entry(self.thumbnail, self.slide_size_wh, self.spot_diameter_px)
+        return {
+            "spatial": {self.slide_name: spatial},
+            "triplex": metadata_entry(self.run, geometry, self.tissue_overlay),
+        }
+
+    def write_h5ad(self, path: str | Path) -> None:
+        """Write the prediction as an h5ad file of scanpy and squidpy, atomically.
+
+        Args:
+            path: File to write; an existing file is replaced.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(h5ad_bytes(self.to_anndata()))
 
 
 def _require(name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:

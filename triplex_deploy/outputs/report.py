@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.files.atomic import atomic_path
-from triplex_deploy.outputs import facts
 from triplex_deploy.outputs.measured import Measured
+from triplex_deploy.outputs.metadata import format_metadata, grouped_metadata, stages
 from triplex_deploy.outputs.moran import morans_i
 from triplex_deploy.outputs.page import json_for_script, render_page
 from triplex_deploy.outputs.pictures import array_base64, jpeg_base64
@@ -69,9 +69,9 @@ def render_report(prediction: Prediction, measured: Measured | None = None) -> s
         codes=array_base64(quantised.codes),
         measured_codes="" if beside is None else array_base64(beside.codes),
         top_genes=_top_genes(prediction.genes, moran),
-        run_facts=facts.run_facts(run),
-        grouped_facts=facts.grouped_facts(run),
-        stages=facts.stages(run),
+        metadata=format_metadata(run),
+        grouped_metadata=grouped_metadata(run),
+        stages=stages(run),
         size_mm=[side * prediction.slide_mpp / 1000 for side in prediction.slide_size_wh],
         spot_um=prediction.spot_diameter_px * prediction.slide_mpp,
     )

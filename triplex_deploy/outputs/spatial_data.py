@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from triplex_deploy.files.atomic import atomic_folder
-from triplex_deploy.outputs.h5ad import to_anndata
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
 
@@ -59,7 +58,7 @@ def to_spatialdata(prediction: Prediction) -> SpatialData:
         index=list(prediction.spot_names),
     )
     shapes = ShapesModel.parse(frame, transformations={LEVEL0: Identity()})
-    table = to_anndata(prediction)
+    table = prediction.to_anndata()
     del table.uns["spatial"]  # its picture is an image here
     table.obs["region"] = np.array([SPOTS] * prediction.n_spots, object)
     table.obs["region"] = table.obs["region"].astype("category")

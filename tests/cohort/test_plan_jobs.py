@@ -21,9 +21,9 @@ def test_jobs_have_absolute_paths_and_the_slides_own_values() -> None:
         Path("out"),
     )
     assert plain.slide == Path.cwd() / "a.svs"
-    assert plain.table == Path.cwd() / "out" / "a.h5ad"
+    assert plain.h5ad_path == Path.cwd() / "out" / "a.h5ad"
     assert (plain.options.mpp, plain.options.spots) == (0.5, None)
-    assert special.table == Path.cwd() / "out" / "sub" / "x.h5ad"
+    assert special.h5ad_path == Path.cwd() / "out" / "sub" / "x.h5ad"
     assert (special.options.mpp, special.options.spots) == (0.25, Path.cwd() / "s.csv")
     assert special.options.genes == ("GNAS",)
 
@@ -42,5 +42,5 @@ def test_options_that_contradict_a_row_name_it() -> None:
 
 def test_hidden_names_of_a_very_long_name_still_fit() -> None:
     (job,) = plan_jobs([_entry("x" * 248)], PredictOptions(), Path("out"))
-    assert max(len(path.name) for path in (job.lock, job.part)) <= 255
-    assert job.lock != job.part
+    assert max(len(path.name) for path in (job.lock_path, job.work_dir)) <= 255
+    assert job.lock_path != job.work_dir

@@ -15,34 +15,34 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.pipeline.many.stub_model import StubOpening, job_of, stub_bundle, write_slide
-from triplex_deploy.cohort.executor import EngineChoice, predict_slides, threads_each
+from tests.cohort.stub_model import StubOpener, job_of, stub_bundle, write_slide
+from triplex_deploy.cohort.executor import ExecutorChoice, run_jobs, threads_each
 from triplex_deploy.cohort.job import Job, Outcome
 from triplex_deploy.errors import BackendError
 from triplex_deploy.system import usable_cores
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _predict(
-    jobs: list[Job], opening: StubOpening, watcher: Any, workers: int
+    jobs: list[Job], opening: StubOpener, watcher: Any, workers: int
 ) -> dict[str, Outcome]:
-    choice = EngineChoice("local", workers, logging.WARNING)
-    outcomes = predict_slides(jobs, stub_bundle(), lambda n: choice.make(opening, watcher, n))
+    choice = ExecutorChoice("local", workers, logging.WARNING)
+    outcomes = run_jobs(jobs, stub_bundle(), lambda n: choice.make(opening, watcher, n))
     return {outcome.job.slide.name: outcome for outcome in outcomes}
 
 
 def _expression(job: Job) -> np.ndarray:
-    with h5py.File(job.table) as table:
+    with h5py.File(job.h5ad_path) as table:
         return np.asarray(table["X"])
 
 
-def _processes(opening: StubOpening) -> list[int]:
+def _processes(opening: StubOpener) -> list[int]:
     return [int(path.name) for path in opening.bundle.iterdir() if path.name.isdigit()]
 
 
 def test_two_workers_give_what_one_process_gives(
-    slides: list[Path], tmp_path: Path, opening: StubOpening, watcher: Any
+    slides: list[Path], tmp_path: Path, opening: StubOpener, watcher: Any
 ) -> None:
     alone = [job_of(slide, tmp_path / "alone") for slide in slides]
     shared = [job_of(slide, tmp_path / "shared") for slide in slides]
@@ -57,7 +57,7 @@ def test_two_workers_give_what_one_process_gives(
 
 
 def test_slide_whose_worker_crashed_is_done_by_another(
-    slides: list[Path], out: Path, opening: StubOpening, watcher: Any
+    slides: list[Path], out: Path, opening: StubOpener, watcher: Any
 ) -> None:
     write_slide(slides[1], 255)
     outcomes = _predict([job_of(slide, out) for slide in slides], opening, watcher, 2)
@@ -67,7 +67,7 @@ def test_slide_whose_worker_crashed_is_done_by_another(
 
 
 def test_slide_that_crashes_every_worker_fails_alone(
-    slides: list[Path], out: Path, opening: StubOpening, watcher: Any
+    slides: list[Path], out: Path, opening: StubOpener, watcher: Any
 ) -> None:
     write_slide(slides[1], 255)
     (opening.bundle / "always").touch()
@@ -79,7 +79,7 @@ def test_slide_that_crashes_every_worker_fails_alone(
 
 
 def test_worker_killed_from_outside_loses_nothing(
-    slides: list[Path], out: Path, opening: StubOpening, watcher: Any
+    slides: list[Path], out: Path, opening: StubOpener, watcher: Any
 ) -> None:
     slow = replace(opening, delay_s=0.1)
 
@@ -98,14 +98,14 @@ def test_worker_killed_from_outside_loses_nothing(
 
 
 def test_bundle_no_worker_can_open_is_one_error(
-    slides: list[Path], out: Path, opening: StubOpening, watcher: Any
+    slides: list[Path], out: Path, opening: StubOpener, watcher: Any
 ) -> None:
     with pytest.raises(BackendError, match="cuda:9"):
         _predict([job_of(s, out) for s in slides], replace(opening, breaks=True), watcher, 2)
 
 
 def test_warnings_of_a_worker_come_home_with_the_outcome(
-    slides: list[Path], tmp_path: Path, out: Path, opening: StubOpening, watcher: Any
+    slides: list[Path], tmp_path: Path, out: Path, opening: StubOpener, watcher: Any
 ) -> None:
     spots = tmp_path / "spots.csv"
     spots.write_text("pixel_x,pixel_y\n120,120\n320,120\n120,320\n320,320\n")
@@ -122,18 +122,18 @@ def test_cores_are_divided_among_workers() -> None:
 INTERRUPTED = """
 import logging, sys
 from pathlib import Path
-from tests.pipeline.many.conftest import NobodyWatches
-from tests.pipeline.many.stub_model import StubOpening, job_of, stub_bundle
+from tests.cohort.conftest import NobodyWatches
+from tests.cohort.stub_model import StubOpener, job_of, stub_bundle
 from triplex_deploy.system import usable_cores
-from triplex_deploy.cohort.executor import EngineChoice
-from triplex_deploy.cohort.executor import predict_slides
+from triplex_deploy.cohort.executor import ExecutorChoice
+from triplex_deploy.cohort.executor import run_jobs
 if __name__ == "__main__":
     traces, out, *slides = map(Path, sys.argv[1:])
-    opening = StubOpening(traces, delay_s=float(30))
-    choice = EngineChoice("local", 2, logging.WARNING)
+    opening = StubOpener(traces, delay_s=float(30))
+    choice = ExecutorChoice("local", 2, logging.WARNING)
     jobs = [job_of(slide, out) for slide in slides]
     try:
-        list(predict_slides(
+        list(run_jobs(
             jobs, stub_bundle(), lambda n: choice.make(opening, NobodyWatches(), n)
         ))
     except KeyboardInterrupt:
@@ -141,7 +141,7 @@ if __name__ == "__main__":
 """
 
 
-def _start(opening: StubOpening, out: Path, slides: list[Path]) -> subprocess.Popen[bytes]:
+def _start(opening: StubOpener, out: Path, slides: list[Path]) -> subprocess.Popen[bytes]:
     script = opening.bundle.parent / "interrupted.py"
     script.write_text(INTERRUPTED)
     process = subprocess.Popen(
@@ -167,7 +167,7 @@ def _gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("group", [False, True], ids=["parent alone", "whole terminal"])
 def test_interrupt_stops_all_within_two_seconds_and_leaves_nothing(
-    slides: list[Path], out: Path, opening: StubOpening, group: bool
+    slides: list[Path], out: Path, opening: StubOpener, group: bool
 ) -> None:
     process = _start(opening, out, slides)
     begin = time.monotonic()
@@ -178,9 +178,7 @@ def test_interrupt_stops_all_within_two_seconds_and_leaves_nothing(
     assert [path for path in out.iterdir() if not path.name.startswith(".")] == []
 
 
-def test_workers_of_a_killed_parent_end(
-    slides: list[Path], out: Path, opening: StubOpening
-) -> None:
+def test_workers_of_a_killed_parent_end(slides: list[Path], out: Path, opening: StubOpener) -> None:
     process = _start(opening, out, slides)
     process.kill()
     process.wait(60)

@@ -1,4 +1,4 @@
-from triplex_deploy.outputs.facts import Fact, Stage, grouped_facts, run_facts, stages
+from triplex_deploy.outputs.metadata import Fact, Stage, format_metadata, grouped_metadata, stages
 
 RUN = {
     "bundle_id": "abc",
@@ -16,7 +16,7 @@ RUN = {
 
 
 def test_facts_are_labelled_with_the_unit_their_name_says() -> None:
-    assert run_facts(RUN) == [
+    assert format_metadata(RUN) == [
         Fact("Bundle ID", "abc"),
         Fact("Bundle scale", "0.5 µm/px"),
         Fact("Level-0 px per tile px", "1"),
@@ -31,7 +31,7 @@ def test_facts_are_labelled_with_the_unit_their_name_says() -> None:
 
 def test_groups_keep_the_names_they_have() -> None:
     run = {**RUN, "label_transform": {}}
-    assert grouped_facts(run) == {"Versions": [Fact("triplex-deploy", "0.1.0")]}
+    assert grouped_metadata(run) == {"Versions": [Fact("triplex-deploy", "0.1.0")]}
 
 
 def test_stages_are_parts_of_the_total() -> None:

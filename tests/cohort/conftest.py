@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.many.stub_model import StubOpening, write_slide
+from tests.cohort.stub_model import StubOpener, write_slide
 from triplex_deploy.cohort.job import Job
 from triplex_deploy.progress import Progress, Silent
 
@@ -24,10 +24,10 @@ def watcher() -> NobodyWatches:
 
 
 @pytest.fixture
-def opening(tmp_path: Path) -> StubOpening:
+def opening(tmp_path: Path) -> StubOpener:
     traces = tmp_path / "traces"
     traces.mkdir()
-    return StubOpening(traces)
+    return StubOpener(traces)
 
 
 @pytest.fixture

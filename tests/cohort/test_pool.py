@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from triplex_deploy.cohort.job import Job, Outcome
-from triplex_deploy.cohort.pool import Broken, Died, Event, Finished, PoolEngine, Ready
+from triplex_deploy.cohort.pool import Broken, Died, Event, Finished, PoolExecutor, Ready
 from triplex_deploy.errors import BackendError
 from triplex_deploy.pipeline.options import PredictOptions
 
@@ -15,11 +15,11 @@ class ScriptedWorkers:
     """Workers that do as ``fate`` says: per slide, how often its worker dies."""
 
     def __init__(self, limit: int, fate: dict[str, int] | None = None, stillborn: int = 0) -> None:
-        self.limit, self.tries = limit, 2
+        self.limit, self.max_attempts = limit, 2
         self.fate, self.stillborn = dict(fate or {}), stillborn
         self.begun: list[tuple[int, str]] = []
         self.started, self.stopped = 0, False
-        self._events: deque[Event] = deque()
+        self._events: deque[Event[Outcome]] = deque()
 
     def connect(self) -> None: ...
 
@@ -37,11 +37,15 @@ class ScriptedWorkers:
         else:
             self._events.append(Finished(worker, Outcome(job, "done", 1.0, {"spots": 1})))
 
-    def next_event(self) -> Event:
+    def next_event(self) -> Event[Outcome]:
         return self._events.popleft()
 
     def stop(self) -> None:
         self.stopped = True
+
+
+def _failed(job: Job, why: str) -> Outcome:
+    return Outcome(job, "failed", 0.0, error=why)
 
 
 def _jobs(*names: str) -> list[Job]:
@@ -49,8 +53,8 @@ def _jobs(*names: str) -> list[Job]:
 
 
 def _run(workers: ScriptedWorkers, jobs: list[Job]) -> dict[str, Outcome]:
-    with PoolEngine(workers) as engine:
-        outcomes = list(engine.run(jobs))
+    with PoolExecutor(workers, _failed) as executor:
+        outcomes = list(executor.run(jobs))
     assert workers.stopped
     assert len(outcomes) == len(jobs), "one outcome for each job"
     return {outcome.job.slide.name: outcome for outcome in outcomes}
@@ -82,7 +86,7 @@ def test_slide_that_fells_every_worker_fails_and_the_others_go_on() -> None:
     workers = ScriptedWorkers(limit=2, fate={"b": 99})
     outcomes = _run(workers, _jobs(*"abc"))
     assert [outcomes[name].status for name in "abc"] == ["done", "failed", "done"]
-    assert "was killed; given up after 2 tries" in (outcomes["b"].error or "")
+    assert "was killed; given up after 2 attempts" in (outcomes["b"].error or "")
 
 
 def test_worker_that_dies_while_it_opens_the_bundle_is_not_replaced_for_ever() -> None:
@@ -96,14 +100,17 @@ def test_worker_that_dies_while_it_opens_the_bundle_is_not_replaced_for_ever() -
 def test_bundle_that_cannot_be_opened_is_raised_and_workers_are_stopped() -> None:
     workers = ScriptedWorkers(limit=1)
     workers.next_event = lambda: Broken(BackendError("no such device"))  # type: ignore[method-assign]
-    with pytest.raises(BackendError, match="no such device"), PoolEngine(workers) as engine:
-        list(engine.run(_jobs("a")))
+    with (
+        pytest.raises(BackendError, match="no such device"),
+        PoolExecutor(workers, _failed) as executor,
+    ):
+        list(executor.run(_jobs("a")))
     assert workers.stopped
 
 
 def test_workers_stay_for_a_second_round() -> None:
     workers = ScriptedWorkers(limit=2)
-    with PoolEngine(workers) as engine:
-        assert len(list(engine.run(_jobs("a", "b")))) == 2
-        assert len(list(engine.run(_jobs("c")))) == 1
+    with PoolExecutor(workers, _failed) as executor:
+        assert len(list(executor.run(_jobs("a", "b")))) == 2
+        assert len(list(executor.run(_jobs("c")))) == 1
     assert workers.started == 2

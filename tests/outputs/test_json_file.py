@@ -8,11 +8,11 @@ import pytest
 from triplex_deploy.errors import ContractError, OutputError
 from triplex_deploy.files.strict_json import to_strict_json as run_to_json
 from triplex_deploy.outputs import Prediction
-from triplex_deploy.outputs.sidecar import write_sidecar
+from triplex_deploy.outputs.json_file import write_json
 
 
 def test_the_sidecar_is_the_run_as_json(prediction: Prediction, tmp_path: Path) -> None:
-    write_sidecar(prediction, tmp_path / "a.json")
+    write_json(prediction, tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == prediction.run
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
@@ -27,10 +27,10 @@ def test_facts_without_a_json_form_are_refused(
     prediction: Prediction, tmp_path: Path, value: object
 ) -> None:
     with pytest.raises(ContractError, match="run facts: "):
-        write_sidecar(replace(prediction, run={"value": value}), tmp_path / "a.json")
+        write_json(replace(prediction, run={"value": value}), tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_absent_folder_is_named(prediction: Prediction, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="create it first"):
-        write_sidecar(prediction, tmp_path / "absent" / "a.json")
+        write_json(prediction, tmp_path / "absent" / "a.json")

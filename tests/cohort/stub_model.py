@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.cohort.job import Job
-from triplex_deploy.cohort.pool import Opening
+from triplex_deploy.cohort.slide_worker import ModelOpener
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.pipeline.options import PredictOptions
@@ -29,7 +29,7 @@ def stub_bundle() -> Bundle:
 
 
 @dataclass(frozen=True)
-class StubOpening(Opening):
+class StubOpener(ModelOpener):
     """``bundle`` is a folder for the workers' traces: one empty file per process, its id.
 
     Every call of an encoder of tiles lasts ``delay_s``.

@@ -12,19 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pipeline.many.stub_model import StubOpening, job_of, write_slide
+from tests.cohort.stub_model import StubOpener, job_of, write_slide
 from triplex_deploy.cohort import run_job as perform_module
-from triplex_deploy.cohort.executor import SerialEngine, predict_slides
+from triplex_deploy.cohort.executor import run_jobs
 from triplex_deploy.cohort.job import Job, Outcome
-from triplex_deploy.cohort.run_job import perform
+from triplex_deploy.cohort.pool import SerialExecutor
+from triplex_deploy.cohort.run_job import run_job
+from triplex_deploy.cohort.slide_worker import SlideProgram
 from triplex_deploy.errors import OutputError
-from triplex_deploy.files.lock import output_lock
+from triplex_deploy.files.lock import exclusive_lock
 from triplex_deploy.progress import Silent
 from triplex_deploy.runtime.model import Model
 
 
 @pytest.fixture
-def stub(opening: StubOpening) -> Model:
+def stub(opening: StubOpener) -> Model:
     return opening.open()
 
 
@@ -33,15 +35,19 @@ def job(slides: list[Path], out: Path) -> Job:
     return job_of(slides[0], out)
 
 
+def _serial(opening: StubOpener) -> SerialExecutor[Job, Outcome]:
+    return SerialExecutor(SlideProgram(opening))
+
+
 def _perform(job: Job, stub: Model) -> Outcome:
-    return perform(job, stub, Silent())
+    return run_job(job, stub, Silent())
 
 
 def test_job_leaves_its_files_and_nothing_hidden(job: Job, stub: Model, out: Path) -> None:
     outcome = _perform(job, stub)
     assert (outcome.status, outcome.error) == ("done", None)
     assert sorted(path.name for path in out.iterdir()) == ["Übersicht 0.h5ad", "Übersicht 0.json"]
-    facts = json.loads(job.facts.read_text(encoding="utf-8"))
+    facts = json.loads(job.metadata_path.read_text(encoding="utf-8"))
     assert facts["spots"] == 4
     assert len(facts["resume_key"]) == len(facts["h5ad_sha256"]) == 64
 
@@ -50,24 +56,24 @@ def test_output_of_another_name_is_that_slides_name_in_the_table(
     job: Job, stub: Model, out: Path
 ) -> None:
     (out / "sub").mkdir()
-    renamed = replace(job, table=out / "sub" / "patient 7.h5ad")
+    renamed = replace(job, h5ad_path=out / "sub" / "patient 7.h5ad")
     assert _perform(renamed, stub).status == "done"
-    with h5py.File(renamed.table) as table:
+    with h5py.File(renamed.h5ad_path) as table:
         assert list(table["uns/spatial"]) == ["patient 7"]
-    assert renamed.facts.exists()
+    assert renamed.metadata_path.exists()
 
 
 def test_complete_slide_is_skipped_with_its_facts(job: Job, stub: Model) -> None:
     done = _perform(job, stub)
-    written = job.table.stat().st_mtime_ns
+    written = job.h5ad_path.stat().st_mtime_ns
     again = _perform(job, stub)
     assert again.status == "skipped"
-    assert again.facts is not None
-    assert done.facts is not None
-    assert again.facts["spots"] == done.facts["spots"]
-    assert job.table.stat().st_mtime_ns == written
+    assert again.metadata is not None
+    assert done.metadata is not None
+    assert again.metadata["spots"] == done.metadata["spots"]
+    assert job.h5ad_path.stat().st_mtime_ns == written
     assert _perform(replace(job, resume=False), stub).status == "done"
-    assert job.table.stat().st_mtime_ns > written
+    assert job.h5ad_path.stat().st_mtime_ns > written
 
 
 def test_options_of_speed_alone_do_not_matter(job: Job, stub: Model) -> None:
@@ -77,30 +83,30 @@ def test_options_of_speed_alone_do_not_matter(job: Job, stub: Model) -> None:
 
 
 def _cut_the_table(job: Job) -> Job:
-    content = job.table.read_bytes()
-    job.table.write_bytes(content[: len(content) // 2])
+    content = job.h5ad_path.read_bytes()
+    job.h5ad_path.write_bytes(content[: len(content) // 2])
     return job
 
 
 def _change_one_byte_of_x(job: Job) -> Job:
-    with h5py.File(job.table, "r+") as table:
+    with h5py.File(job.h5ad_path, "r+") as table:
         table["X"][0, 0] += 1
     return job
 
 
 def _lose_the_facts(job: Job) -> Job:
-    job.facts.unlink()
+    job.metadata_path.unlink()
     return job
 
 
 def _garble_the_facts(job: Job) -> Job:
-    job.facts.write_text("[1,")
+    job.metadata_path.write_text("[1,")
     return job
 
 
 def _lie_about_the_spots(job: Job) -> Job:
-    facts = json.loads(job.facts.read_text(encoding="utf-8"))
-    job.facts.write_text(json.dumps({**facts, "spots": 5}))
+    facts = json.loads(job.metadata_path.read_text(encoding="utf-8"))
+    job.metadata_path.write_text(json.dumps({**facts, "spots": 5}))
     return job
 
 
@@ -159,14 +165,14 @@ def test_anything_else_is_predicted_again(job: Job, stub: Model, change: Any) ->
 
 def test_table_of_somebody_else_is_never_written_over(job: Job, stub: Model) -> None:
     _perform(job, stub)
-    with h5py.File(job.table, "w") as table:
+    with h5py.File(job.h5ad_path, "w") as table:
         table["X"] = np.ones((4, 3))
     outcome = _perform(job, stub)
     assert "is no prediction of ours" in (outcome.error or ""), "it opens, and is not ours"
-    job.table.write_text("notes")
-    job.facts.unlink()
+    job.h5ad_path.write_text("notes")
+    job.metadata_path.unlink()
     assert "is no prediction of ours" in (_perform(job, stub).error or "")
-    assert job.table.read_text() == "notes"
+    assert job.h5ad_path.read_text() == "notes"
 
 
 def test_changed_spots_or_mask_are_noticed(job: Job, stub: Model, tmp_path: Path) -> None:
@@ -185,7 +191,7 @@ def test_changed_spots_or_mask_are_noticed(job: Job, stub: Model, tmp_path: Path
 
 
 def test_slide_locked_elsewhere_is_left_alone(job: Job, stub: Model, out: Path) -> None:
-    with output_lock(job.lock):
+    with exclusive_lock(job.lock_path):
         outcome = _perform(job, stub)
     assert outcome.status == "elsewhere"
     assert "in progress elsewhere (process" in (outcome.error or "")
@@ -201,27 +207,27 @@ def test_failure_and_interrupt_leave_no_output_but_the_features(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(perform_module, "write_outputs", interrupted)
+    monkeypatch.setattr(perform_module, "save_outputs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _perform(replace(job, resume=False), stub)
     assert list(out.iterdir()) == []
     with pytest.raises(KeyboardInterrupt):
         _perform(job, stub)
-    monkeypatch.setattr(perform_module, "write_outputs", broken)
+    monkeypatch.setattr(perform_module, "save_outputs", broken)
     outcome = _perform(job, stub)
     assert (outcome.status, outcome.error) == ("failed", "disk full; free some space")
-    assert list(out.iterdir()) == [job.part]
-    assert [path.name for path in job.part.iterdir()] == ["features"]
+    assert list(out.iterdir()) == [job.work_dir]
+    assert [path.name for path in job.work_dir.iterdir()] == ["features"]
     monkeypatch.undo()
     resumed = _perform(job, stub)
-    assert resumed.facts is not None
-    assert (resumed.facts["tiles_encoded"], resumed.facts["tiles_from_cache"]) == (0, 4)
-    assert not job.part.exists()
+    assert resumed.metadata is not None
+    assert (resumed.metadata["tiles_encoded"], resumed.metadata["tiles_from_cache"]) == (0, 4)
+    assert not job.work_dir.exists()
 
 
 def test_cache_the_caller_chose_is_kept(job: Job, stub: Model, out: Path, tmp_path: Path) -> None:
     kept = replace(job, options=replace(job.options, cache=tmp_path / "cache"))
-    first, second = (_perform(replace(kept, resume=False), stub).facts for _ in range(2))
+    first, second = (_perform(replace(kept, resume=False), stub).metadata for _ in range(2))
     assert first is not None
     assert second is not None
     assert (first["tiles_from_cache"], second["tiles_from_cache"]) == (0, first["tiles_encoded"])
@@ -232,11 +238,11 @@ def test_results_appear_together_with_the_table_last(
     job: Job, stub: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _perform(job, stub)
-    old_table, old_facts = job.table.read_bytes(), job.facts.read_bytes()
+    old_table, old_facts = job.h5ad_path.read_bytes(), job.metadata_path.read_bytes()
     real, seen = Path.replace, []
 
     def dies_before_the_table(self: Path, target: Path) -> Path:
-        if self.parent.name == "files" and target.parent == job.table.parent:
+        if self.parent.name == "files" and target.parent == job.h5ad_path.parent:
             seen.append(target.suffix)
             if target.suffix == ".h5ad":
                 raise OSError("power cut")
@@ -247,43 +253,41 @@ def test_results_appear_together_with_the_table_last(
     assert _perform(changed, stub).status == "failed"
     monkeypatch.undo()
     assert seen == [".json", ".h5ad"]
-    assert job.table.read_bytes() == old_table
-    assert job.facts.read_bytes() != old_facts
+    assert job.h5ad_path.read_bytes() == old_table
+    assert job.metadata_path.read_bytes() != old_facts
     assert _perform(changed, stub).status == "done", "facts of another table are not believed"
     assert _perform(changed, stub).status == "skipped"
 
 
 def test_leftovers_of_a_killed_run_are_swept(
-    job: Job, opening: StubOpening, stub: Model, watcher: Any, out: Path
+    job: Job, opening: StubOpener, stub: Model, watcher: Any, out: Path
 ) -> None:
     _perform(job, stub)
-    (job.part / "files").mkdir(parents=True)
-    (job.part / "files" / ".triplex-0.tmp").write_text("half")
-    job.lock.touch()
-    engine_for = lambda _: SerialEngine(opening, watcher)  # noqa: E731
-    (outcome,) = predict_slides([job], stub.bundle, engine_for)
+    (job.work_dir / "files").mkdir(parents=True)
+    (job.work_dir / "files" / ".triplex-0.tmp").write_text("half")
+    job.lock_path.touch()
+    executor_for = lambda _: _serial(opening)  # noqa: E731
+    (outcome,) = run_jobs([job], stub.bundle, executor_for)
     assert outcome.status == "skipped"
     assert sorted(path.suffix for path in out.iterdir()) == [".h5ad", ".json"]
 
 
 def test_slide_done_elsewhere_meanwhile_is_waited_for_and_skipped(
-    slides: list[Path], out: Path, tmp_path: Path, opening: StubOpening, stub: Model, watcher: Any
+    slides: list[Path], out: Path, tmp_path: Path, opening: StubOpener, stub: Model, watcher: Any
 ) -> None:
     """Another process holds the first slide's lock, and delivers while we do the second."""
     first, second = (job_of(slide, out) for slide in slides[:2])
     (tmp_path / "other").mkdir()
-    theirs = replace(first, table=tmp_path / "other" / first.table.name)
+    theirs = replace(first, h5ad_path=tmp_path / "other" / first.h5ad_path.name)
     _perform(theirs, stub)
-    lock = output_lock(first.lock)
+    lock = exclusive_lock(first.lock_path)
     lock.__enter__()
     seen = []
-    for outcome in predict_slides(
-        [first, second], stub.bundle, lambda _: SerialEngine(opening, watcher)
-    ):
+    for outcome in run_jobs([first, second], stub.bundle, lambda _: _serial(opening)):
         seen.append((outcome.job.slide, outcome.status))
         if outcome.job.slide == second.slide:
-            shutil.copy(theirs.facts, first.facts)
-            shutil.copy(theirs.table, first.table)
+            shutil.copy(theirs.metadata_path, first.metadata_path)
+            shutil.copy(theirs.h5ad_path, first.h5ad_path)
             lock.__exit__(None, None, None)
     assert seen == [(second.slide, "done"), (first.slide, "skipped")]
 
@@ -294,4 +298,4 @@ def test_engine_is_not_opened_when_all_is_complete(job: Job, stub: Model) -> Non
     def never(_n: int) -> Any:
         raise AssertionError("the bundle was opened for nothing")
 
-    assert [o.status for o in predict_slides([job], stub.bundle, never)] == ["skipped"]
+    assert [o.status for o in run_jobs([job], stub.bundle, never)] == ["skipped"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is absent: pip install 'triplex-deploy[cluster]'"
 )
@@ -19,14 +19,14 @@ needs_ray = pytest.mark.skipif(
 SCRIPT = """
 import json, logging, os, signal, sys, threading, time
 from pathlib import Path
-from tests.pipeline.many.conftest import NobodyWatches
-from tests.pipeline.many.stub_model import StubOpening, job_of, stub_bundle
-from triplex_deploy.cohort.executor import EngineChoice
-from triplex_deploy.cohort.executor import predict_slides
+from tests.cohort.conftest import NobodyWatches
+from tests.cohort.stub_model import StubOpener, job_of, stub_bundle
+from triplex_deploy.cohort.executor import ExecutorChoice
+from triplex_deploy.cohort.executor import run_jobs
 
 traces, out, *slides = map(Path, sys.argv[1:])
-opening = StubOpening(traces, delay_s=0.1, threads=1)
-choice = EngineChoice("ray", 2, logging.WARNING)
+opening = StubOpener(traces, delay_s=0.1, threads=1)
+choice = ExecutorChoice("ray", 2, logging.WARNING)
 
 def kill_one():
     while not list(out.glob(".*.lock")):
@@ -38,7 +38,7 @@ def kill_one():
 
 threading.Thread(target=kill_one, daemon=True).start()
 jobs = [job_of(slide, out, batch_size=1) for slide in slides]
-outcomes = predict_slides(
+outcomes = run_jobs(
     jobs, stub_bundle(), lambda n: choice.make(opening, NobodyWatches(), n)
 )
 print(json.dumps([[o.job.slide.name, o.status, o.error] for o in outcomes]))
@@ -91,17 +91,16 @@ def test_actors_fill_the_cluster_by_gpu_or_by_a_few_cpus(
     device: str,
     expected: tuple[int, int, int],
 ) -> None:
-    from triplex_deploy.cohort.pool import Opening
     from triplex_deploy.cohort.ray_workers import ActorSize
 
-    size = ActorSize.on(nodes, Opening(Path("b"), device, threads=threads), workers)
+    size = ActorSize.on(nodes, workers, threads, gpus_each=0 if device == "cpu" else 1)
     assert (size.cpus, size.gpus, size.limit) == expected
 
 
 def test_ray_that_is_not_installed_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from tests.pipeline.many.stub_model import stub_bundle, write_slide
+    from tests.cohort.stub_model import stub_bundle, write_slide
     from triplex_deploy.cli.main import run
     from triplex_deploy.runtime import model
 

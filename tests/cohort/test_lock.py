@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from triplex_deploy.errors import OutputError
-from triplex_deploy.files.lock import holder, output_lock
+from triplex_deploy.files.lock import exclusive_lock, holder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from triplex_deploy.files.lock import output_lock
-with output_lock(Path(sys.argv[1])) as ours:
+from triplex_deploy.files.lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])) as ours:
     print(ours, flush=True)
     time.sleep(60)
 """
@@ -23,12 +23,12 @@ with output_lock(Path(sys.argv[1])) as ours:
 
 def test_second_holder_is_told_no_until_the_first_is_done(tmp_path: Path) -> None:
     path = tmp_path / ".a.lock"
-    with output_lock(path) as first:
+    with exclusive_lock(path) as first:
         assert first
         assert "process" in holder(path)
-        with output_lock(path) as second:
+        with exclusive_lock(path) as second:
             assert not second
-    with output_lock(path) as third:
+    with exclusive_lock(path) as third:
         assert third
     assert list(tmp_path.iterdir()) == []
 
@@ -39,12 +39,12 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     with other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
-        with output_lock(path) as ours:
+        with exclusive_lock(path) as ours:
             assert not ours
         assert f"process {other.pid}" in holder(path)
         other.kill()
     assert path.exists()
-    with output_lock(path) as ours:
+    with exclusive_lock(path) as ours:
         assert ours
     assert not path.exists()
 
@@ -53,10 +53,10 @@ def test_waiting_ends_when_the_lock_is_free(tmp_path: Path) -> None:
     path, order = tmp_path / ".a.lock", []
 
     def wait_for_it() -> None:
-        with output_lock(path, wait=True) as ours:
+        with exclusive_lock(path, wait=True) as ours:
             order.append(("second", ours))
 
-    with output_lock(path):
+    with exclusive_lock(path):
         waiting = threading.Thread(target=wait_for_it)
         waiting.start()
         time.sleep(0.3)
@@ -73,7 +73,7 @@ def test_many_takers_never_hold_it_together(tmp_path: Path) -> None:
     def take() -> None:
         nonlocal inside, most
         for _ in range(40):
-            with output_lock(path) as ours:
+            with exclusive_lock(path) as ours:
                 if ours:
                     with guard:
                         inside += 1
@@ -91,5 +91,6 @@ def test_many_takers_never_hold_it_together(tmp_path: Path) -> None:
 
 
 def test_folder_that_cannot_be_locked_in_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot be locked"), output_lock(tmp_path / "no" / "x"):
+    no_folder = tmp_path / "no" / "x"
+    with pytest.raises(OutputError, match="cannot be locked"), exclusive_lock(no_folder):
         pass

@@ -11,11 +11,11 @@ from pathlib import Path
 import h5py
 import pytest
 
-from tests.pipeline.many.stub_model import write_slide
+from tests.cohort.stub_model import write_slide
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.runtime.model import RunnableBundle
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 SAVE_OFTEN = """
 import sys
@@ -27,18 +27,18 @@ WITH_STUB = (
     SAVE_OFTEN
     + """
 from pathlib import Path
-from tests.pipeline.many.conftest import NobodyWatches
-from tests.pipeline.many.stub_model import StubOpening, job_of, stub_bundle
-from triplex_deploy.cohort.executor import predict_slides
-from triplex_deploy.cohort.executor import SerialEngine
+from tests.cohort.stub_model import StubOpener, job_of, stub_bundle
+from triplex_deploy.cohort.executor import run_jobs
+from triplex_deploy.cohort.pool import SerialExecutor
+from triplex_deploy.cohort.slide_worker import SlideProgram
 traces, out, *slides = map(Path, sys.argv[1:])
-opening = StubOpening(traces, delay_s=0.04)
+opening = StubOpener(traces, delay_s=0.04)
 jobs = [job_of(slide, out, batch_size=1) for slide in slides]
-for outcome in predict_slides(
-    jobs, stub_bundle(), lambda n: SerialEngine(opening, NobodyWatches())
+for outcome in run_jobs(
+    jobs, stub_bundle(), lambda n: SerialExecutor(SlideProgram(opening))
 ):
-    assert outcome.facts is not None, outcome.error
-    print(outcome.status, outcome.facts["tiles_from_cache"], flush=True)
+    assert outcome.metadata is not None, outcome.error
+    print(outcome.status, outcome.metadata["tiles_from_cache"], flush=True)
 """
 )
 

@@ -43,12 +43,12 @@ class Stage:
     part: float | None
 
 
-def run_facts(run: Mapping[str, Any]) -> list[Fact]:
+def format_metadata(run: Mapping[str, Any]) -> list[Fact]:
     """The plain facts, without stage timings and grouped facts."""
     return [_fact(key, value) for key, value in run.items() if not isinstance(value, Mapping)]
 
 
-def grouped_facts(run: Mapping[str, Any]) -> dict[str, list[Fact]]:
+def grouped_metadata(run: Mapping[str, Any]) -> dict[str, list[Fact]]:
     """Facts that come in groups, such as versions, by the group's label, unless empty."""
     return {
         _label(key): [Fact(str(name), _text(value)) for name, value in group.items()]

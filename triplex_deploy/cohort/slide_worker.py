@@ -1,0 +1,99 @@
+"""What each worker of a cohort opens and runs: a bundle's model, and one slide after another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from triplex_deploy.cohort.job import Job, Outcome
+from triplex_deploy.cohort.run_job import run_job
+from triplex_deploy.progress import Progress
+from triplex_deploy.runtime.model import Model, load_bundle
+
+LOGGER: Final = "triplex_deploy"
+
+
+@dataclass(frozen=True)
+class ModelOpener:
+    """How each process opens the bundle."""
+
+    bundle: Path
+    """Folder of the bundle, an absolute path."""
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda:N``."""
+    backend: str = "auto"
+    """``auto``, ``onnxruntime`` or ``tensorrt``."""
+    threads: int | None = None
+    """CPU threads of each process, None for all cores."""
+
+    def open(self) -> Model:
+        """Read, verify and load the bundle.
+
+        Raises:
+            BundleError: If the bundle cannot be read or was altered.
+            BackendError: If the device or backend cannot be used.
+        """
+        return load_bundle(self.bundle).open(self.device, self.backend, self.threads)
+
+
+@dataclass(frozen=True)
+class SlideProgram:
+    """Open the model and run jobs with it: the ``WorkerProgram`` of a cohort."""
+
+    opener: ModelOpener
+    """How the bundle is opened."""
+    n_sharing: int = 1
+    """Workers that share this machine: each gets an equal part of the memory."""
+    log_level: int | None = None
+    """Level from which log records travel in the outcome; None leaves the log as it is."""
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Job, Progress], Outcome]]:
+        with self.opener.open() as model:
+            yield lambda job, progress: self._run(job, model, progress)
+
+    def _run(self, job: Job, model: Model, progress: Progress) -> Outcome:
+        if self.log_level is None:
+            return run_job(job, model, progress)
+        return run_job_logged(self._with_share(job), model, progress, self.log_level)
+
+    def _with_share(self, job: Job) -> Job:
+        """Divide the memory among all workers, and keep to the process's CPU threads."""
+        options = replace(
+            job.options,
+            memory_gb=job.options.memory_gb / self.n_sharing,
+            threads=job.options.threads or self.opener.threads,
+        )
+        return replace(job, options=options)
+
+
+def run_job_logged(job: Job, model: Model, progress: Progress, log_level: int) -> Outcome:
+    """Return the outcome of ``run_job`` with the log records of this process in it."""
+    with _collected(log_level) as messages:
+        outcome = run_job(job, model, progress)
+    return replace(outcome, messages=tuple(messages))
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append((record.levelno, record.getMessage()))
+
+
+@contextmanager
+def _collected(log_level: int) -> Iterator[list[tuple[int, str]]]:
+    """Collect the package's log records from ``log_level`` on."""
+    logger, collector = logging.getLogger(LOGGER), _Collector()
+    logger.setLevel(log_level)
+    logger.addHandler(collector)
+    try:
+        yield collector.messages
+    finally:
+        logger.removeHandler(collector)
