@@ -135,7 +135,7 @@ def test_three_neighbours_of_a_hexagonal_array() -> None:
     ],
 )
 def test_too_few_spots_to_tell_are_told_how_many(xy: list[list[float]]) -> None:
-    with pytest.raises(SpotsError, match="give at least 4 neighbours that are not on one line, or"):
+    with pytest.raises(SpotsError, match="give at least 4 neighbors that are not on one line, or"):
         infer_lattice(np.array(xy, np.float64))
 
 

@@ -1,4 +1,4 @@
-"""Spots from a file: CSV, TSV, Space Ranger's tissue positions, or h5ad."""
+"""Read spots from a file: CSV, TSV, Space Ranger's tissue positions, or h5ad."""
 
 from __future__ import annotations
 
@@ -21,28 +21,32 @@ from triplex_deploy.spots.spots import Spots, require_distinct, require_inside
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@dataclass(frozen=True)
-class _Rows:
-    """What a file says of the N spots it keeps."""
-
-    level0_xy: NDArray[np.float64]  # (N, 2)
-    grid_rc: NDArray[np.int64] | None  # (N, 2)
-    barcodes: tuple[str, ...]
-    labels: tuple[str, ...]
-    """``row <number>`` of every spot in the file, its header not counted."""
-    spot_diameter_px: float | None
+POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
+"""Names of Space Ranger's positions files, preferred first."""
+FOLDERS = (".", "spatial", "outs/spatial")
+"""Folders of a Space Ranger output in which they may be."""
+OBS = ("array_row", "array_col", "in_tissue", "barcode")
+"""Columns of ``obs`` that are used."""
 
 
 def read_spots(path: str | Path, slide_size_wh: tuple[int, int] | None = None) -> Spots:
-    """Read spots with level-0 centres; unselected and out-of-tissue spots are left out.
+    """Read spots with level-0 centers, without unselected and out-of-tissue spots.
 
     Accepts CSV or TSV, also compressed, with ``pixel_x, pixel_y`` or Space Ranger's
     ``pxl_col_in_fullres, pxl_row_in_fullres`` (also its headerless list, Parquet and the folder
     they are in), and h5ad with ``obsm["spatial"]``. Array coordinates come from ``array_row,
-    array_col``, from ``x, y`` (x is the column; rounded) or else from the lattice, which ``note``
-    then says. Raises ``SpotsError``, also where centres coincide or lie outside
-    ``slide_size_wh``, level 0.
+    array_col``, from ``x, y`` (x is the column; rounded) or are inferred from the
+    lattice, which ``note`` then states.
+
+    Args:
+        path: The file, or a Space Ranger folder.
+        slide_size_wh: Width and height of the slide at level 0, to check the centers.
+
+    Returns:
+        The spots in the order of the file.
+
+    Raises:
+        SpotsError: The file cannot be read, or centers coincide or lie outside the slide.
     """
     path = Path(path)
     rows = _read_rows(find_positions(path) if path.is_dir() else path)
@@ -56,52 +60,24 @@ def read_spots(path: str | Path, slide_size_wh: tuple[int, int] | None = None) -
     return Spots(rows.level0_xy, grid_rc, "file", diameter_px, note, rows.barcodes)
 
 
-def _read_rows(path: Path) -> _Rows:
-    from triplex_deploy.spots import table as columns
-    from triplex_deploy.spots.table import read_table
-
-    if path.suffix.lower() == ".h5ad":
-        table, diameter_px = read_h5ad_table(path)
-    else:
-        table, diameter_px = columns.with_known_names(path, read_table(path)), None
-        if set(columns.SPACE_RANGER_PIXELS) <= set(table.columns):
-            diameter_px = read_named_diameter(path.parent)
-    if table.empty:
-        raise SpotsError(f"{path}: the spots file has no rows; it needs one per spot")
-    columns.pixel_columns(path, table)  # a missing column is said before a bad value of another
-    table = columns.kept_rows(path, table)
-    return _Rows(
-        columns.pixel_centers(path, table),
-        columns.array_places(path, table),
-        columns.barcodes(table),
-        tuple(f"row {number + 1}" for number in table.index),
-        diameter_px,
+def find_positions(folder: Path) -> Path:
+    """Find the positions file in a Space Ranger folder; raises ``SpotsError`` if there is none."""
+    for below in FOLDERS:
+        for name in POSITIONS:
+            if (folder / below / name).is_file():
+                return folder / below / name
+    raise SpotsError(
+        f"{folder}: a folder with none of {', '.join(POSITIONS)} in it, in spatial/ or in "
+        "outs/spatial/; pass a Space Ranger output or a spots file"
     )
-
-
-def _array(rows: _Rows) -> tuple[NDArray[np.int64], str]:
-    """Array (row, column) of every spot, (N, 2), and what the user should know of them."""
-    if rows.grid_rc is not None:
-        require_distinct(rows.grid_rc, "array position", rows.labels)
-        return rows.grid_rc, ""
-    lattice = infer_lattice(rows.level0_xy)
-    count = len(lattice.grid_rc)
-    if count == 1:
-        return lattice.grid_rc, ""
-    return lattice.grid_rc, (
-        f"array coordinates were inferred from a {lattice.kind} lattice of {count} spots"
-    )
-
-
-OBS = ("array_row", "array_col", "in_tissue", "barcode")
 
 
 def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
-    """``obsm["spatial"]`` (x, y) as pixel_x and pixel_y, with the array columns of ``obs`` if any.
+    """Read ``obsm["spatial"]`` (x, y) as pixel_x and pixel_y, with the array columns of ``obs``.
 
-    Barcodes are ``obs["barcode"]``, else the names of the observations. Second comes the spot
-    diameter in level-0 pixels, if the file has one library that names it. The expression matrix is
-    not loaded. Raises ``SpotsError``.
+    Barcodes are ``obs["barcode"]``, else the names of the observations. The second
+    value is the spot diameter in level-0 pixels, or None if the file does not have exactly one
+    library that gives it. The expression matrix is not loaded. Raises ``SpotsError``.
     """
     import anndata
     import pandas as pd
@@ -124,24 +100,60 @@ def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
     return table, _diameter(uns.get("spatial"))
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The N spots of a file that are kept."""
+
+    level0_xy: NDArray[np.float64]
+    """(N, 2) centers in level-0 pixels."""
+    grid_rc: NDArray[np.int64] | None
+    """(N, 2) array (row, column), or None if the file has none."""
+    barcodes: tuple[str, ...]
+    """One per spot, or none."""
+    labels: tuple[str, ...]
+    """``row <number>`` of each spot in the file; the header does not count."""
+    spot_diameter_px: float | None
+    """Diameter in level-0 pixels, if the file gives one."""
+
+
+def _read_rows(path: Path) -> _Rows:
+    from triplex_deploy.spots import table as columns  # imports pandas
+
+    if path.suffix.lower() == ".h5ad":
+        table, diameter_px = read_h5ad_table(path)
+    else:
+        table, diameter_px = columns.with_known_names(path, columns.read_table(path)), None
+        if set(columns.SPACE_RANGER_PIXELS) <= set(table.columns):
+            diameter_px = read_named_diameter(path.parent)
+    if table.empty:
+        raise SpotsError(f"{path}: the spots file has no rows; it needs one per spot")
+    columns.pixel_columns(path, table)  # report a missing column before a bad value
+    table = columns.kept_rows(path, table)
+    return _Rows(
+        columns.pixel_centers(path, table),
+        columns.array_places(path, table),
+        columns.barcodes(table),
+        tuple(f"row {number + 1}" for number in table.index),
+        diameter_px,
+    )
+
+
+def _array(rows: _Rows) -> tuple[NDArray[np.int64], str]:
+    """Return array (row, column) of every spot, (N, 2), and a note for the user or ""."""
+    if rows.grid_rc is not None:
+        require_distinct(rows.grid_rc, "array position", rows.labels)
+        return rows.grid_rc, ""
+    lattice = infer_lattice(rows.level0_xy)
+    count = len(lattice.grid_rc)
+    if count == 1:
+        return lattice.grid_rc, ""
+    return lattice.grid_rc, (
+        f"array coordinates were inferred from a {lattice.kind} lattice of {count} spots"
+    )
+
+
 def _diameter(libraries: object) -> float | None:
     if not isinstance(libraries, dict) or len(libraries) != 1:
         return None
     library = next(iter(libraries.values()))
     return named_diameter(library.get("scalefactors")) if isinstance(library, dict) else None
-
-
-POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
-FOLDERS = (".", "spatial", "outs/spatial")
-
-
-def find_positions(folder: Path) -> Path:
-    """The positions file in an output folder, its ``outs`` or ``spatial``; or ``SpotsError``."""
-    for below in FOLDERS:
-        for name in POSITIONS:
-            if (folder / below / name).is_file():
-                return folder / below / name
-    raise SpotsError(
-        f"{folder}: a folder with none of {', '.join(POSITIONS)} in it, in spatial/ or in "
-        "outs/spatial/; pass a Space Ranger output or a spots file"
-    )

@@ -1,4 +1,4 @@
-"""Array coordinates of spots that come with pixel positions alone."""
+"""Infer the array coordinates of spots from their pixel positions."""
 
 from __future__ import annotations
 
@@ -11,39 +11,49 @@ from triplex_deploy.errors import SpotsError
 
 REMEDY = "add the columns array_row and array_col"
 FEW = 9
-"""Fewer spots than this can look like a lattice by chance; an error says how many are enough."""
+"""Fewer spots than this can look like a lattice by chance, so the order must be sharper."""
 NEIGHBOR_REACH = 1.25
-"""Lattice neighbours lie within this many median spacings; a square's diagonal is at 1.41."""
+"""Lattice neighbors lie within this many median spacings; a square's diagonal is at 1.41."""
 MIN_ORDER = 0.5
 MIN_ORDER_OF_FEW = 0.85
 MIN_ORDER_LEAD = 0.2
-"""How sharply the neighbour directions must repeat every 90 or 60 degrees (1: exactly)."""
+"""How sharply the neighbor directions must repeat every 90 or 60 degrees (1: exactly)."""
 STEP_TOLERANCE = 0.35
 """A displacement within this fraction of the spacing of a lattice step is that step."""
 PLACE_TOLERANCE = 0.3
 """How far, in steps, a separate group of spots may lie off the lattice of the others."""
+MAX_TILT = np.deg2rad(20)
+"""A line tilted more than this may be a diagonal, or a row of a hexagonal array."""
+WIDTH_TOLERANCE = 0.3
+"""How far, in steps, a spot may lie beside the line."""
+LINE_STEP_TOLERANCE = 0.25
+"""How far, in steps, the distance of two spots may be from a whole number of steps."""
+NEAR = 1.5
+"""Gaps up to this many times the smallest are one step."""
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Array coordinates (row, column), starting at 0, and the ``kind``: square or hexagonal.
+    """Array coordinates of N spots and the kind of their lattice.
 
     Columns grow to the right and rows downwards. Hexagonal coordinates follow Space Ranger:
-    columns of a row are 2 apart and row + column is even; where the rows of the array stand
-    upright in the image, it is taken as turned by 90 degrees (columns grow downwards, rows to the
-    left), never as mirrored.
+    columns of a row are 2 apart and row + column is even; if the rows of the array are
+    vertical in the image, the array counts as turned by 90 degrees (columns grow downwards, rows to
+    the left), never as mirrored.
     """
 
     grid_rc: NDArray[np.int64]
+    """(N, 2) (row, column), starting at 0."""
     kind: str
+    """``square`` or ``hexagonal``."""
 
 
 def infer_lattice(level0_xy: NDArray[np.float64]) -> Lattice:
-    """Recover (row, column) from centres on a square or hexagonal lattice, (N, 2).
+    """Infer (row, column) from centers (N, 2) on a square or hexagonal lattice.
 
     Neighbours are linked step by step from the best matching pairs on, so that slow drift and
     jitter do not add up; groups without a link are placed by a fit to the rest. A single row or
-    column counts as square. Raises ``SpotsError`` where the lattice or a place on it is ambiguous.
+    column counts as square. Raises ``SpotsError`` if the lattice or a position on it is ambiguous.
     """
     if len(level0_xy) == 1:
         return Lattice(np.zeros((1, 2), np.int64), "square")
@@ -61,12 +71,44 @@ def infer_lattice(level0_xy: NDArray[np.float64]) -> Lattice:
     return Lattice(grid_rc, "hexagonal" if is_hex else "square")
 
 
+def infer_line(level0_xy: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    """Return (row, column) of two or more centers (N, 2) on one line, or None if on no line.
+
+    Gaps of whole steps are kept. Raises ``SpotsError`` if the line is slanted or its steps are
+    uneven, since the array is then unknown.
+    """
+    centered = level0_xy - level0_xy.mean(axis=0)
+    direction = np.linalg.svd(centered, full_matrices=False)[2][0]
+    axis = int(np.argmax(np.abs(direction)))  # 0: along x, a row; 1: along y, a column
+    direction = direction * np.sign(direction[axis])
+    along = centered @ direction
+    beside = np.abs(centered @ (-direction[1], direction[0]))
+    order = np.argsort(along, kind="stable")
+    gaps = np.diff(along[order])
+    if gaps.min() <= 0:
+        return None
+    step_px = float(np.median(gaps[gaps <= NEAR * gaps.min()]))
+    if beside.max() > WIDTH_TOLERANCE * step_px:
+        return None
+    steps = np.round(gaps / step_px)
+    uneven = bool((np.abs(gaps / step_px - steps) > LINE_STEP_TOLERANCE).any())
+    if uneven or np.arccos(min(1.0, float(direction[axis]))) > MAX_TILT:
+        raise SpotsError(
+            f"the {len(level0_xy)} spots lie on one {'uneven' if uneven else 'slanted'} line, "
+            "which does not tell their lattice; give at least 4 neighbors that are not on one "
+            "line, or add the columns array_row and array_col"
+        )
+    grid_rc = np.zeros((len(level0_xy), 2), np.int64)
+    grid_rc[order[1:], 1 - axis] = np.cumsum(steps).astype(np.int64)
+    return grid_rc
+
+
 def _close_pairs(xy: NDArray[np.float64]) -> tuple[NDArray[np.int64], float]:
     from scipy.spatial import KDTree
 
     tree = KDTree(xy)
-    # The nearest alone would be too near under jitter; inside a lattice four are at one spacing,
-    # of few spots, most of them at its edge, two.
+    # The nearest neighbor alone would be too close under jitter. Inside a lattice four neighbors
+    # are one spacing away; of few spots, most lie at the edge and have two.
     neighbors = min(2 if len(xy) < FEW else 4, len(xy) - 1)
     spacing = float(np.median(tree.query(xy, k=neighbors + 1)[0][:, 1:]))
     if spacing <= 0:
@@ -79,14 +121,14 @@ def _close_pairs(xy: NDArray[np.float64]) -> tuple[NDArray[np.int64], float]:
 
 
 def _symmetry(xy: NDArray[np.float64], pairs: NDArray[np.int64]) -> tuple[bool, float]:
-    """Whether the lattice is hexagonal, and the direction of one axis nearest to +x, in radians."""
+    """Return whether the lattice is hexagonal, and the axis nearest to +x in radians."""
     step = xy[pairs[:, 1]] - xy[pairs[:, 0]]
     angles = np.arctan2(step[:, 1], step[:, 0])
     square, hexagonal = (np.exp(1j * fold * angles).mean() for fold in (4, 6))
     lead = abs(abs(square) - abs(hexagonal))
     least = MIN_ORDER_OF_FEW if len(xy) < FEW else MIN_ORDER
     if max(abs(square), abs(hexagonal)) < least or lead < MIN_ORDER_LEAD:
-        few = "give at least 4 neighbours that are not on one line, or " if len(xy) < FEW else ""
+        few = "give at least 4 neighbors that are not on one line, or " if len(xy) < FEW else ""
         raise SpotsError(
             f"the {len(xy)} spots form no clear square or hexagonal lattice; {few}{REMEDY}"
         )
@@ -101,7 +143,7 @@ def _basis(
     is_hex: bool,
     angle: float,
 ) -> NDArray[np.float64]:
-    """Rows u, v: the step along a row and the step to the next row, in pixels, (2, 2).
+    """Return the step along a row (u) and to the next row (v), in pixels, (2, 2).
 
     Of a hexagonal lattice, the rows are the axis nearest to horizontal or vertical.
     """
@@ -126,7 +168,7 @@ def _pair_steps(
     basis: NDArray[np.float64],
     is_hex: bool,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Pairs that are one lattice step apart, that step in (u, v), and its misfit in pixels."""
+    """Return pairs one lattice step apart, that step in (u, v), and its misfit in pixels."""
     units = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]] + ([[1, -1], [-1, 1]] if is_hex else []))
     step = xy[pairs[:, 1]] - xy[pairs[:, 0]]
     misfits = np.linalg.norm(step[:, None] - (units @ basis)[None], axis=2)  # (P, units)
@@ -142,7 +184,7 @@ def _connect(
     steps: NDArray[np.int64],
     misfit: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """(u, v) of every spot, (N, 2)."""
+    """Return (u, v) of every spot, (N, 2)."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import (
         breadth_first_order,
@@ -171,7 +213,7 @@ def _connect(
 def _place_groups(
     xy: NDArray[np.float64], uv: NDArray[np.int64], group: NDArray[np.int32]
 ) -> NDArray[np.int64]:
-    """Shift each group, largest first, to where the lattice fitted to the earlier ones puts it."""
+    """Shift each group, largest first, onto the lattice fitted to the groups before it."""
     uv = uv.copy()
     by_size = np.argsort(-np.bincount(group), kind="stable")
     placed = group == by_size[0]
@@ -180,7 +222,7 @@ def _place_groups(
         design = np.column_stack([uv[placed], np.ones(placed.sum())])
         fit, _, rank, _ = np.linalg.lstsq(design, xy[placed])
         if rank < 3:
-            raise SpotsError(f"too few neighbouring spots to tell the lattice; {REMEDY}")
+            raise SpotsError(f"too few neighboring spots to tell the lattice; {REMEDY}")
         expected = (xy[members] - fit[2]) @ np.linalg.inv(fit[:2])
         shift = (expected - uv[members]).mean(axis=0)
         if np.abs(shift - np.round(shift)).max() > PLACE_TOLERANCE:
@@ -198,46 +240,4 @@ def _to_grid_rc(uv: NDArray[np.int64], is_hex: bool) -> NDArray[np.int64]:
     grid_rc -= grid_rc.min(axis=0)
     if is_hex:
         grid_rc[:, 1] += grid_rc[0].sum() % 2
-    return grid_rc
-
-
-MAX_TILT = np.deg2rad(20)
-"""A line at a larger angle to both sides of the image may be a diagonal, or of a hexagonal array"""
-WIDTH_TOLERANCE = 0.3
-"""How far, in steps, a spot may lie beside the line."""
-LINE_STEP_TOLERANCE = 0.25
-"""How far, in steps, the distance of two spots may be from a whole number of steps."""
-NEAR = 1.5
-"""Gaps up to this many times the smallest are one step."""
-
-
-def infer_line(level0_xy: NDArray[np.float64]) -> NDArray[np.int64] | None:
-    """(row, column) of two or more centres (N, 2) on one line, None where they are on none.
-
-    Gaps of whole steps are kept. Raises ``SpotsError`` where the line is slanted or its steps are
-    uneven, for then it does not tell the array.
-    """
-    centred = level0_xy - level0_xy.mean(axis=0)
-    direction = np.linalg.svd(centred, full_matrices=False)[2][0]
-    axis = int(np.argmax(np.abs(direction)))  # 0: along x, a row; 1: along y, a column
-    direction = direction * np.sign(direction[axis])
-    along = centred @ direction
-    beside = np.abs(centred @ (-direction[1], direction[0]))
-    order = np.argsort(along, kind="stable")
-    gaps = np.diff(along[order])
-    if gaps.min() <= 0:
-        return None
-    step_px = float(np.median(gaps[gaps <= NEAR * gaps.min()]))
-    if beside.max() > WIDTH_TOLERANCE * step_px:
-        return None
-    steps = np.round(gaps / step_px)
-    uneven = bool((np.abs(gaps / step_px - steps) > LINE_STEP_TOLERANCE).any())
-    if uneven or np.arccos(min(1.0, float(direction[axis]))) > MAX_TILT:
-        raise SpotsError(
-            f"the {len(level0_xy)} spots lie on one {'uneven' if uneven else 'slanted'} line, "
-            "which does not tell their lattice; give at least 4 neighbours that are not on one "
-            "line, or add the columns array_row and array_col"
-        )
-    grid_rc = np.zeros((len(level0_xy), 2), np.int64)
-    grid_rc[order[1:], 1 - axis] = np.cumsum(steps).astype(np.int64)
     return grid_rc

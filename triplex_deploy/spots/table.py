@@ -1,4 +1,7 @@
-"""Read a table of spots from CSV, TSV or Parquet; values stay text until they are checked."""
+"""Read a table of spots from CSV, TSV or Parquet, and check its columns.
+
+The values of CSV and TSV stay text until they are checked.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,12 @@ import io
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 MAX_NUMBER = 2.0**40
 """Far beyond any slide; larger numbers overflow in distances between spots."""
@@ -30,10 +28,19 @@ POSITIONS_LIST = (
     "pxl_col_in_fullres",
 )
 """Columns of Space Ranger's tissue_positions_list.csv, which has no header."""
+SPACE_RANGER_PIXELS = ("pxl_col_in_fullres", "pxl_row_in_fullres")
+PIXELS = (("pixel_x", "pixel_y"), SPACE_RANGER_PIXELS)
+"""Accepted names of the level-0 (x, y) of a spot's center."""
+KEEP = ("selected", "in_tissue")
+"""A spot with 0 in one of these is left out."""
+ARRAY = ("array_row", "array_col")
+ROUNDED_ARRAY = ("y", "x")
+"""Array (row, column) of her2st's files, rounded to integers."""
+BARCODE = "barcode"
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The table with its column names; raises ``SpotsError`` where it cannot be parsed."""
+    """Read the table with its column names; raises ``SpotsError`` if it cannot be parsed."""
     if not path.exists():
         raise SpotsError(f"{path}: no such spots file; check the path")
     if path.suffix == ".parquet":
@@ -67,7 +74,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def number_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """One column as numbers within +-2 ** 40; raises ``SpotsError`` with the first that is not."""
+    """Return a column as numbers within +-2 ** 40; raises ``SpotsError`` that names a bad value."""
     values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
     bad = np.flatnonzero(~(np.abs(values) <= MAX_NUMBER))  # NaN included
     if bad.size:
@@ -79,7 +86,7 @@ def number_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.floa
 
 
 def integer_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.int64]:
-    """One column as integers; raises ``SpotsError`` on a fraction."""
+    """Return a column as integers; raises ``SpotsError`` on a fraction."""
     values = number_column(path, table, name)
     bad = np.flatnonzero(values != np.round(values))
     if bad.size:
@@ -90,8 +97,61 @@ def integer_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.int
     return values.astype(np.int64)
 
 
+def with_known_names(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with known columns in lower case; raises ``SpotsError`` on duplicates."""
+    known = {name for names in (*PIXELS, KEEP, ARRAY, ROUNDED_ARRAY) for name in names} | {BARCODE}
+    names = [str(name).strip() for name in table.columns]
+    names = [name.lower() if name.lower() in known else name for name in names]
+    twice = sorted({name for name in names if name in known and names.count(name) > 1})
+    if twice:
+        raise SpotsError(f"{path}: more than one column {', '.join(twice)}; keep one of each")
+    return table.set_axis(names, axis=1)
+
+
+def pixel_columns(path: Path, table: pd.DataFrame) -> tuple[str, str]:
+    """Return the names of the columns of x and y in level-0 pixels; raises ``SpotsError``."""
+    for names in PIXELS:
+        if set(names) <= set(table.columns):
+            return names
+    array = "x and y are places on the array; " if set(ROUNDED_ARRAY) <= set(table.columns) else ""
+    raise SpotsError(
+        f"{path}: no spot positions among its columns {', '.join(table.columns)}; {array}it "
+        f"needs {' or '.join(' and '.join(names) for names in PIXELS)}, the spot's centre in "
+        "level-0 pixels"
+    )
+
+
+def kept_rows(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are selected and in tissue; all if there are no such columns."""
+    for name in KEEP:
+        if name in table.columns:
+            table = table[number_column(path, table, name) != 0]
+            if table.empty:
+                raise SpotsError(f"{path}: {name} is 0 for every spot; mark the spots to predict")
+    return table
+
+
+def pixel_centers(path: Path, table: pd.DataFrame) -> NDArray[np.float64]:
+    """Return level-0 (x, y) of every row, (N, 2)."""
+    return _numbers(path, table, pixel_columns(path, table))
+
+
+def array_places(path: Path, table: pd.DataFrame) -> NDArray[np.int64] | None:
+    """Return array (row, column) of every row, (N, 2), or None if there are no such columns."""
+    if set(ARRAY) <= set(table.columns):
+        return np.stack([integer_column(path, table, name) for name in ARRAY], axis=1)
+    if set(ROUNDED_ARRAY) <= set(table.columns):
+        return np.round(_numbers(path, table, ROUNDED_ARRAY)).astype(np.int64)
+    return None
+
+
+def barcodes(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the barcode of every row, or () if there is no such column."""
+    return tuple(map(str, table[BARCODE])) if BARCODE in table.columns else ()
+
+
 def _read_text(path: Path) -> str:
-    """The file, decompressed if it is gzip, with plain line ends."""
+    """Return the text of the file, decompressed if it is gzip, with plain line ends."""
     try:
         data = path.read_bytes()
         if path.suffix.lower() == ".gz":
@@ -121,72 +181,5 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise SpotsError(f"{path}: not a Parquet table: {error}; pass CSV, TSV or h5ad") from error
 
 
-SPACE_RANGER_PIXELS = ("pxl_col_in_fullres", "pxl_row_in_fullres")
-PIXELS = (("pixel_x", "pixel_y"), SPACE_RANGER_PIXELS)
-"""Accepted names of the level-0 (x, y) of a spot's centre."""
-KEEP = ("selected", "in_tissue")
-"""A spot with 0 in one of these is left out."""
-ARRAY = ("array_row", "array_col")
-ROUNDED_ARRAY = ("y", "x")
-"""Array (row, column) of her2st's files, rounded to integers."""
-BARCODE = "barcode"
-
-
-def with_known_names(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its known columns in lower case; ``SpotsError`` where one is there twice."""
-    known = {name for names in (*PIXELS, KEEP, ARRAY, ROUNDED_ARRAY) for name in names} | {BARCODE}
-    names = [str(name).strip() for name in table.columns]
-    names = [name.lower() if name.lower() in known else name for name in names]
-    twice = sorted({name for name in names if name in known and names.count(name) > 1})
-    if twice:
-        raise SpotsError(f"{path}: more than one column {', '.join(twice)}; keep one of each")
-    return table.set_axis(names, axis=1)
-
-
-def pixel_columns(path: Path, table: pd.DataFrame) -> tuple[str, str]:
-    """The names of x and y in level-0 pixels; ``SpotsError`` without."""
-    for names in PIXELS:
-        if set(names) <= set(table.columns):
-            return names
-    array = "x and y are places on the array; " if set(ROUNDED_ARRAY) <= set(table.columns) else ""
-    raise SpotsError(
-        f"{path}: no spot positions among its columns {', '.join(table.columns)}; {array}it "
-        f"needs {' or '.join(' and '.join(names) for names in PIXELS)}, the spot's centre in "
-        "level-0 pixels"
-    )
-
-
-def kept_rows(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that are selected and in tissue, where the file says so."""
-
-    for name in KEEP:
-        if name in table.columns:
-            table = table[number_column(path, table, name) != 0]
-            if table.empty:
-                raise SpotsError(f"{path}: {name} is 0 for every spot; mark the spots to predict")
-    return table
-
-
-def pixel_centers(path: Path, table: pd.DataFrame) -> NDArray[np.float64]:
-    """Level-0 (x, y) of every row, (N, 2)."""
-    return _numbers(path, table, pixel_columns(path, table))
-
-
-def array_places(path: Path, table: pd.DataFrame) -> NDArray[np.int64] | None:
-    """(row, column) of every row, (N, 2), None where the file has none."""
-
-    if set(ARRAY) <= set(table.columns):
-        return np.stack([integer_column(path, table, name) for name in ARRAY], axis=1)
-    if set(ROUNDED_ARRAY) <= set(table.columns):
-        return np.round(_numbers(path, table, ROUNDED_ARRAY)).astype(np.int64)
-    return None
-
-
-def barcodes(table: pd.DataFrame) -> tuple[str, ...]:
-    """The barcode of every row, or nothing."""
-    return tuple(map(str, table[BARCODE])) if BARCODE in table.columns else ()
-
-
 def _numbers(path: Path, table: pd.DataFrame, names: tuple[str, str]) -> NDArray[np.float64]:
-
     return np.stack([number_column(path, table, name) for name in names], axis=1)

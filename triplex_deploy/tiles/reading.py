@@ -1,8 +1,8 @@
-"""The order in which a plan's tiles are read, and every segment decoded for them.
+"""Order the tiles of a plan for reading, and schedule the decoding of the segments under them.
 
-Tiles are taken by the row of segments they begin in, from left to right: a row of segments is then
-held until the next one is through, and no longer. Where even that would not fit into memory, the
-slide is taken in vertical stripes, and the segments under their seams are decoded twice.
+Tiles are read by the row of segments in which they begin, from left to right, so a row of segments
+is held in memory only until the next row is done. If that does not fit in memory, the slide is read
+in vertical stripes, and segments under two stripes are decoded twice.
 """
 
 from __future__ import annotations
@@ -18,50 +18,132 @@ from triplex_deploy.slides.segment_grid import SegmentGrid
 from triplex_deploy.tiles.view import SlideView
 
 VIEW_CELL_PX = 256
-"""Side of the cells in which a resampled view is computed, each once."""
+"""Side of the cells of a resampled view; each cell is computed once."""
 TILE_BYTES = 3 * TILE_PX * TILE_PX
 MAX_STRIPES = 1 << 12
+"""Most stripes that are tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cover:
+    """The segments under each of N windows, as a small grid per window."""
+
+    origin_xy: NDArray[np.int64]
+    """(N, 2) top-left corners (x, y) of the windows, in pixels."""
+    first_xy: NDArray[np.int64]
+    """(N, 2) pixel (x, y) where the first segment under each window begins."""
+    segment: NDArray[np.int64]
+    """(N, rows, columns) numbers of the segments, row * grid.columns + column; -1 for none."""
+
+    def __getitem__(self, index: NDArray[np.int64] | slice) -> Cover:
+        return Cover(self.origin_xy[index], self.first_xy[index], self.segment[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Segments in the order of their first use, over steps that run one after another.
+
+    An item is one segment in one stripe: a segment under two stripes is two items.
+    """
+
+    item_of_use: NDArray[np.int64]
+    """(N, rows, columns) item under each use, -1 for none."""
+    segment: NDArray[np.int64]
+    """(items,) number of each item's segment in its grid."""
+    stripe: NDArray[np.int64]
+    """(items,) stripe of each item, ascending."""
+    first_step: NDArray[np.int64]
+    """(items,) first step that needs each item, ascending."""
+    last_step: NDArray[np.int64]
+    """(items,) last step that needs each item."""
+
+    @classmethod
+    def of(
+        cls, segment_of_use: NDArray[np.int64], step: NDArray[np.int64], stripe: NDArray[np.int64]
+    ) -> Schedule:
+        """Schedule N uses.
+
+        ``segment_of_use`` (N, rows, columns) are the segments each use needs; ``step`` and
+        ``stripe`` (N,) are those of each use, ascending.
+        """
+        used = segment_of_use >= 0
+        size = int(segment_of_use.max(initial=-1)) + 1
+        key = (segment_of_use + stripe[:, None, None] * size)[used]
+        steps = np.broadcast_to(step[:, None, None], used.shape)[used]
+        keys, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        last = np.zeros(len(keys), np.int64)
+        np.maximum.at(last, inverse, steps)
+        order = np.argsort(steps[first], kind="stable")
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        item_of_use = np.full(used.shape, -1, np.int64)
+        item_of_use[used] = rank[inverse]
+        stripes, segments = np.divmod(keys[order], max(size, 1))
+        return cls(item_of_use, segments, stripes, steps[first][order], last[order])
+
+    def starting(self, step: int) -> range:
+        """Return the items first needed in a step."""
+        low, high = np.searchsorted(self.first_step, (step, step + 1))
+        return range(int(low), int(high))
+
+    def peak(self, delay: int) -> int:
+        """Return the most items held at once if freed ``delay`` steps after their last step."""
+        if not len(self.segment):
+            return 0
+        steps = int(self.last_step.max()) + 1 + delay
+        gained = np.bincount(self.first_step, minlength=steps)
+        lost = np.bincount(self.last_step + delay, minlength=steps)
+        return int(np.cumsum(gained - lost[: len(gained)]).max())
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One grid of segments, what is taken from them step by step, and the memory that needs."""
+    """One grid of segments and how they are used step by step."""
 
     grid: SegmentGrid
+    """The segments."""
     uses: Cover
-    first_use: NDArray[np.int64]  # (steps + 1,) uses of step s are first_use[s] : first_use[s + 1]
+    """The windows taken from the segments, in reading order."""
+    first_use: NDArray[np.int64]
+    """(steps + 1,) uses of step s are first_use[s] : first_use[s + 1]."""
     schedule: Schedule
+    """When each segment is needed."""
     n_slots: int
+    """Most segments held at once."""
 
     @property
     def n_bytes(self) -> int:
+        """Memory of all slots."""
         return self.n_slots * self.grid.segment_bytes
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """How to read the tiles of a plan in ``steps`` steps."""
+    """How to read the tiles of a plan step by step."""
 
-    order: NDArray[np.int64]  # (T,) tiles of the plan in reading order
+    order: NDArray[np.int64]
+    """(T,) tiles of the plan in reading order."""
     steps: int
+    """Number of steps."""
     ahead: int
     """A step ends before the step ``ahead`` later begins."""
     level: Layer
-    """Segments of the slide's level; its uses are tiles, or cells of the view."""
+    """Segments of the slide's level; tiles, or cells of the view, are taken from them."""
     view: Layer | None
-    """Cells of a resampled view, whose uses are tiles."""
+    """Cells of a resampled view, from which tiles are taken; None if nothing is resampled."""
 
     @property
     def n_bytes(self) -> int:
+        """Memory of both layers."""
         return self.level.n_bytes + (self.view.n_bytes if self.view else 0)
 
 
 def plan_reading(
     view: SlideView, origin_xy: NDArray[np.int64], step_tiles: int, memory_bytes: int
 ) -> Reading:
-    """Order the tiles at ``origin_xy`` (T, 2) of the view so that segments fit into memory.
+    """Order the tiles at ``origin_xy`` (T, 2) of the view so that segments fit in memory.
 
-    Raises ``TilingError`` where a few segments are already too much.
+    Raises ``TilingError`` if even narrow stripes do not fit.
     """
     stripes = 1
     while True:
@@ -76,6 +158,36 @@ def plan_reading(
                 "raise --memory-gb or lower --batch-size"
             )
         stripes = max(stripes * 2, stripes * reading.n_bytes // max(memory_bytes, 1))
+
+
+def cell_span(view: SlideView, axis: int, number: int) -> tuple[int, int]:
+    """Return the first view pixel of a cell along one axis, and its number of pixels."""
+    first = number * VIEW_CELL_PX
+    return first, min(VIEW_CELL_PX, view.size_wh[axis] - first)
+
+
+def cover(
+    origin_xy: NDArray[np.int64],
+    window_wh: NDArray[np.int64],
+    grid: SegmentGrid,
+    limit_wh: tuple[int, int],
+) -> Cover:
+    """Find the segments of ``grid`` under windows of an image.
+
+    ``origin_xy`` (N, 2) are the windows' corners, ``window_wh`` ((N, 2) or (2,)) their sizes. The
+    part of a window outside ``limit_wh``, the size of the image, covers nothing.
+    """
+    segment_wh = np.array([grid.width_px, grid.height_px])
+    low = np.clip(origin_xy, 0, limit_wh)
+    high = np.clip(origin_xy + window_wh, 0, limit_wh)
+    first = low // segment_wh
+    count = np.where((high > low).all(axis=1, keepdims=True), -(-high // segment_wh) - first, 0)
+    columns, rows = (np.arange(most) for most in count.max(axis=0, initial=1))
+    column = first[:, 0, None] + columns  # (N, columns)
+    row = first[:, 1, None] + rows
+    segment = row[:, :, None] * grid.columns + column[:, None, :]
+    segment[(rows >= count[:, 1, None])[:, :, None] | (columns >= count[:, 0, None])[:, None]] = -1
+    return Cover(origin_xy, first * segment_wh, segment)
 
 
 def _in_stripes(
@@ -110,7 +222,7 @@ def _layer(
 
 
 def _under(view: SlideView, grid: SegmentGrid, cells: Layer, ahead: int) -> Layer:
-    """The layer of level segments under the cells of a view, in the order of the cells."""
+    """Return the layer of level segments under the cells of a view, in the order of the cells."""
     row, column = np.divmod(cells.schedule.segment, cells.grid.columns)
     x, width = _level_spans(view, 0, cells.grid.columns)
     y, height = _level_spans(view, 1, cells.grid.rows)
@@ -125,99 +237,7 @@ def _under(view: SlideView, grid: SegmentGrid, cells: Layer, ahead: int) -> Laye
 def _level_spans(
     view: SlideView, axis: int, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First level pixel and number of them under each cell along one axis."""
+    """Return the first level pixel under each cell along one axis, and the number of pixels."""
     spans = [view.weights(axis, *cell_span(view, axis, n)).span for n in range(count)]
     low, high = np.array(spans, np.int64).reshape(-1, 2).T
     return low, high - low
-
-
-def cell_span(view: SlideView, axis: int, number: int) -> tuple[int, int]:
-    """First view pixel of a cell along one axis, and how many the view has there."""
-    first = number * VIEW_CELL_PX
-    return first, min(VIEW_CELL_PX, view.size_wh[axis] - first)
-
-
-@dataclass(frozen=True, eq=False)
-class Cover:
-    """For every window the lattice of segments under it; windows may differ in what they cover."""
-
-    origin_xy: NDArray[np.int64]  # (N, 2) top-left corners of the windows, in pixels
-    first_xy: NDArray[np.int64]  # (N, 2) where the lattice's first segment begins, in pixels
-    segment: NDArray[np.int64]  # (N, rows, columns) row * grid.columns + column, -1 for none
-
-    def __getitem__(self, index: NDArray[np.int64] | slice) -> Cover:
-        return Cover(self.origin_xy[index], self.first_xy[index], self.segment[index])
-
-
-def cover(
-    origin_xy: NDArray[np.int64],
-    window_wh: NDArray[np.int64],
-    grid: SegmentGrid,
-    limit_wh: tuple[int, int],
-) -> Cover:
-    """Segments of ``grid`` under windows at ``origin_xy`` (N, 2) of ``window_wh`` ((N, 2) or (2,)).
-
-    The part of a window outside ``limit_wh``, the size of the image, covers nothing.
-    """
-    segment_wh = np.array([grid.width_px, grid.height_px])
-    low = np.clip(origin_xy, 0, limit_wh)
-    high = np.clip(origin_xy + window_wh, 0, limit_wh)
-    first = low // segment_wh
-    count = np.where((high > low).all(axis=1, keepdims=True), -(-high // segment_wh) - first, 0)
-    columns, rows = (np.arange(most) for most in count.max(axis=0, initial=1))
-    column = first[:, 0, None] + columns  # (N, columns)
-    row = first[:, 1, None] + rows
-    segment = row[:, :, None] * grid.columns + column[:, None, :]
-    segment[(rows >= count[:, 1, None])[:, :, None] | (columns >= count[:, 0, None])[:, None]] = -1
-    return Cover(origin_xy, first * segment_wh, segment)
-
-
-@dataclass(frozen=True, eq=False)
-class Schedule:
-    """Segments in the order of their first use, over steps that run one after another.
-
-    A segment that is needed again after its memory was wanted for others is an item twice.
-    """
-
-    item_of_use: NDArray[np.int64]  # (N, rows, columns) index into the items, -1 for none
-    segment: NDArray[np.int64]  # (items,) number of the segment in its grid
-    stripe: NDArray[np.int64]  # (items,) ascending
-    first_step: NDArray[np.int64]  # (items,) ascending
-    last_step: NDArray[np.int64]  # (items,)
-
-    @classmethod
-    def of(
-        cls, segment_of_use: NDArray[np.int64], step: NDArray[np.int64], stripe: NDArray[np.int64]
-    ) -> Schedule:
-        """From what each use (N, rows, columns) needs and its step and stripe, both (N,) ascending.
-
-        Within a stripe a segment is one item; stripes share none.
-        """
-        used = segment_of_use >= 0
-        size = int(segment_of_use.max(initial=-1)) + 1
-        key = (segment_of_use + stripe[:, None, None] * size)[used]
-        steps = np.broadcast_to(step[:, None, None], used.shape)[used]
-        keys, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-        last = np.zeros(len(keys), np.int64)
-        np.maximum.at(last, inverse, steps)
-        order = np.argsort(steps[first], kind="stable")
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
-        item_of_use = np.full(used.shape, -1, np.int64)
-        item_of_use[used] = rank[inverse]
-        stripes, segments = np.divmod(keys[order], max(size, 1))
-        return cls(item_of_use, segments, stripes, steps[first][order], last[order])
-
-    def starting(self, step: int) -> range:
-        """The items first needed in a step."""
-        low, high = np.searchsorted(self.first_step, (step, step + 1))
-        return range(int(low), int(high))
-
-    def peak(self, delay: int) -> int:
-        """Most items held at once if what ends with step s is let go before step s + delay."""
-        if not len(self.segment):
-            return 0
-        steps = int(self.last_step.max()) + 1 + delay
-        gained = np.bincount(self.first_step, minlength=steps)
-        lost = np.bincount(self.last_step + delay, minlength=steps)
-        return int(np.cumsum(gained - lost[: len(gained)]).max())

@@ -1,4 +1,4 @@
-"""Tables about the places of a slide's spots, made on the host for graphs that relate spots."""
+"""Make the tables of spot positions that graphs of whole slides take."""
 
 from __future__ import annotations
 
@@ -14,15 +14,41 @@ from triplex_deploy.tiles.apeg import apeg_index, position_index
 
 Table = NDArray[np.int64]
 
+N_ADJACENT: Final = 4
+"""Most neighbors of a spot in the adjacency table."""
+_REACH: Final = 2
+"""Greatest distance of a neighbor, in steps of the array."""
+_SIDE: Final = 2 * _REACH + 1
+_STEPS: Final = np.stack(np.divmod(np.arange(_SIDE * _SIDE), _SIDE), axis=1) - _REACH
+_SQUARED: Final = (_STEPS**2).sum(
+    axis=1
+)  # of each cell of the window from its center
+_NEAR: Final = np.flatnonzero((_SQUARED > 0) & (_SQUARED <= _REACH**2))  # 12 of the 25 cells
+_ABSENT: Final = _REACH**2 + 1
+
 
 def spot_tables(config: Config, grid_rc: Table) -> dict[str, Table]:
-    """The tables (N, ...) that the graphs of ``config`` take, by tensor name.
+    """Return the tables (N, ...) that the graphs of ``config`` take, by tensor name.
 
-    ``grid_rc`` (N, 2) are integer array coordinates (row, column). Raises ``TilingError`` for
-    coordinates that two spots share, ``SpotsError`` for those beyond what a model was trained on.
+    ``grid_rc`` (N, 2) are integer array coordinates (row, column). Raises ``TilingError`` if
+    two spots share coordinates, ``SpotsError`` if the model does not know a coordinate.
     """
     names = _table_names(graph_specs(config).values())
     return {name: _TABLES[name](config, grid_rc) for name in names}
+
+
+def adjacency_index(grid_rc: ArrayLike) -> NDArray[np.int64]:
+    """Return the 4 nearest other spots of every spot, at most 2.0 array steps away.
+
+    ``grid_rc`` is (N, 2), integer array coordinates (row, column) of any sign and size. Returns
+    (N, 4), nearest first and the smaller index first among equals; -1 where there is none. The
+    relation need not be mutual. Coordinates are integers, so all candidates lie in a 5 x 5 window
+    and memory grows with N alone. Raises ``TilingError`` as ``apeg_index``.
+    """
+    spots = apeg_index(grid_rc, _SIDE)[:, _NEAR]  # (N, 12), -1 where no spot lies
+    squared = np.where(spots >= 0, _SQUARED[_NEAR], _ABSENT)
+    nearest = np.lexsort((spots, squared), axis=1)[:, :N_ADJACENT]
+    return np.take_along_axis(spots, nearest, axis=1)
 
 
 def _table_names(specs: Iterable[GraphSpec]) -> list[str]:
@@ -39,7 +65,7 @@ def _apeg_index(config: Any, grid_rc: Table) -> Table:
 
 
 def _grid_xy(config: Any, grid_rc: Table) -> Table:
-    """(column, row): embeddings are looked up by them, and a graph would not notice a wrong one."""
+    """Return (column, row), with which graphs look up embeddings without a check of the range."""
     least, most = int(grid_rc.min(initial=0)), int(grid_rc.max(initial=0))
     if least < 0 or most >= config.n_positions:
         raise SpotsError(
@@ -58,28 +84,3 @@ _TABLES: Final[dict[str, Callable[[Any, Table], Table]]] = {
     "grid_xy": _grid_xy,
     "adjacency": _adjacency,
 }
-
-
-N_ADJACENT: Final = 4
-"""Neighbours a spot has at most."""
-_REACH: Final = 2
-"""Greatest distance of a neighbour, in steps of the array."""
-_SIDE: Final = 2 * _REACH + 1
-_STEPS: Final = np.stack(np.divmod(np.arange(_SIDE * _SIDE), _SIDE), axis=1) - _REACH
-_SQUARED: Final = (_STEPS**2).sum(axis=1)  # distance of each cell of the window to its centre
-_NEAR: Final = np.flatnonzero((_SQUARED > 0) & (_SQUARED <= _REACH**2))  # 12 of the 25 cells
-_ABSENT: Final = _REACH**2 + 1
-
-
-def adjacency_index(grid_rc: ArrayLike) -> NDArray[np.int64]:
-    """The 4 nearest other spots of every spot, those further than 2.0 array steps left out.
-
-    ``grid_rc`` is (N, 2), integer array coordinates (row, column) of any sign and size. Returns
-    (N, 4), nearest first and the smaller index first among equals; -1 where there is none. A spot
-    may list one that does not list it. Coordinates are integers, so that all candidates lie in a
-    5 x 5 window and memory grows with N alone. Raises ``TilingError`` as ``apeg_index``.
-    """
-    spots = apeg_index(grid_rc, _SIDE)[:, _NEAR]  # (N, 12), -1 where no spot lies
-    squared = np.where(spots >= 0, _SQUARED[_NEAR], _ABSENT)
-    nearest = np.lexsort((spots, squared), axis=1)[:, :N_ADJACENT]
-    return np.take_along_axis(spots, nearest, axis=1)

@@ -74,7 +74,7 @@ class BufferPool:
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = memoryview(np.empty(math.prod(self._shape), np.uint8))
+            memory = np.empty(math.prod(self._shape), np.uint8).data
         loan = np.frombuffer(memory, np.uint8)
         weakref.finalize(loan, self._free.append, memory).atexit = False
         return loan.reshape(self._shape)[:length]
