@@ -36,8 +36,14 @@ from triplex_deploy.contract import (
     TILE_PX,
     Config,
     GraphSpec,
-    ModelConfig,
     graph_specs,
+)
+from triplex_deploy.contract.precision import (
+    CONVERTED,
+    DEFAULT,
+    QUANTIZED,
+    offered_by,
+    precision_of,
 )
 from triplex_deploy.errors import ConfigError, ParityError
 from triplex_deploy.exporters.foreign_tile_encoder import open_foreign, write_foreign
@@ -48,7 +54,7 @@ from triplex_deploy.exporters.parity import ParityReport, measure_parity, store_
 from triplex_deploy.exporters.precision import recast
 from triplex_deploy.exporters.reference import Reference, torch_tile_encoder
 from triplex_deploy.exporters.staging import replace, require_free, staging
-from triplex_deploy.exporters.tensorrt import QUANTISED, TensorrtOptions, write_tensorrt_graphs
+from triplex_deploy.exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
 from triplex_deploy.exporters.tensorrt_parity import TENSORRT_PARITY, rehearse
 from triplex_deploy.exporters.to_onnx import OPSET, write_onnx
 from triplex_deploy.exporters.triton import require_served, write_repository
@@ -63,7 +69,6 @@ from triplex_deploy.version import __version__
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "fp16", "int8")
 TRITON: Final = "triton"
 
 
@@ -79,7 +84,7 @@ class ExportOptions:
     ``allow_parity_failure`` keeps one that missed its gate, marked as such.
     """
 
-    precision: str = "fp32"
+    precision: str = DEFAULT
     calibration: NDArray[np.uint8] | None = None
     force: bool = False
     allow_parity_failure: bool = False
@@ -87,12 +92,13 @@ class ExportOptions:
     triton: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision {self.precision!r}: use {' or '.join(PRECISIONS)}")
+        offered = offered_by("onnxruntime")
+        if self.precision not in offered:
+            raise ConfigError(f"precision {self.precision!r}: use {' or '.join(offered)}")
         asked = {self.precision, self.tensorrt.precision if self.tensorrt else ""}
-        if bool(asked.intersection(QUANTISED)) != (self.calibration is not None):
+        if bool(asked.intersection(QUANTIZED)) != (self.calibration is not None):
             raise ConfigError(
-                f"calibration: {' and '.join(QUANTISED)} need slides to calibrate on, other "
+                f"calibration: {' and '.join(QUANTIZED)} need slides to calibrate on, other "
                 "precisions take none"
             )
 
@@ -115,7 +121,7 @@ def export_bundle(
         reports = _fill(stage, checkpoint, Path(checkpoint_path), options)
         for runtime, report in reports.items():
             if not report.passed and not options.allow_parity_failure:
-                exact = report.precision in ("fp32", "tf32")
+                exact = precision_of(report.precision).is_exact
                 remedy = "report this" if exact else "export with --precision fp32"
                 raise ParityError(
                     f"{checkpoint_path}: the graphs for {runtime} miss the {report.precision} gate "
@@ -131,9 +137,9 @@ def export_bundle(
 
 def _require_possible(config: Config, options: ExportOptions) -> None:
     """Refuse what a model does not export to, before any work."""
-    if options.precision == "int8":
+    if options.precision in QUANTIZED:
         quantised_graphs(config)
-    if options.tensorrt is not None and not isinstance(config, ModelConfig):
+    if options.tensorrt is not None and not config.supports_tensorrt:
         raise ConfigError(
             f"format tensorrt: {config.model} was never tried on TensorRT; export for ONNX Runtime"
         )
@@ -150,9 +156,9 @@ def _fill(
     calibration, held_out = _split(options.calibration)
     engines = _add_tensorrt(stage, specs, options.tensorrt, calibration)
     precisions = dict.fromkeys(specs, "fp32")
-    if options.precision == "fp16":
-        precisions |= _recast(stage, specs)
-    elif options.precision == "int8" and calibration is not None:
+    if options.precision in CONVERTED:
+        precisions |= _recast(stage, specs, options.precision)
+    elif options.precision in QUANTIZED and calibration is not None:
         precisions |= _quantise(stage, quantised_graphs(checkpoint.config), calibration)
     entries = tuple(
         _entry(stage / f"{name}.onnx", spec, precisions[name], opsets[name])
@@ -197,13 +203,13 @@ def _add_tensorrt(
     return write_tensorrt_graphs(stage, exact, specs, options.precision, calibration)
 
 
-def _recast(stage: Path, specs: Mapping[str, GraphSpec]) -> dict[str, str]:
+def _recast(stage: Path, specs: Mapping[str, GraphSpec], precision: str) -> dict[str, str]:
     """Replace the graphs by their fp16 form, but for those that look up; returns which."""
     recasts = [name for name in specs if not is_lookup(stage / f"{name}.onnx")]
     for name in recasts:
         path = stage / f"{name}.onnx"
-        path.write_bytes(recast(onnx.load(path), "fp16").SerializeToString())
-    return dict.fromkeys(recasts, "fp16")
+        path.write_bytes(recast(onnx.load(path), precision).SerializeToString())
+    return dict.fromkeys(recasts, precision)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

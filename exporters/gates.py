@@ -10,27 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.contract.precision import PRECISIONS, Gate
 
-@dataclass(frozen=True)
-class Gate:
-    """Limits for one precision; None means that measure does not decide."""
-
-    max_relative: float | None
-    """Largest absolute error over the output's range."""
-    min_cosine: float | None
-    median_gene_pcc: float
-    """Median over genes of the Pearson correlation, end to end."""
-    min_gene_pcc: float | None
-
-
-GATES: Final = {
-    "fp32": Gate(max_relative=1e-4, min_cosine=None, median_gene_pcc=0.99999, min_gene_pcc=0.99999),
-    "tf32": Gate(max_relative=None, min_cosine=0.999, median_gene_pcc=0.999, min_gene_pcc=0.99),
-    "fp16": Gate(max_relative=None, min_cosine=0.999, median_gene_pcc=0.999, min_gene_pcc=0.99),
-    "bf16": Gate(max_relative=None, min_cosine=0.995, median_gene_pcc=0.995, min_gene_pcc=None),
-    "fp8": Gate(max_relative=None, min_cosine=0.99, median_gene_pcc=0.99, min_gene_pcc=0.95),
-    "int8": Gate(max_relative=None, min_cosine=0.99, median_gene_pcc=0.99, min_gene_pcc=0.95),
-}
+GATES: Final = {name: precision.gate for name, precision in PRECISIONS.items()}
+"""The gate of each precision, from the table of precisions."""
 
 
 @dataclass(frozen=True)

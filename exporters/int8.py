@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,25 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.bundle import Target
-from triplex_deploy.contract import (
-    TILE_PX,
-    TILES,
-    BleepConfig,
-    Config,
-    ModelConfig,
-    StNetConfig,
-    graph_specs,
-)
+from triplex_deploy.contract import TILE_PX, TILES, Config, graph_specs
 from triplex_deploy.errors import ConfigError
 
 CONVNETS: Final = ("tile_encoder", "target_encoder")
 """Graphs that keep their accuracy in int8; the transformers do not and stay fp32."""
-_ENCODERS: Final[Mapping[type[Config], tuple[str, ...]]] = {
-    ModelConfig: CONVNETS,
-    StNetConfig: ("target_encoder",),
-    BleepConfig: ("target_encoder",),
-}
-"""Of each model the convolutional encoders; EGN's finds its exemplars, which asks for fp32."""
 
 MIN_TILES: Final = 32
 HELD_OUT: Final = 16
@@ -44,7 +30,7 @@ _QUANTISED_OPS: Final = ("Conv", "Relu", "Clip", "Add", "MaxPool")
 
 def quantised_graphs(config: Config) -> tuple[str, ...]:
     """The graphs of a model that int8 is for; ``ConfigError`` where there is none."""
-    encoders = [name for name in _ENCODERS.get(type(config), ()) if name in graph_specs(config)]
+    encoders = [name for name in config.quantizable if name in graph_specs(config)]
     if not encoders:
         raise ConfigError(
             f"precision int8: {config.model} has no convolutional encoder that may be quantised; "

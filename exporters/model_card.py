@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from triplex_deploy.bundle import PARITY
 from triplex_deploy.contract import TILE_PX
 from triplex_deploy.exporters.parity import ParityReport
 from triplex_deploy.models import Checkpoint
-
-NAMES: Final = {
-    "triplex": "TRIPLEX",
-    "tem": "TRIPLEX target view (TEM)",
-    "nem": "TRIPLEX neighbour view (NEM)",
-    "gem": "TRIPLEX global view (GEM)",
-    "st_net": "ST-Net",
-    "his_to_gene": "HisToGene",
-    "hist2st": "Hist2ST",
-    "egn": "EGN",
-    "bleep": "BLEEP",
-}
-"""What each model of the contract is called in the literature."""
 
 
 def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping[str, str]) -> str:
@@ -40,7 +26,7 @@ def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping
     }
     note = checkpoint.provenance.get("note")
     lines = [
-        f"# {NAMES[checkpoint.config.model]} bundle: {len(checkpoint.genes)} genes at "
+        f"# {checkpoint.config.title} bundle: {len(checkpoint.genes)} genes at "
         f"{checkpoint.tile_mpp:g} um/px",
         "",
         *([f"> {' '.join(str(note).split())}", ""] if note else []),

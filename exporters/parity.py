@@ -18,15 +18,15 @@ from triplex_deploy.contract import (
     TensorSpec,
     graph_specs,
 )
+from triplex_deploy.contract.precision import precision_of
 from triplex_deploy.exporters.gates import (
-    GATES,
     EndToEndParity,
     GraphParity,
     compare_end_to_end,
     compare_graph,
 )
 from triplex_deploy.exporters.inputs import SEED, graph_inputs, tiles
-from triplex_deploy.exporters.lookup import settled
+from triplex_deploy.exporters.lookup import without_ties
 from triplex_deploy.exporters.reference import Reference, SmallSlide
 from triplex_deploy.exporters.unordered import in_one_order
 from triplex_deploy.runtime.session import Session
@@ -82,7 +82,7 @@ class ParityReport:
             "passed": self.passed,
             "precision": self.precision,
             "reference": f"torch {torch.__version__} fp32",
-            "gate": asdict(GATES[self.precision]),
+            "gate": asdict(precision_of(self.precision).gate),
             "seed": SEED,
             "graphs": [graph.to_dict() for graph in self.graphs],
             "end_to_end": self.end_to_end.to_dict(),
@@ -106,13 +106,13 @@ def measure_parity(
         cases = _graph_cases(reference, session.spec, slide_tiles)
         compared = [_compared(reference, session, inputs) for inputs in cases]
         outputs = [(found, wanted) for found, wanted, _ in compared]
-        results = compare_graph(name, outputs, GATES[precisions[name]])
+        results = compare_graph(name, outputs, precision_of(precisions[name]).gate)
         graphs += [
             replace(result, excused=excused)
             for result, (_, _, excused) in zip(results, compared, strict=True)
         ]
     found, wanted, excused = _predict_grid(reference, sessions)
-    end_to_end = compare_end_to_end(found, wanted, GATES[precision])
+    end_to_end = compare_end_to_end(found, wanted, precision_of(precision).gate)
     return ParityReport(precision, tuple(graphs), replace(end_to_end, excused=excused))
 
 
@@ -130,7 +130,7 @@ def _clear_inputs(reference: Reference, spec: GraphSpec) -> dict[str, NDArray[An
     """Inputs whose outputs rounding does not decide: the first seeds' that give such."""
     for seed in range(SEED, SEED + TRIES):
         inputs = graph_inputs(spec, STORED_SIZE, seed, _n_positions(reference))
-        if settled(reference.model, spec, inputs).all():
+        if without_ties(reference.model, spec, inputs).all():
             break
     return inputs
 
@@ -164,7 +164,7 @@ def _compared(
         in_one_order(name, output)
         for output in (_run(session, inputs), reference.run(spec.name, inputs))
     )
-    unclear = ~settled(reference.model, spec, inputs)
+    unclear = ~without_ties(reference.model, spec, inputs)
     if unclear.mean() > MOST_UNCLEAR:
         return found, wanted, 0
     found[unclear] = wanted[unclear]
@@ -195,7 +195,7 @@ def _predict_grid(
     for name in graph_specs(reference.model.config):
         spec = sessions[name].spec
         given = {tensor.name: _chained(tensor, known, slide) for tensor in spec.inputs}
-        clear &= settled(reference.model, spec, given)
+        clear &= without_ties(reference.model, spec, given)
         known[spec.outputs[0].name] = _run(sessions[name], given)
     predicted = reference.predict(slide)
     kept = clear if (~clear).mean() <= MOST_UNCLEAR else np.ones_like(clear)

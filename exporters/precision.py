@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
+from triplex_deploy.contract.precision import CONVERTED, PRECISIONS
 from triplex_deploy.errors import ConfigError
 
-LOW_PRECISIONS: Final = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+LOW_PRECISIONS: Final = {
+    name: TensorProto.DataType.Value(PRECISIONS[name].onnx_type) for name in CONVERTED
+}
 KEPT_FP32: Final = ("LayerNormalization",)
 """Operators whose sums of squares leave the range or the resolution of half precision."""
 BF16_OPSET: Final = 22

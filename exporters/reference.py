@@ -8,26 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triplex_deploy.contract import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    TILES,
-    BleepConfig,
-    Config,
-    EgnConfig,
-    Hist2StConfig,
-    HisToGeneConfig,
-    ModelConfig,
-    StNetConfig,
-)
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILES
 from triplex_deploy.models import SpotModel, TileEncoder
+from triplex_deploy.models.spot_model import SlideTensors
 
 EncodeTiles = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Features (B, F) of tiles (B, 224, 224, 3)."""
@@ -69,52 +59,19 @@ class Reference:
 
     def predict(self, slide: SmallSlide) -> NDArray[np.float32]:
         """Expression (N, G) of all spots of a slide, by the model's own ``forward``."""
+        tensors = SlideTensors(
+            normalise(slide.tiles),
+            torch.from_numpy(slide.around),
+            {name: torch.from_numpy(table) for name, table in slide.tables.items()},
+            lambda: torch.from_numpy(self.encode_tiles(slide.tiles)),
+        )
         with torch.inference_mode():
-            predicted = _PREDICT[type(self.model.config)](self.model, slide, self.encode_tiles)
+            predicted = self.model.predict_slide(tensors)
             expression: NDArray[np.float32] = self._clip(predicted).numpy()
         return expression
 
     def _clip(self, expression: Tensor) -> Tensor:
-        return expression.clamp_min(0) if _is_nonnegative(self.model) else expression
-
-
-def _is_nonnegative(model: SpotModel) -> bool:
-    return isinstance(model.config, ModelConfig) and model.config.nonnegative
-
-
-def _predict_triplex(model: Any, slide: SmallSlide, encode_tiles: EncodeTiles) -> Tensor:
-    """Features of neighbours outside the slide are zero."""
-    features = torch.from_numpy(encode_tiles(slide.tiles))
-    mask = torch.from_numpy(slide.around >= 0)
-    neighbors = features[torch.from_numpy(slide.around)] * mask[:, :, None]
-    own = torch.arange(len(features))
-    table = torch.from_numpy(slide.tables.get("apeg_index", np.zeros((0, 0), np.int64)))
-    output = model(normalise(slide.tiles), neighbors, mask, features, table, own)
-    expression: Tensor = output.fusion
-    return expression
-
-
-def _predict_from_images(model: Any, slide: SmallSlide, _: EncodeTiles) -> Tensor:
-    """A model of images and, where it relates spots, of the tables about their places."""
-    tables = {name: torch.from_numpy(table) for name, table in slide.tables.items()}
-    expression: Tensor = model(normalise(slide.tiles), **tables)
-    return expression
-
-
-def _predict_with_exemplars(model: Any, slide: SmallSlide, encode_tiles: EncodeTiles) -> Tensor:
-    features = torch.from_numpy(encode_tiles(slide.tiles))
-    expression: Tensor = model(normalise(slide.tiles), features, *model.exemplars(features))
-    return expression
-
-
-_PREDICT: Final[dict[type[Config], Callable[[Any, SmallSlide, EncodeTiles], Tensor]]] = {
-    ModelConfig: _predict_triplex,
-    StNetConfig: _predict_from_images,
-    HisToGeneConfig: _predict_from_images,
-    Hist2StConfig: _predict_from_images,
-    EgnConfig: _predict_with_exemplars,
-    BleepConfig: _predict_from_images,
-}
+        return expression.clamp_min(0) if self.model.config.clips_at_zero else expression
 
 
 def torch_tile_encoder(encoder: TileEncoder) -> EncodeTiles:

@@ -1,6 +1,6 @@
 """A bundle's graphs for TensorRT: standard operators, and the precision in the file.
 
-The engines themselves are built where they run (``triplex_deploy/runtime/engines.py``).
+The engines themselves are built where they run (``triplex_deploy/runtime/tensorrt/engines.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ from onnx import ModelProto
 
 from triplex_deploy.bundle import GraphEntry, tensor_entries
 from triplex_deploy.contract import GraphSpec
+from triplex_deploy.contract.precision import (
+    DEFAULT_TENSORRT,
+    PRECISIONS,
+    QUANTIZED,
+    offered_by,
+    precision_of,
+)
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.fp8 import to_fp8
 from triplex_deploy.exporters.int8 import CONVNETS, quantise
@@ -25,26 +32,21 @@ from triplex_deploy.exporters.precision import LOW_PRECISIONS, recast
 from triplex_deploy.exporters.standard_form import to_standard
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.runtime.tensorrt.build import Compatibility, EngineSettings
-from triplex_deploy.runtime.tensorrt.profiles import choose_extents
+from triplex_deploy.runtime.tensorrt.profiles import choose_profiles
 
 logger = logging.getLogger(__name__)
 
 FOLDER: Final = "tensorrt"
-PRECISIONS: Final = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-QUANTISED: Final = ("int8", "fp8")
-"""Precisions of the image encoders alone, calibrated on tiles."""
-BESIDE_QUANTISED: Final = "fp16"
-"""Precision of the transformers where the image encoders are quantised."""
 
 
 @dataclass(frozen=True)
 class TensorrtOptions:
-    """What a caller may choose about the engines; ``profiles`` are ``NAME=MIN:TYPICAL:MAX``.
+    """What a caller may choose about the engines; ``profiles`` are ``NAME=MIN:OPT:MAX``.
 
     ``precision`` tf32 is fp32 whose matrix products may round their factors to 10 bits.
     """
 
-    precision: str = "tf32"
+    precision: str = DEFAULT_TENSORRT
     profiles: tuple[str, ...] = ()
     version_compatible: bool = False
     hardware: Compatibility = "none"
@@ -52,15 +54,16 @@ class TensorrtOptions:
     workspace_gb: float | None = None
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision {self.precision!r}: use {', '.join(PRECISIONS)}")
+        offered = offered_by("tensorrt")
+        if self.precision not in offered:
+            raise ConfigError(f"precision {self.precision!r}: use {', '.join(offered)}")
 
     def settings(self, specs: Mapping[str, GraphSpec]) -> EngineSettings:
         """The settings of every engine; raises ``ConfigError`` for profiles that do not fit."""
-        extents = choose_extents(specs, self.profiles)
+        profiles = choose_profiles(specs, self.profiles)
         return EngineSettings(
             precision=self.precision,
-            profiles={name: extent.lengths for name, extent in extents.items()},
+            profiles={name: profile.lengths for name, profile in profiles.items()},
             version_compatible=self.version_compatible,
             hardware=self.hardware,
             refit=self.refit,
@@ -93,8 +96,8 @@ def write_tensorrt_graphs(
 
 def graph_precision(graph: str, precision: str) -> str:
     """What ``precision`` of a bundle means for one graph: int8 and fp8 keep transformers fp16."""
-    beside = precision in QUANTISED and graph not in CONVNETS
-    return BESIDE_QUANTISED if beside else precision
+    beside = precision_of(precision).beside
+    return beside if beside and graph not in CONVNETS else precision
 
 
 def _write(exact: Path, precision: str, calibration: NDArray[np.uint8] | None, out: Path) -> None:
@@ -103,13 +106,13 @@ def _write(exact: Path, precision: str, calibration: NDArray[np.uint8] | None, o
     if precision in LOW_PRECISIONS:
         model = recast(model, precision)
     out.write_bytes(model.SerializeToString())
-    if precision in QUANTISED:
+    if precision in QUANTIZED:
         if calibration is None:
             raise ConfigError(f"calibration: {precision} needs slides to calibrate on")
         plain = out.rename(out.with_suffix(".fp32.onnx"))
         quantise(plain, calibration, out, "tensorrt")
         plain.unlink()
-    if precision == "fp8":
+    if PRECISIONS[precision].onnx_type == "FLOAT8E4M3FN":
         model = onnx.load(out)
         to_fp8(model)
         out.write_bytes(model.SerializeToString())

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from triplex_deploy.bundle import GraphEntry
 from triplex_deploy.contract import GraphSpec, graph_specs
+from triplex_deploy.contract.precision import PRECISIONS, precision_of
 from triplex_deploy.exporters.parity import ParityReport, measure_parity
-from triplex_deploy.exporters.precision import LOW_PRECISIONS, as_rounded_fp32
+from triplex_deploy.exporters.precision import as_rounded_fp32
 from triplex_deploy.exporters.reference import Reference
 from triplex_deploy.exporters.tensorrt import TensorrtOptions
 from triplex_deploy.runtime.ort import Tuning, open_ort_session
@@ -49,7 +50,7 @@ def rehearse(
 
 
 def _as_run(precision: str) -> str:
-    return "fp32" if precision == "tf32" else precision
+    return precision_of(precision).checked_as or precision
 
 
 @contextmanager
@@ -61,11 +62,11 @@ def rehearsal_sessions(
         sessions: dict[str, Session] = {}
         for entry in entries:
             path, optimise = folder / entry.file, True
-            if entry.precision in LOW_PRECISIONS:
+            if PRECISIONS[entry.precision].emulation == "rounded":
                 rounded = Path(scratch) / f"{entry.name}.onnx"
                 rounded.write_bytes(as_rounded_fp32(onnx.load(path)).SerializeToString())
                 path, optimise = rounded, False
-            elif entry.precision == "fp8":  # ONNX Runtime 1.32 folds its steps wrongly
+            elif PRECISIONS[entry.precision].emulation == "unoptimized":
                 optimise = False
             session = open_ort_session(path, specs[entry.name], tuning=Tuning(optimise=optimise))
             sessions[entry.name] = stack.enter_context(session)

@@ -15,7 +15,7 @@ from typing import Final
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, Config, GraphSpec, ModelConfig, TensorSpec
 from triplex_deploy.errors import BundleError, ConfigError, OutputError
-from triplex_deploy.runtime.tensorrt.profiles import OF_AXIS
+from triplex_deploy.runtime.tensorrt.profiles import DEFAULT_PROFILES
 
 MODEL: Final = "triplex"
 QUEUE_DELAY_US: Final = 2000
@@ -51,7 +51,7 @@ def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> No
 
 def require_served(config: Config) -> ModelConfig:
     """Raise ``ConfigError`` for a model that the repository's chain does not know."""
-    if not isinstance(config, ModelConfig):
+    if not (config.supports_triton and isinstance(config, ModelConfig)):
         raise ConfigError(
             f"format triton: {config.model} is not served by it, only TRIPLEX and its parts are; "
             "use `triplex-deploy predict`"
@@ -82,7 +82,7 @@ def _write_chain(bundle: Bundle, out: Path) -> None:
         "bundle_id": bundle.id,
         "genes": bundle.manifest.genes,
         "tile_mpp": bundle.manifest.tile_mpp,
-        "batch": OF_AXIS["batch"].typical,
+        "batch": DEFAULT_PROFILES["batch"].opt,
         "graphs": {
             name: {
                 "inputs": [tensor.name for tensor in spec.inputs],
@@ -101,13 +101,13 @@ def graph_config(spec: GraphSpec, backend: str) -> str:
     lines = [
         f'name: "{spec.name}"',
         f'backend: "{backend}"',
-        f"max_batch_size: {OF_AXIS['batch'].most if is_batched else 0}",
+        f"max_batch_size: {DEFAULT_PROFILES['batch'].max if is_batched else 0}",
         *_tensors("input", spec.inputs, is_batched),
         *_tensors("output", spec.outputs, is_batched),
         "instance_group [ { kind: KIND_AUTO count: 1 } ]",
     ]
     if is_batched:
-        typical = OF_AXIS["batch"].typical
+        typical = DEFAULT_PROFILES["batch"].opt
         lines.append(
             f"dynamic_batching {{ preferred_batch_size: [ {typical} ] "
             f"max_queue_delay_microseconds: {QUEUE_DELAY_US} }}"

@@ -109,7 +109,7 @@ ALL = ["tile_encoder", "target_encoder", "neighbor_encoder", "global_encoder", "
                 {"position": "none"},
                 {"auxiliary_heads": False},
                 {"target_projection": True},
-                {"target_trunk": "efficientnet_lite0"},
+                {"target_backbone": "efficientnet_lite0"},
             )
         ),
     ],
@@ -155,7 +155,7 @@ def test_widths_and_kernel_are_the_configuration_s() -> None:
     [
         ({"model": "tem", "use_global": False}, "use_global=False: tem sees the target view alone"),
         ({"use_target": False, "use_global": False}, "take tem, nem or gem"),
-        ({"target_trunk": "vgg"}, "target_trunk='vgg'"),
+        ({"target_backbone": "vgg"}, "target_backbone='vgg'"),
         ({"fusion": "mean"}, "fusion='mean'"),
         ({"feature_dim": 0}, "feature_dim=0"),
     ],
@@ -170,7 +170,7 @@ def test_contradictory_views_are_refused(values: dict[str, object], named: str) 
     ("values", "reason"),
     [
         ({"model": "vit"}, "supports triplex, tem, nem, gem, st_net, his_to_gene, hist2st, egn"),
-        ({"model": "st_net", "symmetries": 4}, "use 1 or 8"),
+        ({"model": "st_net", "symmetries": 4}, "use 8, or 1 for none"),
         ({"model": "his_to_gene", "heads": 7}, "must divide embedding_dim=1024"),
         ({"model": "his_to_gene", "n_positions": 0}, "use at least 1"),
         ({"model": "hist2st", "channels": 4}, "multiple of 8"),

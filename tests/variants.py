@@ -55,7 +55,7 @@ VARIANTS: dict[str, ModelConfig] = {
             "apeg_residual": False,
             "nonnegative": True,
         },
-        "efficientnet-lite0": {"target_trunk": "efficientnet_lite0", "feature_dim": 1280},
+        "efficientnet-lite0": {"target_backbone": "efficientnet_lite0", "feature_dim": 1280},
         "foreign features": {"feature_dim": 3, "apeg_kernel": 5},
     }.items()
 }
@@ -90,7 +90,7 @@ def model_of(config: Config, seed: int) -> SpotModel:
         generator = torch.Generator().manual_seed(seed)
         features = torch.randn(config.bank_size, config.feature_dim, generator=generator).abs()
         labels = torch.rand(config.bank_size, config.n_genes, generator=generator)
-        model.remember(features, labels)
+        model.set_reference_bank(features, labels)
     return model
 
 

@@ -13,7 +13,6 @@ import torch
 from triplex_deploy.contract import ModelConfig, graph_specs
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.exporters.to_onnx import write_onnx
-from triplex_deploy.exporters.wrappers import GlobalGraph
 from triplex_deploy.models import build_model
 from triplex_deploy.models.transformer import BlockShape
 from triplex_deploy.models.triplex import Apeg, GlobalEncoder
@@ -30,7 +29,7 @@ def graph_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder = build_model(ModelConfig(), seed=0).eval().global_encoder
     assert encoder is not None
     path = tmp_path_factory.mktemp("global") / "global_encoder.onnx"
-    write_onnx(GlobalGraph(encoder).eval(), SPEC, "onnxruntime", {}, path)
+    write_onnx(encoder.eval(), SPEC, "onnxruntime", {}, path)
     return path
 
 
@@ -71,7 +70,7 @@ def test_other_shapes_equal_pytorch(mlp_dim: int, residual: bool | None, tmp_pat
     torch.manual_seed(0)
     apeg = None if residual is None else Apeg(DIM, 3, residual)
     encoder = GlobalEncoder(1, BlockShape(DIM, 8, mlp_dim), apeg).eval()
-    write_onnx(GlobalGraph(encoder).eval(), SPEC, "onnxruntime", {}, tmp_path / "graph.onnx")
+    write_onnx(encoder.eval(), SPEC, "onnxruntime", {}, tmp_path / "graph.onnx")
     inputs = graph_inputs(SPEC, 7)
     with open_ort_session(tmp_path / "graph.onnx", SPEC) as session, torch.inference_mode():
         found = session.run(inputs)["global_tokens"]

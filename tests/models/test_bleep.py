@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from tests.models import networks
 from triplex_deploy.errors import ConfigError, ContractError
-from triplex_deploy.models.bleep import Bleep, Projection, RetrievedMean, contrastive_loss
+from triplex_deploy.models.bleep import Projection, RetrievedMean, contrastive_loss
 from triplex_deploy.models.spot_model import assert_eval
 
 GENES, WIDTH = 6, 16
@@ -18,8 +19,8 @@ def random(*shape, seed=5):
 def bleep():
     """A seeded model with a bank of 30 spots of which it takes 4, in evaluation mode."""
     torch.manual_seed(1)
-    model = Bleep(GENES, n_neighbors=4, projection_dim=WIDTH).eval()
-    model.remember(torch.empty(0), random(30, GENES))
+    model = networks.bleep(GENES, n_neighbors=4, projection_dim=WIDTH).eval()
+    model.set_reference_bank(torch.empty(0), random(30, GENES))
     return model
 
 
@@ -29,7 +30,7 @@ def bleep():
 )
 def test_size_is_the_published_one(width, all_parameters, image_side):
     with torch.device("meta"):
-        model = Bleep(n_references=60, projection_dim=width)
+        model = networks.bleep(n_references=60, projection_dim=width)
         tokens = model.encode_targets(torch.zeros(2, 3, 224, 224))
         embeddings = model.encode_expression(torch.zeros(3, 250))
         expression = model.predict_from_tokens(tokens)
@@ -128,17 +129,17 @@ def test_bank_of_unequal_halves_is_refused():
 
 
 def test_without_a_bank_there_is_no_prediction():
-    with pytest.raises(ConfigError, match=r"no bank of training spots.*; call remember\(\)"):
-        Bleep(GENES, projection_dim=WIDTH).eval()(random(1, 3, 32, 32))
+    with pytest.raises(ConfigError, match=r"no bank of training spots.*; call set_reference_bank\(\)"):
+        networks.bleep(GENES, projection_dim=WIDTH).eval()(random(1, 3, 32, 32))
 
 
 def test_a_bank_is_not_made_in_training_mode(bleep):
     with pytest.raises(ContractError, match="training mode"):
-        bleep.train().remember(torch.empty(0), random(30, GENES))
+        bleep.train().set_reference_bank(torch.empty(0), random(30, GENES))
 
 
 def test_bank_travels_with_the_weights(bleep):
-    restored = Bleep(GENES, n_references=30, n_neighbors=4, projection_dim=WIDTH).eval()
+    restored = networks.bleep(GENES, n_references=30, n_neighbors=4, projection_dim=WIDTH).eval()
     images = random(3, 3, 32, 32)
     with torch.inference_mode():
         assert restored(images).isnan().all()  # a bank that was never loaded shows
@@ -159,7 +160,7 @@ def test_predictions_do_not_depend_on_the_batch(bleep):
 def test_twenty_spots_are_learnt_by_heart():
     """By the loss alone: each tile's nearest spot is then its own."""
     torch.manual_seed(3)
-    model = Bleep(GENES, n_neighbors=1, projection_dim=WIDTH, dropout=0.0)
+    model = networks.bleep(GENES, n_neighbors=1, projection_dim=WIDTH, dropout=0.0)
     images, labels = random(20, 3, 32, 32), random(20, GENES, seed=6)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
     for _ in range(20):
@@ -172,6 +173,6 @@ def test_twenty_spots_are_learnt_by_heart():
     model.image_projection.eval()  # the trunk goes on with the statistics it was trained with
     with torch.no_grad():
         tokens = model.encode_targets(images)
-        model.eval().remember(torch.empty(0), labels)
+        model.eval().set_reference_bank(torch.empty(0), labels)
         error = (model.predict_from_tokens(tokens) - labels).square().mean()
     assert float(error) < 0.1 * float(labels.var())

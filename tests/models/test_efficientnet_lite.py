@@ -13,7 +13,7 @@ from triplex_deploy.models.efficientnet_lite import (
     EfficientNetLite0,
     load_efficientnet_lite0_weights,
 )
-from triplex_deploy.models.image_encoders import trunk_of_weights
+from triplex_deploy.models.image_encoders import backbone_of_weights
 
 OUTER = {"stem.conv": "_conv_stem", "stem.norm": "_bn0", "head.conv": "_conv_head"}
 OUTER |= {"head.norm": "_bn1"}
@@ -99,9 +99,9 @@ def test_odd_key_is_named(published, change, reason):
 
 
 def test_trunk_is_told_by_its_keys(trunk, published):
-    assert trunk_of_weights(published) == "efficientnet_lite0"
-    assert trunk_of_weights(trunk.state_dict()) == "efficientnet_lite0"
-    assert trunk_of_weights({"model.resnet.conv1.weight": torch.zeros(1)}) == "resnet18"
+    assert backbone_of_weights(published) == "efficientnet_lite0"
+    assert backbone_of_weights(trunk.state_dict()) == "efficientnet_lite0"
+    assert backbone_of_weights({"model.resnet.conv1.weight": torch.zeros(1)}) == "resnet18"
 
 
 @needs_weights

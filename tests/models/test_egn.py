@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.models import networks
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.models.egn import (
     Egn,
@@ -42,7 +43,7 @@ def random(*shape: int, seed: int = 5) -> Tensor:
 def tiny_egn(**options: object) -> Egn:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        return Egn(**{**TINY, **options}).eval()
+        return networks.egn(**{**TINY, **options}).eval()
 
 
 def spots(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -57,7 +58,7 @@ def spots(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def test_the_recommended_setting_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
-        model = Egn()
+        model = networks.egn()
     assert sum(weight.numel() for weight in model.parameters()) == 135_503_162
 
 

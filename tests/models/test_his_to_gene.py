@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.models import networks
 from tests.models.slide_export import assert_exports
-from triplex_deploy.models.his_to_gene import HisToGene
 
 GENES, TILE_PX = 6, 32
 SMALL = {"patch_px": 16, "dim": 64, "depth": 2, "heads": 4, "mlp_dim": 64, "n_pos": 9}
@@ -14,7 +14,7 @@ SMALL = {"patch_px": 16, "dim": 64, "depth": 2, "heads": 4, "mlp_dim": 64, "n_po
 @pytest.fixture
 def model():
     torch.manual_seed(1)
-    return HisToGene(GENES, **SMALL).eval()
+    return networks.his_to_gene(GENES, **SMALL).eval()
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def slide():
 @pytest.mark.parametrize(("depth", "parameters"), [(8, 106_099_962), (4, 72_512_762)])
 def test_published_sizes(depth, parameters):
     with torch.device("meta"):
-        model = HisToGene(depth=depth)
+        model = networks.his_to_gene(depth=depth)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
@@ -46,7 +46,7 @@ def test_tokens_are_a_convolution_over_the_centre_of_the_tile(model, slide):
 @torch.inference_mode()
 def test_of_a_tile_the_middle_112_pixels_count():
     torch.manual_seed(0)
-    model = HisToGene(GENES, dim=8, depth=1, heads=2, mlp_dim=8).eval()
+    model = networks.his_to_gene(GENES, dim=8, depth=1, heads=2, mlp_dim=8).eval()
     tile = torch.randn(1, 3, 224, 224)
     margin_changed, centre_changed = tile.clone(), tile.clone()
     margin_changed[:, :, :56] = margin_changed[:, :, 168:] = 9.0
@@ -92,7 +92,7 @@ def test_predictions_repeat_in_eval_mode_alone(model, slide):
 
 def test_twenty_spots_are_learnt_by_heart(slide):
     torch.manual_seed(4)
-    model = HisToGene(GENES, **SMALL, dropout=0.0)
+    model = networks.his_to_gene(GENES, **SMALL, dropout=0.0)
     labels = torch.randn(20, GENES)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(40):

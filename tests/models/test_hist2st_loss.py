@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
+from tests.models import networks
 from triplex_deploy.models import hist2st as loss_module
 from triplex_deploy.models import hist2st as patch_augment
 from triplex_deploy.models.hist2st import (
-    Hist2St,
     Zinb,
     ZinbHeads,
     augment_patches,
@@ -28,7 +28,7 @@ SMALL = {"patch_px": 28, "depth": 1, "graph_depth": 2, "heads": 4, "n_pos": 9, "
 @pytest.fixture
 def model():
     torch.manual_seed(1)
-    return Hist2St(GENES, **SMALL)
+    return networks.hist2st(GENES, **SMALL)
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_sizes_of_the_published_models(config, triplex, tem, nem, gem):
         ({"fusion_loss_alpha": 0.0}, 0),
         ({"target_projection": True}, 512 * 512 + 512),
         ({"feature_dim": 1024}, 2 * (1024 * 512 + 512)),
-        ({"target_trunk": "efficientnet_lite0"}, 3_371_008 + 1280 * 512 + 512 - 11_176_512),
+        ({"target_backbone": "efficientnet_lite0"}, 3_371_008 + 1280 * 512 + 512 - 11_176_512),
     ],
     ids=str,
 )

@@ -38,7 +38,7 @@ VARIANTS = [
     {"apeg_residual": False},
     {"fusion_loss_alpha": 0.0},
     {"auxiliary_heads": False},
-    {"target_trunk": "efficientnet_lite0"},
+    {"target_backbone": "efficientnet_lite0"},
 ]
 
 

@@ -3,11 +3,10 @@
 import pytest
 import torch
 
+from tests.models import networks
 from triplex_deploy.contract import GraphSpec, TensorSpec
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.exporters.to_onnx import write_onnx
-from triplex_deploy.models.bleep import Bleep
-from triplex_deploy.models.st_net import StNet
 
 onnxruntime = pytest.importorskip("onnxruntime")
 GENES, PX, WIDTH = 6, 32, 16
@@ -32,12 +31,12 @@ class Predict(torch.nn.Module):
 
 
 def st_net():
-    return StNet(GENES, symmetries=8, growth=4, blocks=(2, 2), stem_channels=8)
+    return networks.st_net(GENES, symmetries=8, growth=4, blocks=(2, 2), stem_channels=8)
 
 
 def bleep():
-    model = Bleep(GENES, n_neighbors=4, projection_dim=WIDTH).eval()
-    model.remember(torch.empty(0), torch.randn(30, GENES))
+    model = networks.bleep(GENES, n_neighbors=4, projection_dim=WIDTH).eval()
+    model.set_reference_bank(torch.empty(0), torch.randn(30, GENES))
     return model
 
 

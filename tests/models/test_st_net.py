@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.models import networks
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.models.spot_model import assert_eval
-from triplex_deploy.models.st_net import StNet, dihedral_images
+from triplex_deploy.models.st_net import dihedral_images
 
 TINY = {"growth": 4, "blocks": (2, 2), "stem_channels": 8}
 GENES = 6
@@ -16,7 +17,7 @@ GENES = 6
 def build(**options):
     """A seeded model whose batch norms have seen something, in evaluation mode."""
     torch.manual_seed(1)
-    model = StNet(GENES, **TINY, **options)
+    model = networks.st_net(GENES, **TINY, **options)
     model(torch.randn(4, 3, 32, 32))
     return model.eval()
 
@@ -28,7 +29,7 @@ def images():
 
 def test_size_is_the_published_one():
     with torch.device("meta"):
-        model = StNet()
+        model = networks.st_net()
         tokens = model.encode_targets(torch.zeros(2, 3, 224, 224))
         expression = model.predict_from_tokens(tokens)
     assert sum(parameter.numel() for parameter in model.parameters()) == 7_210_106
@@ -82,7 +83,7 @@ def test_training_sees_an_image_as_it_is(images):
 
 def test_another_number_of_symmetries_is_refused():
     with pytest.raises(ConfigError, match="symmetries=4: a square has eight; use 8"):
-        StNet(symmetries=4)
+        networks.st_net(symmetries=4)
 
 
 @pytest.mark.parametrize("symmetries", [1, 8])
@@ -98,7 +99,7 @@ def test_predictions_do_not_depend_on_the_batch(images, symmetries):
 
 def test_twenty_spots_are_learnt_by_heart():
     torch.manual_seed(3)
-    model = StNet(GENES, **TINY)
+    model = networks.st_net(GENES, **TINY)
     images, labels = torch.randn(20, 3, 32, 32), torch.randn(20, GENES)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(60):

@@ -29,9 +29,7 @@ SHAPE: dict[str, Any] = {"growth": 4, "blocks": (1, 1), "stem_channels": 8}
 
 
 def small_st_net(config: StNetConfig) -> StNet:
-    model = StNet(3, **SHAPE)
-    model.config = config
-    return model
+    return StNet(config, **SHAPE)
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ def densenet_file(tmp_path: Path) -> Path:
 def test_trunk_starts_from_the_users_file(densenet_file: Path) -> None:
     model = small_st_net(StNetConfig(n_genes=3))
     head = model.expression_head.weight.clone()
-    options = TrainOptions(trunk_weights=str(densenet_file))
+    options = TrainOptions(backbone_weights=str(densenet_file))
     recipe_of(model.config).start(model, TRAIN, ENCODER, options)
     stored = torch.load(densenet_file, weights_only=True)
     for key, value in model.trunk.state_dict().items():
@@ -64,7 +62,7 @@ def test_file_that_does_not_fit_the_trunk_is_refused_by_name(
     stored = torch.load(densenet_file, weights_only=True)
     del stored["features.norm5.weight"]
     torch.save(stored, tmp_path / "cut.pth")
-    options = TrainOptions(trunk_weights=str(tmp_path / "cut.pth"))
+    options = TrainOptions(backbone_weights=str(tmp_path / "cut.pth"))
     model = small_st_net(StNetConfig(n_genes=3))
     with pytest.raises(CheckpointError, match=r"cut\.pth: .*missing keys: features\.norm5\.weight"):
         recipe_of(model.config).start(model, TRAIN, ENCODER, options)
@@ -77,7 +75,7 @@ def test_st_net_starts_from_the_mean_where_it_is_asked_to(
     recipe_of(model.config).start(model, TRAIN, ENCODER, TrainOptions())
     assert model.expression_head.bias.tolist() == [1.0, 2.0, 3.0]
     assert not model.expression_head.weight.any()
-    assert "DenseNet starts from random weights; set trunk_weights" in caplog.text
+    assert "DenseNet starts from random weights; set backbone_weights" in caplog.text
     other = small_st_net(StNetConfig(n_genes=3))
     recipe_of(other.config).start(other, TRAIN, ENCODER, TrainOptions())
     assert other.expression_head.bias.tolist() != [1.0, 2.0, 3.0]
@@ -91,7 +89,7 @@ def test_bleep_starts_from_a_frozen_encoder_of_its_kind(tmp_path: Path) -> None:
     recipe_of(config).start(model, TRAIN, encoder, TrainOptions())
     assert torch.equal(model.trunk.conv1.weight, frozen.conv1.weight)
     torch.save(published.state_dict(), tmp_path / "resnet.pth")
-    options = TrainOptions(trunk_weights=str(tmp_path / "resnet.pth"))
+    options = TrainOptions(backbone_weights=str(tmp_path / "resnet.pth"))
     recipe_of(config).start(model, TRAIN, encoder, options)
     assert torch.equal(model.trunk.conv1.weight, published.conv1.weight)
 
@@ -110,6 +108,6 @@ def test_other_heads_start_near_the_mean_and_take_no_trunk(config: Any) -> None:
     recipe_of(config).start(model, TRAIN, ENCODER, TrainOptions())
     biases = [value.tolist() for key, value in model.named_parameters() if key.endswith("bias")]
     assert biases.count([1.0, 2.0, 3.0]) == 1
-    options = TrainOptions(trunk_weights="resnet.pth")
-    with pytest.raises(ConfigError, match=f"trunk_weights: {config.model} has no image trunk"):
+    options = TrainOptions(backbone_weights="resnet.pth")
+    with pytest.raises(ConfigError, match=f"backbone_weights: {config.model} has no image trunk"):
         recipe_of(config).start(model, TRAIN, ENCODER, options)

@@ -21,13 +21,13 @@ from triplex_deploy.contract import (
 )
 from triplex_deploy.data import Fold
 from triplex_deploy.errors import ConfigError, DatasetError
-from triplex_deploy.models import bleep, build, read_checkpoint
+from triplex_deploy.models import bleep, build, read_checkpoint, st_net
 from triplex_deploy.models.st_net import StNet
 from triplex_deploy.tiles.spot_tables import adjacency_index
-from triplex_deploy.training.bank import bank_facts, check_bank
+from triplex_deploy.training.bank import bank_metadata, check_bank
 from triplex_deploy.training.batches import SectionSampler, SpotSampler
 from triplex_deploy.training.evaluate import evaluate_run
-from triplex_deploy.training.images import normalise_tiles
+from triplex_deploy.training.images import normalize_tiles
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.predict_section import predict_section
 from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
@@ -83,12 +83,12 @@ def _small_trunks() -> Iterator[None]:
     """The published trunks have tests of their own; here smaller ones stand for them."""
 
     def small(config: StNetConfig) -> StNet:
-        shape: dict[str, Any] = {"growth": 4, "blocks": (1, 1, 1, 1), "stem_channels": 8}
-        return StNet(config.n_genes, symmetries=config.symmetries, **shape)
+        return StNet(config, growth=4, blocks=(1, 1, 1, 1), stem_channels=8)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(build._BUILDERS, StNetConfig, small)
-        patch.setattr(bleep, "make_trunk", lambda name: SmallTrunk())
+        patch.setattr(st_net, "small", small, raising=False)
+        patch.setattr(StNetConfig, "network", "triplex_deploy.models.st_net:small")
+        patch.setattr(bleep, "make_backbone", lambda name: SmallTrunk())
         yield
 
 
@@ -133,17 +133,17 @@ def test_checkpoint_scores_what_its_epoch_did_in_memory(name: str, runs: dict[st
     )
 
 
-def own_prediction(model: Any, one: PreparedSection) -> Tensor:
+def own_prediction(model: Any, section: PreparedSection) -> Tensor:
     """What the model's ``forward`` says of a whole section; EGN's exemplars are looked up here."""
-    images = normalise_tiles(torch.from_numpy(np.array(one.tiles)))
-    places = torch.from_numpy(one.section.grid_rc[:, ::-1].copy())
+    images = normalize_tiles(torch.from_numpy(np.array(section.tiles)))
+    places = torch.from_numpy(section.measured.grid_rc[:, ::-1].copy())
     result: Tensor
     if isinstance(model.config, HisToGeneConfig):
         result = model(images, places)
     elif isinstance(model.config, Hist2StConfig):
-        result = model(images, places, torch.from_numpy(adjacency_index(one.section.grid_rc)))
+        result = model(images, places, torch.from_numpy(adjacency_index(section.measured.grid_rc)))
     elif isinstance(model.config, EgnConfig):
-        features = torch.from_numpy(one.spot_features())
+        features = torch.from_numpy(section.spot_features())
         bank = model.exemplars
         rows = torch.cdist(features, bank.bank_features).topk(3, largest=False).indices
         result = model(images, features, bank.bank_features[rows], bank.bank_expression[rows])
@@ -159,11 +159,11 @@ def test_section_is_predicted_as_by_the_model_itself(
     model = read_checkpoint(runs[name] / "checkpoint.ckpt").build_model()
     if model.has_bank:  # labels smoothed over six spots are too alike to choose among
         generator = torch.Generator().manual_seed(0)
-        model.remember(*(5 * torch.randn(30, 3, generator=generator) for _ in range(2)))
-    one = prepared.sections["A1"]
+        model.set_reference_bank(*(5 * torch.randn(30, 3, generator=generator) for _ in range(2)))
+    section = prepared.sections["A1"]
     with torch.inference_mode():
-        expected = own_prediction(model, one).numpy()
-    np.testing.assert_allclose(predict_section(model, one), expected, atol=1e-5)
+        expected = own_prediction(model, section).numpy()
+    np.testing.assert_allclose(predict_section(model, section), expected, atol=1e-5)
     assert expected.std(axis=0).max() > 1e-4
 
 
@@ -185,9 +185,9 @@ def test_bank_holds_the_spots_fitted_on_and_says_whose_they_are(
     labels = checkpoint.state_dict[key.partition(".")[0] + ".bank_expression"]
     np.testing.assert_array_equal(labels.numpy(), np.concatenate(fitted.labels))
     assert len(checkpoint.state_dict[key]) == checkpoint.config.bank_size == 12
-    assert checkpoint.provenance["bank"] == bank_facts(fitted)
+    assert checkpoint.provenance["bank"] == bank_metadata(fitted)
     assert checkpoint.provenance["bank"]["sections"] == ["B1", "C1"]
-    other = bank_facts(label_sections(prepared, ("C1", "B1"), checkpoint.genes))
+    other = bank_metadata(label_sections(prepared, ("C1", "B1"), checkpoint.genes))
     assert other["sha256"] != checkpoint.provenance["bank"]["sha256"]
 
 
@@ -233,8 +233,8 @@ def test_training_checks_the_bank(prepared: Prepared, tmp_path: Path) -> None:
 
 def of_one_patient(prepared: Prepared) -> Prepared:
     sections = {
-        name: replace(one, section=replace(one.section, patient="A"))
-        for name, one in prepared.sections.items()
+        name: replace(section, measured=replace(section.measured, patient="A"))
+        for name, section in prepared.sections.items()
     }
     return replace(prepared, sections=sections)
 
@@ -301,7 +301,7 @@ def test_half_precision_trains_on_a_cpu(name: str, prepared: Prepared, tmp_path:
 def test_frozen_trunk_keeps_weights_and_statistics(
     name: str, prepared: Prepared, tmp_path: Path
 ) -> None:
-    options = replace(OPTIONS, epochs=1, target_trunk_lr_scale=0.0)
+    options = replace(OPTIONS, epochs=1, backbone_lr_scale=0.0)
     train_fold(prepared, prepared.folds[0], tmp_path / "run", CONFIGS[name], options)
     trained = state_of(tmp_path / "run")
     start = build.build_model(CONFIGS[name], options.seed).state_dict()
@@ -329,7 +329,7 @@ def test_sections_come_whole_unturned_and_in_another_order_each_epoch(prepared: 
 def test_counts_are_raw_and_in_the_order_of_the_panel(prepared: Prepared) -> None:
     panel = ("MUC1", "GNAS", "NOT_MEASURED")
     (counts,) = label_sections(prepared, ("B1",), panel).counts()
-    table = prepared.sections["B1"].section
+    table = prepared.sections["B1"].measured
     dense = table.counts.toarray()
     np.testing.assert_array_equal(counts[:, 0], dense[:, table.genes.index("MUC1")])
     np.testing.assert_array_equal(counts[:, 1], dense[:, table.genes.index("GNAS")])

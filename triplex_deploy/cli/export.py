@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.contract.precision import offered_by
 from triplex_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ CALIBRATION_TILES = 128
     "--profile",
     "profiles",
     multiple=True,
-    help="Lengths TensorRT engines are built for, NAME=MIN:TYPICAL:MAX, where NAME is batch, spots "
+    help="Lengths TensorRT engines are built for, NAME=MIN:OPT:MAX, where NAME is batch, spots "
     "or a graph, such as spots=1:5000:40000; repeatable.",
 )
 @click.option(
@@ -138,7 +139,7 @@ def command(
 def _onnx_precision(formats: tuple[str, ...], precision: str) -> str:
     """Of the graphs for ONNX Runtime: fp32 where they are not asked for, and only ride along."""
     asked = "onnx" in formats or "triton" in formats
-    if asked and precision in ("bf16", "fp8"):
+    if asked and precision not in offered_by("onnxruntime"):
         raise ConfigError(
             f"precision {precision}: ONNX Runtime has no operators for it; use --format tensorrt "
             "alone"

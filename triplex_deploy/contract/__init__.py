@@ -1,20 +1,17 @@
-"""Names, dtypes and axes of the graphs, and the model configuration that decides them.
+"""The graphs of a bundle and the configurations of the models, which decide them.
 
-Everything that builds, runs or checks a graph reads its tensor names from here.
+Everything that builds, runs or checks a graph reads its tensor names from here. This is also the
+table of the families of models: ``register`` adds a family.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from triplex_deploy.contract.baselines import (
-    BleepConfig,
-    EgnConfig,
-    Hist2StConfig,
-    HisToGeneConfig,
-    StNetConfig,
-)
-from triplex_deploy.contract.config import Config
+from triplex_deploy.contract.bleep import BleepConfig
+from triplex_deploy.contract.config import Config, Lookup, TrainingRecipe
+from triplex_deploy.contract.egn import EgnConfig
 from triplex_deploy.contract.graphs import (
+    BACKBONE_WIDTH,
     CENTER,
     FEATURE_DIM,
     IMAGE_MEAN,
@@ -25,26 +22,52 @@ from triplex_deploy.contract.graphs import (
     NEIGHBORHOOD,
     TILE_PX,
     TILES,
-    TRUNK_WIDTH,
     GraphKind,
     GraphSpec,
     TensorSpec,
 )
+from triplex_deploy.contract.his_to_gene import HisToGeneConfig
+from triplex_deploy.contract.hist2st import Hist2StConfig
+from triplex_deploy.contract.st_net import StNetConfig
 from triplex_deploy.contract.triplex import FUSIONS, POSITIONS, TRIPLEX_MODELS, VIEWS, ModelConfig
 from triplex_deploy.errors import ConfigError
 
-CONFIGS: Final[dict[str, type[Config]]] = {
-    **dict.fromkeys(TRIPLEX_MODELS, ModelConfig),
-    **{
-        str(kind.model): kind
-        for kind in (StNetConfig, HisToGeneConfig, Hist2StConfig, EgnConfig, BleepConfig)
-    },
-}
-"""The configuration of each model, by its name."""
+CONFIGS: Final[dict[str, type[Config]]] = {}
+"""The configuration class of each model, by the model's name."""
+
+
+def register(kind: type[Config], *names: str) -> None:
+    """Add a family of models to ``CONFIGS``.
+
+    Args:
+        kind: The configuration class of the family.
+        names: Names of the family's models; without any, the default of ``kind.model``.
+
+    Raises:
+        ConfigError: If another class has a name already.
+    """
+    for name in names or (str(kind.__dict__["model"]),):
+        if CONFIGS.setdefault(name, kind) is not kind:
+            raise ConfigError(f"model {name!r}: registered already; choose another name")
+
+
+register(ModelConfig, *TRIPLEX_MODELS)
+register(StNetConfig)
+register(HisToGeneConfig)
+register(Hist2StConfig)
+register(EgnConfig)
+register(BleepConfig)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:
-    """The configuration of the model that ``values`` name; ``ConfigError`` for an odd value."""
+    """Return the configuration of the model named by ``values["model"]``, triplex if absent.
+
+    Args:
+        values: Settings as plain values; keys of earlier versions are accepted.
+
+    Raises:
+        ConfigError: If the model or a key is unknown, or a value is wrong.
+    """
     name = values.get("model", "triplex")
     if name not in CONFIGS:
         raise ConfigError(f"model={name!r}: this version supports {', '.join(CONFIGS)}")
@@ -52,15 +75,15 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
 
 
 def graph_specs(config: Config) -> dict[str, GraphSpec]:
-    """The graphs a bundle of this configuration holds, by name, in the order they run.
+    """Return the graphs of a bundle of this configuration, by name, in the order they run.
 
-    A graph whose only input is ``tiles`` runs once per tile; one of axis ``spots`` once per slide;
-    one of axis ``batch`` per batch of spots, of which ``fusion_head`` is the last.
+    ``GraphSpec.kind`` says how each is run; ``fusion_head`` is the last.
     """
     return {spec.name: spec for spec in config.graphs()}
 
 
 __all__ = [
+    "BACKBONE_WIDTH",
     "CENTER",
     "CONFIGS",
     "FEATURE_DIM",
@@ -75,7 +98,6 @@ __all__ = [
     "TILES",
     "TILE_PX",
     "TRIPLEX_MODELS",
-    "TRUNK_WIDTH",
     "VIEWS",
     "BleepConfig",
     "Config",
@@ -84,9 +106,12 @@ __all__ = [
     "GraphSpec",
     "HisToGeneConfig",
     "Hist2StConfig",
+    "Lookup",
     "ModelConfig",
     "StNetConfig",
     "TensorSpec",
+    "TrainingRecipe",
     "config_from_dict",
     "graph_specs",
+    "register",
 ]

@@ -1,37 +1,126 @@
-"""What the configurations of all models have in common."""
+"""The settings and declarations that the configurations of all models have in common.
+
+A family of models is declared by one configuration class: its settings are the fields, and what
+the rest of the project must know about the family are class attributes.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Final, Self
 
 from triplex_deploy.contract.graphs import FEATURE_DIM, GraphSpec
 from triplex_deploy.errors import ConfigError
 
+RENAMED: Final = {"target_trunk": "target_backbone"}
+"""Keys of earlier versions, which files may still use, and their names today."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A graph that finds the nearest training spots in the model's bank."""
+
+    graph: str
+    """Name of the graph."""
+    query: str
+    """Name of the graph's input that is compared with the bank."""
+    count: str
+    """Field of the configuration that says how many spots are found."""
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How a family is trained: each part is named as in ``training/recipes.py``.
+
+    A part may also be ``package.module:function``, imported when training begins.
+    """
+
+    start: str = "near_mean"
+    """How the weights are initialized."""
+    objective: str = "mean_squared_error"
+    """The loss of a batch."""
+    sampler: str = "spots"
+    """What a batch is made of: ``spots`` of all sections, or ``whole_sections``."""
+    score: str = "correlation"
+    """What chooses the best epoch."""
+    hides_features: bool = False
+    """Whether the objective uses ``feature_dropout``."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Training options recommended for the family, by name, where they differ from the default."""
+
 
 @dataclass(frozen=True)
 class Config(ABC):
-    """Which model it is, how many genes it predicts, and the width of the frozen tile encoder.
+    """Configuration of a model; a wrong value raises ``ConfigError``.
 
-    An odd value raises ``ConfigError``.
+    A subclass is a family. It sets the class attributes below and is registered with
+    ``contract.register``.
     """
 
+    display_name: ClassVar[str]
+    """Name in tables and texts, such as ``ST-Net``."""
+    network: ClassVar[str]
+    """``package.module:Class`` of the PyTorch network, which is built from the configuration."""
+    quantizable: ClassVar[tuple[str, ...]] = ()
+    """Graphs that keep their accuracy in int8 and fp8: convolutional image encoders."""
+    lookup: ClassVar[Lookup | None] = None
+    """The graph that looks up training spots; None for a family without a bank."""
+    recipe: ClassVar[TrainingRecipe] = TrainingRecipe()
+    """How the family is trained."""
+    supports_tensorrt: ClassVar[bool] = False
+    """Whether the family was tested on TensorRT."""
+    supports_triton: ClassVar[bool] = False
+    """Whether the chain of the Triton repository knows the family's graphs."""
+
     model: str
+    """Name of the model, as in ``contract.CONFIGS``."""
     n_genes: int = 250
+    """Number of predicted genes."""
     feature_dim: int = FEATURE_DIM
+    """Width of the features of the frozen tile encoder."""
 
     def __post_init__(self) -> None:
         self.require_positive("n_genes", "feature_dim")
 
     @abstractmethod
     def graphs(self) -> tuple[GraphSpec, ...]:
-        """The graphs a bundle of this configuration holds, in the order they run."""
+        """Return the graphs of a bundle of this configuration, in the order they run."""
+
+    @property
+    def title(self) -> str:
+        """Return the name of this model in titles: ``display_name``, if a family has one model."""
+        return self.display_name
+
+    @property
+    def clips_at_zero(self) -> bool:
+        """Return whether the exported graph sets negative expression to zero."""
+        return False
+
+    @classmethod
+    def current_keys(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``values`` with the keys of earlier versions renamed to today's.
+
+        Raises:
+            ConfigError: If a value is given under both names.
+        """
+        renamed: dict[str, Any] = {}
+        for key, value in values.items():
+            name = RENAMED.get(key, key)
+            if name in renamed:
+                raise ConfigError(f"{name}: given twice, also under an old name; keep {name}")
+            renamed[name] = value
+        return renamed
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from plain values; an unknown or wrongly typed key raises ``ConfigError``."""
+        """Return the configuration of plain values; keys of earlier versions are accepted.
+
+        Raises:
+            ConfigError: If a key is unknown or a value has the wrong type.
+        """
+        values = cls.current_keys(values)
         kinds = {field.name: str(field.type) for field in fields(cls)}
         for key, value in values.items():
             if key not in kinds:
@@ -41,22 +130,47 @@ class Config(ABC):
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
         return asdict(self)
 
     def require_positive(self, *keys: str) -> None:
+        """Raise ``ConfigError`` if a setting is below 1."""
         for key in keys:
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key}={getattr(self, key)}: use at least 1")
 
     def require_choice(self, key: str, choices: tuple[str, ...]) -> None:
+        """Raise ``ConfigError`` if a setting is not among ``choices``."""
         value = getattr(self, key)
         if value not in choices:
             raise ConfigError(f"{key}={value!r}: this version supports {', '.join(choices)}")
 
     def require_share(self, *keys: str) -> None:
+        """Raise ``ConfigError`` if a setting is not in [0, 1)."""
         for key in keys:
             if not 0 <= getattr(self, key) < 1:
                 raise ConfigError(f"{key} must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class BankConfig(Config):
+    """Configuration of a model that looks up training spots in a bank."""
+
+    bank_size: int = 0
+    """Number of training spots in the bank; 0 until training fills it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bank_size < 0:
+            raise ConfigError(f"bank_size={self.bank_size}: not below 0")
+
+    def require_in_bank(self, key: str) -> None:
+        """Raise ``ConfigError`` if a setting is below 1 or above the size of the bank."""
+        self.require_positive(key)
+        if self.bank_size and getattr(self, key) > self.bank_size:
+            raise ConfigError(
+                f"{key}={getattr(self, key)}: the bank has {self.bank_size} spots; use fewer"
+            )
 
 
 def _is_kind(value: object, kind: str) -> bool:

@@ -15,7 +15,7 @@ FEATURE_DIM: Final = 512
 """Width of the pooled ResNet18 features, the default of ``ModelConfig.feature_dim``."""
 N_TARGET_TOKENS: Final = 49
 """A 224 px tile leaves every trunk as 7 x 7 positions."""
-TRUNK_WIDTH: Final = {"resnet18": 512, "efficientnet_lite0": 1280}
+BACKBONE_WIDTH: Final = {"resnet18": 512, "efficientnet_lite0": 1280}
 """Channels of the feature map of each image trunk we have."""
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGE_STD: Final = (0.229, 0.224, 0.225)
@@ -70,3 +70,19 @@ def tile_encoder_graph(feature_dim: int) -> GraphSpec:
     """The frozen encoder of single tiles."""
     features = TensorSpec("features", "float32", ("batch", feature_dim))
     return GraphSpec("tile_encoder", (TILES,), (features,), "batch")
+
+
+def target_tokens(axis: str, count: int, dim: int) -> TensorSpec:
+    """Return ``target_tokens`` (axis, count, dim): ``count`` tokens for each target tile."""
+    return TensorSpec("target_tokens", "float32", (axis, count, dim))
+
+
+def target_encoder_graph(tokens: TensorSpec) -> GraphSpec:
+    """Return the graph of the trained encoder of single tiles."""
+    return GraphSpec("target_encoder", (TILES,), (tokens,), "batch")
+
+
+def fusion_head_graph(inputs: tuple[TensorSpec, ...], n_genes: int) -> GraphSpec:
+    """Return the last graph of every model: from tokens to expression (B, n_genes)."""
+    expression = TensorSpec("expression", "float32", ("batch", n_genes))
+    return GraphSpec("fusion_head", inputs, (expression,), "batch")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
-from triplex_deploy.contract.config import Config
+from triplex_deploy.contract.config import Config, TrainingRecipe
 from triplex_deploy.contract.graphs import (
+    BACKBONE_WIDTH,
     FEATURE_DIM,
     MASK,
     N_NEIGHBORS,
     N_TARGET_TOKENS,
     TILES,
-    TRUNK_WIDTH,
     GraphSpec,
     TensorSpec,
     tile_encoder_graph,
@@ -27,17 +27,26 @@ class ModelConfig(Config):
 
     ``model`` tem, nem and gem see one view alone; ``use_*`` leave one out of triplex (MODELS 4.1).
     ``feature_dim`` is the width of the frozen tile encoder, which is projected where it is not
-    ``embedding_dim``; so is the map of ``target_trunk``, and always with ``target_projection``.
+    ``embedding_dim``; so is the map of ``target_backbone``, and always with ``target_projection``.
     ``apeg_residual`` adds the input of the position encoding back to its output, as the paper-era
     model does. ``nonnegative`` clips the exported expression at zero. ``fusion_loss_alpha`` and
     ``auxiliary_heads`` matter to training alone.
     """
 
+    display_name: ClassVar[str] = "TRIPLEX"
+    network: ClassVar[str] = "triplex_deploy.models.triplex:Triplex"
+    quantizable: ClassVar[tuple[str, ...]] = ("tile_encoder", "target_encoder")
+    recipe: ClassVar[TrainingRecipe] = TrainingRecipe(
+        start="triplex", objective="triplex", hides_features=True
+    )
+    supports_tensorrt: ClassVar[bool] = True
+    supports_triton: ClassVar[bool] = True
+
     model: str = "triplex"
     n_genes: int = 250
     feature_dim: int = FEATURE_DIM
     embedding_dim: int = FEATURE_DIM
-    target_trunk: str = "resnet18"
+    target_backbone: str = "resnet18"
     target_projection: bool = False
     use_target: bool = True
     use_neighbor: bool = True
@@ -68,7 +77,7 @@ class ModelConfig(Config):
         self.require_choice("model", TRIPLEX_MODELS)
         self.require_choice("position", POSITIONS)
         self.require_choice("fusion", FUSIONS)
-        self.require_choice("target_trunk", tuple(TRUNK_WIDTH))
+        self.require_choice("target_backbone", tuple(BACKBONE_WIDTH))
         if self.apeg_kernel < 1 or self.apeg_kernel % 2 == 0:
             raise ConfigError(f"apeg_kernel={self.apeg_kernel}: use an odd number, such as 3")
         if not 0 <= self.fusion_loss_alpha <= 1:
@@ -94,8 +103,18 @@ class ModelConfig(Config):
         return ("neighbor",)  # queried by the mean target token
 
     @property
+    def title(self) -> str:
+        """Return TRIPLEX, or the name of the model of a single view."""
+        return TITLES.get(self.model, self.display_name)
+
+    @property
+    def clips_at_zero(self) -> bool:
+        """Return ``nonnegative``."""
+        return self.nonnegative
+
+    @property
     def projects_target(self) -> bool:
-        return self.target_projection or TRUNK_WIDTH[self.target_trunk] != self.embedding_dim
+        return self.target_projection or BACKBONE_WIDTH[self.target_backbone] != self.embedding_dim
 
     def _check_views(self) -> None:
         left_out = [view for view in VIEWS if not getattr(self, f"use_{view}")]
@@ -163,6 +182,11 @@ class ModelConfig(Config):
 
 VIEWS: Final = ("target", "neighbor", "global")
 SINGLE_VIEWS: Final = {"tem": "target", "nem": "neighbor", "gem": "global"}
+TITLES: Final = {
+    "tem": "TRIPLEX target view (TEM)",
+    "nem": "TRIPLEX neighbor view (NEM)",
+    "gem": "TRIPLEX global view (GEM)",
+}
 TRIPLEX_MODELS: Final = ("triplex", *SINGLE_VIEWS)
 POSITIONS: Final = ("apeg", "peg", "none")
 FUSIONS: Final = ("cross_attention", "sum", "concat", "attention_pool")

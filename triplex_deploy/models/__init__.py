@@ -11,8 +11,8 @@ from triplex_deploy.models.checkpoint import (
 from triplex_deploy.models.image_encoders import (
     TargetEncoder,
     TileEncoder,
-    load_trunk_weights,
-    trunk_of_weights,
+    backbone_of_weights,
+    load_backbone_weights,
 )
 from triplex_deploy.models.spot_model import SpotModel, assert_eval
 from triplex_deploy.models.triplex import Triplex, TriplexOutput, fusion_loss
@@ -26,11 +26,11 @@ __all__ = [
     "Triplex",
     "TriplexOutput",
     "assert_eval",
+    "backbone_of_weights",
     "build_model",
     "fusion_loss",
-    "load_trunk_weights",
+    "load_backbone_weights",
     "read_checkpoint",
     "state_of",
-    "trunk_of_weights",
     "write_checkpoint",
 ]

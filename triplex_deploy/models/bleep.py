@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from triplex_deploy.contract import TRUNK_WIDTH
+from triplex_deploy.contract import BACKBONE_WIDTH, BleepConfig
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.models.image_encoders import make_trunk
+from triplex_deploy.models.image_encoders import make_backbone
 from triplex_deploy.models.spot_model import SpotModel, assert_eval
+
+NO_BANK: Final = "bleep: no bank of training spots to look up; call set_reference_bank() first"
 
 
 class Projection(nn.Module):
@@ -31,34 +35,29 @@ class Projection(nn.Module):
 class Bleep(SpotModel):
     """An image side and an expression side, trained against each other (Xie et al. 2023).
 
-    It predicts once it has a bank of training spots: from ``remember``, or, with ``n_references``,
-    from the weights that are loaded next. The expression side serves training and ``remember``
-    alone.
+    It predicts once it has a bank of training spots: from ``set_reference_bank``, or, with
+    ``config.bank_size``, from the weights that are loaded next. The expression side is used by
+    training and ``set_reference_bank`` only.
     """
 
     has_bank = True
 
-    def __init__(
-        self,
-        n_genes: int = 250,
-        *,
-        n_references: int = 0,
-        n_neighbors: int = 50,
-        projection_dim: int = 512,
-        dropout: float = 0.1,
-        trunk: str = "resnet18",
-    ) -> None:
-        super().__init__()
-        self.n_neighbors = n_neighbors
-        self.trunk = make_trunk(trunk)
-        self.image_projection = Projection(TRUNK_WIDTH[trunk], projection_dim, dropout)
-        self.expression_projection = Projection(n_genes, projection_dim, dropout)
+    config: BleepConfig
+
+    def __init__(self, config: BleepConfig) -> None:
+        super().__init__(config)
+        genes, dim, dropout = config.n_genes, config.embedding_dim, config.dropout
+        width = BACKBONE_WIDTH[config.target_backbone]
+        self.n_neighbors = config.n_retrieved
+        self.trunk = make_backbone(config.target_backbone)
+        self.image_projection = Projection(width, dim, dropout)
+        self.expression_projection = Projection(genes, dim, dropout)
         self.retrieval: RetrievedMean | None = None
-        if n_references:
+        if config.bank_size:
             # not a number, so that a bank that was never loaded cannot pass for one
-            expression = torch.full((n_references, n_genes), torch.nan)
-            embeddings = torch.zeros(n_references, projection_dim)
-            self.retrieval = RetrievedMean(embeddings, expression, n_neighbors)
+            expression = torch.full((config.bank_size, genes), torch.nan)
+            embeddings = torch.zeros(config.bank_size, dim)
+            self.retrieval = RetrievedMean(embeddings, expression, self.n_neighbors)
 
     def forward(self, images: Tensor) -> Tensor:
         """Expression (B, G) of normalised tiles (B, 3, 224, 224)."""
@@ -75,15 +74,21 @@ class Bleep(SpotModel):
         embeddings: Tensor = self.expression_projection(expression)
         return embeddings
 
+    def lookup_scores(self, query: Tensor) -> Tensor:
+        """Return the cosine (B, R), up to the query's length, of tokens (B, 1, P) and the bank."""
+        if self.retrieval is None:
+            raise ConfigError(NO_BANK)
+        return query.squeeze(1) @ self.retrieval.bank_embeddings.T
+
     def predict_from_tokens(self, target_tokens: Tensor) -> Tensor:
         """Expression (B, G) from tokens (B, 1, P); ``ConfigError`` without a bank."""
         if self.retrieval is None:
-            raise ConfigError("bleep: no bank of training spots to look up; call remember() first")
+            raise ConfigError(NO_BANK)
         expression: Tensor = self.retrieval(target_tokens)
         return expression
 
     @torch.no_grad()
-    def remember(self, features: Tensor, expression: Tensor) -> None:
+    def set_reference_bank(self, features: Tensor, expression: Tensor) -> None:
         """Make the labels (R, G) of training spots the bank, in place of any before.
 
         Their frozen ``features`` are not looked at. ``ContractError`` in training mode, where

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from triplex_deploy.contract import (
+    BACKBONE_WIDTH,
     IMAGE_MEAN,
     IMAGE_STD,
     TILE_PX,
-    TRUNK_WIDTH,
     Config,
     config_from_dict,
 )
 from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
 from triplex_deploy.models.build import build_model
-from triplex_deploy.models.image_encoders import TileEncoder, make_trunk
+from triplex_deploy.models.image_encoders import TileEncoder, make_backbone
 from triplex_deploy.models.spot_model import SpotModel
 from triplex_deploy.models.torch_files import check_state, load_strictly, load_tensors
 
@@ -242,17 +242,17 @@ class TileEncoderWeights:
             if not self.onnx:
                 raise CheckpointError("tile_encoder: the ONNX file is empty; prepare again")
             return
-        if self.kind not in TRUNK_WIDTH:
+        if self.kind not in BACKBONE_WIDTH:
             raise CheckpointError(
-                f"tile_encoder: kind {self.kind!r}; known: {', '.join((*TRUNK_WIDTH, ONNX))}"
+                f"tile_encoder: kind {self.kind!r}; known: {', '.join((*BACKBONE_WIDTH, ONNX))}"
             )
-        if self.feature_dim != TRUNK_WIDTH[self.kind]:
+        if self.feature_dim != BACKBONE_WIDTH[self.kind]:
             raise CheckpointError(
-                f"tile_encoder: {self.kind} gives {TRUNK_WIDTH[self.kind]} features, "
+                f"tile_encoder: {self.kind} gives {BACKBONE_WIDTH[self.kind]} features, "
                 f"not {self.feature_dim}; write the checkpoint again"
             )
         with torch.device("meta"):  # shapes without memory or initialisation
-            trunk = make_trunk(self.kind)
+            trunk = make_backbone(self.kind)
         check_state(trunk, self.state_dict, "tile_encoder")
 
     def build(self) -> TileEncoder:

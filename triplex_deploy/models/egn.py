@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from triplex_deploy.contract import N_TARGET_TOKENS
+from triplex_deploy.contract import N_TARGET_TOKENS, EgnConfig
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.models.spot_model import SpotModel
+from triplex_deploy.models.spot_model import SlideTensors, SpotModel
 from triplex_deploy.models.transformer import BlockShape, DotProductAttention, Mlp, SelfAttention
 
 PATCH_PX: Final = 32
@@ -18,38 +18,28 @@ PATCH_PX: Final = 32
 BRIDGE_EVERY: Final = 2
 """Exemplars enter in layers 2, 4, 6, ..."""
 _POSITION_STD: Final = 0.02
+NO_BANK: Final = "egn: no bank of training spots to look up; call set_reference_bank() first"
 
 
 class Egn(SpotModel):
     """Exemplar-guided network in the setting of the TRIPLEX benchmark (MODELS 2.4).
 
     Beside the image it takes the spot's global feature, and the features and labels of its
-    exemplars: from the bank it was given by ``remember`` in deployment, from
-    ``training_exemplars`` while training. Their order does not matter. With ``n_references`` the
-    bank comes with the weights that are loaded next. ``bridge_query`` and ``gate_input`` choose
+    exemplars: from the bank it was given by ``set_reference_bank`` in deployment, from
+    ``training_exemplars`` while training. Their order does not matter. With ``config.bank_size``
+    the bank is loaded with the weights. ``bridge_query`` and ``gate_input`` choose
     between the published code and its paper, see ``ExemplarBridge``. A shape that cannot be built
     raises ``ConfigError``.
     """
 
     has_bank = True
 
-    def __init__(
-        self,
-        n_genes: int = 250,
-        feature_dim: int = 512,
-        dim: int = 1024,
-        depth: int = 8,
-        heads: int = 16,
-        mlp_dim: int = 4096,
-        bridge_heads: int = 16,
-        bridge_head_dim: int = 64,
-        dropout: float = 0.0,
-        bridge_query: str = "old",
-        gate_input: str = "key",
-        n_exemplars: int = 9,
-        n_references: int = 0,
-    ) -> None:
-        super().__init__()
+    config: EgnConfig
+
+    def __init__(self, config: EgnConfig, *, dropout: float = 0.0) -> None:
+        super().__init__(config)
+        dim, depth, heads = config.embedding_dim, config.depth, config.heads
+        n_genes, feature_dim, n_exemplars = config.n_genes, config.feature_dim, config.n_exemplars
         _check_shape(dim, depth, heads)
         self.feature_dim = feature_dim
         self.n_exemplars = n_exemplars
@@ -58,10 +48,9 @@ class Egn(SpotModel):
         self.position = nn.Parameter(torch.empty(N_TARGET_TOKENS + 1, dim))
         self.projector = ExemplarProjector(feature_dim, n_genes, dim)
         self.value = nn.Linear(n_genes, dim)
-        shape = BlockShape(dim, heads, mlp_dim, dropout)
-        bridge = (dim, bridge_heads, bridge_head_dim, N_TARGET_TOKENS, bridge_query, gate_input)
+        shape = BlockShape(dim, heads, config.mlp_dim, dropout)
         layers = [
-            EgnLayer(shape, None if number % BRIDGE_EVERY else ExemplarBridge(*bridge))
+            EgnLayer(shape, None if number % BRIDGE_EVERY else _bridge(config))
             for number in range(1, depth + 1)
         ]
         _freeze_unread_keys(layers)
@@ -70,10 +59,10 @@ class Egn(SpotModel):
         self.head = nn.Sequential(nn.LayerNorm(2 * dim), nn.Linear(2 * dim, n_genes))
         nn.init.normal_(self.position, std=_POSITION_STD)
         self.exemplars: Exemplars | None = None
-        if n_references:
+        if config.bank_size:
             # not a number, so that a bank that was never loaded cannot pass for one
-            expression = torch.full((n_references, n_genes), torch.nan)
-            features = torch.zeros(n_references, feature_dim)
+            expression = torch.full((config.bank_size, n_genes), torch.nan)
+            features = torch.zeros(config.bank_size, feature_dim)
             self.exemplars = Exemplars(features, expression, n_exemplars)
 
     def forward(
@@ -93,7 +82,7 @@ class Egn(SpotModel):
         tokens: Tensor = self.target_encoder(images)
         return tokens
 
-    def remember(self, features: Tensor, expression: Tensor) -> None:
+    def set_reference_bank(self, features: Tensor, expression: Tensor) -> None:
         """Make features (R, F) and labels (R, G) of training spots the bank, in place of any."""
         self.exemplars = Exemplars(features, expression, self.n_exemplars).train(self.training)
 
@@ -103,8 +92,22 @@ class Egn(SpotModel):
         ``ConfigError`` without a bank.
         """
         if self.exemplars is None:
-            raise ConfigError("egn: no bank of training spots to look up; call remember() first")
+            raise ConfigError(NO_BANK)
         return torch.cat(self.exemplars(features), 2)
+
+    def lookup_scores(self, query: Tensor) -> Tensor:
+        """Return how near (B, R) each training spot is to global features (B, F)."""
+        if self.exemplars is None:
+            raise ConfigError(NO_BANK)
+        return self.exemplars.closeness(query)
+
+    def predict_slide(self, slide: SlideTensors) -> Tensor:
+        """Return the expression (N, G) of all spots, their exemplars from the bank."""
+        if self.exemplars is None:
+            raise ConfigError(NO_BANK)
+        features = slide.features
+        expression: Tensor = self(slide.images, features, *self.exemplars(features))
+        return expression
 
     def run_graph(self, graph: str, **inputs: Tensor) -> Tensor:
         if graph == "fusion_head":
@@ -133,6 +136,17 @@ class Egn(SpotModel):
         pooled = torch.cat([self.pool(tokens), query.squeeze(1)], 1)  # (B, 2 D)
         expression: Tensor = self.head(pooled)
         return expression
+
+
+def _bridge(config: EgnConfig) -> ExemplarBridge:
+    return ExemplarBridge(
+        config.embedding_dim,
+        config.bridge_heads,
+        config.bridge_head_dim,
+        N_TARGET_TOKENS,
+        config.bridge_query,
+        config.gate_input,
+    )
 
 
 class PatchEmbedding(nn.Module):

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from triplex_deploy.contract import HisToGeneConfig
 from triplex_deploy.models.image_encoders import center_crop
 from triplex_deploy.models.spot_model import SpotModel
 from triplex_deploy.models.transformer import BlockShape, SpotSequence
@@ -11,27 +12,20 @@ class HisToGene(SpotModel):
     """Every spot of a slide from the patches and the places of all of them (MODELS 2.2).
 
     A spot attends to N others, N = all spots of one slide: predicting a part of them is another
-    prediction. ``depth`` 8 is the published checkpoint's; the code's default is 4. ``n_pos`` is one
-    more than the largest array coordinate to come.
+    prediction. ``config.depth`` 8 is that of the published checkpoint; the code's default is 4.
     """
 
-    def __init__(
-        self,
-        n_genes: int = 250,
-        *,
-        patch_px: int = 112,
-        dim: int = 1024,
-        depth: int = 8,
-        heads: int = 16,
-        mlp_dim: int = 2048,
-        dropout: float = 0.1,
-        n_pos: int = 64,
-    ) -> None:
-        super().__init__()
-        shape = BlockShape(dim, heads, mlp_dim, dropout)
+    config: HisToGeneConfig
+
+    def __init__(self, config: HisToGeneConfig, *, patch_px: int = 112) -> None:
+        super().__init__(config)
+        dim, dropout = config.embedding_dim, config.dropout
+        shape = BlockShape(dim, config.heads, config.mlp_dim, dropout)
         self.target_encoder = PatchProjection(patch_px, dim)
-        self.global_encoder = SpotSequence(depth, shape, n_pos, token_dropout=dropout)
-        self.expression_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, n_genes))
+        self.global_encoder = SpotSequence(
+            config.depth, shape, config.n_positions, token_dropout=dropout
+        )
+        self.expression_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, config.n_genes))
 
     def forward(self, images: Tensor, grid_xy: Tensor) -> Tensor:
         """Expression (N, G) of a slide: normalised tiles (N, 3, 224, 224), (column, row) (N, 2)."""

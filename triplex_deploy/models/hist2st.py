@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, Hist2StConfig
 from triplex_deploy.models.image_encoders import center_crop
 from triplex_deploy.models.spot_model import SpotModel
 from triplex_deploy.models.transformer import BlockShape, SpotSequence
@@ -20,28 +20,22 @@ class Hist2St(SpotModel):
 
     Tokens are as wide as the image encoder's map, 1024 of a 112 px patch and 32 channels.
     ``zinb_heads`` and ``distillation_weight`` serve ``hist2st_loss`` alone: no prediction reads
-    them. ``n_pos`` is one more than the largest array coordinate to come.
+    them.
     """
 
-    def __init__(
-        self,
-        n_genes: int = 250,
-        *,
-        patch_px: int = 112,
-        channels: int = 32,
-        kernel: int = 5,
-        mixer_depth: int = 2,
-        depth: int = 8,
-        graph_depth: int = 4,
-        heads: int = 16,
-        dropout: float = 0.2,
-        n_pos: int = 64,
-    ) -> None:
-        super().__init__()
-        self.target_encoder = ConvMixerEncoder(patch_px, channels, kernel, mixer_depth, dropout)
+    config: Hist2StConfig
+
+    def __init__(self, config: Hist2StConfig, *, patch_px: int = 112, kernel: int = 5) -> None:
+        super().__init__(config)
+        dropout, n_genes = config.dropout, config.n_genes
+        self.target_encoder = ConvMixerEncoder(
+            patch_px, config.channels, kernel, config.mixer_depth, dropout
+        )
         dim = self.target_encoder.dim
-        shape = BlockShape(dim, heads, mlp_dim=dim, dropout=dropout)
-        self.global_encoder = SpotGraphEncoder(depth, shape, n_pos, graph_depth)
+        shape = BlockShape(dim, config.heads, mlp_dim=dim, dropout=dropout)
+        self.global_encoder = SpotGraphEncoder(
+            config.depth, shape, config.n_positions, config.graph_depth
+        )
         self.expression_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, n_genes))
         self.zinb_heads = ZinbHeads(dim, n_genes)
         self.distillation_weight = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 1))
@@ -49,7 +43,7 @@ class Hist2St(SpotModel):
     def forward(self, images: Tensor, grid_xy: Tensor, adjacency: Tensor) -> Tensor:
         """Expression (N, G) of a slide: normalised tiles (N, 3, 224, 224), (column, row) (N, 2).
 
-        ``adjacency`` (N, 4) int64 is ``tiles.adjacency.adjacency_index``'s, -1 = none.
+        ``adjacency`` (N, 4) int64 is ``tiles.spot_tables.adjacency_index``'s, -1 = none.
         """
         tokens = self.encode_slide(self.encode_targets(images), grid_xy, adjacency)
         return self.predict_from_tokens(tokens)

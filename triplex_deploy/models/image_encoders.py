@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from triplex_deploy.contract import TRUNK_WIDTH
+from triplex_deploy.contract import BACKBONE_WIDTH
 from triplex_deploy.models.efficientnet_lite import (
     EfficientNetLite0,
     load_efficientnet_lite0_weights,
@@ -16,18 +16,18 @@ from triplex_deploy.models.resnet import ResNet18, load_resnet18_weights
 Trunk = ResNet18 | EfficientNetLite0
 
 
-def make_trunk(name: str) -> Trunk:
-    """A trunk of ``contract.TRUNK_WIDTH``, randomly initialised."""
+def make_backbone(name: str) -> Trunk:
+    """A trunk of ``contract.BACKBONE_WIDTH``, randomly initialised."""
     return EfficientNetLite0() if name == "efficientnet_lite0" else ResNet18()
 
 
-def trunk_of_weights(weights: Mapping[str, Tensor]) -> str:
+def backbone_of_weights(weights: Mapping[str, Tensor]) -> str:
     """The trunk that published or stored weights belong to, told by their keys."""
     of_lite = {"_conv_stem.weight", "stem.conv.weight"}
     return "resnet18" if of_lite.isdisjoint(weights) else "efficientnet_lite0"
 
 
-def load_trunk_weights(trunk: Trunk, weights: Mapping[str, Tensor]) -> None:
+def load_backbone_weights(trunk: Trunk, weights: Mapping[str, Tensor]) -> None:
     """Load published weights, their classifier dropped; ``CheckpointError`` names odd keys."""
     if isinstance(trunk, EfficientNetLite0):
         load_efficientnet_lite0_weights(trunk, weights)
@@ -43,9 +43,11 @@ class TargetEncoder(nn.Module):
 
     def __init__(self, trunk: str, projected_dim: int | None = None) -> None:
         super().__init__()
-        self.trunk = make_trunk(trunk)
+        self.trunk = make_backbone(trunk)
         self.projection = (
-            nn.Identity() if projected_dim is None else nn.Linear(TRUNK_WIDTH[trunk], projected_dim)
+            nn.Identity()
+            if projected_dim is None
+            else nn.Linear(BACKBONE_WIDTH[trunk], projected_dim)
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ class TileEncoder(nn.Module):
 
     def __init__(self, trunk: str = "resnet18") -> None:
         super().__init__()
-        self.trunk = make_trunk(trunk)
+        self.trunk = make_backbone(trunk)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.trunk.feature_map(images).mean((2, 3))

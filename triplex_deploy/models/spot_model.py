@@ -1,9 +1,11 @@
-"""What every model is to training, export and prediction: parts with the contract's tensors."""
+"""The base class of all networks: what training and export need of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Final
 
 from torch import Tensor, nn
 
@@ -17,28 +19,75 @@ PART_OF: Final = {
     "retrieval": "retrieve",
     "fusion_head": "predict_from_tokens",
 }
-"""The method behind each graph of the contract but the frozen tile encoder."""
+"""The method behind each graph of the contract, except the frozen tile encoder."""
+
+
+@dataclass(frozen=True)
+class SlideTensors:
+    """A small slide of N spots as a network sees it, each spot on a tile of its own."""
+
+    images: Tensor
+    """Normalized target tiles (N, 3, 224, 224)."""
+    around: Tensor
+    """Spots (N, 25) whose tiles form each neighborhood, int64; -1 outside the slide."""
+    tables: Mapping[str, Tensor]
+    """Tables (N, ...) about the spots' places, by tensor name."""
+    encode: Callable[[], Tensor]
+    """Returns the features (N, F) that the frozen tile encoder gives for the tiles."""
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Return the features (N, F) of the target tiles, computed once."""
+        return self.encode()
 
 
 class SpotModel(nn.Module):
-    """A model that predicts the expression of spots, cut into the graphs of its configuration."""
+    """A model that predicts the expression of spots, cut into the graphs of its configuration.
+
+    A subclass is built from its configuration alone. It has one method for each of its graphs
+    (``PART_OF``).
+    """
 
     config: Config
+    """The configuration that the model was built from."""
     has_bank: ClassVar[bool] = False
-    """Whether it looks up training spots, and can predict only after ``remember``."""
+    """Whether it looks up training spots and can predict only after ``set_reference_bank``."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
 
     def run_graph(self, graph: str, **inputs: Tensor) -> Tensor:
-        """The output of one graph for inputs named as in the contract.
+        """Return the output of a graph for inputs named as in the contract.
 
-        Normalised images (B, 3, 224, 224) named ``images`` stand for its uint8 ``tiles``.
+        Normalized images (B, 3, 224, 224) named ``images`` replace the graph's uint8 ``tiles``.
         """
         part: Callable[..., Tensor] = getattr(self, PART_OF[graph])
         return part(**inputs)
 
-    def remember(self, features: Tensor, expression: Tensor) -> None:
+    def export_graph(self, graph: str) -> nn.Module | None:
+        """Return the module that is traced for a graph; None to trace ``run_graph``.
+
+        The module takes and gives the graph's tensors, normalized images instead of tiles.
+        """
+        return None
+
+    def predict_slide(self, slide: SlideTensors) -> Tensor:
+        """Return the expression (N, G) of all spots of a slide, by the model's own ``forward``."""
+        expression: Tensor = self(slide.images, **slide.tables)
+        return expression
+
+    def lookup_scores(self, query: Tensor) -> Tensor:
+        """Return the score (B, R) of every training spot in the bank; the highest are found.
+
+        ``query`` (B, ...) is the tensor that ``config.lookup`` names.
+        """
+        raise NotImplementedError(f"{self.config.model} has no bank")
+
+    def set_reference_bank(self, features: Tensor, expression: Tensor) -> None:
         """Take frozen features (R, F) and labels (R, G) of training spots as the bank.
 
-        Only models that have one; no spot of a patient to be tested on may be among them.
+        Only for models with ``has_bank``. No spot of a test patient may be among them.
         """
         raise NotImplementedError(f"{self.config.model} has no bank")
 

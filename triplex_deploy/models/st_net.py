@@ -1,42 +1,38 @@
 """ST-Net: gene expression of a spot from its tile alone, through DenseNet-121 (MODELS 2.1)."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from triplex_deploy.errors import ConfigError
+from triplex_deploy.contract import StNetConfig
 from triplex_deploy.models.densenet import DenseNet
 from triplex_deploy.models.spot_model import SpotModel
-
-SYMMETRIES: Final = (1, 8)
 
 
 class StNet(SpotModel):
     """An average-pooled DenseNet and a linear head (He et al. 2020).
 
-    With 8 ``symmetries`` the token of an image is, in evaluation mode, the mean over its eight
-    rotations and reflections. The head being linear, that equals the mean of eight predictions, as
-    published; it costs eight times the time and memory. ``growth``, ``blocks`` and
-    ``stem_channels`` shape the trunk.
+    With 8 ``config.symmetries`` the token of an image is, in evaluation mode, the mean over its
+    eight rotations and reflections. As the head is linear, that equals the published mean of eight
+    predictions; it costs eight times the time and memory. ``growth``, ``blocks`` and
+    ``stem_channels`` shape the backbone.
     """
+
+    config: StNetConfig
 
     def __init__(
         self,
-        n_genes: int = 250,
+        config: StNetConfig,
         *,
-        symmetries: int = 1,
         growth: int = 32,
         blocks: Sequence[int] = (6, 12, 24, 16),
         stem_channels: int = 64,
     ) -> None:
-        super().__init__()
-        if symmetries not in SYMMETRIES:
-            raise ConfigError(f"symmetries={symmetries}: a square has eight; use 8, or 1 for none")
-        self.symmetries = symmetries
+        super().__init__(config)
+        self.symmetries = config.symmetries
         self.trunk = DenseNet(growth, blocks, stem_channels)
-        self.expression_head = nn.Linear(self.trunk.width, n_genes)
+        self.expression_head = nn.Linear(self.trunk.width, config.n_genes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Expression (B, G) of normalised tiles (B, 3, 224, 224)."""

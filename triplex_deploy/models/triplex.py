@@ -6,6 +6,7 @@ another fusion (paper Tables 3-5; MODELS 3.3 and 4).
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Final, NamedTuple
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from triplex_deploy.contract import NEIGHBORHOOD, ModelConfig
 from triplex_deploy.models.image_encoders import TargetEncoder
-from triplex_deploy.models.spot_model import SpotModel
+from triplex_deploy.models.spot_model import SlideTensors, SpotModel
 from triplex_deploy.models.transformer import (
     BlockShape,
     CrossAttentionBlock,
@@ -47,8 +48,7 @@ class Triplex(SpotModel):
     config: ModelConfig
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         dim, genes = config.embedding_dim, config.n_genes
         self.target_encoder = _target_encoder(config) if "target" in config.views else None
         self.neighbor_encoder = _neighbor_encoder(config) if "neighbor" in config.views else None
@@ -92,6 +92,28 @@ class Triplex(SpotModel):
         is_pooled = view != "global" and view not in self.config.contexts
         return tokens.mean(1, keepdim=True) if is_pooled else tokens
 
+    def export_graph(self, graph: str) -> nn.Module | None:
+        """Return the encoder of a view alone, or the fusion without the encoders."""
+        if graph == "fusion_head":
+            return FusionGraph(self)
+        if graph == "global_encoder":
+            return self.global_encoder
+        if graph == "neighbor_encoder":
+            assert self.neighbor_encoder is not None
+            return NeighborGraph(self.neighbor_encoder, "neighbor" not in self.config.contexts)
+        assert self.target_encoder is not None
+        is_pooled = "target" not in self.config.contexts
+        return Pooled(self.target_encoder) if is_pooled else self.target_encoder
+
+    def predict_slide(self, slide: SlideTensors) -> Tensor:
+        """Return the expression (N, G) of all spots; features outside the slide are zero."""
+        features, mask = slide.features, slide.around >= 0
+        neighbors = features[slide.around] * mask[:, :, None]
+        table = slide.tables.get("apeg_index", torch.zeros((0, 0), dtype=torch.int64))
+        spots = torch.arange(len(features))
+        output: TriplexOutput = self(slide.images, neighbors, mask, features, table, spots)
+        return output.fusion
+
     def encode_targets(self, images: Tensor) -> Tensor | None:
         """Target tokens (B, 49, D), or None without that view; so for the other encoders."""
         return None if self.target_encoder is None else self.target_encoder(images)
@@ -130,13 +152,70 @@ class Triplex(SpotModel):
         )
 
 
+class Pooled(nn.Module):
+    """Images (B, 3, 224, 224) to the mean (B, 1, D) of an encoder's tokens (B, L, D)."""
+
+    def __init__(self, encoder: TargetEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.encoder(images)
+        return tokens.mean(1, keepdim=True)
+
+
+class NeighborGraph(nn.Module):
+    """Neighbor features (B, 25, F) and mask (B, 25) to tokens (B, 25, D), or to their mean."""
+
+    def __init__(self, encoder: NeighborEncoder, pooled: bool = False) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooled = pooled
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        tokens: Tensor = self.encoder(features, mask)
+        return tokens.mean(1, keepdim=True) if self.pooled else tokens
+
+
+class FusionGraph(nn.Module):
+    """The tokens of a model's views to expression (B, G); the other views are None.
+
+    ``config.nonnegative`` sets negative expression to zero.
+    """
+
+    def __init__(self, model: Triplex) -> None:
+        super().__init__()
+        self.model = _without_encoders(model)
+
+    def forward(
+        self,
+        global_tokens: Tensor | None = None,
+        target_tokens: Tensor | None = None,
+        neighbor_tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        output = self.model.predict_from_tokens(global_tokens, target_tokens, neighbor_tokens, mask)
+        return output.fusion.clamp_min(0) if self.model.config.nonnegative else output.fusion
+
+
+def _without_encoders(model: Triplex) -> Triplex:
+    """Return a shallow copy that shares the fusion and the head, so that only they are traced."""
+    twin = copy.copy(model)
+    twin._modules = {
+        **model._modules,
+        **dict.fromkeys(("target_encoder", "neighbor_encoder", "global_encoder")),
+        **dict.fromkeys(("target_head", "neighbor_head", "global_head")),
+    }
+    return twin
+
+
 def _predict(head: nn.Module | None, token: Tensor | None) -> Tensor | None:
     return None if head is None or token is None else head(token)
 
 
 def _target_encoder(config: ModelConfig) -> TargetEncoder:
     width = config.embedding_dim if config.projects_target else None
-    return TargetEncoder(config.target_trunk, width)
+    return TargetEncoder(config.target_backbone, width)
 
 
 def _neighbor_encoder(config: ModelConfig) -> NeighborEncoder:

@@ -1,27 +1,19 @@
-"""How each family of models is trained: where it starts, its batches, its loss and its score."""
+"""The parts of training recipes by name; each family declares the names it uses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from importlib import import_module
+from typing import Any, Final, TypeVar
 
 import torch
 
-from triplex_deploy.contract import (
-    BleepConfig,
-    Config,
-    EgnConfig,
-    Hist2StConfig,
-    HisToGeneConfig,
-    ModelConfig,
-    StNetConfig,
-    graph_specs,
-)
+from triplex_deploy.contract import Config, graph_specs
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.models import Triplex
 from triplex_deploy.training.batches import Sampler, SectionSampler, SpotSampler
-from triplex_deploy.training.frozen_backbone import TrunkMaps
+from triplex_deploy.training.frozen_backbone import BackboneMaps
 from triplex_deploy.training.objectives import (
     BleepObjective,
     EgnObjective,
@@ -42,6 +34,7 @@ from triplex_deploy.training.starting_point import (
     start_triplex,
 )
 
+P = TypeVar("P")
 MakeObjective = Callable[[Any, LabelledSections, TrainOptions, torch.device], Objective]
 MakeSampler = Callable[[Config, LabelledSections, TrainOptions], Sampler]
 
@@ -59,8 +52,24 @@ class Recipe:
 
 
 def recipe_of(config: Config) -> Recipe:
-    """How the model of this configuration is trained."""
-    return _RECIPES[type(config)]
+    """Return how the model of this configuration is trained, as ``config.recipe`` declares."""
+    parts = config.recipe
+    return Recipe(
+        start=_part(parts.start, STARTS),
+        objective=_part(parts.objective, OBJECTIVES),
+        sampler=_part(parts.sampler, SAMPLERS),
+        score=_part(parts.score, SCORES),
+        hides_features=parts.hides_features,
+    )
+
+
+def _part(name: str, table: Mapping[str, P]) -> P:
+    """Return a part by its name in ``table``, or import ``package.module:function``."""
+    module, colon, function = name.partition(":")
+    if colon:
+        part: P = getattr(import_module(module), function)
+        return part
+    return table[name]
 
 
 def check_options(config: Config, options: TrainOptions) -> None:
@@ -90,23 +99,25 @@ def _whole_sections(config: Config, train: LabelledSections, options: TrainOptio
 def _triplex(
     model: Triplex, train: LabelledSections, options: TrainOptions, device: torch.device
 ) -> Objective:
-    maps = _trunk_maps(model, options, device)
+    maps = _backbone_maps(model, options, device)
     return TriplexObjective(model, train.sections, maps, options.feature_dropout)
 
 
-def _trunk_maps(model: Triplex, options: TrainOptions, device: torch.device) -> TrunkMaps | None:
-    """A frozen trunk needs to see an unaugmented tile once; in evaluation it always is frozen."""
-    if model.target_encoder is None or options.target_trunk_lr_scale != 0 or options.augment:
+def _backbone_maps(
+    model: Triplex, options: TrainOptions, device: torch.device
+) -> BackboneMaps | None:
+    """Return the maps of a frozen backbone, which sees an unaugmented tile only once; else None."""
+    if model.target_encoder is None or options.backbone_lr_scale != 0 or options.augment:
         return None
     model.target_encoder.trunk.eval()
-    return TrunkMaps(model.target_encoder.to(device), device)
+    return BackboneMaps(model.target_encoder.to(device), device)
 
 
-def _st_net(model: Any, train: LabelledSections, *_: object) -> Objective:
+def _mean_squared_error(model: Any, train: LabelledSections, *_: object) -> Objective:
     return StNetObjective(model)
 
 
-def _his_to_gene(model: Any, train: LabelledSections, *_: object) -> Objective:
+def _section_mean_squared_error(model: Any, train: LabelledSections, *_: object) -> Objective:
     return SlideObjective(model, train)
 
 
@@ -122,11 +133,22 @@ def _bleep(model: Any, train: LabelledSections, *_: object) -> Objective:
     return BleepObjective(model, model.config.temperature)
 
 
-_RECIPES: Final[dict[type[Config], Recipe]] = {
-    ModelConfig: Recipe(start_triplex, _triplex, _spots, correlation_score, hides_features=True),
-    StNetConfig: Recipe(start_st_net, _st_net, _spots, correlation_score),
-    HisToGeneConfig: Recipe(start_near_mean, _his_to_gene, _whole_sections, correlation_score),
-    Hist2StConfig: Recipe(start_near_mean, _hist2st, _whole_sections, correlation_score),
-    EgnConfig: Recipe(start_near_mean, _egn, _spots, correlation_score),
-    BleepConfig: Recipe(start_bleep, _bleep, _spots, contrastive_score),
+STARTS: Final[dict[str, Start]] = {
+    "near_mean": start_near_mean,
+    "triplex": start_triplex,
+    "st_net": start_st_net,
+    "bleep": start_bleep,
+}
+OBJECTIVES: Final[dict[str, MakeObjective]] = {
+    "mean_squared_error": _mean_squared_error,
+    "section_mean_squared_error": _section_mean_squared_error,
+    "triplex": _triplex,
+    "hist2st": _hist2st,
+    "egn": _egn,
+    "bleep": _bleep,
+}
+SAMPLERS: Final[dict[str, MakeSampler]] = {"spots": _spots, "whole_sections": _whole_sections}
+SCORES: Final[dict[str, Score]] = {
+    "correlation": correlation_score,
+    "contrastive": contrastive_score,
 }

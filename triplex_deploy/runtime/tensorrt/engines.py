@@ -1,13 +1,14 @@
-"""A bundle's graphs as TensorRT sessions: engines found, or built on this machine, and loaded."""
+"""Open the graphs of a bundle as TensorRT sessions; missing engines are built first."""
 
 from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Any
 
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
+from triplex_deploy.contract.precision import precision_of
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.session import Session
@@ -26,15 +27,23 @@ from triplex_deploy.runtime.tensorrt.store import EngineStore
 logger = logging.getLogger(__name__)
 
 
-LEAST_CAPABILITY: Final = {"bf16": (8, 0), "fp8": (8, 9)}
-"""Compute capability of the first GPUs that multiply a type: Ampere, and Ada."""
-
-
 def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, Session]:
-    """A session per graph, closed by ``stack``; missing engines are built, which takes minutes.
+    """Open a TensorRT session for each graph of a bundle.
 
-    Raises ``BackendError`` if TensorRT or the GPU cannot be used or an engine does not fit, and
-    ``BundleError`` if the bundle holds no graphs for TensorRT.
+    An engine that is missing is built first, which takes minutes.
+
+    Args:
+        bundle: A verified bundle.
+        device: The GPU to use.
+        stack: Closes the sessions when it closes.
+
+    Returns:
+        The sessions by graph name.
+
+    Raises:
+        BackendError: TensorRT or the GPU cannot be used, or an engine does not fit.
+        BundleError: The bundle has no graphs for TensorRT.
+        OutputError: A new engine cannot be written.
     """
     settings = read_settings(bundle)
     if device.kind != "cuda":
@@ -49,14 +58,14 @@ def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, 
     sessions: dict[str, Session] = {}
     for name, spec in bundle.specs.items():
         plan = store.plan(name, _Builder(trt, cuda, spec, settings))
-        session = open_trt_session(trt, runtime, plan, spec, settings.extents[name], cuda)
+        session = open_trt_session(trt, runtime, plan, spec, settings.profile(name), cuda)
         sessions[name] = stack.enter_context(session)
     return sessions
 
 
 def require_capability(precision: str, platform: Platform) -> None:
-    """Raise ``BackendError`` for a precision that a GPU has no instructions for."""
-    least = LEAST_CAPABILITY.get(precision, (0, 0))
+    """Raise ``BackendError`` if the GPU has no instructions for ``precision``."""
+    least = precision_of(precision).least_capability
     if platform.compute_capability < least:
         own, wanted = (".".join(map(str, pair)) for pair in (platform.compute_capability, least))
         raise BackendError(
@@ -66,7 +75,7 @@ def require_capability(precision: str, platform: Platform) -> None:
 
 
 class _Builder:
-    """Builds one graph's engine on the GPU it will run on, and reports how far it is."""
+    """Builds the engine of one graph on the GPU that will run it, and logs the progress."""
 
     def __init__(self, trt: Any, cuda: Cuda, spec: GraphSpec, settings: EngineSettings) -> None:
         self._trt = trt
@@ -75,10 +84,10 @@ class _Builder:
         self._settings = settings
 
     def __call__(self, onnx: bytes, timing_cache: bytes) -> Plan:
-        extent = self._settings.extents[self._spec.name]
+        profile = self._settings.profile(self._spec.name)
         with self._cuda.current():
             return build_plan(
-                self._trt, onnx, self._spec, extent, self._settings, timing_cache, self._report
+                self._trt, onnx, self._spec, profile, self._settings, timing_cache, self._report
             )
 
     def _report(self, phase: str, done: int, steps: int) -> None:
