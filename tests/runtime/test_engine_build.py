@@ -10,7 +10,7 @@ from tests.runtime.fake_gpu import FakeContext, FakeGpu, FakeTensorrt
 from triplex_deploy.contract import GraphSpec, TensorSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.tensorrt.build import EngineSettings, Plan, build_plan
-from triplex_deploy.runtime.tensorrt.profiles import Extent
+from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
 
 SPEC = GraphSpec(
     "doubler",
@@ -38,7 +38,9 @@ def built(gpu: FakeGpu, trt: FakeTensorrt) -> Any:
             **{"precision": "fp16", "profiles": {"doubler": (1, 4, 8)}, **settings}
         )
         FakeContext(gpu).push()
-        return build_plan(trt, onnx_bytes or doubler(), SPEC, Extent(1, 4, 8), wanted, timing_cache)
+        return build_plan(
+            trt, onnx_bytes or doubler(), SPEC, ProfileRange(1, 4, 8), wanted, timing_cache
+        )
 
     return build
 
@@ -127,7 +129,7 @@ def test_progress_is_that_of_the_outermost_phase(gpu: FakeGpu, trt: FakeTensorrt
         trt,
         doubler(),
         SPEC,
-        Extent(1, 4, 8),
+        ProfileRange(1, 4, 8),
         settings,
         on_phase=lambda *step: steps.append(step),
     )

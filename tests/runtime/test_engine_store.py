@@ -7,7 +7,7 @@ import pytest
 
 from tests.runtime.fake_gpu import MAGIC
 from triplex_deploy.bundle import Bundle
-from triplex_deploy.errors import BackendError
+from triplex_deploy.errors import BackendError, OutputError
 from triplex_deploy.runtime.model import RunnableBundle
 from triplex_deploy.runtime.tensorrt import store as engine_store
 from triplex_deploy.runtime.tensorrt.build import Plan, read_settings
@@ -54,7 +54,7 @@ def test_engine_is_built_once_and_kept_in_the_bundle(
     assert (len(build.caches), caplog.text) == (1, "")
     folder = engine_bundle.path / "engines" / "nvidia-l4-sm89-trt11.4.0.106-fp32"
     names = {path.name for path in folder.iterdir()}
-    assert names == {".lock", "timing.cache", "fusion_head.plan", "fusion_head.json"}
+    assert names == {"timing.cache", "fusion_head.plan", "fusion_head.json"}
     manifest = EngineManifest.model_validate_json((folder / "fusion_head.json").read_text())
     assert manifest.platform == L4
     assert manifest.onnx_sha256 == engine_bundle.entry("fusion_head", "tensorrt").sha256
@@ -145,10 +145,10 @@ def test_half_written_engine_never_appears(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(engine_store.Path, "replace", full)
-    with pytest.raises(BackendError, match=r"No space left on device.; free space"):
+    with pytest.raises(OutputError, match=r"No space left on device.; check .* free space"):
         store_of(engine_bundle).plan("fusion_head", build)
     folder = engine_bundle.path / "engines" / L4.folder("fp32")
-    assert {path.name for path in folder.iterdir()} == {".lock"}
+    assert {path.name for path in folder.iterdir()} == set()
 
 
 def test_bundle_without_graphs_for_tensorrt_names_the_export(bundle: RunnableBundle) -> None:

@@ -62,7 +62,7 @@ def test_next_batch_is_copied_before_the_last_is_awaited(
 def test_submitted_batches_keep_their_own_results(
     engine_bundle: RunnableBundle, model: Model
 ) -> None:
-    """Three under way on two lanes: the first result is read last, and inputs change meanwhile."""
+    """Run three batches in two stream slots, read the first last, and change the inputs."""
     batches = [neighbors(engine_bundle, size, seed=size) for size in (3, 5, 4)]
     wanted = [model.run("neighbor_encoder", inputs) for inputs in batches]
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:

@@ -1,4 +1,7 @@
-"""At most one process works on an output: an advisory lock that the kernel frees at death."""
+"""Let one process at a time work on a file or folder, by an advisory lock.
+
+The kernel frees the lock when the process that holds it ends.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,25 @@ from triplex_deploy.errors import OutputError
 
 logger = logging.getLogger(__name__)
 
-
 LOOK_EVERY_S: Final = 0.2
+"""Seconds between two attempts to take a lock that another process holds."""
 
 
 @contextmanager
-def output_lock(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock on file ``path``; yields False where another process has it.
+def exclusive_lock(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Hold an exclusive lock on the file ``path``, and remove the file at the end.
 
-    With ``wait``, that process is waited for. The file says who holds it, and is removed with the
-    lock. Raises ``OutputError`` where the file system cannot lock.
+    The file is created if it is missing. While the lock is held, it names the process and machine.
+
+    Args:
+        path: The lock file; its folder must exist.
+        wait: Wait while another process holds the lock.
+
+    Yields:
+        True if the lock is held, False if another process holds it and ``wait`` is False.
+
+    Raises:
+        OutputError: The file cannot be created, or its file system has no locks.
     """
     handle = _take(path)
     if handle is None and wait:
@@ -44,7 +56,7 @@ def output_lock(path: Path, wait: bool = False) -> Iterator[bool]:
 
 
 def holder(path: Path) -> str:
-    """Who holds the lock, as the file says."""
+    """Return the process and machine that hold the lock, as the lock file names them."""
     try:
         return path.read_text(encoding="utf-8").strip() or "unknown process"
     except OSError:
@@ -52,7 +64,7 @@ def holder(path: Path) -> str:
 
 
 def _take(path: Path) -> int | None:
-    """The locked file, or None where another process has locked it."""
+    """Return a handle of the locked file, or None if another process has locked it."""
     try:
         while True:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -60,7 +72,7 @@ def _take(path: Path) -> int | None:
                 stack.callback(os.close, handle)
                 if not _lock(handle):
                     return None
-                if _still_named(handle, path):  # else its last holder removed it meanwhile
+                if _still_named(handle, path):  # otherwise its last holder has removed it
                     os.truncate(handle, 0)
                     os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
                     stack.pop_all()
@@ -68,7 +80,7 @@ def _take(path: Path) -> int | None:
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be locked ({error.strerror or error}); "
-            "choose an --out folder that can be written and locked"
+            "choose a folder that can be written and locked"
         ) from error
 
 

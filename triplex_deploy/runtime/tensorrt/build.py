@@ -1,7 +1,7 @@
-"""ONNX bytes to a serialised TensorRT engine; the library is passed in.
+"""Build a TensorRT engine from ONNX bytes with the settings of a bundle.
 
-``tensorrt`` and ``tensorrt_rtx`` offer the same builder, so that the code that builds engines on a
-GPU is the code that a machine without one can try out.
+The library is an argument: ``tensorrt`` and ``tensorrt_rtx`` offer the same builder, so the code
+that builds engines on a GPU can be tested on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -17,13 +17,79 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError, BundleError, ConfigError
-from triplex_deploy.runtime.tensorrt.profiles import Extent, Extents
+from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
 
 logger = logging.getLogger(__name__)
 
 
+SETTINGS: Final = "tensorrt.json"
+Compatibility = Literal["none", "same_compute_capability", "ampere_plus"]
+
+
+class EngineSettings(BaseModel):
+    """How every engine of a bundle is built; the precision itself is in the ONNX graphs.
+
+    The field names are the keys of ``tensorrt.json`` in a bundle.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    precision: str
+    """Names the engines; ``tf32`` alone allows TF32 in matrix products."""
+    profiles: dict[str, tuple[int, int, int]]
+    """``(min, opt, max)`` of each graph's dynamic axis; ``profile`` returns it as a range."""
+    version_compatible: bool = False
+    """Build engines that also run with later TensorRT of the same major version; slower."""
+    hardware: Compatibility = "none"
+    """Build engines that also run on these other GPUs; slower."""
+    refit: bool = False
+    """Build engines that accept new weights without a new build."""
+    workspace_gb: float | None = None
+    """Maximum scratch memory while building, in GiB; None leaves it to TensorRT."""
+
+    def profile(self, graph: str) -> ProfileRange:
+        """Return the profile of a graph; raises ``ConfigError`` if its lengths are not ordered."""
+        return ProfileRange(*self.profiles[graph])
+
+    def to_json(self) -> str:
+        """Return the content of ``tensorrt.json``."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def read_settings(bundle: Bundle) -> EngineSettings:
+    """Read the engine settings of a verified bundle.
+
+    Raises ``BundleError`` if the bundle was exported without TensorRT graphs, or if the settings
+    do not fit the bundle's graphs.
+    """
+    path = bundle.path / SETTINGS
+    if SETTINGS not in bundle.manifest.files:
+        raise BundleError(
+            f"{bundle.path}: has no graphs for TensorRT; "
+            "export the checkpoint with --format tensorrt, or use --backend onnxruntime"
+        )
+    try:
+        settings = EngineSettings.model_validate_json(path.read_text(encoding="utf-8"))
+        for graph in settings.profiles:
+            settings.profile(graph)
+    except (OSError, ValidationError, ConfigError) as error:
+        first = " ".join(str(error).split())
+        raise BundleError(f"{path}: cannot be used ({first}); export the bundle again") from error
+    missing = bundle.specs.keys() ^ settings.profiles.keys()
+    if missing:
+        raise BundleError(f"{path}: no profile fits {min(missing)}; export the bundle again")
+    return settings
+
+
+def write_settings(folder: Path, settings: EngineSettings) -> Path:
+    """Write ``tensorrt.json`` into ``folder`` and return its path."""
+    path = folder / SETTINGS
+    path.write_text(settings.to_json(), encoding="utf-8")
+    return path
+
+
 OnPhase = Callable[[str, int, int], None]
-"""Told of every step of a build: phase, steps done, steps in all."""
+"""Called after every step of a build with the phase, the steps done and the number of steps."""
 
 WORKSPACE_RETRIES: Final = 3
 _MEMORY_WORDS: Final = ("out of memory", "outofmemory", "memory allocation", "insufficient memory")
@@ -31,34 +97,51 @@ _MEMORY_WORDS: Final = ("out of memory", "outofmemory", "memory allocation", "in
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialised engine, and the timing cache that makes the next build of its kind shorter."""
+    """A serialized engine, TensorRT's "plan"."""
 
     engine: bytes
+    """The plan itself."""
     timing_cache: bytes
+    """TensorRT's timing cache; it shortens the next build of a similar engine."""
 
 
 def build_plan(
     trt: Any,
     onnx: bytes,
     spec: GraphSpec,
-    extent: Extent,
+    profile_range: ProfileRange,
     settings: EngineSettings,
     timing_cache: bytes = b"",
     on_phase: OnPhase | None = None,
     compute_capability: str | None = None,
 ) -> Plan:
-    """Build the engine of one graph with the library ``trt``.
+    """Build the engine of one graph.
 
-    ``compute_capability`` ("SM89") builds for a GPU that is not there, where the library can.
-    Where memory runs out, half the workspace is tried, at most three times. Raises
-    ``BackendError`` with what the library said.
+    If memory runs out, the build is repeated with half the workspace, at most three times.
+
+    Args:
+        trt: The library, ``tensorrt`` or ``tensorrt_rtx``.
+        onnx: The graph's ONNX file.
+        spec: The graph's contract.
+        profile_range: Lengths of the dynamic axis that the engine takes.
+        settings: How to build.
+        timing_cache: The timing cache of an earlier build, empty if there is none.
+        on_phase: Called after every step.
+        compute_capability: A GPU to build for that this machine need not have, such as "SM89";
+            only ``tensorrt_rtx`` can do this.
+
+    Returns:
+        The engine, with the timing cache to give to the next build.
+
+    Raises:
+        BackendError: TensorRT refuses the graph, or builds no engine; the message quotes it.
     """
-    said = error_collector(trt)
+    collector = error_collector(trt)
     for workspace in _workspaces(settings.workspace_gb):
-        said.errors.clear()
-        builder = trt.Builder(said)
-        network = _parse(trt, builder, onnx, spec, said)
-        config = _configure(trt, builder, spec, extent, settings, workspace)
+        collector.errors.clear()
+        builder = trt.Builder(collector)
+        network = _parse(trt, builder, onnx, spec, collector)
+        config = _configure(trt, builder, spec, profile_range, settings, workspace)
         if compute_capability is not None:
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(trt.ComputeCapability, compute_capability), 0)
@@ -68,28 +151,30 @@ def build_plan(
         plan = builder.build_serialized_network(network.definition, config)
         if plan is not None:
             return Plan(bytes(memoryview(plan)), bytes(memoryview(cache.serialize())))
-        if not _ran_out_of_memory(said.errors):
+        if not _ran_out_of_memory(collector.errors):
             break
         logger.warning("%s: memory ran out while building, trying a smaller workspace", spec.name)
     remedy = (
         "free GPU memory, or export with a smaller --profile"
-        if _ran_out_of_memory(said.errors)
+        if _ran_out_of_memory(collector.errors)
         else "compare `triplex-deploy doctor` with docs/gpu-servers.md, or use another --precision"
     )
-    raise BackendError(f"{spec.name}: TensorRT built no engine ({_first(said.errors)}); {remedy}")
+    raise BackendError(
+        f"{spec.name}: TensorRT built no engine ({_first(collector.errors)}); {remedy}"
+    )
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A parsed network, with the parser whose memory it points into."""
+    """A parsed network, and its parser, which owns memory that the network uses."""
 
     definition: Any
     parser: Any
 
 
-def _parse(trt: Any, builder: Any, onnx: bytes, spec: GraphSpec, said: Any) -> _Network:
+def _parse(trt: Any, builder: Any, onnx: bytes, spec: GraphSpec, collector: Any) -> _Network:
     definition = builder.create_network(0)
-    parser = trt.OnnxParser(definition, said)
+    parser = trt.OnnxParser(definition, collector)
     if not parser.parse(onnx):
         reasons = [str(parser.get_error(i)) for i in range(parser.num_errors)]
         raise BackendError(
@@ -109,7 +194,7 @@ def _configure(
     trt: Any,
     builder: Any,
     spec: GraphSpec,
-    extent: Extent,
+    profile_range: ProfileRange,
     settings: EngineSettings,
     workspace: int | None,
 ) -> Any:
@@ -128,16 +213,17 @@ def _configure(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     profile = builder.create_optimization_profile()
     for tensor in spec.inputs:
-        profile.set_shape(tensor.name, *extent.shapes(tensor))
+        profile.set_shape(tensor.name, *profile_range.shapes(tensor))
     if config.add_optimization_profile(profile) < 0:
         raise BackendError(
-            f"{spec.name}: TensorRT refuses the profile {extent}; export with another --profile"
+            f"{spec.name}: TensorRT refuses the profile {profile_range}; "
+            "export with another --profile"
         )
     return config
 
 
 def _attach_timing_cache(config: Any, content: bytes) -> Any:
-    """The cache in use: that of ``content``, or an empty one where TensorRT does not know it."""
+    """Attach and return the cache of ``content``, or an empty cache if TensorRT refuses it."""
     cache = config.create_timing_cache(content)
     if not config.set_timing_cache(cache, False):
         cache = config.create_timing_cache(b"")
@@ -146,7 +232,7 @@ def _attach_timing_cache(config: Any, content: bytes) -> Any:
 
 
 def _workspaces(limit_gb: float | None) -> Iterator[int | None]:
-    """Bytes to allow, largest first; None leaves the first try to the library."""
+    """Yield workspace limits in bytes, largest first; None leaves the first to the library."""
     first = None if limit_gb is None else int(limit_gb * (1 << 30))
     yield first
     size = first if first is not None else 8 << 30
@@ -165,7 +251,7 @@ def _first(reasons: list[str]) -> str:
 
 
 def error_collector(trt: Any) -> Any:
-    """A logger for the library ``trt`` that keeps what went wrong in ``errors``."""
+    """Return a logger for the library ``trt`` that collects error messages in ``errors``."""
 
     class Collector(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -181,7 +267,7 @@ def error_collector(trt: Any) -> Any:
 
 
 def _monitor(trt: Any, on_phase: OnPhase) -> Any:
-    """A progress monitor that reports the outermost phase and never stops a build."""
+    """Return a progress monitor that reports the outermost phase and never stops a build."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -202,61 +288,3 @@ def _monitor(trt: Any, on_phase: OnPhase) -> Any:
             self.steps.pop(phase_name, None)
 
     return Monitor()
-
-
-SETTINGS: Final = "tensorrt.json"
-Compatibility = Literal["none", "same_compute_capability", "ampere_plus"]
-
-
-class EngineSettings(BaseModel):
-    """How every engine of a bundle is built; the graphs themselves hold the precision.
-
-    ``precision`` names the engines, and TF32 in matrix products is allowed for ``tf32`` alone.
-    ``version_compatible`` engines run on later TensorRT of the same major version, those of
-    ``hardware`` compatibility on other GPUs too, both more slowly. ``refit`` keeps weights
-    replaceable. ``workspace_gb`` bounds scratch memory while building; None leaves it to TensorRT.
-    """
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    precision: str
-    profiles: dict[str, tuple[int, int, int]]
-    version_compatible: bool = False
-    hardware: Compatibility = "none"
-    refit: bool = False
-    workspace_gb: float | None = None
-
-    @property
-    def extents(self) -> Extents:
-        return {name: Extent(*lengths) for name, lengths in self.profiles.items()}
-
-    def to_json(self) -> str:
-        return self.model_dump_json(indent=2) + "\n"
-
-
-def read_settings(bundle: Bundle) -> EngineSettings:
-    """The engine settings of a verified bundle.
-
-    Raises ``BundleError`` if it was exported without TensorRT graphs or they do not fit them.
-    """
-    path = bundle.path / SETTINGS
-    if SETTINGS not in bundle.manifest.files:
-        raise BundleError(
-            f"{bundle.path}: has no graphs for TensorRT; "
-            "export the checkpoint with --format tensorrt, or use --backend onnxruntime"
-        )
-    try:
-        settings = EngineSettings.model_validate_json(path.read_text(encoding="utf-8"))
-        missing = bundle.specs.keys() ^ settings.extents.keys()
-    except (OSError, ValidationError, ConfigError) as error:
-        first = " ".join(str(error).split())
-        raise BundleError(f"{path}: cannot be used ({first}); export the bundle again") from error
-    if missing:
-        raise BundleError(f"{path}: no profile fits {min(missing)}; export the bundle again")
-    return settings
-
-
-def write_settings(folder: Path, settings: EngineSettings) -> Path:
-    path = folder / SETTINGS
-    path.write_text(settings.to_json(), encoding="utf-8")
-    return path

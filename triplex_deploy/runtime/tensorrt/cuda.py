@@ -1,7 +1,7 @@
-"""One GPU through pycuda: its primary context, page-locked and device memory, streams.
+"""Use a GPU through pycuda: its primary context, page-locked memory, device memory and streams.
 
-The primary context is the one that PyTorch and ONNX Runtime use too. It is retained once per
-process and made current only for the length of a call, so that threads and libraries share it.
+PyTorch and ONNX Runtime use the same primary context. It is retained once per process and is
+current only during a call, so that threads and libraries can share it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from triplex_deploy.runtime.device_array import DeviceArray
 from triplex_deploy.runtime.session import DeviceMemoryError
 
 ALIGNMENT: Final = 256
-"""TensorRT takes tensors at multiples of this many bytes."""
+"""TensorRT needs tensor addresses that are multiples of this number of bytes."""
 
 
 class Cuda:
-    """A GPU whose context is retained; get it from ``open_cuda``."""
+    """A GPU with its primary context retained; ``open_cuda`` returns it."""
 
     def __init__(self, driver: Any, device: Any, context: Any) -> None:
         self.driver = driver
@@ -38,7 +38,7 @@ class Cuda:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current in this thread; may be nested."""
+        """Make the context current in this thread; calls may be nested."""
         depth = getattr(self._depth, "value", 0)
         if depth == 0:
             self._context.push()
@@ -51,13 +51,13 @@ class Cuda:
                 self._context.pop()
 
     def event(self, stream: Any) -> Any:
-        """An event that happens when all work so far on ``stream`` is done."""
+        """Return an event that occurs when all work queued so far on ``stream`` is done."""
         event = self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
         event.record(stream)
         return event
 
     def page_locked(self, n_bytes: int) -> NDArray[np.uint8]:
-        """Memory that the GPU copies from and to while the CPU does something else."""
+        """Return ``n_bytes`` of memory that the GPU can copy while the CPU does other work."""
         try:
             locked: NDArray[np.uint8] = self.driver.pagelocked_empty(n_bytes, np.uint8)
         except self.driver.MemoryError as error:
@@ -69,9 +69,9 @@ class Cuda:
 
 @cache
 def open_cuda(index: int) -> Cuda:
-    """The GPU of this number, its primary context retained until the process ends.
+    """Return GPU number ``index`` with its primary context retained until the process ends.
 
-    Raises ``BackendError`` if pycuda, the driver or the GPU is not there.
+    Raises ``BackendError`` if pycuda, the driver or the GPU is missing.
     """
     driver = import_pycuda()
     try:
@@ -92,7 +92,7 @@ def open_cuda(index: int) -> Cuda:
 
 
 def import_pycuda() -> Any:
-    """``pycuda.driver``; raises ``BackendError`` that says what is missing and how to add it."""
+    """Import and return ``pycuda.driver``; raises ``BackendError`` that names what to install."""
     try:
         import pycuda.driver
     except ImportError as error:
@@ -108,7 +108,7 @@ def import_pycuda() -> Any:
 
 
 class Memory:
-    """Some bytes of the GPU; they return to their pool when nobody holds this any more."""
+    """A piece of GPU memory; it returns to its pool when this object is deleted."""
 
     def __init__(self, pointer: int, n_bytes: int) -> None:
         self.pointer = pointer
@@ -116,15 +116,15 @@ class Memory:
 
 
 class MemoryPool:
-    """Device memory that is used again; all methods need the context to be current."""
+    """Reuses device memory; the context must be current in every method."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
         self._idle: dict[int, list[Any]] = {}
-        self._returned: deque[tuple[int, Any]] = deque()  # appended to by the garbage collector
+        self._returned: deque[tuple[int, Any]] = deque()  # the garbage collector appends here
 
     def take(self, n_bytes: int) -> Memory:
-        """At least ``n_bytes``, aligned; raises ``DeviceMemoryError`` if the GPU has no more."""
+        """Return at least ``n_bytes``, aligned; raises ``DeviceMemoryError`` if memory is full."""
         size = _rounded(n_bytes)
         self._collect()
         allocations = self._idle.get(size)
@@ -134,7 +134,7 @@ class MemoryPool:
         return memory
 
     def close(self) -> None:
-        """Free what is idle; what is still held is freed with its last array."""
+        """Free idle memory; memory in use is freed with the last array that uses it."""
         self._free_idle()
 
     def _free_idle(self) -> None:
@@ -166,7 +166,7 @@ class MemoryPool:
 
 
 class CudaArray(DeviceArray):
-    """An array in memory of ours; ``ready`` happens when it has been written."""
+    """An array in pool memory; the event ``ready`` occurs when the array has been written."""
 
     def __init__(
         self,
@@ -194,6 +194,6 @@ class CudaArray(DeviceArray):
 
 
 def _rounded(n_bytes: int) -> int:
-    """The next of eight sizes between powers of two: similar batches share their memory."""
+    """Round up to one of eight sizes per power of two, so similar batches reuse memory."""
     step = max(ALIGNMENT, 1 << max(0, n_bytes.bit_length() - 4))
     return max(ALIGNMENT, -(-n_bytes // step) * step)

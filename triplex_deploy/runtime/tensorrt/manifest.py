@@ -1,7 +1,7 @@
-"""What an engine was built for; one that does not match the machine or the bundle is refused.
+"""Record what an engine was built for, and refuse an engine that does not fit.
 
-A plan is machine code for one GPU and one TensorRT. It is read only from folders of ours, and only
-after its checksum and everything it depends on have been compared.
+A plan is machine code for one type of GPU and one version of TensorRT. It is read only from the
+folders of the engine store, and only after its checksum and its manifest have been compared.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ ENGINE_SCHEMA: Final = 1
 
 @dataclass(frozen=True)
 class Platform:
-    """What a plan depends on besides its graph; ``compute_capability`` is (9, 0) for sm90."""
+    """The GPU and the library that an engine depends on."""
 
     gpu: str
+    """The GPU's name."""
     compute_capability: tuple[int, int]
+    """Major and minor number: (9, 0) for sm90."""
     tensorrt: str
+    """TensorRT's version."""
 
     def folder(self, precision: str) -> str:
-        """``<gpu>-sm<cc>-trt<version>-<precision>``."""
+        """Return the folder name ``<gpu>-sm<cc>-trt<version>-<precision>``."""
         gpu = re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-")
         major, minor = self.compute_capability
         return f"{gpu}-sm{major}{minor}-trt{self.tensorrt}-{precision}"
 
 
 class EngineManifest(BaseModel):
-    """``<graph>.json`` beside each plan."""
+    """The content of ``<graph>.json`` beside each plan; the field names are its keys."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -59,16 +62,18 @@ class EngineManifest(BaseModel):
 
     @property
     def platform(self) -> Platform:
+        """The platform the engine was built on."""
         return Platform(self.gpu, self.compute_capability, self.tensorrt)
 
     def to_json(self) -> str:
+        """Return the content of ``<graph>.json``."""
         return self.model_dump_json(indent=2) + "\n"
 
 
 def describe_engine(
     entry: GraphEntry, settings: EngineSettings, platform: Platform, plan_sha256: str
 ) -> EngineManifest:
-    """The manifest an engine of this graph must have here."""
+    """Return the manifest that an engine of this graph must have on ``platform``."""
     return EngineManifest(
         schema_version=ENGINE_SCHEMA,
         graph=entry.name,
@@ -77,7 +82,7 @@ def describe_engine(
         tensorrt=platform.tensorrt,
         onnx_sha256=entry.sha256,
         precision=entry.precision,
-        profile=settings.extents[entry.name].lengths,
+        profile=settings.profiles[entry.name],
         version_compatible=settings.version_compatible,
         hardware=settings.hardware,
         refit=settings.refit,
@@ -86,10 +91,11 @@ def describe_engine(
 
 
 def read_plan(folder: Path, wanted: EngineManifest) -> bytes:
-    """The plan of ``wanted.graph`` in ``folder``, whose ``plan_sha256`` does not count.
+    """Read the plan of ``wanted.graph`` in ``folder``.
 
-    Raises ``BackendError`` that says what differs: GPU, TensorRT, ONNX file, precision, profile,
-    or the plan itself where it is cut short or altered.
+    The manifest in the folder must equal ``wanted`` in everything but ``plan_sha256``, which is
+    compared with the plan. Raises ``BackendError`` that names the difference: GPU, TensorRT, ONNX
+    file, precision, profile, or a plan that is truncated or altered.
     """
     found = _read_manifest(folder / f"{wanted.graph}.json", folder)
     plan = folder / f"{wanted.graph}.plan"
@@ -120,7 +126,7 @@ def _read_manifest(path: Path, folder: Path) -> EngineManifest:
 
 
 def _differences(found: EngineManifest, wanted: EngineManifest) -> Iterator[str]:
-    """One phrase for each thing the engine was built for that is otherwise here."""
+    """Yield a phrase for each difference between ``found`` and ``wanted``."""
     if not _runs_on(found, wanted.platform):
         yield (
             f"built for {found.gpu} (compute capability {_dotted(found)}), "

@@ -1,4 +1,4 @@
-"""How long a graph's dynamic axis may be: the optimisation profile of its TensorRT engine."""
+"""Optimization profiles: the lengths of a graph's dynamic axis that its TensorRT engine takes."""
 
 from __future__ import annotations
 
@@ -14,64 +14,77 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Extent:
-    """Least, typical and greatest length of a dynamic axis; engines are fastest at ``typical``."""
+class ProfileRange:
+    """The lengths of a dynamic axis that an engine takes, in TensorRT's words.
 
-    least: int
-    typical: int
-    most: int
+    Raises ``ConfigError`` unless ``1 <= min <= opt <= max``.
+    """
+
+    min: int
+    """Smallest length."""
+    opt: int
+    """Length that the engine is optimized for."""
+    max: int
+    """Greatest length."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.least <= self.typical <= self.most:
-            raise ConfigError(f"profile {self}: use 1 <= MIN <= TYPICAL <= MAX, such as 1:64:512")
+        if not 1 <= self.min <= self.opt <= self.max:
+            raise ConfigError(f"profile {self}: use 1 <= MIN <= OPT <= MAX, such as 1:64:512")
 
     def __str__(self) -> str:
-        return f"{self.least}:{self.typical}:{self.most}"
+        return f"{self.min}:{self.opt}:{self.max}"
 
     @property
     def lengths(self) -> tuple[int, int, int]:
-        return self.least, self.typical, self.most
-
-    def __contains__(self, length: object) -> bool:
-        return isinstance(length, int) and self.least <= length <= self.most
+        """``(min, opt, max)``, as engine settings and engine manifests store it."""
+        return self.min, self.opt, self.max
 
     def shapes(self, tensor: TensorSpec) -> tuple[Shape, Shape, Shape]:
-        """Least, typical and greatest shape of ``tensor``."""
-        least, typical, most = (
+        """Return the smallest, the optimized and the greatest shape of ``tensor``."""
+        smallest, optimized, greatest = (
             tuple(length if isinstance(axis, str) else axis for axis in tensor.axes)
             for length in self.lengths
         )
-        return least, typical, most
+        return smallest, optimized, greatest
 
 
-Extents = dict[str, Extent]
+Profiles = dict[str, ProfileRange]
+"""The profile of each graph, by the graph's name."""
 
-OF_AXIS: Final = {"batch": Extent(1, 64, 512), "spots": Extent(1, 4096, 20000)}
-"""Unless told otherwise: the batches of the benchmark, and slides up to 20,000 spots, of which
-Visium's 4,992 are typical."""
+DEFAULT_PROFILES: Final = {"batch": ProfileRange(1, 64, 512), "spots": ProfileRange(1, 4096, 20000)}
+"""The profile of a graph by its dynamic axis: the batch sizes of the benchmark, and slides of up to
+20,000 spots, of which Visium's 4,992 are typical."""
 
 _WRITTEN: Final = re.compile(r"(\w+)=(\d+):(\d+):(\d+)")
 
 
-def choose_extents(specs: Mapping[str, GraphSpec], asked: Iterable[str] = ()) -> Extents:
-    """An extent for each graph: the default of its dynamic axis, or as ``asked``.
+def choose_profiles(specs: Mapping[str, GraphSpec], asked: Iterable[str] = ()) -> Profiles:
+    """Choose a profile for each graph.
 
-    ``asked`` are texts ``NAME=MIN:TYPICAL:MAX``, where the name is a graph or an axis; a graph's
-    own wins. Raises ``ConfigError`` if one is malformed, or names neither.
+    Args:
+        specs: The graphs by name.
+        asked: Texts ``NAME=MIN:OPT:MAX``, where NAME is a graph or a dynamic axis. A graph's own
+            text is preferred to its axis's; a graph without any gets the default of its axis.
+
+    Returns:
+        A profile for every graph of ``specs``.
+
+    Raises:
+        ConfigError: A text is malformed, or its name is neither a graph nor an axis.
     """
     given = dict(_parse(text, specs) for text in asked)
     return {
-        name: given.get(name, given.get(spec.batch_axis, OF_AXIS[spec.batch_axis]))
+        name: given.get(name, given.get(spec.batch_axis, DEFAULT_PROFILES[spec.batch_axis]))
         for name, spec in specs.items()
     }
 
 
-def _parse(text: str, specs: Mapping[str, GraphSpec]) -> tuple[str, Extent]:
+def _parse(text: str, specs: Mapping[str, GraphSpec]) -> tuple[str, ProfileRange]:
     match = _WRITTEN.fullmatch(text.strip())
     if match is None:
-        raise ConfigError(f"profile {text!r}: write NAME=MIN:TYPICAL:MAX, such as batch=1:64:512")
+        raise ConfigError(f"profile {text!r}: write NAME=MIN:OPT:MAX, such as batch=1:64:512")
     name = match[1]
     known = [*dict.fromkeys(spec.batch_axis for spec in specs.values()), *specs]
     if name not in known:
         raise ConfigError(f"profile {text!r}: {name} is not one of {', '.join(known)}")
-    return name, Extent(int(match[2]), int(match[3]), int(match[4]))
+    return name, ProfileRange(int(match[2]), int(match[3]), int(match[4]))

@@ -1,7 +1,7 @@
-"""TensorRT engines as sessions: two lanes each, so that copies overlap computing.
+"""Run a TensorRT engine as a ``Session`` with two stream slots, so copies overlap computing.
 
-Written against the signatures of TensorRT 11 and pycuda, and tested against stand-ins of both; see
-docs/gpu-servers.md for what has run on a GPU.
+The code uses TensorRT 11 and pycuda. The tests replace both by stand-ins; docs/gpu-servers.md says
+what has run on a GPU.
 """
 
 from __future__ import annotations
@@ -22,116 +22,170 @@ from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device_array import Pending, Tensor, Tensors
 from triplex_deploy.runtime.session import Arrays, Session, check_inputs, dynamic_length
 from triplex_deploy.runtime.tensorrt.cuda import ALIGNMENT, Cuda, CudaArray, Memory, MemoryPool
-from triplex_deploy.runtime.tensorrt.profiles import Extent
+from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
 
 logger = logging.getLogger(__name__)
 
 
-LANES: Final = 2
-"""Batches under way at once: one is copied while the other is computed."""
+STREAM_SLOTS: Final = 2
+"""Number of batches in progress at once: one is copied while the other is computed."""
 MAJOR: Final = 11
-"""The first TensorRT whose networks are always strongly typed, as our graphs are written."""
+"""The first TensorRT whose networks are always strongly typed, as the exported graphs need."""
 
 
 class TrtSession(Session):
-    """One engine; open it with ``open_trt_session``."""
+    """Runs one engine; open it with ``open_trt_session``."""
 
     def __init__(
-        self, spec: GraphSpec, extent: Extent, loaded: _Loaded, lanes: list[_Lane], cuda: Cuda
+        self,
+        spec: GraphSpec,
+        profile: ProfileRange,
+        loaded: _Loaded,
+        slots: list[_StreamSlot],
+        cuda: Cuda,
     ) -> None:
         super().__init__(spec)
-        self._extent = extent
+        self._profile = profile
         self._loaded: _Loaded | None = loaded
-        self._lanes = deque(lanes)
+        self._slots = deque(slots)
         self._cuda = cuda
-        self._limit = BatchLimit(spec, extent.most)
+        self._limit = BatchLimit(spec, profile.max)
         self._lock = threading.RLock()
 
     def _run(self, inputs: Tensors) -> Arrays:
-        self._check_extent(inputs)
+        self._check_profile(inputs)
         return self._limit.run(inputs, self._run_pieces)
 
     def run_staged(self, inputs: Tensors) -> tuple[Arrays, dict[str, float]]:
-        """As ``run`` for a batch within the profile, with seconds of copies and of computing."""
+        """Run a batch within the profile; return outputs and the seconds of each stage."""
         check_inputs(self.spec, inputs)
-        self._check_extent(inputs)
+        self._check_profile(inputs)
         with self._lock, self._cuda.current():
-            return self._next_lane().run_staged(inputs)
+            return self._next_slot().run_staged(inputs)
 
     def _run_pieces(self, pieces: list[Tensors]) -> list[Arrays]:
-        """Each piece in turn, the next one under way while one is awaited."""
+        """Run the pieces in order; the next piece starts before the last has ended."""
         outputs: list[Arrays] = []
         waiting: deque[Pending] = deque()
         for piece in pieces:
-            if len(waiting) == LANES:
+            if len(waiting) == STREAM_SLOTS:
                 outputs.append(waiting.popleft().result())
             waiting.append(self._start(piece))
         return outputs + [pending.result() for pending in waiting]
 
     def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
-        self._check_extent(inputs)
+        self._check_profile(inputs)
         return self._limit.run_kept(inputs, self._keep, self._run_pieces)
 
     def _keep(self, inputs: Tensors) -> dict[str, Any]:
         with self._lock, self._cuda.current():
-            return dict(self._next_lane().start(inputs))
+            return dict(self._next_slot().start(inputs))
 
     def _upload(self, array: NDArray[Any]) -> Tensor:
         with self._lock, self._cuda.current():
-            return self._next_lane().upload(array)
+            return self._next_slot().upload(array)
 
     def _submit(self, inputs: Tensors) -> Pending:
         most = self._limit.most
-        self._check_extent(inputs)
+        self._check_profile(inputs)
         if most is not None and dynamic_length(self.spec, inputs) > most:
             return super()._submit(inputs)
         return self._start(inputs)
 
     def _start(self, inputs: Tensors) -> Pending:
         with self._lock, self._cuda.current():
-            lane = self._next_lane()
-            copies = lane.copy_out(lane.start(inputs))
+            slot = self._next_slot()
+            copies = slot.copy_out(slot.start(inputs))
 
         def collected() -> Arrays:
             with self._cuda.current():
                 copies.settle()  # unlocked: another thread may start its batch meanwhile
                 with self._lock:
-                    return lane.collect(copies)
+                    return slot.collect(copies)
 
         return Pending(collected)
 
-    def _next_lane(self) -> _Lane:
-        if not self._lanes:
+    def _next_slot(self) -> _StreamSlot:
+        if not self._slots:
             raise BackendError(f"{self.spec.name}: the session is closed; open the bundle again")
-        lane = self._lanes[0]
-        self._lanes.rotate(-1)
-        lane.finish()
-        return lane
+        slot = self._slots[0]
+        self._slots.rotate(-1)
+        slot.finish()
+        return slot
 
-    def _check_extent(self, inputs: Tensors) -> None:
-        """Refuse what no cutting brings into the engine's profile."""
+    def _check_profile(self, inputs: Tensors) -> None:
+        """Raise ``ContractError`` for a length that splitting cannot bring into the profile."""
         length, axis = dynamic_length(self.spec, inputs), self.spec.batch_axis
-        too_long = axis != "batch" and length > self._extent.most
-        if too_long or length < self._extent.least:
+        too_long = axis != "batch" and length > self._profile.max
+        if too_long or length < self._profile.min:
             raise ContractError(
-                f"{self.spec.name}: {length} {axis}, its engine was built for {self._extent}; "
-                f"export with --profile {axis}=MIN:TYPICAL:MAX around it, "
+                f"{self.spec.name}: {length} {axis}, its engine was built for {self._profile}; "
+                f"export with --profile {axis}=MIN:OPT:MAX around it, "
                 "or use --backend onnxruntime"
             )
 
     def close(self) -> None:
-        """Wait for the lanes, then drop contexts before the engine; the runtime goes last."""
+        """Wait for the work in progress, then free contexts, engine and runtime in this order."""
         with self._lock, self._cuda.current():
-            while self._lanes:
-                self._lanes.popleft().close()
+            while self._slots:
+                self._slots.popleft().close()
             if self._loaded is not None:
                 self._loaded.close()
                 self._loaded = None
 
 
+def open_trt_session(
+    trt: Any, runtime: Any, plan: bytes, spec: GraphSpec, profile: ProfileRange, cuda: Cuda
+) -> TrtSession:
+    """Open a session for a plan whose manifest has been checked.
+
+    Raises ``BackendError`` if TensorRT refuses the plan, and ``ContractError`` if the engine's
+    tensors differ from ``spec``.
+    """
+    with cuda.current():
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise BackendError(
+                f"{spec.name}: TensorRT {trt.__version__} refuses the engine; "
+                "delete the bundle's engines folder to have it built again"
+            )
+        _check_engine(trt, engine, spec)
+        pool = MemoryPool(cuda)
+        slots = []
+        for _ in range(STREAM_SLOTS):
+            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = engine.create_execution_context(strategy)
+            if context is None:
+                raise BackendError(
+                    f"{spec.name}: TensorRT has no memory to run the engine; free the GPU's memory"
+                )
+            slots.append(_StreamSlot(spec, context, cuda, pool))
+        return TrtSession(spec, profile, _Loaded(engine, runtime, pool), slots, cuda)
+
+
+def import_tensorrt() -> Any:
+    """Import and return ``tensorrt``; raises ``BackendError`` that names what is missing."""
+    try:
+        import tensorrt
+    except (ImportError, OSError) as error:
+        text = " ".join(str(error).split())
+        missing = "its libraries" if "libnvinfer" in text else "it"
+        raise BackendError(
+            f"TensorRT cannot be used: {missing} cannot be loaded ({text}); "
+            "run `pip install 'triplex-deploy[gpu]'`, see docs/gpu-servers.md"
+        ) from error
+    major = int(str(tensorrt.__version__).partition(".")[0])
+    if major < MAJOR:
+        raise BackendError(
+            f"TensorRT {tensorrt.__version__} is too old; "
+            f"run `pip install 'tensorrt>={MAJOR}'`, or use --backend onnxruntime"
+        )
+    return tensorrt
+
+
 @dataclass
 class _Loaded:
-    """An engine, the runtime that it needs as long as it lives, and the memory it uses."""
+    """An engine, the runtime that must outlive it, and the memory it uses."""
 
     engine: Any
     runtime: Any
@@ -143,8 +197,11 @@ class _Loaded:
         self.pool.close()
 
 
-class _Lane:
-    """A stream with its execution context and buffers; it holds all that its work touches."""
+class _StreamSlot:
+    """A CUDA stream with an execution context and buffers.
+
+    It keeps every array and buffer alive that its work uses.
+    """
 
     def __init__(self, spec: GraphSpec, context: Any, cuda: Cuda, pool: MemoryPool) -> None:
         self._spec = spec
@@ -157,7 +214,7 @@ class _Lane:
         self._copies: _Copies | None = None
 
     def start(self, inputs: Tensors) -> dict[str, CudaArray]:
-        """Queue copying in and computing; returns the outputs, which become ready later."""
+        """Queue the copies to the GPU and the engine; return outputs that become ready later."""
         try:
             outputs = self._bind(inputs)
             self._launch()
@@ -170,14 +227,14 @@ class _Lane:
         return outputs
 
     def upload(self, array: NDArray[Any]) -> CudaArray:
-        """Queue copying in what graphs will take; it becomes ready later."""
+        """Queue the copy of ``array`` to the GPU; return an array that becomes ready later."""
         memory = self._copied_in("upload", array)
         return CudaArray(
             self._cuda, array.shape, array.dtype, memory, self._cuda.event(self._stream)
         )
 
     def run_staged(self, inputs: Tensors) -> tuple[Arrays, dict[str, float]]:
-        """Run with a wait after each stage; returns the outputs and the seconds of each."""
+        """Run with a wait after each stage; return the outputs and the seconds of each stage."""
         times = [time.perf_counter()]
         try:
             outputs = self._bind(inputs)
@@ -195,7 +252,7 @@ class _Lane:
         return arrays, {name: times[i + 1] - times[i] for i, name in enumerate(names)}
 
     def _bind(self, inputs: Tensors) -> dict[str, CudaArray]:
-        """Queue copying in; returns where the outputs will be."""
+        """Queue the copies to the GPU; return the arrays that the engine will write."""
         for tensor in self._spec.inputs:
             self._bind_input(tensor, inputs[tensor.name])
         unset = self._context.infer_shapes()
@@ -213,7 +270,7 @@ class _Lane:
             )
 
     def copy_out(self, outputs: dict[str, CudaArray]) -> _Copies:
-        """Queue copying ``outputs`` to the CPU, to be collected later."""
+        """Queue the copies of ``outputs`` to the CPU; ``collect`` waits for them."""
         locked = {}
         for name, output in outputs.items():
             locked[name] = self._page_locked(f"out {name}", output.nbytes)
@@ -223,14 +280,14 @@ class _Lane:
         return self._copies
 
     def collect(self, copies: _Copies) -> Arrays:
-        """Wait for ``copies``; what the work held is given back at once if it was the last."""
+        """Wait for ``copies`` and return them; free the buffers if no later work uses them."""
         arrays = copies.wait()
         if copies is self._copies:
             self.finish()
         return arrays
 
     def finish(self) -> None:
-        """Wait until the lane's work is done; an unread result is put aside for its owner."""
+        """Wait until the work of this slot is done; an unread result is kept for its reader."""
         if self._copies is not None:
             self._copies.wait()
             self._copies = None
@@ -255,7 +312,7 @@ class _Lane:
         self._context.set_tensor_address(tensor.name, pointer)
 
     def _on_device(self, array: CudaArray) -> int:
-        """Where to read ``array``: in place, or where a row begins off alignment, in a copy."""
+        """Return the address to read ``array`` at; an array that is not aligned is copied first."""
         self._held.append(array)
         self._stream.wait_for_event(array.ready)
         if array.pointer % ALIGNMENT == 0:
@@ -283,14 +340,14 @@ class _Lane:
         return CudaArray(self._cuda, shape, dtype, memory, None)
 
     def _bind_scratch(self) -> None:
-        """Memory for what lies between the layers, as much as these shapes need."""
+        """Give the context as much memory for intermediate tensors as these shapes need."""
         needed = int(self._context.update_device_memory_size_for_shapes())
         memory = self._pool.take(max(needed, ALIGNMENT))
         self._held.append(memory)
         self._context.set_device_memory(memory.pointer, memory.n_bytes)
 
     def _page_locked(self, key: str, n_bytes: int) -> NDArray[np.uint8]:
-        """A page-locked buffer of exactly ``n_bytes``, its memory kept and grown."""
+        """Return a page-locked buffer of ``n_bytes``; its memory is reused, and grows."""
         buffer = self._locked.get(key)
         if buffer is None or len(buffer) < n_bytes:
             self._locked.pop(key, None)
@@ -299,7 +356,7 @@ class _Lane:
 
 
 class _Copies:
-    """Outputs on their way to page-locked memory."""
+    """Outputs that are being copied to page-locked memory."""
 
     def __init__(
         self, done: Any, locked: dict[str, NDArray[np.uint8]], shapes: dict[str, Any]
@@ -310,11 +367,11 @@ class _Copies:
         self._arrays: Arrays | None = None
 
     def settle(self) -> None:
-        """Wait until the outputs are there."""
+        """Wait until the copies are complete."""
         self._done.synchronize()
 
     def wait(self) -> Arrays:
-        """The outputs in memory of their own, since the page-locked one is used again."""
+        """Return the outputs in new arrays, because the page-locked memory is reused."""
         if self._arrays is None:
             self.settle()
             self._arrays = {
@@ -325,37 +382,8 @@ class _Copies:
         return self._arrays
 
 
-def open_trt_session(
-    trt: Any, runtime: Any, plan: bytes, spec: GraphSpec, extent: Extent, cuda: Cuda
-) -> TrtSession:
-    """Load a plan whose manifest was checked.
-
-    Raises ``BackendError`` if TensorRT does not take the plan, ``ContractError`` if its tensors
-    are not those of the contract.
-    """
-    with cuda.current():
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise BackendError(
-                f"{spec.name}: TensorRT {trt.__version__} refuses the engine; "
-                "delete the bundle's engines folder to have it built again"
-            )
-        _check_engine(trt, engine, spec)
-        pool = MemoryPool(cuda)
-        lanes = []
-        for _ in range(LANES):
-            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = engine.create_execution_context(strategy)
-            if context is None:
-                raise BackendError(
-                    f"{spec.name}: TensorRT has no memory to run the engine; free the GPU's memory"
-                )
-            lanes.append(_Lane(spec, context, cuda, pool))
-        return TrtSession(spec, extent, _Loaded(engine, runtime, pool), lanes, cuda)
-
-
 def _check_engine(trt: Any, engine: Any, spec: GraphSpec) -> None:
-    """The engine's tensors must have the contract's names, types and fixed axes."""
+    """Raise ``ContractError`` unless names, types and fixed axes are those of ``spec``."""
     tensors = {tensor.name: tensor for tensor in [*spec.inputs, *spec.outputs]}
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     if set(names) != tensors.keys():
@@ -368,26 +396,6 @@ def _check_engine(trt: Any, engine: Any, spec: GraphSpec) -> None:
             raise ContractError(
                 f"{spec.name}: the engine's {name} is {kind} {found}; export the bundle again"
             )
-
-
-def import_tensorrt() -> Any:
-    """The ``tensorrt`` module; raises ``BackendError`` that says what is missing."""
-    try:
-        import tensorrt
-    except (ImportError, OSError) as error:
-        text = " ".join(str(error).split())
-        missing = "its libraries" if "libnvinfer" in text else "it"
-        raise BackendError(
-            f"TensorRT cannot be used: {missing} cannot be loaded ({text}); "
-            "run `pip install 'triplex-deploy[gpu]'`, see docs/gpu-servers.md"
-        ) from error
-    major = int(str(tensorrt.__version__).partition(".")[0])
-    if major < MAJOR:
-        raise BackendError(
-            f"TensorRT {tensorrt.__version__} is too old; "
-            f"run `pip install 'tensorrt>={MAJOR}'`, or use --backend onnxruntime"
-        )
-    return tensorrt
 
 
 def _host(array: Tensor) -> NDArray[Any]:

@@ -1,14 +1,12 @@
-"""Where engines are kept: in the bundle, or in the user's cache where the bundle is read-only."""
+"""Keep engines in the bundle, or in the user's cache folder if the bundle is read-only."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -17,6 +15,8 @@ from typing import Final
 
 from triplex_deploy.bundle import Bundle, GraphEntry
 from triplex_deploy.errors import BackendError
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.lock import exclusive_lock
 from triplex_deploy.runtime.tensorrt.build import EngineSettings, Plan
 from triplex_deploy.runtime.tensorrt.manifest import (
     EngineManifest,
@@ -31,10 +31,11 @@ logger = logging.getLogger(__name__)
 
 ENGINES: Final = "engines"
 TIMING_CACHE: Final = "timing.cache"
+LOCK: Final = ".lock"
 _ANYONE_MAY_WRITE: Final = 0o002
 
 Build = Callable[[bytes, bytes], Plan]
-"""ONNX bytes and a timing cache to a plan."""
+"""Builds a plan from ONNX bytes and a timing cache."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,17 @@ class EngineStore:
     """The engines of one bundle for one platform."""
 
     bundle: Bundle
+    """A verified bundle."""
     settings: EngineSettings
+    """How its engines are built."""
     platform: Platform
+    """The GPU and TensorRT of this machine."""
 
     def plan(self, graph: str, build: Build) -> bytes:
-        """The plan of ``graph``; built once, announced and kept if there is none.
+        """Return the plan of ``graph``; if there is none, build it and keep it.
 
-        Raises ``BackendError`` for a plan that is there and does not fit, and for a failed build.
+        Raises ``BackendError`` if the plan that is kept does not fit or the build fails, and
+        ``OutputError`` if the new plan cannot be written.
         """
         entry = self.bundle.entry(graph, "tensorrt")
         wanted = describe_engine(entry, self.settings, self.platform, "")
@@ -57,7 +62,7 @@ class EngineStore:
                 _require_own(folder)
                 return read_plan(folder, wanted)
         folder = self._writable()
-        with _alone(folder):
+        with exclusive_lock(folder / LOCK, wait=True):
             if (folder / f"{graph}.json").exists():  # another process built it meanwhile
                 return read_plan(folder, wanted)
             return self._build(entry, wanted, folder, build)
@@ -67,7 +72,9 @@ class EngineStore:
     ) -> bytes:
         logger.warning(
             "building the TensorRT engine of %s for %s, once; it is kept in %s",
-            *(entry.name, self.platform.gpu, folder),
+            entry.name,
+            self.platform.gpu,
+            folder,
         )
         begin = time.perf_counter()
         cache = folder / TIMING_CACHE
@@ -91,7 +98,7 @@ class EngineStore:
         return self.bundle.path / ENGINES / name, cached
 
     def _writable(self) -> Path:
-        """The first of our folders that can be written to, made if need be."""
+        """Return the first folder that can be written to; it is created if it is missing."""
         reasons = []
         for folder in self._folders():
             try:
@@ -102,12 +109,12 @@ class EngineStore:
                 reasons.append(f"{folder}: {error.strerror or error}")
         raise BackendError(
             f"TensorRT engines cannot be kept ({'; '.join(reasons)}); make the bundle writable, or "
-            "set XDG_CACHE_HOME to a folder that is"
+            "set XDG_CACHE_HOME to a folder that can be written to"
         )
 
 
 def _require_own(folder: Path) -> None:
-    """Refuse plans that another user could have put there: a plan is code."""
+    """Raise ``BackendError`` if another user could have written the plans: a plan is code."""
     status = folder.stat()
     if status.st_uid not in (os.getuid(), 0) or status.st_mode & _ANYONE_MAY_WRITE:
         raise BackendError(
@@ -116,24 +123,6 @@ def _require_own(folder: Path) -> None:
         )
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time build into ``folder``."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all: a plan cut short would cost an operator an hour."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise BackendError(
-            f"{path}: cannot be written ({error.strerror or error}); free space on that disk"
-        ) from error
+    with atomic_path(path) as temporary:  # a truncated plan would be refused, and built again
+        temporary.write_bytes(content)
