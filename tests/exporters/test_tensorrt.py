@@ -116,7 +116,7 @@ def test_every_graph_is_built(precision: str, written: Written, bundle: Runnable
             trt,
             content,
             bundle.specs[entry.name],
-            settings.extents[entry.name],
+            settings.profile(entry.name),
             settings,
             on_phase=lambda *step, steps=steps: steps.append(step),
             compute_capability=BUILD_FOR,
@@ -138,7 +138,7 @@ def test_half_precision_halves_the_engine(written: Written, bundle: RunnableBund
             trt,
             (folder / "tensorrt" / f"{name}.onnx").read_bytes(),
             bundle.specs[name],
-            settings.extents[name],
+            settings.profile(name),
             settings,
             compute_capability=BUILD_FOR,
         )
@@ -161,7 +161,7 @@ def test_graph_that_tensorrt_does_not_read_is_named(bundle: RunnableBundle) -> N
             trt,
             model.SerializeToString(),
             spec,
-            settings.extents[spec.name],
+            settings.profile(spec.name),
             settings,
             compute_capability=BUILD_FOR,
         )
@@ -176,7 +176,7 @@ def test_fp8_is_refused_by_a_gpu_that_has_none(written: Written, bundle: Runnabl
             trt,
             (folder / "tensorrt/tile_encoder.onnx").read_bytes(),
             bundle.specs["tile_encoder"],
-            settings.extents["tile_encoder"],
+            settings.profile("tile_encoder"),
             settings,
             compute_capability="SM86",
         )
@@ -220,8 +220,8 @@ def test_export_holds_graphs_settings_and_proof(
     assert exported.entry("fusion_head", "onnxruntime").precision == "fp32"
     settings = read_settings(exported)
     assert settings.precision == "fp16"
-    assert settings.extents["tile_encoder"].lengths == (1, 8, 32)
-    assert settings.extents["global_encoder"].lengths == (1, 4096, 20000)
+    assert settings.profile("tile_encoder").lengths == (1, 8, 32)
+    assert settings.profile("global_encoder").lengths == (1, 4096, 20000)
     report = json.loads((exported.path / "tensorrt_parity.json").read_text())
     assert (report["passed"], report["precision"]) == (True, "fp16")
     with exported.open(device="cpu") as opened:
@@ -280,7 +280,7 @@ def test_full_size_graphs_are_built(precision: str, tmp_path: Path) -> None:
     settings = TensorrtOptions(precision).settings(specs)
     for entry in entries:
         content = (tmp_path / entry.file).read_bytes()
-        extent = settings.extents[entry.name]
+        profile = settings.profile(entry.name)
         spec = specs[entry.name]
-        plan = build_plan(trt, content, spec, extent, settings, compute_capability=BUILD_FOR)
+        plan = build_plan(trt, content, spec, profile, settings, compute_capability=BUILD_FOR)
         assert 0.9 < len(plan.engine) / _stored_bytes(content) < 1.5, entry.name
