@@ -209,3 +209,12 @@ def test_each_graph_has_a_kind() -> None:
         "global_encoder": "per slide",
         "fusion_head": "per batch",
     }
+
+
+@pytest.mark.parametrize("model", ["triplex", "bleep"])
+def test_keys_of_earlier_versions_are_accepted(model: str) -> None:
+    old = config_from_dict({"model": model, "target_trunk": "efficientnet_lite0"})
+    assert old == config_from_dict({"model": model, "target_backbone": "efficientnet_lite0"})
+    assert "target_trunk" not in old.to_dict()
+    with pytest.raises(ConfigError, match="given twice"):
+        config_from_dict({"target_trunk": "resnet18", "target_backbone": "resnet18"})
