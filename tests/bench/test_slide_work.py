@@ -52,4 +52,4 @@ def test_slide_is_predicted_and_written_and_warned_about_once(
     assert {"compute", "prepare", "write"} <= set(first.seconds)
     assert set(work.graph_seconds()) == set(model.sessions)
     assert (work.graph, work.facts["slide"], work.facts["spots"]) == (END_TO_END, "small.tif", 9)
-    assert sum("holds one spot each" in message for message in caplog.messages) == 1
+    assert sum("each region has one spot" in message for message in caplog.messages) == 1
