@@ -1,4 +1,4 @@
-"""Predict spatial gene expression from whole-slide images with TRIPLEX bundles.
+"""Predict spatial gene expression from whole-slide images with model bundles.
 
 The public names load on first use, so that importing the package stays cheap.
 """
@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 from triplex_deploy.version import __version__
 
 if TYPE_CHECKING:
+    from triplex_deploy.cohort.predict_slides import predict_slides
     from triplex_deploy.errors import TriplexError
+    from triplex_deploy.outputs.geojson import write_geojson
+    from triplex_deploy.outputs.h5ad import read_prediction, write_h5ad
+    from triplex_deploy.outputs.json_file import write_json
+    from triplex_deploy.outputs.ome_tiff import write_ome_tiff
     from triplex_deploy.outputs.prediction import Prediction
+    from triplex_deploy.outputs.report import write_report
+    from triplex_deploy.outputs.spatial_data import write_spatialdata
+    from triplex_deploy.outputs.table import write_csv, write_parquet
     from triplex_deploy.pipeline.options import PredictOptions
     from triplex_deploy.pipeline.predict import predict_slide
     from triplex_deploy.runtime.model import load_bundle
@@ -25,6 +33,16 @@ _HOME = {
     "load_bundle": "triplex_deploy.runtime.model",
     "open_slide": "triplex_deploy.slides",
     "predict_slide": "triplex_deploy.pipeline.predict",
+    "predict_slides": "triplex_deploy.cohort.predict_slides",
+    "read_prediction": "triplex_deploy.outputs.h5ad",
+    "write_csv": "triplex_deploy.outputs.table",
+    "write_geojson": "triplex_deploy.outputs.geojson",
+    "write_h5ad": "triplex_deploy.outputs.h5ad",
+    "write_json": "triplex_deploy.outputs.json_file",
+    "write_ome_tiff": "triplex_deploy.outputs.ome_tiff",
+    "write_parquet": "triplex_deploy.outputs.table",
+    "write_report": "triplex_deploy.outputs.report",
+    "write_spatialdata": "triplex_deploy.outputs.spatial_data",
 }
 
 __all__ = [
@@ -36,6 +54,16 @@ __all__ = [
     "load_bundle",
     "open_slide",
     "predict_slide",
+    "predict_slides",
+    "read_prediction",
+    "write_csv",
+    "write_geojson",
+    "write_h5ad",
+    "write_json",
+    "write_ome_tiff",
+    "write_parquet",
+    "write_report",
+    "write_spatialdata",
 ]
 
 

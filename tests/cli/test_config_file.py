@@ -109,3 +109,21 @@ def test_lists_and_home_folders_are_understood(
     assert "error: /home/of me/models: " in finished.err
     refused = invoke("export", "model.ckpt", "--out", "bundle")
     assert "[export] calibration: takes a list; write ['one.svs']" in refused.err
+
+
+@pytest.mark.parametrize("key", ["executor", "engine"])
+def test_renamed_option_is_known_by_both_names(invoke: Invoke, folder: Path, key: str) -> None:
+    (folder / "slide.svs").write_text("")
+    project = folder / "triplex-deploy.toml"
+    project.write_text(f'[predict]\n{key} = "local"\n', encoding="utf-8")
+    assert _not_a_bundle(invoke, "--bundle", "typed") == "typed"
+    project.write_text(f'[predict]\n{key} = "slurm"\n', encoding="utf-8")
+    finished = invoke("predict", "slide.svs", "--bundle", "b", "--out", "out")
+    assert finished.status == 1
+    assert "slurm" in finished.err
+
+
+def test_help_shows_the_new_name_of_a_renamed_option(invoke: Invoke) -> None:
+    shown = invoke("predict", "--help").out
+    assert "--executor" in shown
+    assert "--engine" not in shown

@@ -178,6 +178,6 @@ def test_terminal_gets_a_drawn_table(capsys: pytest.CaptureFixture[str], monkeyp
     assert "\t" not in drawn
 
 
-def test_unknown_engine_and_no_workers_are_usage_errors() -> None:
-    for option in (("--engine", "slurm"), ("--workers", "0")):
+def test_unknown_executor_and_no_workers_are_usage_errors() -> None:
+    for option in (("--executor", "slurm"), ("--engine", "slurm"), ("--workers", "0")):
         assert run(["predict", "a.svs", "--bundle", "b", "--out", "o", *option]) == 2

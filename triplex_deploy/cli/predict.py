@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from triplex_deploy.cli.renamed_option import RenamedOption
 from triplex_deploy.cli.shared import common_options
 from triplex_deploy.errors import OutputError
 
@@ -39,7 +40,7 @@ class BatchSize(click.ParamType[int | None]):
 
 @click.command(
     epilog="Example: triplex-deploy predict slide.svs --bundle bundle/ --out predictions/"
-    " -- many: triplex-deploy predict manifest.csv --bundle bundle/ --out predictions/ --workers 4"
+    " -- many: triplex-deploy predict slides.csv --bundle bundle/ --out predictions/ --workers 4"
 )
 @click.argument("slides", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle to run.")
@@ -90,7 +91,9 @@ class BatchSize(click.ParamType[int | None]):
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.")
 @click.option(
-    "--region-mm", type=float, help="Relate spots within squares of this side, not slide-wide."
+    "--region-mm",
+    type=float,
+    help="Run the global encoder within squares of this side, not on the whole slide.",
 )
 @click.option("--half-features", is_flag=True, help="Keep tile features as fp16: half the memory.")
 @click.option(
@@ -113,6 +116,10 @@ class BatchSize(click.ParamType[int | None]):
 )
 @click.option(
     "--engine",
+    "--executor",
+    "executor",
+    cls=RenamedOption,
+    envvar=["TRIPLEX_DEPLOY_PREDICT_EXECUTOR", "TRIPLEX_DEPLOY_PREDICT_ENGINE"],
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
@@ -143,14 +150,14 @@ def command(
     recursive: bool,
     resume: bool,
     workers: int | None,
-    engine: str,
+    executor: str,
     as_json: bool,
 ) -> int:
     """Predict gene expression at every spot of SLIDES.
 
-    SLIDES are files, folders, quoted patterns, or manifests: a .csv or .tsv with the column slide
-    and, as needed, spots, mpp and output. Writes SLIDE.h5ad (scanpy, squidpy), SLIDE.json (facts
-    and timings) and SLIDE.html (report) into the output folder, and for several index.html.
+    SLIDES are files, folders, quoted patterns, or slide lists: a .csv or .tsv with the column slide
+    and, as needed, spots, mpp and output. Writes SLIDE.h5ad (scanpy, squidpy), SLIDE.json
+    (metadata) and SLIDE.html (report) into the output folder, and for several index.html.
     """
     from triplex_deploy.cli.slides_progress import watch
     from triplex_deploy.cli.slides_summary import print_slides
@@ -177,7 +184,7 @@ def command(
         cache=cache,
         threads=threads,
     )
-    choice = ExecutorChoice(engine, workers, logger.getEffectiveLevel())
+    choice = ExecutorChoice(executor, workers, logger.getEffectiveLevel())
     jobs = plan_jobs(find_slides(slides, recursive), options, out, not no_report, resume)
     loaded = load_bundle(bundle)
     _create_folder(out)

@@ -151,7 +151,7 @@ def _require_one_slide(entries: Sequence[SlideEntry], options: PredictOptions) -
         if file is not None and len(entries) > 1:
             raise ConfigError(
                 f"--{option} {file}: belongs to one slide; predict each of the {len(entries)} "
-                "slides in a call of its own, or give the spots of each slide in a slide list (.csv)"
+                "slides in its own call, or give the spots of each slide in a slide list (.csv)"
             )
 
 

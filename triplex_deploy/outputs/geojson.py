@@ -22,11 +22,19 @@ DIGITS: Final = 6
 HEAD: Final = '{"type":"FeatureCollection","' + ORIGIN + '":'
 
 
-def write_geojson(prediction: Prediction, path: Path) -> None:
-    """Write the collection, atomically: a feature per line, coordinates in level-0 pixels.
+def write_geojson(prediction: Prediction, path: str | Path) -> None:
+    """Write a prediction as a GeoJSON collection for QuPath, atomically.
 
-    Spots of a grid are square QuPath ``tile`` objects, others round ``detection`` objects; the
-    measurements are the genes. A missing value is no measurement.
+    Each spot is one feature on one line, with coordinates in level-0 pixels. Spots of a grid are
+    square ``tile`` objects, others round ``detection`` objects. Genes are measurements; a missing
+    value is left out.
+
+    Args:
+        prediction: What to write.
+        path: File to write; an existing file is replaced.
+
+    Raises:
+        OutputError: If the file cannot be written.
     """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write(f'{HEAD}{origin_json(prediction)},\n"features":[')

@@ -18,12 +18,20 @@ TILE_PX: Final = 256
 UM_PER_CM: Final = 10_000
 
 
-def write_ome_tiff(prediction: Prediction, path: Path, pixel_um: float | None = None) -> None:
-    """Write every gene of ``prediction`` as a float32 channel, atomically; NaN outside spots.
+def write_ome_tiff(prediction: Prediction, path: str | Path, pixel_um: float | None = None) -> None:
+    """Write a prediction as an OME-TIFF with a float32 channel for each gene, atomically.
 
-    The picture covers the slide from its corner, so that slide and heatmap lie on each other once
-    both are scaled by their pixel size. ``pixel_um`` is by default an eighth of a spot. Raises
-    ``ConfigError`` for a pixel size that does not suit the slide.
+    The raster starts at the corner of the slide, so that both cover each other when scaled by
+    their pixel sizes. Pixels outside of spots are NaN.
+
+    Args:
+        prediction: What to write.
+        path: File to write; an existing file is replaced.
+        pixel_um: Pixel size in microns, None for an eighth of a spot.
+
+    Raises:
+        ConfigError: If the pixel size does not suit the slide.
+        OutputError: If the file cannot be written.
     """
     import tifffile
 

@@ -33,10 +33,18 @@ def write_report(
     genes: Sequence[str] | None = None,
     measured: Measured | None = None,
 ) -> None:
-    """Write the report of ``prediction``, or of its ``genes`` alone, atomically.
+    """Write the report of a prediction as one HTML file, atomically.
 
-    ``measured`` adds a second map and the correlation of every gene. Raises ``ConfigError`` for an
-    unknown gene and ``OutputError`` where it cannot be written.
+    Args:
+        prediction: What to show.
+        path: File to write; an existing file is replaced.
+        genes: Genes to show, None for all.
+        measured: Measured expression, shown as a second map with the correlation of each gene.
+
+    Raises:
+        ConfigError: If a gene is unknown.
+        ContractError: If ``measured`` has other spots or genes.
+        OutputError: If the file cannot be written.
     """
     if genes is not None:
         measured = measured and measured.select_genes(tuple(genes), prediction)

@@ -25,8 +25,16 @@ LEVEL0: Final = "global"
 """SpatialData's usual coordinate system; here, level-0 pixels of the slide."""
 
 
-def write_spatialdata(prediction: Prediction, path: Path) -> None:
-    """Write the store, a folder that appears complete under its name; ``OutputError`` if not."""
+def write_spatialdata(prediction: Prediction, path: str | Path) -> None:
+    """Write a prediction as a SpatialData Zarr store, a folder, atomically.
+
+    Args:
+        prediction: What to write.
+        path: Folder to write; an existing store is replaced.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+    """
     with atomic_folder(path) as temporary, _without_advice_to_developers():
         to_spatialdata(prediction).write(temporary)
 

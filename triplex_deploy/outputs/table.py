@@ -40,15 +40,35 @@ def to_frame(prediction: Prediction) -> DataFrame:
     return pd.concat([pd.DataFrame(place), genes], axis=1)
 
 
-def write_csv(prediction: Prediction, path: Path) -> None:
-    """Write UTF-8 CSV, atomically; values read back to the same float32, NaN is empty."""
+def write_csv(prediction: Prediction, path: str | Path) -> None:
+    """Write a prediction as a UTF-8 CSV table of spots and genes, atomically.
+
+    Values read back as the same float32; NaN is an empty cell.
+
+    Args:
+        prediction: What to write.
+        path: File to write; an existing file is replaced.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     table = to_frame(prediction)
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def write_parquet(prediction: Prediction, path: Path) -> None:
-    """Write Parquet, atomically; the schema's metadata hold the facts of the run."""
+def write_parquet(prediction: Prediction, path: str | Path) -> None:
+    """Write a prediction as a Parquet table of spots and genes, atomically.
+
+    The metadata of the run are in the schema's metadata under ``triplex-deploy``.
+
+    Args:
+        prediction: What to write.
+        path: File to write; an existing file is replaced.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 

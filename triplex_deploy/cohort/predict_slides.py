@@ -1,0 +1,80 @@
+"""Predict many slides with one call from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from triplex_deploy.cohort.executor import ExecutorChoice, run_jobs, write_index
+from triplex_deploy.cohort.inputs import find_slides
+from triplex_deploy.cohort.job import Job, Outcome, plan_jobs
+from triplex_deploy.cohort.slide_worker import ModelOpener
+from triplex_deploy.errors import OutputError
+from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.progress import Progress, Silent
+from triplex_deploy.runtime.model import load_bundle
+
+
+def predict_slides(
+    slides: str | Path | Sequence[str | Path],
+    bundle: str | Path,
+    out: str | Path,
+    options: PredictOptions | None = None,
+    *,
+    device: str = "auto",
+    backend: str = "auto",
+    executor: str = "local",
+    workers: int | None = None,
+    recursive: bool = False,
+    resume: bool = True,
+    report: bool = True,
+) -> list[Outcome]:
+    """Predict slides and write an h5ad, a JSON and an HTML file for each, as the command does.
+
+    A slide that fails is one of the results and does not stop the others. With several workers,
+    call this from a script below ``if __name__ == "__main__":``, as new processes import it.
+
+    Args:
+        slides: Files, folders, patterns such as ``"scans/*.svs"``, or slide lists (.csv, .tsv).
+        bundle: Folder of the bundle.
+        out: Folder of the results; it is made if needed.
+        options: Options of all slides, None for the defaults.
+        device: ``auto``, ``cpu`` or ``cuda:N``.
+        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        executor: ``local`` for this machine, ``ray`` for a Ray cluster.
+        workers: Number of worker processes; None for 1, or with Ray for as many as fit.
+        recursive: Look for slides below the folders, too.
+        resume: Keep complete results, and go on with slides that were interrupted.
+        report: Write an HTML report for each slide, and an index for several slides.
+
+    Returns:
+        One result per slide, in the order of ``slides``.
+
+    Raises:
+        ConfigError: If a slide or an option is not valid, or two slides have the same output.
+        BundleError: If the bundle cannot be opened.
+        BackendError: If the device or backend cannot be used.
+        OutputError: If ``out`` cannot be made, or is a bundle.
+    """
+    arguments = [slides] if isinstance(slides, str | Path) else slides
+    choice = ExecutorChoice(executor, workers)
+    folder, options = Path(out), options or PredictOptions()
+    jobs = plan_jobs(find_slides(arguments, recursive), options, folder, report, resume)
+    loaded = load_bundle(bundle)
+    if (folder / "manifest.json").exists():
+        raise OutputError(f"{folder}: is a bundle; choose another folder for the predictions")
+    opener = ModelOpener(Path(bundle).absolute(), device, backend, options.threads)
+    outcomes = run_jobs(jobs, loaded, partial(choice.make, opener, _NoWatcher()))
+    outcome_of = {outcome.job.h5ad_path: outcome for outcome in outcomes}
+    found = [outcome_of[job.h5ad_path] for job in jobs]
+    if report and len(jobs) > 1:
+        write_index(found, folder)
+    return found
+
+
+class _NoWatcher:
+    """A ``Watcher`` that shows nothing."""
+
+    def progress(self, _job: Job) -> Progress:
+        return Silent()
