@@ -91,7 +91,7 @@ def test_report_counts_the_rows_that_rounding_decides(
         clear[0] = spec.name != "fusion_head"
         return clear
 
-    monkeypatch.setattr("triplex_deploy.exporters.parity.settled", first_is_unclear)
+    monkeypatch.setattr("triplex_deploy.exporters.parity.without_ties", first_is_unclear)
     write_checkpoint(checkpoint_of("bleep"), tmp_path / "model.ckpt")
     _, report = export_bundle(tmp_path / "model.ckpt", tmp_path / "bundle")
     excused = {(graph.graph, graph.size): graph.excused for graph in report.graphs}

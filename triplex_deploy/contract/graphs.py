@@ -8,7 +8,7 @@ from typing import Final, Literal
 TILE_PX: Final = 224
 """Side of a tile in pixels at the bundle's mpp."""
 NEIGHBORHOOD: Final = 5
-"""Tiles along each side of a neighbourhood; row-major, the spot's own tile at the centre."""
+"""Tiles along each side of a neighbourhood; row-major, the spot's own tile at the center."""
 N_NEIGHBORS: Final = NEIGHBORHOOD * NEIGHBORHOOD
 CENTER: Final = N_NEIGHBORS // 2
 FEATURE_DIM: Final = 512
@@ -63,7 +63,7 @@ class GraphSpec:
 TILES: Final = TensorSpec("tiles", "uint8", ("batch", TILE_PX, TILE_PX, 3))
 """RGB tiles as read from the slide; scaling and normalisation happen inside the graph."""
 MASK: Final = TensorSpec("mask", "bool", ("batch", N_NEIGHBORS))
-"""True where the neighbour tile lies inside the slide (MODELS 1.5)."""
+"""True where the neighbor tile lies inside the slide (docs/models.md, "Masked neighbors")."""
 
 
 def tile_encoder_graph(feature_dim: int) -> GraphSpec:

@@ -23,9 +23,11 @@ from triplex_deploy.errors import ConfigError
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """Shape of a model; the defaults are TRIPLEX in the paper's BC1 configuration (MODELS 3).
+    """Shape of a model; the defaults are TRIPLEX in the paper's BC1 configuration
+    (docs/models.md, "Configurations").
 
-    ``model`` tem, nem and gem see one view alone; ``use_*`` leave one out of triplex (MODELS 4.1).
+    ``model`` tem, nem and gem see one view alone; ``use_*`` leave one out of triplex
+    (docs/models.md, "Leaving out one view").
     ``feature_dim`` is the width of the frozen tile encoder, which is projected where it is not
     ``embedding_dim``; so is the map of ``target_backbone``, and always with ``target_projection``.
     ``apeg_residual`` adds the input of the position encoding back to its output, as the paper-era

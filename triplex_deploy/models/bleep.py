@@ -1,4 +1,5 @@
-"""BLEEP: images and expression in one space, where a tile looks up its likes (MODELS 2.5)."""
+"""BLEEP: images and expression in one space, where a tile looks up its likes
+(docs/models.md, "BLEEP")."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ class Bleep(SpotModel):
             self.retrieval = RetrievedMean(embeddings, expression, self.n_neighbors)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Expression (B, G) of normalised tiles (B, 3, 224, 224)."""
+        """Expression (B, G) of normalized tiles (B, 3, 224, 224)."""
         return self.predict_from_tokens(self.encode_targets(images))
 
     def encode_targets(self, images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """DenseNet with torchvision's parameter names, without its classifier.
 
-Written here so that neither training nor export needs torchvision (Huang et al. 2017; MODELS 2.1).
+Written here so that neither training nor export needs torchvision
+(Huang et al. 2017; docs/models.md, "ST-Net").
 """
 
 import re
@@ -63,7 +64,7 @@ class DenseNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Feature map (B, ``width``, H/32, W/32) of normalised images (B, 3, H, W)."""
+        """Feature map (B, ``width``, H/32, W/32) of normalized images (B, 3, H, W)."""
         return F.relu(self.features(images))
 
 

@@ -109,7 +109,7 @@ class EfficientNetLite0(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Feature map (B, 1280, H/32, W/32) of normalised images (B, 3, H, W)."""
+        """Feature map (B, 1280, H/32, W/32) of normalized images (B, 3, H, W)."""
         x = self.blocks(F.relu6(self.stem(images)))
         return F.relu6(self.head(x))
 

@@ -22,7 +22,7 @@ NO_BANK: Final = "egn: no bank of training spots to look up; call set_reference_
 
 
 class Egn(SpotModel):
-    """Exemplar-guided network in the setting of the TRIPLEX benchmark (MODELS 2.4).
+    """Exemplar-guided network in the setting of the TRIPLEX benchmark (docs/models.md, "EGN").
 
     Beside the image it takes the spot's global feature, and the features and labels of its
     exemplars: from the bank it was given by ``set_reference_bank`` in deployment, from
@@ -72,13 +72,13 @@ class Egn(SpotModel):
         exemplar_features: Tensor,
         exemplar_expression: Tensor,
     ) -> Tensor:
-        """Expression (B, G) of normalised images (B, 3, 224, 224) and ``predict_from_tokens``."""
+        """Expression (B, G) of normalized images (B, 3, 224, 224) and ``predict_from_tokens``."""
         return self.predict_from_tokens(
             self.encode_targets(images), features, exemplar_features, exemplar_expression
         )
 
     def encode_targets(self, images: Tensor) -> Tensor:
-        """Patch tokens (B, 49, D) of normalised images, their position not yet added."""
+        """Patch tokens (B, 49, D) of normalized images, their position not yet added."""
         tokens: Tensor = self.target_encoder(images)
         return tokens
 
@@ -208,7 +208,7 @@ GATE_INPUTS: Final = ("key", "query")
 
 
 class ExemplarBridge(nn.Module):
-    """Exemplars inform the query, and the query says which tokens matter (MODELS 2.4).
+    """Exemplars inform the query, and the query says which tokens matter (docs/models.md, "EGN").
 
     As in the published code, the gates see [query - key; key] and what the tokens send back is
     added to the query that came in. The paper's equations differ in both: ``gate_input`` "query"

@@ -9,7 +9,8 @@ from triplex_deploy.models.transformer import BlockShape, SpotSequence
 
 
 class HisToGene(SpotModel):
-    """Every spot of a slide from the patches and the places of all of them (MODELS 2.2).
+    """Every spot of a slide from the patches and the places of all of them
+    (docs/models.md, "HisToGene").
 
     A spot attends to N others, N = all spots of one slide: predicting a part of them is another
     prediction. ``config.depth`` 8 is that of the published checkpoint; the code's default is 4.
@@ -28,11 +29,11 @@ class HisToGene(SpotModel):
         self.expression_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, config.n_genes))
 
     def forward(self, images: Tensor, grid_xy: Tensor) -> Tensor:
-        """Expression (N, G) of a slide: normalised tiles (N, 3, 224, 224), (column, row) (N, 2)."""
+        """Expression (N, G) of a slide: normalized tiles (N, 3, 224, 224), (column, row) (N, 2)."""
         return self.predict_from_tokens(self.encode_slide(self.encode_targets(images), grid_xy))
 
     def encode_targets(self, images: Tensor) -> Tensor:
-        """One token a spot (B, 1, D) of the centres of normalised tiles (B, 3, 224, 224)."""
+        """One token a spot (B, 1, D) of the centers of normalized tiles (B, 3, 224, 224)."""
         tokens: Tensor = self.target_encoder(images)
         return tokens
 
@@ -48,7 +49,7 @@ class HisToGene(SpotModel):
 
 
 class PatchProjection(nn.Module):
-    """The centre of tiles (B, 3, h, h), flattened as (channel, row, column), to tokens (B, 1, D).
+    """The center of tiles (B, 3, h, h), flattened as (channel, row, column), to tokens (B, 1, D).
 
     As many multiplications as the convolution it equals, but one matrix product for the batch.
     """

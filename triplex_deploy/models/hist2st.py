@@ -16,7 +16,8 @@ from triplex_deploy.models.transformer import BlockShape, SpotSequence
 
 
 class Hist2St(SpotModel):
-    """Every spot of a slide from the patches, places and neighbours of all of them (MODELS 2.3).
+    """Every spot of a slide from the patches, places and neighbors of all of them
+    (docs/models.md, "Hist2ST").
 
     Tokens are as wide as the image encoder's map, 1024 of a 112 px patch and 32 channels.
     ``zinb_heads`` and ``distillation_weight`` serve ``hist2st_loss`` alone: no prediction reads
@@ -41,7 +42,7 @@ class Hist2St(SpotModel):
         self.distillation_weight = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 1))
 
     def forward(self, images: Tensor, grid_xy: Tensor, adjacency: Tensor) -> Tensor:
-        """Expression (N, G) of a slide: normalised tiles (N, 3, 224, 224), (column, row) (N, 2).
+        """Expression (N, G) of a slide: normalized tiles (N, 3, 224, 224), (column, row) (N, 2).
 
         ``adjacency`` (N, 4) int64 is ``tiles.spot_tables.adjacency_index``'s, -1 = none.
         """
@@ -49,12 +50,12 @@ class Hist2St(SpotModel):
         return self.predict_from_tokens(tokens)
 
     def encode_targets(self, images: Tensor) -> Tensor:
-        """One token a spot (B, 1, D) of the centres of normalised tiles (B, 3, 224, 224)."""
+        """One token a spot (B, 1, D) of the centers of normalized tiles (B, 3, 224, 224)."""
         tokens: Tensor = self.target_encoder(images)
         return tokens
 
     def encode_slide(self, target_tokens: Tensor, grid_xy: Tensor, adjacency: Tensor) -> Tensor:
-        """Tokens (N, 1, D), int64 (column, row) (N, 2) and neighbours (N, 4) to (N, D)."""
+        """Tokens (N, 1, D), int64 (column, row) (N, 2) and neighbors (N, 4) to (N, D)."""
         global_tokens: Tensor = self.global_encoder(target_tokens.flatten(1), grid_xy, adjacency)
         return global_tokens
 
@@ -65,7 +66,7 @@ class Hist2St(SpotModel):
 
 
 class SpotGraphEncoder(nn.Module):
-    """Attention between all spots (N, D), then layers between neighbours."""
+    """Attention between all spots (N, D), then layers between neighbors."""
 
     def __init__(self, depth: int, shape: BlockShape, n_pos: int, graph_depth: int) -> None:
         super().__init__()
@@ -82,7 +83,8 @@ _SQUEEZE: Final = 8
 
 
 class ConvMixerEncoder(nn.Module):
-    """The centre of normalised tiles (B, 3, h, h) to tokens (B, 1, ``dim``) (MODELS 2.3, 1-3).
+    """The center of normalized tiles (B, 3, h, h) to tokens (B, 1, ``dim``)
+    (docs/models.md, "Hist2ST").
 
     Cells of 7 x 7 px are mixed in ``channels`` channels, and an eighth of those is kept; the token
     is the map flattened as (channel, row, column).
@@ -128,9 +130,10 @@ def _depthwise(channels: int, kernel: int) -> tuple[nn.Module, ...]:
 
 
 class SpotGraph(nn.Module):
-    """Tokens (N, D) pass ``depth`` graph layers; an LSTM reads the layers' outputs (MODELS 2.3).
+    """Tokens (N, D) pass ``depth`` graph layers; an LSTM reads the layers' outputs
+    (docs/models.md, "Hist2ST").
 
-    ``adjacency`` (N, K) int64 lists each spot's neighbours, -1 = none. The result (N, D) is the
+    ``adjacency`` (N, K) int64 lists each spot's neighbors, -1 = none. The result (N, D) is the
     mean of the LSTM's states over the layers.
     """
 
@@ -150,9 +153,9 @@ class SpotGraph(nn.Module):
 
 
 class GraphLayer(nn.Module):
-    """Rows of unit length from the mean of the neighbours; a spot's own token does not enter.
+    """Rows of unit length from the mean of the neighbors; a spot's own token does not enter.
 
-    A spot without neighbours, or whose projection is nowhere positive, gets zeros.
+    A spot without neighbors, or whose projection is nowhere positive, gets zeros.
     """
 
     def __init__(self, dim: int) -> None:
@@ -168,7 +171,7 @@ def neighbor_mean(tokens: Tensor, adjacency: Tensor) -> Tensor:
     padded = torch.cat((torch.zeros_like(tokens[:1]), tokens))  # row 0 stands for 'no spot'
     total = torch.zeros_like(tokens)
     for row in (adjacency + 1).unbind(1):
-        total = total + padded.index_select(0, row)  # one neighbour at a time: O(N D) memory
+        total = total + padded.index_select(0, row)  # one neighbor at a time: O(N D) memory
     count = (adjacency >= 0).sum(1, keepdim=True).clamp_min(1)
     return total / count
 
@@ -220,7 +223,7 @@ def library_scale(counts: Tensor) -> Tensor:
 def zinb_nll(counts: Tensor, zinb: Zinb, scale: Tensor) -> Tensor:
     """Mean negative log-likelihood of raw counts (N, G), the means multiplied by ``scale`` (N, 1).
 
-    MODELS 2.3; ``counts`` are whole numbers in floating point.
+    docs/models.md, "Hist2ST"; ``counts`` are whole numbers in floating point.
     """
     mean, size = zinb.mean * scale, zinb.dispersion
     fewer = torch.log1p(mean / size)  # -ln of the zero's probability, per unit of size
@@ -248,9 +251,10 @@ def hist2st_loss(
     distillation_weight: float = 0.5,
     passes: int = 5,
 ) -> Tensor:
-    """Loss of all N spots of one slide (MODELS 2.3), which takes ``passes`` + 1 forward passes.
+    """Loss of all N spots of one slide
+    (docs/models.md, "Hist2ST"), which takes ``passes`` + 1 forward passes.
 
-    ``images`` (N, 3, 224, 224) normalised and not augmented; ``grid_xy`` (N, 2) and ``adjacency``
+    ``images`` (N, 3, 224, 224) normalized and not augmented; ``grid_xy`` (N, 2) and ``adjacency``
     (N, 4) int64; ``labels`` (N, G); ``counts`` (N, G) raw counts of the panel, not smoothed. As
     published, neither side of the distillation is detached.
     """
@@ -288,7 +292,7 @@ _LUMA: Final = (0.299, 0.587, 0.114)
 
 
 def augment_patches(images: Tensor, patch_px: int) -> Tensor:
-    """Patches (B, 3, patch_px, patch_px) of normalised tiles: turned, mirrored, turned gray.
+    """Patches (B, 3, patch_px, patch_px) of normalized tiles: turned, mirrored, turned gray.
 
     One draw of PyTorch's CPU generator holds for all of them. What a turn brings into a patch's
     corners is the tissue around it, as far as the tile reaches.
@@ -313,7 +317,7 @@ def cut_patches(images: Tensor, patch_px: int, degrees: float, mirrored: bool) -
 
 
 def in_gray(images: Tensor) -> Tensor:
-    """Normalised images (B, 3, h, w) whose channels all show the brightness, normalised again."""
+    """Normalized images (B, 3, h, w) whose channels all show the brightness, normalized again."""
     mean = images.new_tensor(IMAGE_MEAN).view(3, 1, 1)
     std = images.new_tensor(IMAGE_STD).view(3, 1, 1)
     luma = images.new_tensor(_LUMA).view(3, 1, 1)

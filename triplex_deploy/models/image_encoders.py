@@ -17,7 +17,7 @@ Trunk = ResNet18 | EfficientNetLite0
 
 
 def make_backbone(name: str) -> Trunk:
-    """A trunk of ``contract.BACKBONE_WIDTH``, randomly initialised."""
+    """A trunk of ``contract.BACKBONE_WIDTH``, randomly initialized."""
     return EfficientNetLite0() if name == "efficientnet_lite0" else ResNet18()
 
 
@@ -36,7 +36,7 @@ def load_backbone_weights(trunk: Trunk, weights: Mapping[str, Tensor]) -> None:
 
 
 class TargetEncoder(nn.Module):
-    """Normalised tiles (B, 3, 224, 224) to 49 tokens (B, 49, D), row-major over the 7x7 map.
+    """Normalized tiles (B, 3, 224, 224) to 49 tokens (B, 49, D), row-major over the 7x7 map.
 
     ``projected_dim`` None leaves the tokens as wide as the trunk's map.
     """
@@ -60,7 +60,7 @@ class TargetEncoder(nn.Module):
 
 
 class TileEncoder(nn.Module):
-    """Normalised tiles (B, 3, 224, 224) to average-pooled features (B, 512 or 1280)."""
+    """Normalized tiles (B, 3, 224, 224) to average-pooled features (B, 512 or 1280)."""
 
     def __init__(self, trunk: str = "resnet18") -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class TileEncoder(nn.Module):
 
 
 def center_crop(images: Tensor, patch_px: int) -> Tensor:
-    """The centre (B, C, patch_px, patch_px) of square images, all of one of that size.
+    """The center (B, C, patch_px, patch_px) of square images, all of one of that size.
 
     112 px of a 224 px tile are its rows and columns 56 to 167.
     """

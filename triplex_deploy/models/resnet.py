@@ -1,6 +1,7 @@
 """ResNet18 with torchvision's parameter names, without its classifier.
 
-Written here so that neither training nor export needs torchvision (He et al. 2016; MODELS 1.4).
+Written here so that neither training nor export needs torchvision
+(He et al. 2016; docs/models.md, "Image backbones").
 """
 
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ class ResNet18(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Feature map (B, 512, H/32, W/32) of normalised images (B, 3, H, W)."""
+        """Feature map (B, 512, H/32, W/32) of normalized images (B, 3, H, W)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(images))))
         features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return features

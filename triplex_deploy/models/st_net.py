@@ -1,4 +1,5 @@
-"""ST-Net: gene expression of a spot from its tile alone, through DenseNet-121 (MODELS 2.1)."""
+"""ST-Net: gene expression of a spot from its tile alone, through DenseNet-121
+(docs/models.md, "ST-Net")."""
 
 from collections.abc import Sequence
 
@@ -35,7 +36,7 @@ class StNet(SpotModel):
         self.expression_head = nn.Linear(self.trunk.width, config.n_genes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Expression (B, G) of normalised tiles (B, 3, 224, 224)."""
+        """Expression (B, G) of normalized tiles (B, 3, 224, 224)."""
         return self.predict_from_tokens(self.encode_targets(images))
 
     def encode_targets(self, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """TRIPLEX: gene expression of a spot from its tile, its neighbourhood and its whole slide.
 
 Its single-resolution parts (TEM, NEM, GEM) and ablations are the same model with fewer views or
-another fusion (paper Tables 3-5; MODELS 3.3 and 4).
+another fusion (paper Tables 3-5; docs/models.md, "Ablations").
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Triplex(SpotModel):
     ) -> TriplexOutput:
         """Predict B spots of one slide of N spots.
 
-        ``images`` (B, 3, 224, 224) normalised; ``neighbor_features`` (B, 25, F); ``mask`` (B, 25)
+        ``images`` (B, 3, 224, 224) normalized; ``neighbor_features`` (B, 25, F); ``mask`` (B, 25)
         bool, True inside the slide; ``slide_features`` (N, F); ``apeg_index`` (N, k*k) int64,
         -1 = no spot; ``spot_index`` (B,) int64, the rows of ``slide_features`` that are the spots.
         """
@@ -246,7 +246,8 @@ def _shape(config: ModelConfig, part: str) -> BlockShape:
 
 
 def _position(config: ModelConfig) -> Apeg | None:
-    """PEG is the same convolution over another table of neighbours (MODELS 4.2)."""
+    """PEG is the same convolution over another table of neighbors
+    (docs/models.md, "Other position encodings")."""
     if config.position == "none":
         return None
     return Apeg(config.embedding_dim, config.apeg_kernel, config.apeg_residual)
@@ -279,7 +280,8 @@ class GlobalEncoder(nn.Module):
 
 
 class Apeg(nn.Module):
-    """Tokens (N, D) plus what their neighbours on the array add (paper section 3.4; MODELS 3.2).
+    """Tokens (N, D) plus what their neighbors on the array add
+    (paper section 3.4; docs/models.md, "APEG").
 
     Equal to a zero-padded depthwise convolution on the dense array, read at the occupied cells,
     but independent of the order of the spots and of the array's size. ``weight`` is (k*k, D),
@@ -303,7 +305,7 @@ class Apeg(nn.Module):
 
 
 class NeighborEncoder(nn.Module):
-    """Tile features (B, 25, F) and mask (B, 25) to neighbour tokens (B, 25, D).
+    """Tile features (B, 25, F) and mask (B, 25) to neighbor tokens (B, 25, D).
 
     The mask, True inside the slide, hides keys only: a masked tile still yields a token. Features
     of another width than the tokens are projected.
@@ -326,11 +328,11 @@ class NeighborEncoder(nn.Module):
 
 
 class FusionEncoder(nn.Module):
-    """The spot's global token queries its target and its neighbour tokens, through shared weights.
+    """The spot's global token queries its target and its neighbor tokens, through shared weights.
 
-    The results are summed, so the global token enters twice, and normalised: (B, D). A view that
-    is None takes no part; without the global one the mean target token queries the neighbours
-    (MODELS 4.1).
+    The results are summed, so the global token enters twice, and normalized: (B, D). A view that
+    is None takes no part; without the global one the mean target token queries the neighbors
+    (docs/models.md, "Leaving out one view").
     """
 
     def __init__(self, depth: int, shape: BlockShape) -> None:
@@ -367,7 +369,7 @@ ATTENTION_DIM: Final = 128
 
 
 class PooledFusion(nn.Module):
-    """Pooled tokens (B, V, D) of V views to one vector (B, ``dim``), normalised."""
+    """Pooled tokens (B, V, D) of V views to one vector (B, ``dim``), normalized."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
