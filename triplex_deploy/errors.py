@@ -1,4 +1,4 @@
-"""Every error a user can cause or meet; each message is one line: what, why, and the remedy."""
+"""Define the errors of this package; each message is one line: what, why, and the remedy."""
 
 
 class TriplexError(Exception):
@@ -10,7 +10,7 @@ class ConfigError(TriplexError):
 
 
 class CheckpointError(TriplexError):
-    """A checkpoint cannot be read, or is not one of ours."""
+    """A checkpoint cannot be read, or is not of a known format."""
 
 
 class BundleError(TriplexError):
@@ -22,7 +22,7 @@ class ContractError(TriplexError):
 
 
 class BackendError(TriplexError):
-    """The requested device, backend or precision cannot be had on this machine."""
+    """The requested device, backend or precision is not available on this machine."""
 
 
 class ParityError(TriplexError):
@@ -46,11 +46,11 @@ class DatasetError(TriplexError):
 
 
 class OutputError(TriplexError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to the requested place."""
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line; one that is not ours is a bug, and named as such."""
+    """Return an error as one line; an error that is not a ``TriplexError`` is named as a bug."""
     text = " ".join(str(error).split())
     if isinstance(error, TriplexError):
         return text

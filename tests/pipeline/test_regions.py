@@ -32,7 +32,7 @@ def test_spot_alone_joins_the_region_of_the_nearest_spot() -> None:
 def test_region_for_each_spot_becomes_one_for_all(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert _regions([(0, 0), (2500, 0), (0, 2500)], 1.0) == [[0, 1, 2]]
-    assert "holds one spot each" in caplog.text
+    assert "each region has one spot" in caplog.text
 
 
 def test_every_spot_is_in_exactly_one_region() -> None:

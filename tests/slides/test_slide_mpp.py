@@ -1,4 +1,4 @@
-"""Where micrometres per pixel come from, and what is refused."""
+"""Where micrometers per pixel come from, and what is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def test_printing_resolution_is_no_scale(dpi: int, suffix: str, tmp_path: Path) 
     Image.fromarray(GREY).save(path, dpi=(dpi, dpi))
     with open_slide(path) as slide:
         assert slide.mpp is None
-        with pytest.raises(SlideError, match=r"no plausible micrometres per pixel; pass --mpp"):
+        with pytest.raises(SlideError, match=r"no plausible micrometers per pixel; pass --mpp"):
             resolve_mpp(slide, None)
 
 

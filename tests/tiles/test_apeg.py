@@ -74,7 +74,7 @@ def test_small_integer_types_are_widened():
 @pytest.mark.parametrize(
     ("grid_rc", "kernel", "message"),
     [
-        ([[0, 0]], 2, "kernel=2: a window needs a centre; use an odd number"),
+        ([[0, 0]], 2, "kernel=2: a window needs a center; use an odd number"),
         ([[0, 0]], 0, "kernel=0"),
         ([[0, 0]], -3, "kernel=-3"),
         ([[5, -2], [1, 1], [5, -2]], 3, r"spots 0 and 2 share row 5, column -2"),

@@ -1,9 +1,9 @@
-"""Tile features kept on disk: a run that was cut off, or another model, goes on from them.
+"""Keep tile features on disk, for an interrupted run or for another model.
 
-A slide's features lie in a folder named after all that decides them: the slide's content, the scale
-it is seen at, the frozen encoder's graph and what runs it. Each file in it is written once and
-whole, and holds the origins and features of some tiles, so that a process may be killed at any
-time, and several may fill one folder.
+The features of a slide are in a folder with a name that depends on everything that affects them:
+the slide's content, the scale, the frozen encoder's graph and the runtime. Each file in it holds
+the origins and features of some tiles and is written atomically, so a process may be killed at any
+time, and several processes may fill one folder.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from triplex_deploy.slides.digest import slide_digest
 from triplex_deploy.tiles.view import SlideView
 
 VERSION: Final = 1
-"""Raise it when the same inputs would give other features."""
+"""Increase it when the same inputs give other features."""
 EVERY_S: Final = 5.0
-"""Work a kill may cost."""
+"""Seconds between writes: the work that is lost if the process is killed."""
 
 Origins = NDArray[np.int64]
 Features = NDArray[np.float32]
@@ -52,7 +52,7 @@ class FeatureCache:
         self._usable = True
 
     def parts(self) -> Iterator[tuple[Origins, Features]]:
-        """Origins (K, 2) in the view and features (K, F), file by file; unfit files are removed."""
+        """Yield origins (K, 2) in the view and features (K, F) by file; bad files are removed."""
         for path in sorted(self.folder.glob("*.npz")):
             try:
                 yield self._read(path)
@@ -61,13 +61,13 @@ class FeatureCache:
                 path.unlink(missing_ok=True)
 
     def add(self, origins_xy: Origins, features: Features) -> None:
-        """Keep the features of some tiles; they are on disk within seconds."""
+        """Add the features of some tiles; they are on disk within ``EVERY_S`` seconds."""
         self._pending.append((origins_xy, features))
         if time.monotonic() - self._written >= EVERY_S:
             self.flush()
 
     def flush(self) -> None:
-        """Have everything on disk; a cache that cannot be written is given up with a warning."""
+        """Write everything to disk; after a failure, warn and stop writing."""
         pending, self._pending = self._pending, []
         if pending and self._usable:
             origins, features = (np.concatenate(parts) for parts in zip(*pending, strict=True))
@@ -75,7 +75,7 @@ class FeatureCache:
                 self._write(origins, features)
             except (OSError, OutputError) as error:
                 self._usable = False
-                logger.warning("going on without the feature cache: %s", error)
+                logger.warning("continuing without the feature cache: %s", error)
         self._written = time.monotonic()
 
     def _write(self, origins: Origins, features: Features) -> None:
@@ -90,7 +90,7 @@ class FeatureCache:
             np.savez(stream, **arrays)
 
     def _read(self, path: Path) -> tuple[Origins, Features]:
-        """One file's content; the archive's checksums find altered bytes."""
+        """Return the content of a file; the archive's checksums detect changed bytes."""
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             key, origins, features = (content[n] for n in ("key", "origins_xy", "features"))
         if str(key) != self.key:
@@ -109,7 +109,7 @@ class FeatureCache:
 def open_cache(
     root: Path, slide_path: Path, view: SlideView, model: Model, on_bad_tile: str
 ) -> FeatureCache | None:
-    """The cache of a slide under ``root``; None for a model without a frozen encoder."""
+    """Open the cache of a slide under ``root``; None for a model without a frozen encoder."""
     spec = model.bundle.specs.get("tile_encoder")
     if spec is None:
         return None
@@ -140,7 +140,7 @@ class TileIndex:
         self._keys = keys[self._order]
 
     def find(self, origins_xy: Origins) -> NDArray[np.int64]:
-        """The tile at each of ``origins_xy`` (K, 2), -1 for none."""
+        """Return the tile at each of ``origins_xy`` (K, 2), -1 for none."""
         if not len(self._keys):
             return np.full(len(origins_xy), -1, np.int64)
         keys = _packed(origins_xy)
@@ -150,7 +150,7 @@ class TileIndex:
 
 
 def _packed(origins_xy: Origins) -> NDArray[np.uint64]:
-    """One word per origin, which lies within +-2 ** 31."""
+    """Pack each origin, within +-2 ** 31, into one integer."""
     x, y = (origins_xy + (1 << 31)).astype(np.uint64).T
     packed: NDArray[np.uint64] = (y << 32) | x
     return packed

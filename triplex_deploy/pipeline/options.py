@@ -1,4 +1,4 @@
-"""What a caller may choose about one prediction, checked once."""
+"""Define the options of a prediction and check them once."""
 
 from __future__ import annotations
 
@@ -13,43 +13,46 @@ from triplex_deploy.tiles.stream import MEMORY_BYTES, OnBadTile
 
 LAYOUTS: Final = ("grid", "visium")
 MIN_PITCH_UM: Final = 5.0
-"""Spots closer than half a cell are a typing error, and a slide full of them fills any memory."""
+"""Smallest pitch, half a cell; less is a typing error that would fill the memory."""
 MIN_REGION_MM: Final = 0.1
-"""A side below a few spots' distance is a typing error, most likely microns for millimetres."""
+"""Smallest side, a few spots; less is a typing error, such as a value in other units."""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Options of ``predict_slide``; every default is what the command line uses.
+    """Options of ``predict_slide``; the defaults are those of the command line.
 
-    ``spots`` is a spots file or ready ``Spots``. Without it ``layout`` ("grid" unless given) is
-    laid over the tissue; ``pitch_um`` is the spot distance of a grid in microns (default:
-    contiguous tiles), ``mask`` a picture that says where the tissue is, ``all_tiles`` ignores
-    tissue altogether. ``mpp`` is the slide's microns per pixel where its metadata lacks or
-    misstates it; ``genes`` restricts the output; ``batch_size`` counts tiles per encoder call
-    and ``threads`` the CPU threads that make such calls (None: chosen for the machine);
-    ``on_bad_tile`` "skip" predicts unreadable parts as black.
-
-    ``memory_gb`` bounds decoded pixels, tile features and target tokens kept in memory; beyond it
-    they wait in a temporary file, with ``half_features`` as fp16. ``region_mm`` relates spots
-    within squares of that side alone, None within the whole slide. ``cache`` is a folder where
-    tile features are kept for later runs, whichever model they serve.
+    Raises ``ConfigError`` if a value is out of range or two options contradict each other.
     """
 
     spots: str | Path | Spots | None = None
+    """A spots file or ``Spots``; None places spots over the tissue."""
     layout: str | None = None
+    """``grid`` (the default) or ``visium``, if ``spots`` is None."""
     pitch_um: float | None = None
+    """Distance of the spots of a grid in micrometers; None lets tiles touch."""
     mask: str | Path | None = None
+    """A picture of the tissue; None finds the tissue."""
     all_tiles: bool = False
+    """Place spots everywhere, not on tissue alone."""
     mpp: float | None = None
+    """Micrometers per level-0 pixel, if the slide's metadata has none or a wrong value."""
     genes: tuple[str, ...] | None = None
+    """Genes to return, in this order; None returns all genes of the bundle."""
     batch_size: int | None = None
+    """Tiles per encoder call; None chooses it for the machine."""
     memory_gb: float = 4.0
+    """Bound of decoded pixels, features and tokens in memory; the rest goes to a temporary file."""
     on_bad_tile: OnBadTile = "raise"
+    """``skip`` predicts unreadable parts of the slide as black."""
     region_mm: float | None = None
+    """Side of the squares on which the global encoder runs; None uses the whole slide."""
     half_features: bool = False
+    """Keep features and tokens as float16."""
     cache: Path | None = None
+    """Folder that keeps tile features for later runs, also of other models."""
     threads: int | None = None
+    """Threads that encode on a CPU; None chooses them for the machine."""
 
     def __post_init__(self) -> None:
         if self.layout not in (None, *LAYOUTS):
@@ -75,7 +78,7 @@ class PredictOptions:
         }
         chosen = [name for name, given in placed.items() if given]
         if self.spots is not None and chosen:
-            raise ConfigError(f"{chosen[0]}: the spots are given already; leave one of them out")
+            raise ConfigError(f"{chosen[0]}: spots are given already; leave one of them out")
         if self.mask is not None and self.all_tiles:
             raise ConfigError("all_tiles: contradicts the mask; leave one of them out")
         if self.pitch_um is None:
@@ -87,6 +90,7 @@ class PredictOptions:
 
     @property
     def skips_bad(self) -> bool:
+        """True if unreadable parts are predicted as black."""
         return self.on_bad_tile == "skip"
 
     @property
@@ -96,5 +100,5 @@ class PredictOptions:
 
     @property
     def store_bytes(self) -> float:
-        """What is left for tile features and target tokens."""
+        """Memory for features and tokens: what ``stream_bytes`` leaves."""
         return self.memory_gb * 1e9 - self.stream_bytes

@@ -1,4 +1,4 @@
-"""Where to predict: the spots a caller names, or a layout over the tissue."""
+"""Place the spots to predict: those the caller gives, or a layout over the tissue."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 def place_spots(
     slide: Slide, slide_mpp: float, view: SlideView, options: PredictOptions
 ) -> tuple[Spots, TissueMask | None]:
-    """The spots the options ask for, checked against the slide, and the tissue they lie on.
+    """Return the spots that the options ask for, checked against the slide, and the tissue mask.
 
-    Spots that come from a file or the caller need no tissue: the mask is then None.
+    The mask is None for spots from a file or the caller, which need none.
     """
     size_wh = slide.level_sizes[0]
     if options.spots is None:
@@ -63,7 +63,7 @@ def _lay_out(
     options: PredictOptions,
     tissue: TissueMask,
 ) -> Spots:
-    """A grid follows the view's pixels, so that tiles abut; Visium follows microns."""
+    """Lay out spots: a grid in pixels of the view, so that tiles touch; Visium in micrometers."""
     if options.layout == "visium":
         return visium_spots(slide, slide_mpp, tissue)
     return grid_spots(slide, view.size_wh, view.scale_xy, view.mpp, options.pitch_um, tissue)
@@ -72,11 +72,11 @@ def _lay_out(
 def spot_regions(
     level0_xy: NDArray[np.float64], slide_mpp: float, region_mm: float | None
 ) -> list[NDArray[np.int64]]:
-    """Indices of the spots of each region; every spot is in exactly one.
+    """Return the indices of the spots of each region; every spot is in exactly one region.
 
-    Regions are squares of ``region_mm`` a side that begin at the slide's corner. One spot cannot be
-    related to anything: a region of one joins that of the nearest spot in a larger one. Without
-    ``region_mm`` there is one region.
+    Regions are squares with sides of ``region_mm`` that begin at the slide's corner. A single spot
+    has nothing to attend to, so it joins the region of the nearest spot that is not alone. If
+    ``region_mm`` is None there is one region.
     """
     n_spots = len(level0_xy)
     if region_mm is None:
@@ -86,7 +86,7 @@ def spot_regions(
     region = region.reshape(n_spots)
     alone = count[region] == 1
     if alone.all():
-        logger.warning("region_mm=%g: holds one spot each; taking the whole slide", region_mm)
+        logger.warning("region_mm=%g: each region has one spot; using the whole slide", region_mm)
         return [np.arange(n_spots)]
     region[alone] = region[~alone][_nearest(level0_xy[alone], level0_xy[~alone])]
     order = np.argsort(region, kind="stable")
@@ -95,7 +95,7 @@ def spot_regions(
 
 
 def _nearest(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Index of the nearest of ``others`` (M, 2) to each of ``points`` (K, 2)."""
+    """Return the index of the nearest of ``others`` (M, 2) to each of ``points`` (K, 2)."""
     from scipy.spatial import cKDTree
 
     nearest: NDArray[np.int64] = cKDTree(others).query(points)[1].astype(np.int64)

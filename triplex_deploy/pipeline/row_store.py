@@ -1,4 +1,4 @@
-"""Rows of numbers between two stages: in memory up to a budget, then in a temporary file."""
+"""Store rows of numbers between two stages: in memory, or beyond a budget in a temporary file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from triplex_deploy.errors import OutputError
 
 RESIDENT_BYTES: Final = 64 << 20
-"""So much of a mapped file is touched before its pages are given back to the system."""
+"""Bytes of a mapped file that are touched before its pages are given back to the system."""
 
 
 class RowStore:
     """An array of ``shape`` = (rows, ...), float32 or with ``half`` float16; a context manager.
 
-    Beyond ``budget_bytes`` the array is memory-mapped onto an unnamed temporary file, which the
-    operating system removes on every way out, and whose pages do not stay resident. Several threads
-    may put different rows at once. Raises ``OutputError`` if the file cannot grow.
+    An array larger than ``budget_bytes`` is memory-mapped onto an unnamed temporary file, which the
+    operating system removes when the process ends in any way; its pages do not stay in memory.
+    Several threads may put different rows at once. Raises ``OutputError`` if there is no room for
+    the file.
     """
 
     def __init__(self, shape: tuple[int, ...], budget_bytes: float, half: bool = False) -> None:
@@ -56,16 +57,16 @@ class RowStore:
     def put(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Store ``values`` (B, ...) at ``rows`` (B,)."""
         self._opened()[rows] = values
-        self._let_go(rows.size)
+        self._release_pages(rows.size)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The values at ``rows``, of any shape, as (*rows.shape, ...) float32."""
+        """Return the values at ``rows``, of any shape, as (*rows.shape, ...) float32."""
         values: NDArray[np.float32] = self._opened()[rows].astype(np.float32, copy=False)
-        self._let_go(rows.size)
+        self._release_pages(rows.size)
         return values
 
-    def _let_go(self, n_rows: int) -> None:
-        """Give a mapped file's pages back now and then: what was written stays in the file."""
+    def _release_pages(self, n_rows: int) -> None:
+        """Give the pages of a mapped file back now and then; the content stays in the file."""
         if self._map is None:
             return
         with self._touching:
@@ -84,7 +85,7 @@ class RowStore:
 
 
 def _reserve(file: Any, n_bytes: int) -> None:
-    """Claim the disk space now: a full disk is an error here and a crash once mapped."""
+    """Reserve the disk space now: a full disk is an error here, and a crash once mapped."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, n_bytes)
     else:

@@ -1,4 +1,4 @@
-"""Tissue tiles of a slide at a bundle's scale, for calibration and measurement."""
+"""Sample tissue tiles of a slide at a bundle's scale, for calibration and benchmarks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from triplex_deploy.tiles import SlideView
 def sample_tiles(
     slide_path: str | Path, tile_mpp: float, count: int, mpp: float | None = None
 ) -> NDArray[np.uint8]:
-    """At most ``count`` tiles (T, 224, 224, 3) spread evenly over the slide's tissue.
+    """Return at most ``count`` tiles (T, 224, 224, 3) spread evenly over the slide's tissue.
 
-    ``mpp`` overrides the slide's own. Raises ``SlideError`` or ``SpotsError`` like a prediction.
+    ``mpp`` overrides the slide's scale. Raises ``SlideError`` or ``SpotsError`` like a prediction.
     """
     options = PredictOptions(mpp=mpp)
     with open_slide(slide_path) as slide:

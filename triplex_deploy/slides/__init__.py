@@ -1,4 +1,4 @@
-"""Whole-slide images behind one interface: pixels by level, and their physical scale."""
+"""Open whole-slide images behind one interface: pixels by level, and the physical scale."""
 
 from triplex_deploy.slides.mpp import resolve_mpp
 from triplex_deploy.slides.open import open_slide

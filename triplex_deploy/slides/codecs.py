@@ -1,4 +1,4 @@
-"""Decoders of the compressed tiles of a TIFF, from bytes to RGB, none of which holds the GIL."""
+"""Decode the compressed tiles of a TIFF to RGB without the GIL."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from triplex_deploy.slides import _pixels
 
 JPEG = (7, 33007, 34892)
 APERIO_YCBCR, APERIO_RGB = 33003, 33005
-"""JPEG 2000 as Aperio stores it: bare codestreams, the first kind YCbCr without saying so."""
+"""JPEG 2000 codestreams as Aperio stores them; the first kind is YCbCr but does not declare it."""
 YCBCR = 6
 
 DECODE_ERRORS = (
-    RuntimeError,  # of which imagecodecs' errors are kinds
+    RuntimeError,  # includes the errors of imagecodecs
     ValueError,
     LookupError,
     OSError,
@@ -28,11 +28,11 @@ DECODE_ERRORS = (
 )
 
 Decoder = Callable[[bytes, int, NDArray[np.uint8]], None]
-"""Decodes (data, number of the tile in its page) into (h, w, 3), or raises DECODE_ERRORS."""
+"""Decodes (data, number of the tile in its page) into (h, w, 3); raises DECODE_ERRORS."""
 
 
 def tile_decoder(page: Any) -> Decoder:
-    """How to decode the tiles of a tifffile page of three samples."""
+    """Return the decoder for the tiles of a tifffile page with three samples."""
     compression = int(page.compression)
     if compression in JPEG:
         return _jpeg(page)

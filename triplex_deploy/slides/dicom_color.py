@@ -1,7 +1,7 @@
-"""DICOM slides whose header says RGB while their JPEG frames hold YCbCr.
+"""Find DICOM slides with RGB in the header and YCbCr in the JPEG frames.
 
-Some converters write such files; OpenSlide believes the header and hands out luma and chroma as
-if they were red, green and blue.
+Some converters write such files. OpenSlide follows the header and returns luma and chroma as if
+they were red, green and blue.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _APP14 = 0xEE
 
 
 def holds_mislabelled_ycbcr(path: Path, properties: Mapping[str, str]) -> bool:
-    """Whether OpenSlide's pixels of this DICOM slide are YCbCr.
+    """Return True if OpenSlide's pixels of this DICOM slide are YCbCr.
 
-    True only where the header says RGB and the first frame has subsampled second and third
-    components, which no RGB image has, and no Adobe marker that says otherwise.
+    That is the case if the header declares RGB, the first frame has subsampled second and third
+    components (no RGB image has), and no Adobe marker declares RGB.
     """
     if properties.get("dicom.PhotometricInterpretation", "").strip() != "RGB":
         return False
@@ -43,7 +43,7 @@ def holds_mislabelled_ycbcr(path: Path, properties: Mapping[str, str]) -> bool:
 
 
 def _is_subsampled(jpeg: bytes) -> bool:
-    """Whether the first of three components is sampled more finely than the second."""
+    """Return True if the first of three components is sampled more finely than the second."""
     if not jpeg.startswith(b"\xff\xd8"):
         return False
     at = 2

@@ -1,4 +1,4 @@
-"""Tiled TIFF and SVS files decoded tile by tile, where that gives OpenSlide's very pixels."""
+"""Decode tiled TIFF and SVS files tile by tile, if the pixels equal those of OpenSlide."""
 
 from __future__ import annotations
 
@@ -26,22 +26,27 @@ from triplex_deploy.slides.tiff_pages import RGB, YCBCR
 logger = logging.getLogger(__name__)
 
 VENDORS = ("aperio", "generic-tiff")
-"""Those whose levels are plain pages; others overlap, shift or fill their tiles."""
+"""Vendors with plain pages as levels; other vendors overlap, shift or fill their tiles."""
 TILE_PX_RANGE = (64, 4096)
 CACHE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class TiffLevel:
-    """Where the compressed tiles of a level lie in the file, and how they are decoded."""
+    """The compressed tiles of a level."""
 
     grid: SegmentGrid
+    """Their grid."""
     offsets: tuple[int, ...]
+    """First byte of each tile in the file."""
     byte_counts: tuple[int, ...]
+    """Length of each tile; 0 if the file leaves it out."""
     decode: Decoder
+    """Decodes a tile."""
 
     @classmethod
     def of(cls, page: Any) -> TiffLevel:
+        """Return the level of a tifffile page."""
         size_wh = (int(page.imagewidth), int(page.imagelength))
         return cls(
             SegmentGrid.over(size_wh, int(page.tilewidth), int(page.tilelength)),
@@ -52,9 +57,10 @@ class TiffLevel:
 
 
 class DirectTiffReader(Slide):
-    """What OpenSlide shows of a TIFF or SVS, one ``pread`` and one decoding per compressed tile.
+    """Reads a TIFF or SVS with one ``pread`` and one decoding per compressed tile.
 
-    Made by ``open_direct``. Tiles that the file leaves out show the background.
+    The pixels are those of OpenSlide. Open it with ``open_direct``. Tiles that the file leaves out
+    show the background.
     """
 
     def __init__(self, base: OpenSlideReader, tif: Any, levels: tuple[TiffLevel, ...]) -> None:
@@ -95,7 +101,7 @@ class DirectTiffReader(Slide):
 
     def _blank(self, out: NDArray[np.uint8]) -> None:
         if len(set(self.background_rgb)) == 1:
-            out.fill(self.background_rgb[0])  # many times as fast as setting three channels
+            out.fill(self.background_rgb[0])  # many times faster than setting three channels
         else:
             out[:] = self.background_rgb
 
@@ -133,9 +139,9 @@ class DirectTiffReader(Slide):
 
 
 def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
-    """Read ``base``'s file without OpenSlide; None where the pixels are not proven equal.
+    """Open the file of ``base`` without OpenSlide; None if the pixels are not shown to be equal.
 
-    A few tiles of every level are decoded both ways and compared; ``base`` can be closed then.
+    A few tiles of every level are decoded both ways and compared. ``base`` may be closed after.
     """
     if base.format not in VENDORS:
         return None
@@ -158,7 +164,7 @@ def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
 
 
 def _levels(tif: Any, level_sizes: tuple[Size, ...]) -> tuple[TiffLevel, ...] | None:
-    """The pages that are OpenSlide's levels, None where one is not plain or not unique."""
+    """Return the pages that are OpenSlide's levels; None if a page is not plain or not unique."""
     pages = [page.aspage() for page in tif.pages]
     found = []
     for size in level_sizes:
@@ -172,12 +178,12 @@ def _levels(tif: Any, level_sizes: tuple[Size, ...]) -> tuple[TiffLevel, ...] | 
 
 
 def _has_missing(levels: tuple[TiffLevel, ...]) -> bool:
-    """Whether tiles are left out; OpenSlide replaces those of Aperio, in coarser levels too."""
+    """Return True if tiles are left out; OpenSlide replaces those of Aperio on every level."""
     return any(0 in level.byte_counts for level in levels)
 
 
 def _is_plain(page: Any) -> bool:
-    """Whether a page is 8-bit RGB in tiles of a usual size."""
+    """Return True if a page is 8-bit RGB in tiles of a usual size."""
     low, high = TILE_PX_RANGE
     return (
         page.dtype == np.uint8
@@ -191,13 +197,16 @@ def _is_plain(page: Any) -> bool:
 
 
 def _is_proven(reader: DirectTiffReader, base: OpenSlideReader, level: int) -> bool:
-    """Whether at least one tile is equal and none differs; tiles nobody can read say nothing."""
+    """Return True if at least one sampled tile matches OpenSlide and none differs.
+
+    Tiles that OpenSlide cannot read are ignored.
+    """
     grid = reader.segment_grid(level)
     exact = base.level_downsamples[level].is_integer()
-    tiles = _telling_tiles(reader._levels[level]) if exact else [(0, 0)]
+    tiles = _tiles_to_compare(reader._levels[level]) if exact else [(0, 0)]
     tiles = tiles if level == 0 else tiles[:2]
-    # OpenSlide addresses levels in level-0 pixels: where those are no whole multiples, only what
-    # is read from the origin is free of interpolation.
+    # OpenSlide addresses levels in level-0 pixels. If the downsample is not an integer, only a
+    # region that begins at the origin is not interpolated.
     span = 1 if exact else 2
     equal = 0
     for column, row in tiles:
@@ -213,8 +222,8 @@ def _is_proven(reader: DirectTiffReader, base: OpenSlideReader, level: int) -> b
     return equal > 0
 
 
-def _telling_tiles(level: TiffLevel) -> list[tuple[int, int]]:
-    """The (column, row) of tiles that would show a difference: rich, corner, median, missing."""
+def _tiles_to_compare(level: TiffLevel) -> list[tuple[int, int]]:
+    """Return (column, row) of tiles to compare: the largest, the last, a median, a missing one."""
     counts = np.array(level.byte_counts)
     order = np.argsort(counts, kind="stable")
     held = order[np.count_nonzero(counts == 0) :]
@@ -226,7 +235,7 @@ def _telling_tiles(level: TiffLevel) -> list[tuple[int, int]]:
 def _openslide_pixels(
     base: OpenSlideReader, level: int, x: int, y: int, width: int, height: int
 ) -> NDArray[np.uint8]:
-    """A window read at once, as OpenSlide shows it; outside the level it is 0."""
+    """Return a window read in one call of OpenSlide; pixels outside the level are 0."""
     level_width, level_height = base.level_sizes[level]
     window = np.zeros((height, width, 3), np.uint8)
     inside = window[: max(0, level_height - y), : max(0, level_width - x)]

@@ -1,4 +1,4 @@
-"""Keeps a file open while threads read from it."""
+"""Keep a file open while threads read from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from triplex_deploy.errors import SlideError
 
 
 class ReadGuard:
-    """Many readers or one closer: ``shut`` returns once no reader is left and none can enter."""
+    """Allows many readers until ``shut``, which waits for those that are reading."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,6 +34,7 @@ class ReadGuard:
                 self._changed.notify_all()
 
     def shut(self) -> None:
+        """Refuse new readers and wait until none is left."""
         with self._changed:
             self._shut = True
             self._changed.wait_for(lambda: self._readers == 0)

@@ -1,4 +1,4 @@
-"""Plain JPEG and PNG images: one level, decoded whole on the first read."""
+"""Read plain JPEG and PNG images: one level, decoded as a whole on the first read."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from triplex_deploy.slides.slide import Size, Slide
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 1_000_000_000
-"""Decoding takes 7 bytes per pixel for a moment; beyond this a tiled format is due."""
+"""Most pixels that are decoded at once; decoding takes up to 7 bytes per pixel."""
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 EXIF_ORIENTATION = 0x0112
-MICROMETRES_PER_INCH = 25400.0
+MICROMETERS_PER_INCH = 25400.0
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-"""What Pillow raises on damaged files."""
+"""Errors of Pillow on damaged files."""
 
 
 class ImageReader(Slide):
-    """A JPEG or PNG; grey and palette images become RGB, transparency shows white.
+    """A JPEG or PNG; gray and palette images become RGB, transparency shows white.
 
-    A resolution tag counts only where it is plausible for a microscope: photographs carry 72 or
-    300 dpi that mean nothing.
+    A resolution tag is used only if it is plausible for a microscope; photographs have tags of 72
+    or 300 dpi without a meaning.
     """
 
     @classmethod
@@ -75,8 +75,8 @@ class ImageReader(Slide):
 
 @contextmanager
 def _image(path: Path, kind: str) -> Iterator[Image.Image]:
-    """The opened image; what Pillow raises on damaged files becomes ``SlideError``."""
-    # The plugin itself, since Image.open refuses or warns above 89 megapixels.
+    """Open the image; errors of Pillow on damaged files become ``SlideError``."""
+    # Use the plugin: Image.open refuses or warns above 89 megapixels.
     plugin = JpegImagePlugin.JpegImageFile if kind == "jpeg" else PngImagePlugin.PngImageFile
     try:
         with path.open("rb") as file:
@@ -99,9 +99,9 @@ def _require_usable(path: Path, image: Image.Image) -> None:
     if image.mode.startswith(("I", "F")) or _is_deep_png(image):
         raise SlideError(f"{path}: has more than 8 bits per channel; export it as 8-bit RGB")
     if image.mode not in MODES:
-        raise SlideError(f"{path}: its colours are {image.mode}; export it as 8-bit RGB")
+        raise SlideError(f"{path}: its colors are {image.mode}; export it as 8-bit RGB")
     if image.mode in ("1", "L", "LA"):
-        logger.warning("%s: the image is grey; models expect H&E colour", path)
+        logger.warning("%s: the image is gray; models expect H&E color", path)
     orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     if orientation != 1:
         logger.warning(
@@ -117,11 +117,11 @@ def _mpp_xy(image: Image.Image) -> tuple[float, float] | None:
     dpi = image.info.get("dpi")
     if not dpi or not all(value > 0 for value in dpi):
         return None
-    return plausible_mpp_xy(MICROMETRES_PER_INCH / dpi[0], MICROMETRES_PER_INCH / dpi[1])
+    return plausible_mpp_xy(MICROMETERS_PER_INCH / dpi[0], MICROMETERS_PER_INCH / dpi[1])
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Convert in strips, so that only one copy of the picture is added."""
+    """Convert to RGB in strips, which needs memory for one more copy of the picture only."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     transparent = image.mode in ("LA", "RGBA") or "transparency" in image.info

@@ -1,4 +1,4 @@
-"""The physical scale of a slide: micrometres per level-0 pixel."""
+"""Find the physical scale of a slide: micrometers per level-0 pixel."""
 
 from __future__ import annotations
 
@@ -12,31 +12,39 @@ logger = logging.getLogger(__name__)
 
 MIN_MPP = 0.05
 MAX_MPP = 5.0
+"""Smallest and largest plausible scale."""
 MAX_ANISOTROPY = 0.05
+"""Largest relative difference of x and y."""
 OVERRIDE_TOLERANCE = 0.01
+"""Relative difference from the metadata above which an override is logged."""
 
 
 def is_plausible_mpp(mpp: float) -> bool:
-    """Whether a light microscope could have made pixels of this size; False for NaN."""
+    """Return True if a light microscope can have pixels of this size; False for NaN."""
     return math.isfinite(mpp) and MIN_MPP <= mpp <= MAX_MPP
 
 
 def plausible_mpp_xy(x: float, y: float) -> tuple[float, float] | None:
-    """The pair, or None where either is implausible: a printing resolution, not a slide's scale."""
+    """Return the pair, or None if a value is implausible, such as a printing resolution."""
     return (x, y) if is_plausible_mpp(x) and is_plausible_mpp(y) else None
 
 
 def resolve_mpp(slide: Slide, override: float | None) -> float:
-    """Micrometres per level-0 pixel: the override where given, otherwise the slide's metadata.
+    """Return the micrometers per level-0 pixel of a slide.
 
-    Raises ``SlideError`` where there is none, where it lies outside 0.05 to 5 um/px, or where the
-    metadata's x and y differ by more than 5 %.
+    Args:
+        slide: The opened slide.
+        override: The value to use instead of the metadata, or None.
+
+    Raises:
+        SlideError: There is no value, it is outside 0.05 to 5 um/px, or x and y of the metadata
+            differ by more than 5 %.
     """
     if override is not None:
         return _checked_override(slide, override)
     if slide.mpp is None:
         raise SlideError(
-            f"{slide.path}: its metadata name no plausible micrometres per pixel; pass --mpp"
+            f"{slide.path}: its metadata have no plausible micrometers per pixel; pass --mpp"
         )
     if not is_plausible_mpp(slide.mpp):
         raise SlideError(
@@ -56,7 +64,7 @@ def _checked_override(slide: Slide, override: float) -> float:
     if not is_plausible_mpp(override):
         raise SlideError(
             f"{slide.path}: --mpp {override:g} um/px lies outside {MIN_MPP:g} to {MAX_MPP:g}; "
-            "pass micrometres per level-0 pixel, such as 0.5"
+            "pass micrometers per level-0 pixel, such as 0.5"
         )
     if slide.mpp is not None and abs(override / slide.mpp - 1) > OVERRIDE_TOLERANCE:
         logger.warning(

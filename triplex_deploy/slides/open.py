@@ -1,4 +1,4 @@
-"""Find the reader for a file."""
+"""Open a slide with the reader that fits its file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MAGIC = {
 def open_slide(path: str | Path) -> Slide:
     """Open a slide: what OpenSlide reads, other TIFFs (untiled, OME), JPEG and PNG images.
 
-    Raises ``SlideError`` for anything else, naming the file. Use it as a context manager.
+    Use the slide as a context manager. Raises ``SlideError`` for other files.
     """
     path = Path(path)
     kind = _container(path)
-    # Readers import their libraries, which commands that open no slide should not pay for.
+    # Imported here, so that commands that open no slide do not import the readers' libraries.
     from triplex_deploy.slides.openslide_reader import OpenSlideReader, openslide_vendor
 
     vendor = openslide_vendor(path)
@@ -39,7 +39,7 @@ def open_slide(path: str | Path) -> Slide:
         try:
             return _fastest(OpenSlideReader.open(path))
         except SlideError:
-            # Tiled, but with a compression or sample layout that OpenSlide lacks.
+            # Tiled, but with a compression or sample layout that OpenSlide does not support.
             return _open_tiff(path)
     if kind == "tiff":
         return _open_tiff(path)
@@ -54,7 +54,7 @@ def open_slide(path: str | Path) -> Slide:
 
 
 def _fastest(slide: OpenSlideReader) -> Slide:
-    """The same slide read without OpenSlide where that is proven to give the same pixels."""
+    """Return the same slide read without OpenSlide, if that gives the same pixels."""
     from triplex_deploy.slides.direct_tiff import open_direct
 
     direct = open_direct(slide.path, slide)
@@ -71,7 +71,7 @@ def _open_tiff(path: Path) -> Slide:
 
 
 def _container(path: Path) -> str | None:
-    """What the first bytes say, None when nothing known; raises where there is no file to read."""
+    """Return the container by its first bytes, or None; raises ``SlideError`` if unreadable."""
     if path.is_dir():
         raise SlideError(
             f"{path}: is a folder; pass a slide file (for DICOM, any one of its files)"

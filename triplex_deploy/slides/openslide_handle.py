@@ -1,4 +1,9 @@
-"""One opened file of the OpenSlide library, read through its C functions without the GIL."""
+"""Read one opened OpenSlide file through the library's C functions, without the GIL.
+
+This is the only file that uses names of openslide-python which are not part of its public API:
+``lowlevel`` and, in it, ``_lib`` and ``_as_parameter_``. The public API holds the GIL while it
+converts pixels, and gives no access to the C functions.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +19,14 @@ from triplex_deploy.slides import _pixels
 from triplex_deploy.slides.guard import ReadGuard
 from triplex_deploy.slides.slide import RGB
 
+TESTED_VERSIONS = ("1.4.7",)
+"""Versions of openslide-python in which the private names were tested."""
 _READ_REGION = cast(lowlevel._lib.openslide_read_region, c_void_p).value or 0
 """Address of ``openslide_read_region`` in the library that openslide-python has loaded."""
 
 
 class OpenSlideHandle:
-    """An ``openslide_t``; many threads may read, ``close`` waits for them."""
+    """An ``openslide_t``; several threads may read at once, and ``close`` waits for them."""
 
     def __init__(self, path: Path, cache_bytes: int) -> None:
         """Open the file; raises ``openslide.OpenSlideError``."""
@@ -32,7 +39,7 @@ class OpenSlideHandle:
     ) -> None:
         """Fill ``out`` (h, w, 3), rows contiguous, with a region; transparency shows background.
 
-        Raises ``openslide.OpenSlideError``; the library then refuses every later read as well.
+        Raises ``openslide.OpenSlideError``, and then on every later read as well.
         """
         height, width, _ = out.shape
         argb = np.empty((height, width), np.uint32)
@@ -44,5 +51,6 @@ class OpenSlideHandle:
             raise openslide.OpenSlideError(error)
 
     def close(self) -> None:
+        """Close the file once no thread reads."""
         self._guard.shut()
         lowlevel.close(self._slide)

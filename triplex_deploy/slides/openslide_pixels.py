@@ -1,4 +1,4 @@
-"""The pixel path of OpenSlide: the one place that turns its regions into RGB."""
+"""Read RGB pixels from OpenSlide; all its regions pass through here."""
 
 from __future__ import annotations
 
@@ -19,30 +19,36 @@ from triplex_deploy.slides.openslide_handle import OpenSlideHandle
 from triplex_deploy.slides.slide import RGB, Size
 
 BLOCK_PX = 256
-"""Side of the fixed blocks in which levels with a fractional downsample are read."""
+"""Side of the fixed blocks in which a level with a fractional downsample is read."""
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """What the pixel path has to know of a slide."""
+    """The properties of a slide that reading its pixels needs."""
 
     path: Path
+    """The file."""
     level_sizes: tuple[Size, ...]
+    """(width, height) of each level."""
     level_downsamples: tuple[float, ...]
+    """Level-0 pixels per pixel of each level."""
     background: RGB
+    """Color of transparent places."""
     is_ycbcr: bool = False
-    """Whether its pixels are YCbCr although the header says RGB."""
+    """True if the pixels are YCbCr although the header declares RGB."""
 
 
 class PixelSource:
-    """An open slide whose handle is replaced when OpenSlide has given it up."""
+    """An open slide; its handle is replaced after an error, since OpenSlide then refuses reads."""
 
     def __init__(self, pyramid: Pyramid, cache_bytes: int) -> None:
         """Open the file; raises ``openslide.OpenSlideError``."""
         self._pyramid = pyramid
         self._cache_bytes = cache_bytes
         self._handle: OpenSlideHandle | None = OpenSlideHandle(pyramid.path, cache_bytes)
-        self._file = pyramid.path.open("rb")  # while it is open, no other file is this one
+        self._file = pyramid.path.open(
+            "rb"
+        )  # while it is open, no other file can have its identity
         self._closed = False
         self._lock = threading.Lock()
         self._alone = threading.Lock()
@@ -50,9 +56,9 @@ class PixelSource:
     def read(self, level: int, x: int, y: int, out: NDArray[np.uint8]) -> None:
         """Fill ``out`` (h, w, 3) with a window inside one level; x and y are its pixels.
 
-        OpenSlide addresses every level in level-0 pixels. Where those are not whole multiples, it
-        interpolates, differently for each origin; such levels are read in blocks at fixed
-        origins, so that a pixel does not depend on the window it was asked in.
+        OpenSlide addresses every level in level-0 pixels. If a downsample is not an integer, it
+        interpolates, differently for each origin. Such levels are read in blocks at fixed origins,
+        so that a pixel does not depend on the window.
         """
         if self._pyramid.level_downsamples[level].is_integer():
             self.region(level, x, y, out)
@@ -69,10 +75,10 @@ class PixelSource:
                 ]
 
     def region(self, level: int, x: int, y: int, out: NDArray[np.uint8]) -> None:
-        """The same as OpenSlide shows it in one region, interpolated or not.
+        """Fill ``out`` with one region of OpenSlide, interpolated or not.
 
-        Raises ``SlideError`` where the file is gone or is another one: OpenSlide opens its path
-        again whenever threads read at once, and would show the other one's pixels.
+        Raises ``SlideError`` if the file is gone or was replaced: OpenSlide opens its path again
+        when threads read at once, and would return pixels of the new file.
         """
         downsample = self._pyramid.level_downsamples[level]
         level0_xy = (round(x * downsample), round(y * downsample))
@@ -81,7 +87,7 @@ class PixelSource:
         try:
             handle.read(level, level0_xy, background, out)
         except (openslide.OpenSlideError, SlideError):
-            # The error may be another thread's: OpenSlide refuses all reads after its first one.
+            # The error may be of another thread: OpenSlide refuses all reads after the first error.
             self._give_up(handle)
             with self._alone, closing(self._opened()) as own:
                 own.read(level, level0_xy, background, out)
@@ -90,6 +96,7 @@ class PixelSource:
             _pixels.ycbcr_to_rgb(out)
 
     def close(self) -> None:
+        """Close the file once no thread reads."""
         with self._lock:
             self._closed = True
             handle, self._handle = self._handle, None
@@ -101,7 +108,7 @@ class PixelSource:
         path = self._pyramid.path
         try:
             is_same = os.path.samestat(path.stat(), os.fstat(self._file.fileno()))
-        except ValueError:  # closed meanwhile
+        except ValueError:  # closed by another thread
             raise self._closed_error() from None
         except OSError as error:
             raise SlideError(
@@ -112,7 +119,7 @@ class PixelSource:
             raise SlideError(f"{path}: the file was replaced while it was read; run again")
 
     def _current(self) -> OpenSlideHandle:
-        """The shared handle, opened again where it was given up."""
+        """Return the shared handle; open it again after an error."""
         with self._lock:
             if self._handle is None:
                 self._handle = self._opened()
@@ -135,6 +142,6 @@ class PixelSource:
 
 
 def _blocks(start: int, length: int) -> Iterator[tuple[int, int, int]]:
-    """First pixel of each fixed block under a span, and the part of the span it holds."""
+    """Yield the first pixel of each fixed block under a span, and the part of the span in it."""
     for first in range(start - start % BLOCK_PX, start + length, BLOCK_PX):
         yield first, max(first, start), min(first + BLOCK_PX, start + length)

@@ -1,4 +1,4 @@
-"""Slides of every format OpenSlide knows."""
+"""Read slides of every format that OpenSlide supports."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ logger = logging.getLogger(__name__)
 
 WHITE: RGB = (255, 255, 255)
 MIN_SEGMENT_PX = 120
-"""Compressed tiles smaller than this are read several at a time."""
+"""Smallest segment; smaller compressed tiles are read several at a time."""
 MAX_SEGMENT_PX = 4096
 CACHE_BYTES_RANGE = (32 << 20, 256 << 20)
 
 
 def openslide_vendor(path: Path) -> str | None:
-    """The vendor OpenSlide sees in the file, None when it knows none."""
+    """Return the vendor that OpenSlide finds in the file, or None."""
     vendor: str | None = openslide.OpenSlide.detect_format(path)
     return vendor
 
 
 class OpenSlideReader(Slide):
-    """A slide read through OpenSlide; transparent places show the slide's background colour."""
+    """A slide read through OpenSlide; transparent places show the slide's background color."""
 
     @classmethod
     def open(cls, path: Path) -> OpenSlideReader:
+        """Open the file; raises ``SlideError``."""
         try:
             with openslide.OpenSlide(path) as handle:
                 return cls(
@@ -74,7 +75,7 @@ class OpenSlideReader(Slide):
         self._source = PixelSource(pyramid, self._band_bytes())
 
     def segment_grid(self, level: int) -> SegmentGrid:
-        """One or more whole compressed tiles, so that none is decoded for two segments."""
+        """Return segments of whole compressed tiles, so that no tile is decoded twice."""
         if not self.level_downsamples[level].is_integer():
             return SegmentGrid.over(self.level_sizes[level], BLOCK_PX, BLOCK_PX)
         width, height = (_segment_px(side) for side in self._compressed_wh[level])
@@ -108,14 +109,14 @@ class OpenSlideReader(Slide):
         return window
 
     def read_region(self, level: int, x: int, y: int, out: NDArray[np.uint8]) -> None:
-        """Fill ``out`` (h, w, 3) with one region of OpenSlide's, interpolation and all."""
+        """Fill ``out`` (h, w, 3) with one region of OpenSlide, which may be interpolated."""
         try:
             self._source.region(level, x, y, out)
         except openslide.OpenSlideError as error:
             raise SlideError(f"{self.path}: {error}; the file is damaged, copy it again") from error
 
     def _band_bytes(self) -> int:
-        """What OpenSlide's cache needs to hold the compressed tiles of two rows of segments."""
+        """Return the bytes of OpenSlide's cache: the compressed tiles of two rows of segments."""
         row_px = max(CELL_PX, self._compressed_wh[0][1])
         low, high = CACHE_BYTES_RANGE
         return min(max(2 * 4 * self.level_sizes[0][0] * row_px, low), high)
@@ -125,7 +126,7 @@ class OpenSlideReader(Slide):
 
 
 def _compressed_wh(properties: Mapping[str, str], level: int) -> Size:
-    """Size of the file's own compressed tiles; of our cells where OpenSlide names none."""
+    """Return the size of the file's compressed tiles; ``CELL_PX`` if OpenSlide does not give it."""
     prefix = f"openslide.level[{level}].tile-"
     width, height = (int(properties.get(prefix + side, 0)) for side in ("width", "height"))
     return (width, height) if width > 0 and height > 0 else (CELL_PX, CELL_PX)

@@ -1,4 +1,4 @@
-"""Recently decoded strips or tiles of a TIFF, bounded in bytes."""
+"""Cache recently decoded strips or tiles of a TIFF, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGE_BYTES = 64 << 20
-"""Segments above this are decoded by one thread at a time, so that none is decoded twice."""
+"""Larger segments are decoded by one thread at a time, so that none is decoded twice."""
 
 
 class SegmentCache:
-    """Keeps the last used segments up to ``budget_bytes``, and always the very last one."""
+    """Keeps the last used segments up to ``budget_bytes``, and always the last one."""
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
@@ -26,7 +26,7 @@ class SegmentCache:
     def get(
         self, key: Hashable, size_bytes: int, decode: Callable[[], NDArray[np.uint8]]
     ) -> NDArray[np.uint8]:
-        """The segment of ``key``, from ``decode()`` where it is not held; do not write to it."""
+        """Return the segment of ``key``, from ``decode()`` if not held; do not write to it."""
         held = self._find(key)
         if held is not None:
             return held
@@ -37,6 +37,7 @@ class SegmentCache:
             return self._keep(key, decode()) if held is None else held
 
     def clear(self) -> None:
+        """Drop all segments."""
         with self._lock:
             self._segments.clear()
             self._bytes = 0

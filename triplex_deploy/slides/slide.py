@@ -1,4 +1,4 @@
-"""One abstract slide, whatever the file behind it."""
+"""Define the interface of a slide, for every file format."""
 
 from __future__ import annotations
 
@@ -21,29 +21,32 @@ class Slide(ABC):
     """A whole-slide image as a pyramid of RGB levels; level 0 is the finest.
 
     Sizes are (width, height) and coordinates (x, y). A reader implements ``_read_inside`` and
-    ``_release``; clipping, zero fill and checks are done here, once for all of them. Where the file
-    has parts that can be decoded apart, it also implements ``segment_grid`` and ``read_segment``.
+    ``_release``; clipping, zero padding and checks are done here. If the file has parts that can be
+    decoded separately, the reader also implements ``segment_grid`` and ``read_segment``.
     """
 
     path: Path
+    """The file."""
     format: str
     """The file's vendor or container, such as ``aperio``, ``dicom`` or ``jpeg``."""
     level_sizes: tuple[Size, ...]
+    """(width, height) of each level in its pixels."""
     level_downsamples: tuple[float, ...]
     """Level-0 pixels per pixel of each level, both axes averaged."""
     mpp: float | None
-    """Micrometres per level-0 pixel from the file's metadata; None when it names none."""
+    """Micrometers per level-0 pixel from the file's metadata, or None."""
     mpp_xy: tuple[float, float] | None = None
-    """The same along x and y, for readers that know both."""
+    """The same along x and y, or None."""
     background_rgb: RGB
-    """Colour of the places inside the slide that hold no pixels."""
+    """Color of places inside the slide without pixels."""
     closed: bool = False
+    """True after ``close``."""
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """RGB pixels, shape (height, width, 3), of a window of one level; safe from many threads.
+        """Return the RGB pixels (height, width, 3) of a window of one level; thread-safe.
 
         ``x`` and ``y`` are pixels of that level and may be negative or beyond it; pixels outside
-        the level are 0. Raises ``SlideError`` where the file cannot be read.
+        the level are 0. Raises ``SlideError`` if the file cannot be read.
         """
         if self.closed:
             raise SlideError(f"{self.path}: the slide is closed; open it again to read")
@@ -65,16 +68,16 @@ class Slide(ABC):
         return window
 
     def segment_grid(self, level: int) -> SegmentGrid:
-        """The parts of a level that cost least to decode one by one, each exactly once."""
+        """Return the parts of a level that are cheapest to decode one by one."""
         return SegmentGrid.over(self.level_sizes[level], CELL_PX, CELL_PX)
 
     def read_segment(
         self, level: int, column: int, row: int, out: NDArray[np.uint8]
     ) -> None:  # out (height_px, width_px, 3) of the segment
-        """Decode one segment of ``segment_grid(level)`` into ``out``; safe from many threads.
+        """Decode one segment of ``segment_grid(level)`` into ``out``; thread-safe.
 
-        Pixels equal ``read``'s; what lies beyond the level's edge is left undefined. Raises
-        ``SlideError`` where the segment cannot be read.
+        Pixels equal those of ``read``; pixels beyond the level's edge are undefined. Raises
+        ``SlideError`` if the segment cannot be read.
         """
         level_width, level_height = self.level_sizes[level]
         height_px, width_px, _ = out.shape
@@ -92,7 +95,7 @@ class Slide(ABC):
     def _read_inside(
         self, level: int, x: int, y: int, width: int, height: int
     ) -> NDArray[np.uint8]:
-        """A new (height, width, 3) array of a non-empty window that lies wholly in the level."""
+        """Return a new array (height, width, 3) of a non-empty window inside the level."""
 
     @abstractmethod
     def _release(self) -> None:

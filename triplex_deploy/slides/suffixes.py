@@ -1,13 +1,26 @@
-"""How slide files end, for whoever looks for slides in a folder."""
+"""List the suffixes by which slides are found in a folder."""
 
 from typing import Final
 
 DICOM: Final = ".dcm"
-"""Several such files may make one slide."""
+"""Suffix of DICOM files; several of them may form one slide."""
 SLIDE_SUFFIXES: Final = frozenset(
     (
-        *(".svs", ".tif", ".tiff", ".btf", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu"),
-        *(".bif", ".svslide", ".czi", ".jpg", ".jpeg", ".png"),
+        ".svs",
+        ".tif",
+        ".tiff",
+        ".btf",
+        ".ndpi",
+        ".scn",
+        ".mrxs",
+        ".vms",
+        ".vmu",
+        ".bif",
+        ".svslide",
+        ".czi",
+        ".jpg",
+        ".jpeg",
+        ".png",
     )
 )
-"""In lower case; a file named by itself may end as it likes."""
+"""In lower case. A file that the user names may have any suffix."""

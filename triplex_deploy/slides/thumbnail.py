@@ -1,4 +1,4 @@
-"""A small picture of a whole slide."""
+"""Make a small picture of a whole slide."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from triplex_deploy.errors import SlideError
 from triplex_deploy.slides.slide import Slide
 
 BAND_PX = 1 << 20
-"""Pixels read at once; at least the rows under one row of the thumbnail."""
+"""Pixels read at once; at least the rows under one row of the thumbnail are read."""
 PATCH_PX = 256
-"""Side of what is given up around an unreadable place."""
+"""Side of the patch that is left blank around an unreadable place."""
 
 
 def thumbnail(slide: Slide, max_px: int, skip_bad: bool = False) -> NDArray[np.uint8]:
-    """The slide area-averaged to (h, w, 3) with the longer side ``max_px``, never enlarged.
+    """Return the slide area-averaged to (h, w, 3), with the longer side at most ``max_px``.
 
-    Reads bands of the coarsest level that is at least as large, so that memory stays small on a
-    slide with a single level too. With ``skip_bad``, what cannot be read shows as background;
-    else it raises ``SlideError``.
+    The slide is never enlarged. Bands of the coarsest level that is large enough are read, so
+    memory stays small also on a slide with a single level. With ``skip_bad``, unreadable places
+    show the background; otherwise they raise ``SlideError``.
     """
     width, height = slide.level_sizes[0]
     shrink = max(1.0, max(width, height) / max_px)
@@ -49,7 +49,7 @@ def thumbnail(slide: Slide, max_px: int, skip_bad: bool = False) -> NDArray[np.u
 def _read_band(
     slide: Slide, level: int, top: int, bottom: int, skip_bad: bool
 ) -> NDArray[np.uint8]:
-    """Rows [top, bottom) of a level, whole or, where that fails, patch by patch."""
+    """Return rows [top, bottom) of a level, read at once or, if that fails, patch by patch."""
     width = slide.level_sizes[level][0]
     try:
         return slide.read(level, 0, top, width, bottom - top)
@@ -66,7 +66,7 @@ def _read_band(
 
 
 def _summed(weights: csr_array, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Their product, made in parts, since SciPy makes floats of all its numbers."""
+    """Return ``weights @ pixels``, in parts, since SciPy converts its operand to float."""
     sums = np.empty((weights.shape[0], pixels.shape[1]), np.float32)
     step = max(1, BAND_PX // len(pixels))
     for begin in range(0, pixels.shape[1], step):
@@ -76,9 +76,9 @@ def _summed(weights: csr_array, pixels: NDArray[np.uint8]) -> NDArray[np.float32
 
 
 def overlaps(edges: NDArray[np.float64], size: int) -> csr_array:
-    """How much (n, size) of each of ``size`` pixels lies between ``edges[i]`` and ``edges[i+1]``.
+    """Return the share (n, size) of each pixel between ``edges[i]`` and ``edges[i+1]``.
 
-    Its product with values is their sum between the edges, where parts of a pixel count in part.
+    Its product with values is their sum between the edges; a part of a pixel counts in part.
     """
     low, high = edges[:-1, None], edges[1:, None]
     first = low.astype(np.int64)

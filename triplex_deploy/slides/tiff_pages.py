@@ -1,4 +1,4 @@
-"""Which pages of a TIFF form the slide, and whether their pixels can be shown as RGB."""
+"""Find the pages of a TIFF that form the slide, and check that they can be read as RGB."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_SEGMENT_BYTES = 3_000_000_000
 MINISBLACK, RGB, YCBCR = 1, 2, 6
 JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
 ASSOCIATED, UNASSOCIATED = 1, 2
-"""Values of ExtraSamples: colours multiplied with alpha or not."""
+"""Values of ExtraSamples: colors multiplied with alpha or not."""
 MAX_ASPECT_DIFFERENCE = 0.02
 
 
@@ -53,29 +53,29 @@ class Page:
         return self.segment_width * self.segment_height * (self.samples // self.planes)
 
     def index(self, plane: int, row: int, column: int) -> int:
-        """Number of a strip or tile in file order."""
+        """Return the number of a strip or tile in file order."""
         width, height = self.size_wh
         rows, columns = -(-height // self.segment_height), -(-width // self.segment_width)
         return (plane * rows + row) * columns + column
 
     def to_rgb(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(h, w, samples) to (h, w, 3); alpha shows white."""
+        """Convert (h, w, samples) to (h, w, 3); transparent places are white."""
         if self.samples in (1, 2):
             pixels = np.concatenate([pixels[..., :1]] * 3 + [pixels[..., 1:]], axis=2)
         if pixels.shape[2] == 3:
             return pixels
         alpha = pixels[..., 3:].astype(np.uint32)
         associated = int(self.tiff.extrasamples[0]) == ASSOCIATED
-        colour = pixels[..., :3] * np.uint32(255) if associated else pixels[..., :3] * alpha
-        over = np.minimum(colour + 255 * (255 - alpha), 255 * 255)
+        color = pixels[..., :3] * np.uint32(255) if associated else pixels[..., :3] * alpha
+        over = np.minimum(color + 255 * (255 - alpha), 255 * 255)
         rgb: NDArray[np.uint8] = ((over + 127) // 255).astype(np.uint8)
         return rgb
 
 
 def pyramid_pages(path: Path, tif: Any) -> tuple[tuple[Page, ...], int]:
-    """The levels of the largest image, finest first, and that image's number in the file.
+    """Return the levels of the largest image, finest first, and the image's number in the file.
 
-    Raises ``SlideError`` where it is not an 8-bit RGB or grey image, or where data is missing.
+    Raises ``SlideError`` if it is not an 8-bit RGB or gray image, or data is missing.
     """
     _require_whole_chain(path, tif)
     series = max(tif.series, key=_area, default=None)
@@ -93,7 +93,7 @@ def pyramid_pages(path: Path, tif: Any) -> tuple[tuple[Page, ...], int]:
     for page in pages:
         _require_readable(path, tif, page)
     if pages[0].samples < 3:
-        logger.warning("%s: the image is grey; models expect H&E colour", path)
+        logger.warning("%s: the image is gray; models expect H&E color", path)
     return pages, tif.series.index(series)
 
 
@@ -104,7 +104,7 @@ def _area(series: Any) -> int:
 
 
 def _require_whole_chain(path: Path, tif: Any) -> None:
-    """Follow the directories to the last; tifffile stops at a broken link without an error."""
+    """Follow the directories to the last, since tifffile ignores a broken link."""
     file, form = tif.filehandle, tif.tiff
     file.seek(8 if form.is_bigtiff else 4)  # where the header keeps the first link
     seen: set[int] = set()
@@ -141,9 +141,9 @@ def _require_readable(path: Path, tif: Any, page: Page) -> None:
         raise SlideError(f"{path}: is spread over several files; export it as one file")
     if tiff.dtype != np.uint8:
         raise SlideError(f"{path}: its samples are {tiff.dtype}, not uint8; export it as 8-bit RGB")
-    if not _is_rgb_or_grey(page):
+    if not _is_rgb_or_gray(page):
         raise SlideError(
-            f"{path}: its colours are {getattr(tiff.photometric, 'name', tiff.photometric)} with "
+            f"{path}: its colors are {getattr(tiff.photometric, 'name', tiff.photometric)} with "
             f"{page.samples} samples; export it as 8-bit RGB"
         )
     if page.segment_bytes > MAX_SEGMENT_BYTES:
@@ -156,7 +156,7 @@ def _require_readable(path: Path, tif: Any, page: Page) -> None:
         raise SlideError(f"{path}: the file is cut short or damaged; copy it again")
 
 
-def _is_rgb_or_grey(page: Page) -> bool:
+def _is_rgb_or_gray(page: Page) -> bool:
     photometric = int(page.tiff.photometric)
     if page.samples in (2, 4) and not _has_alpha(page.tiff):
         return False

@@ -1,4 +1,4 @@
-"""TIFFs that OpenSlide refuses: untiled, OME, or with other compressions."""
+"""Read TIFFs that OpenSlide refuses: untiled, OME, or with other compressions."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from triplex_deploy.slides.tiff_scale import ome_mpp_xy, tag_mpp_xy
 CACHE_BYTES = 256 << 20
 BACKGROUND = 255
 _BROKEN = (tifffile.TiffFileError, OSError, ValueError, LookupError, ArithmeticError, struct.error)
-"""What tifffile raises on damaged structures."""
+"""Errors of tifffile on damaged structures."""
 
 
 class TiffReader(Slide):
-    """The largest RGB or grey image of a TIFF with its pyramid; missing tiles and alpha are white.
+    """The largest RGB or gray image of a TIFF with its pyramid; missing tiles and alpha are white.
 
-    tifffile gives the structure; strips and tiles are read with one ``pread`` each, decoded by
-    imagecodecs without the GIL, and the last of them kept.
+    tifffile reads the structure. Strips and tiles are read with one ``pread`` each and decoded by
+    imagecodecs without the GIL; the last ones are cached.
     """
 
     @classmethod
     def open(cls, path: Path) -> TiffReader:
+        """Open the file; raises ``SlideError``."""
         with ExitStack() as on_failure:
             try:
                 tif = on_failure.enter_context(tifffile.TiffFile(path))
@@ -91,7 +92,7 @@ class TiffReader(Slide):
         )
 
     def _decode(self, page: Page, index: int) -> NDArray[np.uint8]:
-        """One strip or tile, (h, w, samples); sparse ones are background."""
+        """Return one strip or tile, (h, w, samples); missing ones are background."""
         tiff = page.tiff
         offset, count = tiff.dataoffsets[index], tiff.databytecounts[index]
         data = os.pread(self._fileno, count, offset) if count else None

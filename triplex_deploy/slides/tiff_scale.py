@@ -1,4 +1,4 @@
-"""Micrometres per pixel from the metadata of a TIFF."""
+"""Read the micrometers per pixel from the metadata of a TIFF."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from triplex_deploy.slides.mpp import plausible_mpp_xy
 
-MICROMETRES = {
+MICROMETERS = {
     "µm": 1.0,
     "μm": 1.0,
     "um": 1.0,
@@ -20,11 +20,11 @@ MICROMETRES = {
     "in": 25400.0,
 }
 RESOLUTION_UNIT_UM = {2: 25400.0, 3: 10000.0}
-"""ResolutionUnit inch and centimetre; 1 means that the numbers only give an aspect ratio."""
+"""ResolutionUnit inch and centimeter; with unit 1 the numbers give only an aspect ratio."""
 
 
 def ome_mpp_xy(ome_xml: str | None, image: int) -> tuple[float, float] | None:
-    """PhysicalSizeX and Y of one image of an OME-XML document, in micrometres; as they stand."""
+    """Return PhysicalSizeX and Y of one image of an OME-XML document, in micrometers, unchecked."""
     if not ome_xml:
         return None
     try:
@@ -39,7 +39,7 @@ def ome_mpp_xy(ome_xml: str | None, image: int) -> tuple[float, float] | None:
 
 
 def tag_mpp_xy(page: Any) -> tuple[float, float] | None:
-    """From XResolution and YResolution in pixels per inch or centimetre; None where implausible."""
+    """Return the scale from XResolution and YResolution; None if absent or implausible."""
     unit_um = RESOLUTION_UNIT_UM.get(int(page.tags.valueof("ResolutionUnit", 2)))
     x = _ratio(page.tags.valueof("XResolution"))
     y = _ratio(page.tags.valueof("YResolution"))
@@ -49,7 +49,7 @@ def tag_mpp_xy(page: Any) -> tuple[float, float] | None:
 
 
 def _length(pixels: dict[str, str], name: str) -> float | None:
-    unit_um = MICROMETRES.get(pixels.get(f"{name}Unit", "µm"))
+    unit_um = MICROMETERS.get(pixels.get(f"{name}Unit", "µm"))
     try:
         value = float(pixels[name])
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""From spots to tiles: the plan, the view of the slide, the stream, and the native kernels."""
+"""Plan, read and crop the tiles of a slide's spots."""
 
 from triplex_deploy.tiles.apeg import apeg_index
 from triplex_deploy.tiles.plan import TilePlan, plan_tiles

@@ -1,4 +1,4 @@
-"""The neighbour table of the position encoding: which spot lies at each offset of each spot."""
+"""Find the spot at each offset of each spot, for the position encoding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from triplex_deploy.tiles import _kernels
 
 
 def apeg_index(grid_rc: ArrayLike, kernel: int = 3) -> NDArray[np.int64]:
-    """Index of the spot at every offset of a kernel x kernel window around each spot (MODELS 3.2).
+    """Return the index of the spot at every offset of a window around each spot.
+
+    See docs/models.md, "APEG".
 
     ``grid_rc`` is (N, 2), integer array coordinates (row, column) of any sign and size. Returns
     (N, kernel * kernel), offsets (drow, dcol) row-major from -(kernel // 2); -1 where no spot lies.
@@ -20,7 +22,7 @@ def apeg_index(grid_rc: ArrayLike, kernel: int = 3) -> NDArray[np.int64]:
     share their coordinates.
     """
     if kernel < 1 or kernel % 2 == 0:
-        raise TilingError(f"kernel={kernel}: a window needs a centre; use an odd number, such as 3")
+        raise TilingError(f"kernel={kernel}: a window needs a center; use an odd number, such as 3")
     grid = _as_int64(np.asarray(grid_rc))
     order = np.lexsort((grid[:, 1], grid[:, 0])).astype(np.int64)
     rows, columns = np.ascontiguousarray(grid[order].T)
@@ -31,11 +33,11 @@ def apeg_index(grid_rc: ArrayLike, kernel: int = 3) -> NDArray[np.int64]:
 
 
 def position_index(grid_rc: ArrayLike, position: str, kernel: int = 3) -> NDArray[np.int64]:
-    """The neighbour table (N, kernel * kernel) of a position encoding (MODELS 4.2).
+    """Return the neighbor table (N, kernel * kernel) of a position encoding.
 
-    ``apeg`` takes the array coordinates as they are. ``peg`` lays the spots, sorted by row and
-    column, row after row into a square of side ceil(sqrt(N)), whatever the array looked like.
-    ``none`` relates no spots: the table is all -1. Raises ``TilingError`` as ``apeg_index``.
+    ``apeg`` uses the array coordinates. ``peg`` sorts the spots by row and column and puts them row
+    by row into a square with side ceil(sqrt(N)). ``none`` has no neighbors: the table is all -1.
+    See docs/models.md, "Other position encodings". Raises ``TilingError`` as ``apeg_index``.
     """
     if position == "apeg":
         return apeg_index(grid_rc, kernel)
@@ -61,7 +63,7 @@ def _as_int64(grid: NDArray[np.generic]) -> NDArray[np.int64]:
 def _check_unique(
     rows: NDArray[np.int64], columns: NDArray[np.int64], order: NDArray[np.int64]
 ) -> None:
-    """Compare lexicographic neighbours; ``order`` gives back the callers' spot numbers."""
+    """Compare adjacent sorted spots; ``order`` maps them to the caller's spot numbers."""
     repeated = np.flatnonzero((rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1]))
     if repeated.size:
         at = int(repeated[0])

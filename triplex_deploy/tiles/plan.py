@@ -1,4 +1,4 @@
-"""From spot centres to the unique tiles that have to be read and encoded, each exactly once."""
+"""Plan the tiles around spots so that each distinct tile is read and encoded once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from triplex_deploy.errors import TilingError
 from triplex_deploy.tiles.kernels import neighbor_table
 
 CENTER_LIMIT = 1 << 30
-"""Spot centres must lie within +-this many view pixels: a tile origin is packed into 64 bits."""
+"""Spot centers must lie within +-this many view pixels: a tile origin is packed into 64 bits."""
 _BAND_BITS = 11
 """Tiles are sorted in bands of 2 ** 11 rows, from left to right in each."""
 _OFFSET = 1 << 31
@@ -20,22 +20,26 @@ _OFFSET = 1 << 31
 
 @dataclass(frozen=True, eq=False)
 class TilePlan:
-    """The tiles of a slide and where each spot finds its own; all in the view frame.
+    """The distinct tiles of a slide and the tiles of each spot, in the view frame.
 
-    Equal origins are one tile, whichever spots share it. A masked neighbour is never planned.
+    Spots share tiles with equal origins. Masked neighbors are not planned.
     """
 
-    origins_xy: NDArray[np.int64]  # (T, 2) top-left corners (x, y), in bands from top to bottom
-    neighbor_tile: NDArray[np.int64]  # (N, 25) indices into origins_xy, -1 where masked
-    neighbor_mask: NDArray[np.bool_]  # (N, 25) True where the tile lies inside the slide
-    spot_tile: NDArray[np.int64]  # (N,) the tile centred on the spot, neighbor_tile[:, 12]
+    origins_xy: NDArray[np.int64]
+    """(T, 2) top-left corners (x, y), in bands from top to bottom."""
+    neighbor_tile: NDArray[np.int64]
+    """(N, 25) indices into ``origins_xy``, -1 where masked."""
+    neighbor_mask: NDArray[np.bool_]
+    """(N, 25) True where the tile is inside the slide."""
+    spot_tile: NDArray[np.int64]
+    """(N,) the target tile of each spot, ``neighbor_tile[:, 12]``."""
 
 
 def plan_tiles(center_xy: NDArray[np.int64], size_wh: tuple[int, int]) -> TilePlan:
-    """Plan the 5x5 neighbourhoods of spots centred at ``center_xy`` (N, 2) in the view frame.
+    """Plan the 5x5 neighborhoods of spots centered at ``center_xy`` (N, 2) in the view frame.
 
-    ``size_wh`` is the view's (width, height) in pixels. Raises ``TilingError`` if the centres are
-    not int64 (N, 2), or absurdly far away.
+    ``size_wh`` is the view's (width, height) in pixels. Raises ``TilingError`` if the centers are
+    not int64 (N, 2), or beyond ``CENTER_LIMIT``.
     """
     origin_xy, mask = neighbor_table(center_xy, size_wh)  # (N, 25, 2), (N, 25)
     if center_xy.size and np.abs(center_xy).max() > CENTER_LIMIT:
@@ -47,7 +51,7 @@ def plan_tiles(center_xy: NDArray[np.int64], size_wh: tuple[int, int]) -> TilePl
 
 
 def _pack(origin_xy: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """One sortable word per origin: its band, then x, then its row within the band."""
+    """Pack each origin into one sortable integer: band, then x, then row within the band."""
     x, y = (origin_xy + _OFFSET).astype(np.uint64).T
     band, row = y >> _BAND_BITS, y & ((1 << _BAND_BITS) - 1)
     packed: NDArray[np.uint64] = (band << (32 + _BAND_BITS)) | (x << _BAND_BITS) | row

@@ -20,9 +20,7 @@ _REACH: Final = 2
 """Greatest distance of a neighbor, in steps of the array."""
 _SIDE: Final = 2 * _REACH + 1
 _STEPS: Final = np.stack(np.divmod(np.arange(_SIDE * _SIDE), _SIDE), axis=1) - _REACH
-_SQUARED: Final = (_STEPS**2).sum(
-    axis=1
-)  # of each cell of the window from its center
+_SQUARED: Final = (_STEPS**2).sum(axis=1)  # of each cell of the window from its center
 _NEAR: Final = np.flatnonzero((_SQUARED > 0) & (_SQUARED <= _REACH**2))  # 12 of the 25 cells
 _ABSENT: Final = _REACH**2 + 1
 

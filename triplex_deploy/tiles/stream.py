@@ -1,4 +1,4 @@
-"""Read the tiles of a plan ahead of the consumer, each compressed tile decoded once."""
+"""Stream the tiles of a plan, read ahead of the consumer; compressed tiles are decoded once."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from triplex_deploy.tiles.view import SlideView
 from triplex_deploy.tiles.weights import AxisWeights
 
 MEMORY_BYTES = 1 << 30
-"""Default budget for decoded pixels; a slide of 100,000 pixels across needs a quarter."""
+"""Default memory for decoded pixels; a slide 100,000 pixels wide needs a quarter of it."""
 MIN_STEP_TILES = 32
-"""Tiles are cut out at least this many at a time, however small the batches."""
+"""Fewest tiles cropped at a time, for any batch size."""
 JOB_SEGMENTS = 8
 """Segments a thread decodes before it looks for other work."""
 OUTPUT_STEPS = 3
@@ -39,32 +39,40 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class TileBatch:
-    """Some tiles of a plan; the arrays are the consumer's to keep."""
+    """Some tiles of a plan; the consumer may keep the arrays."""
 
-    tile_index: NDArray[np.int64]  # (B,) indices into the plan's origins_xy
-    tiles: NDArray[np.uint8]  # (B, 224, 224, 3) RGB
+    tile_index: NDArray[np.int64]
+    """(B,) indices into the plan's ``origins_xy``."""
+    tiles: NDArray[np.uint8]
+    """(B, 224, 224, 3) RGB."""
 
 
 @dataclass(frozen=True)
 class BadTile:
-    """A compressed tile that could not be read and was shown as zeros."""
+    """A compressed tile that could not be read and was replaced by zeros."""
 
     level: int
+    """Level of the slide."""
     column: int
+    """Column in the level's segment grid."""
     row: int
+    """Row in that grid."""
     error: str
+    """Message of the error."""
 
 
 @dataclass
 class StreamStats:
-    """What a stream has done so far; hand one in to be told."""
+    """Counts that a stream updates while it runs."""
 
     segments_planned: int = 0
-    """Compressed tiles to decode; more than there are only where memory forces stripes."""
+    """Compressed tiles to decode; some count twice if the slide is read in stripes."""
     segments_decoded: int = 0
+    """Compressed tiles decoded so far."""
     buffer_bytes: int = 0
-    """Most memory decoded segments may take."""
+    """Largest memory of decoded segments."""
     bad_tiles: list[BadTile] = field(default_factory=list)
+    """Compressed tiles that could not be read."""
 
 
 def stream_tiles(
@@ -77,13 +85,13 @@ def stream_tiles(
     on_bad_tile: OnBadTile = "raise",
     stats: StreamStats | None = None,
 ) -> Generator[TileBatch, None, None]:
-    """Yield every planned tile exactly once, in batches of ``batch_size`` but for the last.
+    """Yield every planned tile exactly once, in batches of ``batch_size``; the last may be smaller.
 
     ``threads`` threads read a few steps ahead; they end with the generator, also when it is closed
     early. Batches come in reading order, not in the plan's. Decoded pixels and waiting batches
     together stay within ``memory_bytes``. A compressed tile that cannot be read raises
-    ``SlideError``; with ``on_bad_tile="skip"`` it is zero, logged, and listed in ``stats``.
-    Raises ``TilingError`` for counts below 1 and for a budget that is too small.
+    ``SlideError``; with ``on_bad_tile="skip"`` it is replaced by zeros, logged, and listed in
+    ``stats``. Raises ``TilingError`` for counts below 1 and for a budget that is too small.
     """
     if batch_size < 1 or threads < 1:
         raise TilingError(f"batch_size={batch_size}, threads={threads}: use at least 1 of each")
@@ -116,10 +124,10 @@ def _stream(work: _Work, batch_size: int, threads: int) -> Generator[TileBatch, 
 
 
 class _Work:
-    """The jobs of each step: decode segments, resample cells if the view needs it, cut tiles out.
+    """The jobs of each step: decode segments, resample cells if the view needs it, crop tiles.
 
-    Jobs of a later stage wait for those of the stage before, which the pool has always started by
-    then, since it takes jobs in order. They are submitted a step later, so they seldom wait.
+    A job waits for the jobs of the stage before. The pool takes jobs in order, so it has already
+    started them. Each stage is submitted one step later, so jobs seldom wait.
     """
 
     def __init__(self, view: SlideView, reading: Reading, skip: bool, stats: StreamStats) -> None:
@@ -141,16 +149,16 @@ class _Work:
         self._weights = lru_cache(maxsize=4096)(view.weights)
 
     def submit(self, pool: ThreadPoolExecutor, step: int) -> None:
-        """Start the stages that are due: decoding of this step, cutting of an earlier one."""
+        """Submit the jobs that are due: decoding of this step, cropping of an earlier step."""
         self._submit_decoding(pool, step)
         if self._cells is None:
-            self._submit_cutting(pool, step - 1, self._pending[0])
+            self._submit_cropping(pool, step - 1, self._pending[0])
         else:
             self._submit_resampling(pool, step - 1, self._cells)
-            self._submit_cutting(pool, step - 2, self._pending[1])
+            self._submit_cropping(pool, step - 2, self._pending[1])
 
     def finish(self, step: int) -> Tiles | None:
-        """Wait for a step's tiles and free what only it and earlier ones needed; None if none."""
+        """Return a step's tiles and free what no later step needs; None if no such step."""
         if not 0 <= step < self.reading.steps:
             return None
         tiles = self._tiles.pop(step).result()
@@ -162,7 +170,7 @@ class _Work:
         return tiles
 
     def report_bad_tiles(self) -> None:
-        """Log how many compressed tiles are shown as zeros; the first was logged when it came."""
+        """Log the number of unreadable compressed tiles, if more than the one already logged."""
         count = len(self._stats.bad_tiles)
         if count > 1:
             logger.warning("%s: %d tiles are shown as zeros", self.view.slide.path, count)
@@ -188,7 +196,7 @@ class _Work:
             jobs.append(pool.submit(self._resample, *args))
         self._pending[1][step] = jobs
 
-    def _submit_cutting(
+    def _submit_cropping(
         self, pool: ThreadPoolExecutor, step: int, before: dict[int, list[Future[None]]]
     ) -> None:
         if not 0 <= step < self.reading.steps:
@@ -196,7 +204,7 @@ class _Work:
         needed = _until(step, before)
         uses = slice(*self.last_layer.first_use[step : step + 2].tolist())
         store = self._cells or self._decoded
-        self._tiles[step] = pool.submit(self._cut, uses, store.slots_of_uses(uses), needed)
+        self._tiles[step] = pool.submit(self._crop, uses, store.slots_of_uses(uses), needed)
 
     def _decode(self, numbers: list[int], slots: list[int]) -> None:
         view, columns = self.view, self.reading.level.grid.columns
@@ -239,7 +247,7 @@ class _Work:
     def _block(
         self, weights_x: AxisWeights, weights_y: AxisWeights, slots: NDArray[np.int64], use: int
     ) -> Tiles:
-        """The level's pixels under one cell, (h, w, 3)."""
+        """Return the level's pixels under one cell, (h, w, 3)."""
         (left, right), (top, bottom) = weights_x.span, weights_y.span
         uses = self.reading.level.uses[use : use + 1]
         block: Tiles = np.empty((1, bottom - top, right - left, 3), np.uint8)
@@ -247,7 +255,7 @@ class _Work:
         gather(self._decoded.pixels, slots, uses.first_xy, uses.origin_xy, limit, block)
         return block.reshape(block.shape[1:])
 
-    def _cut(self, uses: slice, slots: NDArray[np.int64], needed: list[Future[None]]) -> Tiles:
+    def _crop(self, uses: slice, slots: NDArray[np.int64], needed: list[Future[None]]) -> Tiles:
         _wait(needed)
         windows = self.last_layer.uses[uses]
         tiles = self._buffers.take(len(slots))

@@ -1,11 +1,12 @@
-"""A slide seen at the bundle's microns per pixel.
+"""View a slide at the bundle's micrometers per pixel.
 
-The map between the frames, defined here and nowhere else. Per axis:
+This file alone defines the map between the frames. Per axis:
 
-- Level pixel = level-0 pixel / ratio. Where a level's size is the slide's divided by a whole number
-  up to rounding, ratio is that number; else it is the quotient of the two sizes.
-- View pixel = level-0 pixel / scale. Where the level's mpp is within 1 % of the wanted one, the
-  level's pixels are the view's and scale is ratio; else scale is wanted mpp / slide mpp.
+- Level pixel = level-0 pixel / ratio. If the slide's size divided by an integer is the level's
+  size up to rounding, ratio is that integer; otherwise it is the quotient of the two sizes.
+- View pixel = level-0 pixel / scale. If the level's mpp is within 1 % of the wanted mpp, the
+  level's pixels are those of the view and scale is ratio; otherwise scale is wanted mpp divided by
+  slide mpp.
 - So view pixel v covers level pixels [v * step, (v + 1) * step), step = scale / ratio.
 """
 
@@ -24,8 +25,9 @@ from triplex_deploy.tiles.kernels import resample
 from triplex_deploy.tiles.weights import AxisWeights, area_weights, bilinear_weights
 
 MPP_TOLERANCE = 0.01
-"""A level this close to the wanted mpp, relatively, is used pixel by pixel."""
+"""Relative difference from the wanted mpp up to which a level is not resampled."""
 MAX_ENLARGEMENT = 2.0
+"""Largest factor by which a slide is enlarged."""
 
 Resampling = Literal["none", "area", "bilinear"]
 Pair = tuple[float, float]
@@ -35,20 +37,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SlideView:
-    """A slide's pixels at one mpp; made by ``SlideView.open``. The caller closes the slide."""
+    """A slide's pixels at one mpp; create it with ``SlideView.open``. The caller closes it."""
 
     slide: Slide
+    """The slide."""
     mpp: float
+    """Micrometers per view pixel."""
     level: int
     """The slide level the pixels come from."""
     resampling: Resampling
-    """What is done to them: nothing, area averaging, or bilinear enlargement."""
+    """How pixels are resampled: ``none``, ``area`` averaging, or ``bilinear`` enlargement."""
     scale_xy: Pair
-    """Level-0 pixels per view pixel; the axes differ only where the level's own sizes do."""
+    """Level-0 pixels per view pixel along x and y."""
     step_xy: Pair
     """Pixels of ``level`` per view pixel."""
     size_wh: tuple[int, int]
-    """Width and height in view pixels: the whole ones that fit into the slide."""
+    """Width and height of the view: the whole view pixels in the slide."""
 
     @classmethod
     def open(cls, slide: Slide, slide_mpp: float, mpp: float) -> SlideView:
@@ -70,7 +74,11 @@ class SlideView:
         size_wh = _view_size(slide, level, scale_xy, resampling)
         _log.info(
             "%s: level %d at %.4g um/px serves %.4g um/px, resampling: %s",
-            *(slide.path, level, _mean(ratio_xy) * slide_mpp, mpp, resampling),
+            slide.path,
+            level,
+            _mean(ratio_xy) * slide_mpp,
+            mpp,
+            resampling,
         )
         return cls(slide, mpp, level, resampling, scale_xy, step_xy, size_wh)
 
@@ -80,20 +88,23 @@ class SlideView:
         return _mean(self.scale_xy)
 
     def centers(self, level0_xy: NDArray[np.float64]) -> NDArray[np.int64]:
-        """View pixels (N, 2) that hold the level-0 points (N, 2); ``TilingError`` if not finite."""
+        """Return the view pixels (N, 2) that contain level-0 points (N, 2).
+
+        Raises ``TilingError`` if a point is not finite.
+        """
         points = np.asarray(level0_xy, np.float64)
         if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
             raise TilingError(
                 f"level0_xy: shape {points.shape}; pass finite (x, y) of shape (N, 2)"
             )
-        # The millionth absorbs float error, so that a whole number of pixels stays that pixel.
+        # The millionth absorbs float error, so that a whole number stays that pixel.
         return np.floor(points / self.scale_xy + 1e-6).astype(np.int64)
 
     def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """RGB pixels (height, width, 3) of a window of the view; safe to call from threads.
+        """Return the RGB pixels (height, width, 3) of a window of the view; thread-safe.
 
         The window may lie anywhere; pixels outside the view are 0. A pixel has the same value
-        whichever window it is read in.
+        in every window.
         """
         left, right = _clip(x, width, self.size_wh[0])
         top, bottom = _clip(y, height, self.size_wh[1])
@@ -117,13 +128,13 @@ class SlideView:
         )
 
     def weights(self, axis: int, first: int, count: int) -> AxisWeights:
-        """What level pixels make up ``count`` (>= 1) view pixels along x (0) or y (1)."""
+        """Return the weights of level pixels in ``count`` >= 1 view pixels along x (0) or y (1)."""
         weights = area_weights if self.resampling == "area" else bilinear_weights
         return weights(first, count, self.step_xy[axis], self.slide.level_sizes[self.level][axis])
 
 
 def _level_ratio_xy(slide: Slide, level: int) -> Pair:
-    """Level-0 pixels per pixel of ``level`` along x and y, as the module's docstring defines it."""
+    """Return level-0 pixels per pixel of ``level`` along x and y (``ratio`` of the module)."""
     full, reduced = slide.level_sizes[0], slide.level_sizes[level]
     ratio = (full[0] / reduced[0], full[1] / reduced[1])
     whole = round(_mean(ratio))
@@ -133,7 +144,7 @@ def _level_ratio_xy(slide: Slide, level: int) -> Pair:
 
 
 def _best_level(slide: Slide, scale: float) -> int:
-    """The coarsest level that is not coarser than wanted; the finest if there is none."""
+    """Return the coarsest level that is not coarser than ``scale``, or else the finest."""
     ratios = [_mean(_level_ratio_xy(slide, level)) for level in range(len(slide.level_sizes))]
     usable = [n for n, ratio in enumerate(ratios) if _resampling(scale / ratio) != "bilinear"]
     return max(usable, key=lambda level: ratios[level], default=0)

@@ -1,7 +1,7 @@
-"""Which source pixels make up a resampled pixel, and how much of each.
+"""Compute the weights of source pixels in resampled pixels.
 
-Weights are computed from absolute pixel numbers of the axis, never from the place where a block
-starts, so a resampled pixel does not depend on how its image was cut into blocks.
+Weights are computed from absolute pixel numbers of the axis, never from the start of a block,
+so a resampled pixel does not depend on how the image was divided into blocks.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from numpy.typing import NDArray
 class AxisWeights:
     """Output pixel n is the sum over t < count[n] of weight[n, t] * source[start[n] + t]."""
 
-    start: NDArray[np.int64]  # (n,)
-    count: NDArray[np.int64]  # (n,)
-    weight: NDArray[np.float32]  # (n, taps), zero from count on
+    start: NDArray[np.int64]
+    """(n,) first source pixel of each output pixel."""
+    count: NDArray[np.int64]
+    """(n,) number of source pixels."""
+    weight: NDArray[np.float32]
+    """(n, taps) weights, zero from ``count`` on."""
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and one past the last source pixel used; there must be at least one output."""
+        """First source pixel and the end of the last; at least one output pixel is required."""
         return int(self.start.min()), int((self.start + self.count).max())
 
     def relative_to(self, first: int) -> AxisWeights:
-        """The same weights for a block that begins at source pixel ``first``."""
+        """Return the weights for a block that begins at source pixel ``first``."""
         return replace(self, start=self.start - first)
 
 
 def area_weights(first: int, count: int, step: float, source_px: int) -> AxisWeights:
-    """Area averaging: output pixel o covers source [o * step, (o + 1) * step).
+    """Return weights of area averaging: output pixel o covers source [o * step, (o + 1) * step).
 
     For outputs ``first`` (>= 0) to ``first + count`` of an axis of ``source_px`` source pixels; the
     part of the interval beyond the last source pixel does not count.
@@ -48,7 +51,7 @@ def area_weights(first: int, count: int, step: float, source_px: int) -> AxisWei
 
 
 def bilinear_weights(first: int, count: int, step: float, source_px: int) -> AxisWeights:
-    """Linear interpolation between pixel centres; output pixel o samples at (o + 0.5) * step.
+    """Return weights of linear interpolation; output pixel o samples at (o + 0.5) * step.
 
     For outputs ``first`` (>= 0) to ``first + count`` of an axis of ``source_px`` source pixels; the
     outermost pixels continue outwards.
