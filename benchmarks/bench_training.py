@@ -47,14 +47,14 @@ CONTEXT: Final = 2
 """Array steps in each direction over which the context ridge averages features."""
 
 OPTIONS: Final = TrainOptions(
-    selection="honest",
+    selection="validation",
     refit=True,
     epochs=30,
     patience=6,
     ema_decay=0.95,
     feature_dropout=0.4,
     augment=False,
-    target_trunk_lr_scale=0.0,
+    backbone_lr_scale=0.0,
     precision="bf16-mixed",
 )
 """The paper's recipe but for these; epochs are chosen on a training section, never on the test."""
@@ -117,7 +117,7 @@ def _cell(
             model=name,
             n_genes=prepared.n_genes,
             feature_dim=prepared.feature_dim,
-            target_trunk=str(prepared.tile_encoder["kind"]),
+            target_backbone=str(prepared.tile_encoder["kind"]),
         )
         with StageBars() as progress:
             train_fold(prepared, fold, folder, config, options, progress, resume=folder.is_dir())
@@ -148,13 +148,13 @@ def _floors(prepared: Prepared, fold: Fold) -> dict[str, dict[str, float]]:
     panel = prepared.panel(fold, OPTIONS.selection)
     train = [prepared.sections[name] for name in fold.train]
     test = prepared.sections[TEST_SECTION]
-    labels = [one.labels(panel, prepared.label_transform) for one in train]
+    labels = [section.labels(panel, prepared.label_transform) for section in train]
     truth = test.labels(panel, prepared.label_transform)
     constant = np.broadcast_to(constant_predictor(labels), truth.shape)
     rows = {"constant predictor": _score(truth, constant)}
     for name, describe in (("tile ridge", _own), ("context ridge", _with_context)):
         predicted = ridge(
-            np.vstack([describe(one) for one in train]), np.vstack(labels), describe(test)
+            np.vstack([describe(section) for section in train]), np.vstack(labels), describe(test)
         )
         rows[name] = _score(truth, predicted)
     return rows
@@ -173,13 +173,13 @@ def ridge(
     return predicted
 
 
-def _own(one: PreparedSection) -> NDArray[np.float64]:
-    return one.spot_features().astype(np.float64)
+def _own(section: PreparedSection) -> NDArray[np.float64]:
+    return section.spot_features().astype(np.float64)
 
 
-def _with_context(one: PreparedSection) -> NDArray[np.float64]:
+def _with_context(section: PreparedSection) -> NDArray[np.float64]:
     """Own features (N, F) beside their mean over the spots up to CONTEXT array steps away."""
-    own, grid = _own(one), one.section.grid_rc
+    own, grid = _own(section), section.measured.grid_rc
     around = [own[(abs(grid - place).max(1) <= CONTEXT)].mean(0) for place in grid]
     return np.hstack([own, np.stack(around)])
 

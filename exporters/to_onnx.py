@@ -1,4 +1,4 @@
-"""PyTorch graphs to ONNX opset 20 with dynamic batch and token axes."""
+"""Write PyTorch graphs as ONNX of opset 20 with a dynamic batch or spots axis."""
 
 from __future__ import annotations
 
@@ -7,37 +7,75 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import onnx_ir
 import torch
+from onnx import ModelProto
 from torch import nn
 
 from triplex_deploy.bundle import Target
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.exporters.linear_memory import with_linear_memory
+from triplex_deploy.exporters.traces import (
+    put_weights_in,
+    read_trace,
+    take_weights_out,
+    trace_key,
+    write_trace,
+)
 
 OPSET: Final = 20
 """The last opset without the ``Attention`` operator, which the runtimes treat differently."""
 
 _TRACED_SIZE: Final = 3
-"""Length of a dynamic axis while tracing; 0 and 1 would be specialised."""
+"""Length of a dynamic axis while tracing; 0 and 1 would become constants."""
 
 
 def write_onnx(
     module: nn.Module, spec: GraphSpec, target: Target, metadata: dict[str, str], path: Path
 ) -> None:
-    """Trace ``module`` and write it as one self-contained file for ``target``."""
+    """Write ``module`` as one self-contained ONNX file for ``target``.
+
+    The graph is traced only if no graph of this structure was traced before.
+
+    Args:
+        module: The graph's module in evaluation mode; its inputs are named as in ``spec``.
+        spec: Names, types and axes of the graph's tensors.
+        target: The runtime that the file is for.
+        metadata: Properties to store in the file.
+        path: The file to write.
+    """
     if target == "onnxruntime" and spec.batch_axis == "spots":
         module = with_linear_memory(module)
-    proto = _trace(module, spec).model_proto
-    _leave_out_unused_weights(proto)
+    proto = _optimize(_trace_with_weights(module, spec))
+    _remove_unused_weights(proto)
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
     path.write_bytes(proto.SerializeToString())
 
 
-def _trace(module: nn.Module, spec: GraphSpec) -> Any:
+def _trace_with_weights(module: nn.Module, spec: GraphSpec) -> ModelProto:
+    """Return the unoptimized program of ``module``, traced now or read from the cache.
+
+    A new trace takes the same way through the cache's form as a known one, so that both give the
+    same file.
+    """
+    key = trace_key(module, spec)
+    trace = None if key is None else read_trace(key)
+    if trace is None:
+        trace = _trace(module, spec)
+        if key is not None:
+            take_weights_out(trace, module)
+            write_trace(key, trace)
+    if key is not None:
+        put_weights_in(trace, module)
+    return trace
+
+
+def _trace(module: nn.Module, spec: GraphSpec) -> ModelProto:
+    """Return the unoptimized program of ``module`` with its weights."""
     inputs = graph_inputs(spec, _TRACED_SIZE)
     dynamic = torch.export.Dim(spec.batch_axis)
     shapes = {
@@ -45,10 +83,11 @@ def _trace(module: nn.Module, spec: GraphSpec) -> Any:
         for tensor in spec.inputs
     }
     with _quiet(), torch.inference_mode():
-        return torch.onnx.export(
+        program = torch.onnx.export(
             module,
             kwargs={name: torch.from_numpy(array) for name, array in inputs.items()},
             dynamo=True,
+            optimize=False,
             opset_version=OPSET,
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
@@ -56,10 +95,32 @@ def _trace(module: nn.Module, spec: GraphSpec) -> Any:
             external_data=False,
             verbose=False,
         )
+        assert program is not None
+        trace: ModelProto = program.model_proto
+    _remove_notes(trace)
+    return trace
 
 
-def _leave_out_unused_weights(proto: Any) -> None:
-    """Drop the weights of parts of a model that the graph has no need of, and talk of them."""
+def _optimize(trace: ModelProto) -> ModelProto:
+    """Return ``trace`` optimized as ``torch.onnx.export`` does."""
+    program = torch.onnx.ONNXProgram(onnx_ir.serde.deserialize_model(trace), None)
+    with _quiet():
+        program.optimize()
+    proto: ModelProto = program.model_proto
+    return proto
+
+
+def _remove_notes(trace: ModelProto) -> None:
+    """Remove the exporter's notes, among them stack traces with the paths of this machine."""
+    del trace.graph.metadata_props[:]
+    for node in trace.graph.node:
+        del node.metadata_props[:]
+    for value in trace.graph.value_info:
+        del value.metadata_props[:]
+
+
+def _remove_unused_weights(proto: ModelProto) -> None:
+    """Remove the weights of parts of a model that the graph does not use."""
     graph = proto.graph
     del graph.metadata_props[:]
     used = {name for node in graph.node for name in node.input}
@@ -70,7 +131,7 @@ def _leave_out_unused_weights(proto: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporter says of its own internals; its errors still raise."""
+    """Silence warnings of ``torch.onnx`` about its own internals; errors still raise."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

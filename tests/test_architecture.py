@@ -59,7 +59,7 @@ ONLY_IN = {
     "torch": (
         "triplex_deploy/models",
         "triplex_deploy/training",
-        "triplex_deploy/study/engines.py",
+        "triplex_deploy/study/executors.py",
         "triplex_deploy/study/parameters.py",
         "triplex_deploy/study/ray_tasks.py",
         "exporters",

@@ -39,15 +39,15 @@ def test_file_decides_what_the_command_line_leaves_open(trained: list, tmp_path:
     assert run([*command, "--model", "gem", "--selection", "honest", "--set", "epochs=2"]) == 0
     (config, options), (other, overridden) = trained
     assert (config.model, config.n_genes) == ("nem", 3)
-    assert (options.selection, options.epochs, options.learning_rate) == ("paper", 7, 3e-4)
+    assert (options.selection, options.epochs, options.learning_rate) == ("test_fold", 7, 3e-4)
     assert other.model == "gem"
-    assert (overridden.selection, overridden.epochs) == ("honest", 2)
+    assert (overridden.selection, overridden.epochs) == ("validation", 2)
 
 
 def test_defaults_are_triplex_selected_honestly(trained: list, tmp_path: Path) -> None:
     assert run(["train", "prepared", "--out", str(tmp_path)]) == 0
     ((config, options),) = trained
-    assert (config.model, options.selection) == ("triplex", "honest")
+    assert (config.model, options.selection) == ("triplex", "validation")
 
 
 def test_every_model_is_named_in_the_help_and_taken(

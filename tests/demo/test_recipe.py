@@ -47,5 +47,5 @@ def test_a_cpu_that_says_nothing_trains_in_fp32(tmp_path: Path) -> None:
 def test_training_encodes_every_tile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "choose_precision", lambda: "32-true")
     options = short_training(epochs=3, seed=5)
-    assert (options.target_trunk_lr_scale, options.augment) == (0.0, False)
-    assert (options.epochs, options.seed, options.selection) == (3, 5, "honest")
+    assert (options.backbone_lr_scale, options.augment) == (0.0, False)
+    assert (options.epochs, options.seed, options.selection) == (3, 5, "validation")

@@ -129,7 +129,7 @@ def test_bank_of_unequal_halves_is_refused():
 
 
 def test_without_a_bank_there_is_no_prediction():
-    with pytest.raises(ConfigError, match=r"no bank of training spots.*; call set_reference_bank\(\)"):
+    with pytest.raises(ConfigError, match=r"no bank of training spots.*set_reference_bank\(\)"):
         networks.bleep(GENES, projection_dim=WIDTH).eval()(random(1, 3, 32, 32))
 
 

@@ -48,7 +48,7 @@ def study_values(prepared: Path, **changes: Any) -> dict[str, Any]:
         "reference": "GEM",
         "folds": [0, 1],
         "seeds": [1],
-        "selection": "paper",
+        "selection": "test_fold",
         "settings": {"epochs": 1, **SMALL},
         **changes,
     }

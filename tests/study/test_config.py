@@ -43,7 +43,7 @@ def test_tables_three_to_five_share_their_reference_with_table_one() -> None:
 
 def _triplex_on_scc(name: str) -> dict[str, Any]:
     study = read_study(name)
-    assert (study.config.selection, study.config.seeds) == ("paper", [2021])
+    assert (study.config.selection, study.config.seeds) == ("test_fold", [2021])
     return settings_of(study, study.config.datasets["SCC"], "TRIPLEX")
 
 
@@ -85,7 +85,7 @@ def test_folder_of_the_same_name_does_not_hide_a_shipped_study(
     [
         ({"epoch": 3}, "GEM: epoch is not a setting; did you mean epochs?"),
         ({"seed": 3}, "seed is alike for all models"),
-        ({"selection": "honest"}, "selection is alike for all models"),
+        ({"selection": "validation"}, "selection is alike for all models"),
     ],
 )
 def test_odd_setting_is_refused_before_any_training(

@@ -37,10 +37,10 @@ def test_exported_model_predicts_the_section_as_the_trained_one(
     deployed: Path, prepared_path: Path
 ) -> None:
     checkpoint = read_checkpoint(deployed / "cells/ST/GEM/fold-1/seed-1/checkpoint.ckpt")
-    one = open_prepared(prepared_path).sections["B1"]
+    section = open_prepared(prepared_path).sections["B1"]
     with np.load(deployed / "deployed/ST/GEM/prediction.npz") as arrays:
         assert tuple(arrays["genes"]) == checkpoint.genes
-        wanted = predict_section(checkpoint.build_model(), one)
+        wanted = predict_section(checkpoint.build_model(), section)
         np.testing.assert_allclose(arrays["expression"], wanted, atol=1e-4)
 
 

@@ -22,9 +22,11 @@ def section(prepared_path: Path) -> PreparedSection:
     """Six spots with counts of GNAS and FASN that are easy to divide."""
     from scipy.sparse import csr_array
 
-    one = open_prepared(prepared_path).sections["A1"]
+    section = open_prepared(prepared_path).sections["A1"]
     counts = csr_array(np.array([[1, 3], [2, 2], [3, 1], [4, 0], [0, 4], [1, 1]], float))
-    return replace(one, section=replace(one.section, counts=counts, genes=("GNAS", "FASN")))
+    return replace(
+        section, measured=replace(section.measured, counts=counts, genes=("GNAS", "FASN"))
+    )
 
 
 LABELS = np.array([[2.5, 7.5], [5, 5], [7.5, 2.5], [10, 0], [0, 10], [5, 5]], np.float32)

@@ -13,13 +13,13 @@ import pytest
 from tests.study.conftest import ROOT, study_values, write_study
 from tests.study.dying import die
 from triplex_deploy.cli.main import run as run_command
-from triplex_deploy.cohort.executor import EngineChoice
+from triplex_deploy.cohort.executor import ExecutorChoice
 from triplex_deploy.errors import OutputError
-from triplex_deploy.files.lock import output_lock
+from triplex_deploy.files.lock import exclusive_lock
 from triplex_deploy.study.cells import Cell, make_cells, metrics_of
 from triplex_deploy.study.config import read_study
-from triplex_deploy.study.engines import run_cells
-from triplex_deploy.study.perform import perform_cell
+from triplex_deploy.study.executors import run_cells
+from triplex_deploy.study.train_cell import train_cell
 
 
 def cells_of(folder: Path, values: dict[str, Any], out: Path | None = None) -> tuple[Cell, ...]:
@@ -55,7 +55,7 @@ def test_finished_study_has_rows_for_its_models_and_the_constant(finished: Path)
     page = (finished / "out/tiny.md").read_text()
     assert "| constant predictor |" in page
     assert page.splitlines()[2] == f"`triplex-deploy {arguments}`"
-    assert "folds 0, 1; seeds 1; paper selection" in page
+    assert "folds 0, 1; seeds 1; test_fold selection" in page
     assert (finished / "out/tables/tiny-ST-accuracy.csv").read_text().startswith("model,MSE,MAE")
     picture = finished / "out/figures/tiny-ST-folds.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -95,7 +95,7 @@ def test_other_settings_train_their_own_cells_anew(finished: Path, tmp_path: Pat
     before = trained_at(cells)
     kept = {cell.model: metrics_of(cell) is not None for cell in cells}
     assert kept == {"GEM": True, "NEM": False}
-    statuses = {o.cell.model: o.status for o in run_cells(cells, EngineChoice())}
+    statuses = {o.cell.model: o.status for o in run_cells(cells, ExecutorChoice())}
     assert statuses == {"GEM": "kept", "NEM": "done"}
     after = trained_at(cells)
     assert [key for key in after if after[key] != before[key]] == ["ST / NEM / fold 0 / seed 1"]
@@ -113,14 +113,14 @@ def test_killed_study_repeats_no_finished_cell(prepared_path: Path, tmp_path: Pa
 import os, signal
 from pathlib import Path
 from triplex_deploy.cli.main import run
-from triplex_deploy.training import spot_batches
-epoch, seen = spot_batches.SpotSampler.epoch, []
+from triplex_deploy.training import batches
+epoch, seen = batches.SpotSampler.epoch, []
 def dying(self, number, *share):
     seen.append(number)
     if len(seen) == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return epoch(self, number, *share)
-spot_batches.SpotSampler.epoch = dying
+batches.SpotSampler.epoch = dying
 run(["study", {str(tmp_path / "study.yaml")!r}, "--out", {str(tmp_path / "out")!r}, "--no-deploy"])
 """
     killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=dict(os.environ))
@@ -130,17 +130,17 @@ run(["study", {str(tmp_path / "study.yaml")!r}, "--out", {str(tmp_path / "out")!
     first = trained_at(cells[:1])
     epochs = []
 
-    from triplex_deploy.training import batches as spot_batches
+    from triplex_deploy.training import batches
 
-    real = spot_batches.SpotSampler.epoch
+    real = batches.SpotSampler.epoch
 
     def counted(self: Any, number: int, *share: int) -> Any:
         epochs.append(number)
         return real(self, number, *share)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spot_batches.SpotSampler, "epoch", counted)
-        statuses = [outcome.status for outcome in run_cells(cells, EngineChoice())]
+        patch.setattr(batches.SpotSampler, "epoch", counted)
+        statuses = [outcome.status for outcome in run_cells(cells, ExecutorChoice())]
     assert statuses == ["kept", "done"]
     assert epochs == [1, 2]
     assert trained_at(cells[:1]) == first
@@ -160,7 +160,7 @@ def test_failing_cell_is_told_and_stops_no_other(
     assert "2 of 3 cells done" in text
     assert "failed: ST / BAD / fold 0 / seed 1" in text
     results = json.loads((tmp_path / "out/tiny.json").read_text())
-    assert [one["cell"] for one in results["failed"]] == ["ST / BAD / fold 0 / seed 1"]
+    assert [failure["cell"] for failure in results["failed"]] == ["ST / BAD / fold 0 / seed 1"]
     assert set(results["datasets"]["ST"]["models"]) == {"GEM", "NEM"}
     assert "## Failed" in (tmp_path / "out/tiny.md").read_text()
 
@@ -171,9 +171,9 @@ def test_cell_that_another_process_trains_is_left_to_it(
     cell = cells_of(tmp_path, study_values(prepared_path))[0]
     lock = cell.folder.with_name(".seed-1.lock")
     lock.parent.mkdir(parents=True)
-    with output_lock(lock) as ours:
+    with exclusive_lock(lock) as ours:
         assert ours
-        outcome = perform_cell(cell)
+        outcome = train_cell(cell)
     assert outcome.status == "elsewhere"
     assert outcome.error is not None
     assert str(os.getpid()) in outcome.error
@@ -183,7 +183,7 @@ def test_folder_of_something_else_is_not_removed(prepared_path: Path, tmp_path: 
     cell = cells_of(tmp_path, study_values(prepared_path))[0]
     cell.folder.mkdir(parents=True)
     (cell.folder / "thesis.txt").write_text("mine")
-    outcome = perform_cell(cell)
+    outcome = train_cell(cell)
     assert outcome.status == "failed"
     assert outcome.error is not None
     assert "holds files of no study" in outcome.error
@@ -192,7 +192,7 @@ def test_folder_of_something_else_is_not_removed(prepared_path: Path, tmp_path: 
 
 def test_workers_share_the_cells(prepared_path: Path, tmp_path: Path) -> None:
     cells = cells_of(tmp_path, study_values(prepared_path, folds=[0]))
-    outcomes = list(run_cells(cells, EngineChoice(workers=2)))
+    outcomes = list(run_cells(cells, ExecutorChoice(workers=2)))
     assert sorted((o.cell.model, o.status) for o in outcomes) == [("GEM", "done"), ("NEM", "done")]
     assert all(metrics_of(cell) is not None for cell in cells)
 
@@ -201,8 +201,8 @@ def test_process_that_is_killed_fails_its_cell_and_the_next_is_begun(
     prepared_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = cells_of(tmp_path, study_values(prepared_path, folds=[0, 1]))[:3]
-    monkeypatch.setattr("triplex_deploy.study.engines._serve", die)
-    outcomes = list(run_cells(cells, EngineChoice(workers=2)))
+    monkeypatch.setattr("triplex_deploy.study.executors._serve", die)
+    outcomes = list(run_cells(cells, ExecutorChoice(workers=2)))
     assert [outcome.status for outcome in outcomes] == ["failed"] * 3
     assert all("ended with status -9" in (outcome.error or "") for outcome in outcomes)
 
@@ -211,7 +211,7 @@ def test_process_that_is_killed_fails_its_cell_and_the_next_is_begun(
 def test_cells_are_trained_as_tasks_of_a_ray_cluster(prepared_path: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     cells = cells_of(tmp_path, study_values(prepared_path, folds=[0]))
-    outcomes = list(run_cells(cells, EngineChoice("ray")))
+    outcomes = list(run_cells(cells, ExecutorChoice("ray")))
     assert sorted((o.cell.model, o.status) for o in outcomes) == [("GEM", "done"), ("NEM", "done")]
     assert all(metrics_of(cell) is not None for cell in cells)
 

@@ -11,7 +11,7 @@ from triplex_deploy.study.scores import (
     common_top_scores,
     paired_differences,
     score_row,
-    summarise,
+    summarize,
 )
 
 NAN = float("nan")
@@ -30,7 +30,7 @@ TWO_FOLDS = {
 
 
 def test_seeds_are_averaged_within_a_fold_before_folds_are() -> None:
-    summary = summarise(score_row(TWO_FOLDS))
+    summary = summarize(score_row(TWO_FOLDS))
     assert summary["mse"] == {"mean": 3.0, "std": 1.0}  # of 2 and 4, not of 1, 3 and 4
     assert summary["mae"] == {"mean": 1.5, "std": 0.5}
     first, second = (0.2 + 0.6 + 0.2) / 3, (0.4 + 0.2 + 0.6) / 3

@@ -109,5 +109,7 @@ def test_other_heads_start_near_the_mean_and_take_no_trunk(config: Any) -> None:
     biases = [value.tolist() for key, value in model.named_parameters() if key.endswith("bias")]
     assert biases.count([1.0, 2.0, 3.0]) == 1
     options = TrainOptions(backbone_weights="resnet.pth")
-    with pytest.raises(ConfigError, match=f"backbone_weights: {config.model} has no image trunk"):
+    with pytest.raises(
+        ConfigError, match=f"backbone_weights: {config.model} has no image backbone"
+    ):
         recipe_of(config).start(model, TRAIN, ENCODER, options)

@@ -121,15 +121,15 @@ def test_genes_to_map_are_the_best_or_those_asked_for(truth: Path, counts: np.nd
 
 def test_maps_share_a_scale_and_show_the_spots_as_they_lie(tmp_path: Path) -> None:
     xy = np.array([[0.0, 0.0], [100.0, 0.0], [0.0, 300.0]])
-    one = GeneMap("GNAS", np.array([0.0, 1.0, 4.0]), np.array([1.0, 1.5, 6.0]), 0.99)
+    gene_map = GeneMap("GNAS", np.array([0.0, 1.0, 4.0]), np.array([1.0, 1.5, 6.0]), 0.99)
     with patch.object(Figure, "savefig", autospec=True) as saved:
         saved.side_effect = lambda figure, path, **_: Path(path).write_bytes(b"drawn")
-        draw_maps(tmp_path / "maps.png", xy, [one])
+        draw_maps(tmp_path / "maps.png", xy, [gene_map])
     measured, predicted = saved.call_args.args[0].axes[:2]
     assert measured.get_title() == "GNAS measured"
     assert predicted.get_title() == "GNAS predicted, PCC 0.99"
     assert measured.yaxis_inverted()
-    for axis, values in ((measured, one.measured), (predicted, one.predicted)):
+    for axis, values in ((measured, gene_map.measured), (predicted, gene_map.predicted)):
         (spots,) = axis.collections
         assert spots.get_clim() == (0.0, 6.0)
         np.testing.assert_array_equal(spots.get_offsets(), xy)
@@ -177,7 +177,7 @@ def test_run_is_summarised_over_folds_by_gene_name(
     out = tmp_path / "summary.json"
     assert run_command(["evaluate", str(tmp_path), "--out", str(out)]) == 0
     text = capsys.readouterr().out
-    assert "honest selection" in text
+    assert "validation selection" in text
     assert "constant" in text
     assert "fold A               1.0000           0.5000           0.0000   s" in text
     assert json.loads(out.read_text())["per_fold"][1]["fold"] == "B"

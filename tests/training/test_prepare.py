@@ -37,34 +37,34 @@ def channel_means(tile: np.ndarray) -> np.ndarray:
 
 
 def test_features_are_those_of_the_tiles_around_each_spot(prepared: Prepared) -> None:
-    one = prepared.sections["B1"]
-    pixels = np.asarray(Image.open(one.section.slide_path))
-    rows = np.arange(one.section.n_spots)
-    neighbors = one.neighbor_features(rows)
+    section = prepared.sections["B1"]
+    pixels = np.asarray(Image.open(section.measured.slide_path))
+    rows = np.arange(section.measured.n_spots)
+    neighbors = section.neighbor_features(rows)
     assert neighbors.shape == (6, 25, 3)
-    for row, name in enumerate(one.section.spot_names):
+    for row, name in enumerate(section.measured.spot_names):
         x, y = center_xy(*map(int, name.split("x")))
-        np.testing.assert_array_equal(one.tiles[row], crop(pixels, x - 112, y - 112))
+        np.testing.assert_array_equal(section.tiles[row], crop(pixels, x - 112, y - 112))
         for n in range(25):
             tile = crop(pixels, x - 560 + 224 * (n % 5), y - 560 + 224 * (n // 5))
-            if not one.neighbor_mask[row, n]:
+            if not section.neighbor_mask[row, n]:
                 tile = np.broadcast_to(np.array((124, 116, 104)), tile.shape)
             np.testing.assert_allclose(neighbors[row, n], channel_means(tile), atol=1e-4)
-    np.testing.assert_array_equal(one.spot_features(), neighbors[:, 12])
-    assert 0 < one.neighbor_mask.sum() < one.neighbor_mask.size
+    np.testing.assert_array_equal(section.spot_features(), neighbors[:, 12])
+    assert 0 < section.neighbor_mask.sum() < section.neighbor_mask.size
 
 
 def test_shared_tiles_are_encoded_once(prepared: Prepared) -> None:
-    one = prepared.sections["A1"]
-    assert len(one.features) < one.neighbor_mask.sum() / 2
+    section = prepared.sections["A1"]
+    assert len(section.features) < section.neighbor_mask.sum() / 2
 
 
 def test_labels_follow_the_recorded_transform(prepared: Prepared) -> None:
-    one = prepared.sections["A1"]
+    section = prepared.sections["A1"]
     panel = ("GNAS", "MUC1")
-    counts = one.section.panel_counts(panel)
-    expected = LabelTransform()(counts, one.section.grid_rc)
-    labels = one.labels(panel, prepared.label_transform)
+    counts = section.measured.panel_counts(panel)
+    expected = LabelTransform()(counts, section.measured.grid_rc)
+    labels = section.labels(panel, prepared.label_transform)
     np.testing.assert_allclose(labels, expected, rtol=1e-6)
     assert labels.dtype == np.float32
 
@@ -72,8 +72,8 @@ def test_labels_follow_the_recorded_transform(prepared: Prepared) -> None:
 def test_honest_genes_come_from_the_training_patients_alone(prepared: Prepared) -> None:
     without_a = prepared.folds[0]
     assert without_a.name == "A"
-    assert "XIST" in prepared.panel(without_a, "paper")
-    assert "XIST" not in prepared.panel(without_a, "honest")
+    assert "XIST" in prepared.panel(without_a, "test_fold")
+    assert "XIST" not in prepared.panel(without_a, "validation")
 
 
 def test_folds_and_scale_are_recorded(prepared: Prepared) -> None:
@@ -134,11 +134,11 @@ def test_interrupted_section_goes_on_where_it_stopped(
 
     monkeypatch.setattr(OnnxEncoder, "encode", counting)
     resumed = prepare_dataset(st_root, out, options)
-    n_tiles = sum(len(one.features) for one in prepared.sections.values())
+    n_tiles = sum(len(section.features) for section in prepared.sections.values())
     assert sum(encoded) == n_tiles + len(prepared.sections)  # and one masked tile per section
-    for name, one in prepared.sections.items():
-        np.testing.assert_array_equal(resumed.sections[name].features, one.features)
-        np.testing.assert_array_equal(resumed.sections[name].tiles, one.tiles)
+    for name, section in prepared.sections.items():
+        np.testing.assert_array_equal(resumed.sections[name].features, section.features)
+        np.testing.assert_array_equal(resumed.sections[name].tiles, section.tiles)
 
 
 def test_gene_list_is_kept_in_its_order(st_root: Path, tmp_path: Path, mean_encoder: Path) -> None:
@@ -146,7 +146,7 @@ def test_gene_list_is_kept_in_its_order(st_root: Path, tmp_path: Path, mean_enco
     genes.write_text("MUC1\nGNAS\n\n")
     options = PrepareOptions(layout="st", gene_list=genes, tile_encoder=mean_encoder)
     prepared = prepare_dataset(st_root, tmp_path / "out", options)
-    assert prepared.panel(prepared.folds[0], "honest") == ("MUC1", "GNAS")
+    assert prepared.panel(prepared.folds[0], "validation") == ("MUC1", "GNAS")
     assert prepared.n_genes == 2
 
 
@@ -193,9 +193,9 @@ def test_real_sections_are_prepared_with_one_pass_per_tile(
         layout="st", section_list=table, folds="sections", tile_encoder=byte_encoder
     )
     prepared = prepare_dataset(shared_data / "her2st", tmp_path / "out", options)
-    assert [one.section.n_spots for one in prepared.sections.values()] == [184, 181]
+    assert [section.measured.n_spots for section in prepared.sections.values()] == [184, 181]
     assert prepared.tile_mpp == pytest.approx(0.688, abs=0.001)
-    panel = prepared.panel(prepared.folds[1], "honest")
+    panel = prepared.panel(prepared.folds[1], "validation")
     assert len(panel) == 250
     assert {"GNAS", "ERBB2", "FASN"} <= set(panel)
     labels = prepared.sections["C5"].labels(panel, prepared.label_transform)

@@ -27,7 +27,9 @@ def prepared(
 
 def test_components_turn_features_without_bending_them(prepared: Prepared) -> None:
     sections = list(prepared.sections.values())
-    features = torch.from_numpy(np.concatenate([np.array(one.features) for one in sections]))
+    features = torch.from_numpy(
+        np.concatenate([np.array(section.features) for section in sections])
+    )
     mean, components = principal_components(sections, 3, seed=0)
     tokens = (features - mean) @ components.T
     assert tokens.square().mean().sqrt() == pytest.approx(0.5, rel=1e-3)
@@ -62,7 +64,7 @@ def test_trained_trunk_starts_from_a_frozen_one_of_its_kind(
     assert model.target_encoder is not None
     assert torch.equal(model.target_encoder.trunk.conv1.weight, frozen.conv1.weight)
     other = build_model(
-        ModelConfig(model="tem", target_trunk="efficientnet_lite0", **SMALL), seed=1
+        ModelConfig(model="tem", target_backbone="efficientnet_lite0", **SMALL), seed=1
     )
     start_triplex(other, LabelledSections(sections, labels), weights, OPTIONS)
     assert "efficientnet_lite0 starts from random weights" in caplog.text

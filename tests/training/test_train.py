@@ -26,7 +26,7 @@ CONFIG = ModelConfig(
     neighbor_depth=1,
     fusion_mlp_ratio=1.0,
 )
-OPTIONS = TrainOptions(selection="paper", epochs=3, batch_size=7, patience=3)
+OPTIONS = TrainOptions(selection="test_fold", epochs=3, batch_size=7, patience=3)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def test_run_leaves_checkpoint_history_curves_and_metrics(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["selection"] == "paper"
+    assert metrics["selection"] == "test_fold"
     assert metrics["tested_on"] == ["A1"] == metrics["selected_on"]
     assert metrics["constant"]["pcc_m"] is None
     assert metrics["constant"]["mse"] > 0
@@ -71,18 +71,18 @@ def train_apart(prepared: Prepared, out: Path, resume: bool = False, die: bool =
 import os, signal, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from triplex_deploy.training import spot_batches
+from triplex_deploy.training import batches
 from triplex_deploy.training.prepared import open_prepared
 from triplex_deploy.training.train import train_fold
 from tests.training.test_train import CONFIG, OPTIONS
 
-epoch = spot_batches.SpotSampler.epoch
+epoch = batches.SpotSampler.epoch
 def dying(self, number, *share):
     for step, batch in enumerate(epoch(self, number, *share)):
         if {die} and (number, step) == (2, 1):
             os.kill(os.getpid(), signal.SIGKILL)
         yield batch
-spot_batches.SpotSampler.epoch = dying
+batches.SpotSampler.epoch = dying
 prepared = open_prepared({str(prepared.path)!r})
 train_fold(prepared, prepared.folds[0], Path({str(out)!r}), CONFIG, OPTIONS, resume={resume})
 """
@@ -121,9 +121,9 @@ def test_existing_run_is_not_overwritten(prepared: Prepared, run: Path) -> None:
 
 
 def test_honest_selection_never_sees_the_test_section(prepared: Prepared, tmp_path: Path) -> None:
-    options = replace(OPTIONS, selection="honest", epochs=1)
+    options = replace(OPTIONS, selection="validation", epochs=1)
     metrics = train_fold(prepared, prepared.folds[0], tmp_path / "run", CONFIG, options)
-    assert metrics["selection"] == "honest"
+    assert metrics["selection"] == "validation"
     assert set(metrics["fitted_on"]) | set(metrics["selected_on"]) == {"B1", "C1"}
     assert "XIST" not in metrics["genes"]
 
@@ -175,9 +175,9 @@ def test_command_trains_a_fold_and_prints_the_constant_beside_it(
     small = ("global_depth=2", "neighbor_depth=1", "global_mlp_ratio=1", "fusion_mlp_ratio=1")
     arguments = ["train", str(prepared.path), "--out", str(tmp_path), "--epochs", "1"]
     arguments += [part for setting in small for part in ("--set", setting)]
-    assert run_command([*arguments, "--selection", "paper"]) == 0
+    assert run_command([*arguments, "--selection", "test_fold"]) == 0
     text = capsys.readouterr().out
-    assert "paper selection" in text
+    assert "test_fold selection" in text
     assert "constant predictor MSE" in text
     assert run_command([*arguments, "--fold", "3"]) == 1
     assert "folds 0 to 2" in capsys.readouterr().err
@@ -265,7 +265,7 @@ def test_frozen_trunk_stays_as_it_was_and_its_maps_are_computed_once(
         return map_tokens(self, images)
 
     monkeypatch.setattr(TargetEncoder, "map_tokens", counting)
-    options = replace(OPTIONS, epochs=2, augment=False, target_trunk_lr_scale=0.0)
+    options = replace(OPTIONS, epochs=2, augment=False, backbone_lr_scale=0.0)
     config = replace(CONFIG, model="tem")
     train_fold(prepared, prepared.folds[0], tmp_path / "run", config, options)
     assert sum(encoded) == 3 * 6 + 6  # every section once, and the test section by the checkpoint
@@ -275,8 +275,8 @@ def test_frozen_trunk_stays_as_it_was_and_its_maps_are_computed_once(
 
 
 def test_refit_needs_an_honest_selection() -> None:
-    with pytest.raises(ConfigError, match="refit: follows an honest selection"):
-        TrainOptions(selection="paper", refit=True)
+    with pytest.raises(ConfigError, match="refit: needs selection=validation"):
+        TrainOptions(selection="test_fold", refit=True)
 
 
 def test_hidden_features_are_at_their_mean_while_training_alone(prepared: Prepared) -> None:

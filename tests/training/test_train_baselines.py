@@ -62,7 +62,7 @@ CONFIGS: dict[str, Config] = {
     ),
     "bleep": BleepConfig(**SHARED, embedding_dim=16, n_retrieved=2),
 }
-OPTIONS = TrainOptions(selection="paper", epochs=2, batch_size=7, patience=3)
+OPTIONS = TrainOptions(selection="test_fold", epochs=2, batch_size=7, patience=3)
 
 
 class SmallTrunk(nn.Module):
@@ -194,7 +194,7 @@ def test_bank_holds_the_spots_fitted_on_and_says_whose_they_are(
 def test_refit_fills_the_bank_with_all_training_sections(
     prepared: Prepared, tmp_path: Path
 ) -> None:
-    options = replace(OPTIONS, selection="honest", refit=True)
+    options = replace(OPTIONS, selection="validation", refit=True)
     train_fold(prepared, prepared.folds[0], tmp_path / "run", CONFIGS["bleep"], options)
     chosen, final = (
         read_checkpoint(folder / "checkpoint.ckpt")

@@ -21,18 +21,18 @@ def test_exported_model_predicts_what_training_measured(st_root: Path, tmp_path:
         st_root, tmp_path / "prepared", PrepareOptions(layout="st", n_genes=3)
     )
     config = ModelConfig(n_genes=3, global_depth=2, global_mlp_ratio=1.0, neighbor_depth=1)
-    options = TrainOptions(selection="paper", epochs=1)
+    options = TrainOptions(selection="test_fold", epochs=1)
     train_fold(prepared, prepared.folds[0], tmp_path / "run", config, options)
     checkpoint = tmp_path / "run" / "checkpoint.ckpt"
     export_bundle(checkpoint, tmp_path / "bundle")
 
-    one = prepared.sections["A1"]
+    section = prepared.sections["A1"]
     spots = st_root / "ST-spotfiles" / "A1_selection.tsv"
-    choice = PredictOptions(spots=spots, mpp=one.section.slide_mpp)
+    choice = PredictOptions(spots=spots, mpp=section.measured.slide_mpp)
     with load_bundle(tmp_path / "bundle").open(device="cpu") as model:
-        prediction = predict_slide(one.section.slide_path, model, choice)
-    expected = predict_section(read_checkpoint(checkpoint).build_model(), one)
-    order = [prediction.spot_names.index(name) for name in one.section.spot_names]
+        prediction = predict_slide(section.measured.slide_path, model, choice)
+    expected = predict_section(read_checkpoint(checkpoint).build_model(), section)
+    order = [prediction.spot_names.index(name) for name in section.measured.spot_names]
     np.testing.assert_allclose(prediction.expression[order], expected, atol=1e-4)
     assert prediction.genes == read_checkpoint(checkpoint).genes
-    assert prediction.run["tiles_encoded"] == len(one.features)
+    assert prediction.run["tiles_encoded"] == len(section.features)

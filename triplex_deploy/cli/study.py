@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from triplex_deploy.cli.renamed_option import RenamedOption
 from triplex_deploy.cli.shared import command_line, common_options, is_quiet, print_json
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ SOME_FAILED = 3
 )
 @click.option(
     "--engine",
+    "--executor",
+    "executor",
+    cls=RenamedOption,
+    envvar=["TRIPLEX_DEPLOY_STUDY_EXECUTOR", "TRIPLEX_DEPLOY_STUDY_ENGINE"],
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
@@ -44,7 +49,7 @@ def command(
     out: Path,
     data: Path | None,
     workers: int | None,
-    engine: str,
+    executor: str,
     no_train: bool,
     no_deploy: bool,
     as_json: bool,
@@ -56,13 +61,13 @@ def command(
     study's; studies that share trainings can share --out.
     """
     from triplex_deploy.cli.progress import StageBars
-    from triplex_deploy.cohort.executor import EngineChoice
+    from triplex_deploy.cohort.executor import ExecutorChoice
     from triplex_deploy.study.config import read_study
     from triplex_deploy.study.run import StudyOptions, run_study
 
     study = read_study(config, data)
     line = command_line(click.get_current_context())
-    choice = EngineChoice(engine, workers)
+    choice = ExecutorChoice(executor, workers)
     options = StudyOptions(choice, not no_train, not no_deploy, line)
     with StageBars() as progress:
         result = run_study(study, out, options, progress)
@@ -83,8 +88,8 @@ def _print(result: StudyResult, out: Path, as_json: bool) -> None:
     cells: dict[str, Any] = result.results["cells"]
     name = slug(result.results["name"])
     click.echo(f"{out / name}.md: {cells['done']} of {cells['all']} cells done")
-    for one in result.results["failed"]:
-        click.echo(f"failed: {one['cell']}: {one['error']}")
+    for failure in result.results["failed"]:
+        click.echo(f"failed: {failure['cell']}: {failure['error']}")
 
 
 def _print_table(table: Table) -> None:

@@ -24,9 +24,10 @@ from triplex_deploy.errors import ConfigError
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one key.")
 @click.option(
     "--selection",
-    type=click.Choice(["honest", "paper"]),
+    type=click.Choice(["validation", "test_fold", "honest", "paper"]),  # two old names
+    metavar="[validation|test_fold]",
     help="Where the best epoch is looked for: a training patient, or the test fold.  "
-    "[default: honest]",
+    "[default: validation]",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Train at most this long.  [default: 200]")
 @click.option("--seed", type=int, help="Of weights, order and augmentation.  [default: 2021]")
@@ -73,10 +74,10 @@ def command(
     }
     model_config, options = split_settings(values)
     results = []
-    for one in opened.folds if all_folds else (opened.folds[fold],):
-        folder = out / f"fold-{one.index}"
+    for chosen in opened.folds if all_folds else (opened.folds[fold],):
+        folder = out / f"fold-{chosen.index}"
         with StageBars() as progress:
-            metrics = train_fold(opened, one, folder, model_config, options, progress, resume)
+            metrics = train_fold(opened, chosen, folder, model_config, options, progress, resume)
         results.append({"run": str(folder), **metrics})
     print_summary(as_json, without_nan({"folds": results}), [_line(result) for result in results])
 

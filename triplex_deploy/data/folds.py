@@ -62,7 +62,7 @@ def make_folds(
 def inner_validation(
     fold: Fold, patient_of: dict[str, str], seed: int = 2021
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split a fold's training sections for ``honest`` selection: (to fit on, to select on).
+    """Split a fold's training sections for ``validation`` selection: (to fit on, to select on).
 
     One training patient, drawn by ``seed``, is held out; with a single training patient, one of
     its sections is. Raises ``DatasetError`` where nothing would be left to fit on.
@@ -70,7 +70,7 @@ def inner_validation(
     if len(fold.train) < 2:
         raise DatasetError(
             f"fold {fold.name}: one training section leaves none to select on; use --selection "
-            "paper, which selects on the test fold and says so"
+            "test_fold, which selects on the test fold and says so"
         )
     patients = sorted({patient_of[name] for name in fold.train}, key=natural_key)
     rng = np.random.default_rng([seed, fold.index])

@@ -54,8 +54,8 @@ def compose(section: Section, mpp: float, level0_xy: FloatArray) -> Composition:
     kind = section.nuclei.stamp // VARIANTS
     centers = np.stack([section.nuclei.x, section.nuclei.y], axis=1)
     nuclei = {
-        names[one]: _count_near(centers[kind == number], level0_xy, CAPTURE_UM / mpp)
-        for number, one in enumerate(KINDS)
+        names[kind_name]: _count_near(centers[kind == number], level0_xy, CAPTURE_UM / mpp)
+        for number, kind_name in enumerate(KINDS)
     }
     regions = _regions(section)
     areas = {

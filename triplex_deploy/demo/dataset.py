@@ -105,10 +105,10 @@ def _write_section(root: Path, plan: SectionPlan, seed: int) -> MadeSection:
     image = image_path(root, plan)
     image.parent.mkdir(parents=True, exist_ok=True)
     write_section(grown, image, MPP)
-    one = measure_section(grown, plan, seed)
-    _write_counts(root / "ST-cnts" / f"{plan.name}.tsv.gz", one)
-    _write_spots(spots_path(root, plan), one)
-    return one
+    section = measure_section(grown, plan, seed)
+    _write_counts(root / "ST-cnts" / f"{plan.name}.tsv.gz", section)
+    _write_spots(spots_path(root, plan), section)
+    return section
 
 
 def _grow(plan: SectionPlan, seed: int) -> Section:
@@ -120,15 +120,19 @@ def _grow(plan: SectionPlan, seed: int) -> Section:
     return replace(section, staining=(blue, pink))
 
 
-def _write_counts(path: Path, one: MadeSection) -> None:
+def _write_counts(path: Path, section: MadeSection) -> None:
     lines = ["\t".join(("", *GENES))]
-    for (row, column), counts in zip(one.grid_rc.tolist(), one.counts.raw.tolist(), strict=True):
+    for (row, column), counts in zip(
+        section.grid_rc.tolist(), section.counts.raw.tolist(), strict=True
+    ):
         lines.append("\t".join((f"{column}x{row}", *map(str, counts))))
     path.write_bytes(gzip.compress("\n".join((*lines, "")).encode(), mtime=0))
 
 
-def _write_spots(path: Path, one: MadeSection) -> None:
+def _write_spots(path: Path, section: MadeSection) -> None:
     lines = ["x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected"]
-    for (row, column), (x, y) in zip(one.grid_rc.tolist(), one.level0_xy.tolist(), strict=True):
+    for (row, column), (x, y) in zip(
+        section.grid_rc.tolist(), section.level0_xy.tolist(), strict=True
+    ):
         lines.append(f"{column}\t{row}\t{column}\t{row}\t{x:.1f}\t{y:.1f}\t1")
     path.write_text("\n".join((*lines, "")), encoding="utf-8")

@@ -19,34 +19,36 @@ from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.training.match import Matched
 
 
-def write_truth(path: Path, one: MadeSection) -> None:
+def write_truth(path: Path, section: MadeSection) -> None:
     """Write raw counts as h5ad, with the noiseless ``expected`` counts as a layer."""
     import anndata
     import pandas as pd
 
-    row, column = one.grid_rc.T
-    names = [f"{c}x{r}" for r, c in one.grid_rc.tolist()]
+    row, column = section.grid_rc.T
+    names = [f"{c}x{r}" for r, c in section.grid_rc.tolist()]
     obs = {"array_row": row, "array_col": column}
-    obs |= {f"nuclei_{kind}": count for kind, count in one.composition.nuclei.items()}
-    obs |= {f"area_{region}": share for region, share in one.composition.areas.items()}
+    obs |= {f"nuclei_{kind}": count for kind, count in section.composition.nuclei.items()}
+    obs |= {f"area_{region}": share for region, share in section.composition.areas.items()}
     table = anndata.AnnData(
-        X=one.counts.raw.astype(np.float32),
+        X=section.counts.raw.astype(np.float32),
         obs=pd.DataFrame(obs, index=pd.Index(names, dtype=object)),
         var=pd.DataFrame(index=pd.Index(GENES, dtype=object)),
-        obsm={"spatial": one.level0_xy},
-        layers={"expected": one.counts.expected.astype(np.float32)},
+        obsm={"spatial": section.level0_xy},
+        layers={"expected": section.counts.expected.astype(np.float32)},
     )
     with atomic_path(path) as temporary:
         table.write_h5ad(temporary)
 
 
-def measure_ceiling(one: MadeSection, matched: Matched, prediction: Prediction) -> dict[str, Any]:
+def measure_ceiling(
+    section: MadeSection, matched: Matched, prediction: Prediction
+) -> dict[str, Any]:
     """What a predictor that knew the expected counts would score on the noisy labels.
 
     ``prediction_pcc`` is the prediction's own correlation with those noiseless labels. Per-gene
     values are in the order of ``matched.genes``.
     """
-    expected = _expected_labels(one, matched, prediction)
+    expected = _expected_labels(section, matched, prediction)
     pcc = gene_correlations(matched.labels, expected)
     noiseless = gene_correlations(expected, matched.predicted)
     return {
@@ -59,14 +61,14 @@ def measure_ceiling(one: MadeSection, matched: Matched, prediction: Prediction) 
 
 
 def _expected_labels(
-    one: MadeSection, matched: Matched, prediction: Prediction
+    section: MadeSection, matched: Matched, prediction: Prediction
 ) -> NDArray[np.float64]:
     """Labels (N, G) of the expected counts, in the order of the prediction's spots."""
     if matched.transform is None or len(matched.labels) != prediction.n_spots:
-        raise ContractError(f"{asdict(one.plan)}: the truth is not of the predicted spots")
-    expected = one.counts.expected[:, [GENES.index(gene) for gene in matched.genes]]
-    labels = matched.transform(expected, one.grid_rc, one.counts.expected.sum(axis=1))
-    row_of = {f"{c}x{r}": i for i, (r, c) in enumerate(one.grid_rc.tolist())}
+        raise ContractError(f"{asdict(section.plan)}: the truth is not of the predicted spots")
+    expected = section.counts.expected[:, [GENES.index(gene) for gene in matched.genes]]
+    labels = matched.transform(expected, section.grid_rc, section.counts.expected.sum(axis=1))
+    row_of = {f"{c}x{r}": i for i, (r, c) in enumerate(section.grid_rc.tolist())}
     return labels[[row_of[name] for name in prediction.spot_names]]
 
 

@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from triplex_deploy.contract import CONFIGS, Config
+from triplex_deploy.contract.config import RENAMED
 from triplex_deploy.data import Fold
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.study.config import FIXED, DatasetEntry, Study, require_known, slug
-from triplex_deploy.training.options import TrainOptions, split_settings
-from triplex_deploy.training.prepared import MANIFEST, Prepared, open_prepared
+from triplex_deploy.training.options import (
+    OLD_OPTIONS,
+    OLD_SELECTIONS,
+    TrainOptions,
+    current_keys,
+    split_settings,
+)
+from triplex_deploy.training.prepared import PREPARED_FILE, Prepared, open_prepared
 
 CELLS: Final = "cells"
 CELL: Final = "cell.json"
@@ -71,16 +78,18 @@ def make_cells(study: Study, out: Path) -> tuple[Cell, ...]:
 def settings_of(study: Study, dataset: DatasetEntry, model: str) -> dict[str, Any]:
     """What the study sets for a model on a data set: for all models, for it, for it there."""
     config = study.config
-    values = {**config.settings, **config.models[model], **dataset.settings.get(model, {})}
+    layers = (config.settings, config.models[model], dataset.settings.get(model, {}))
+    values = {key: value for layer in layers for key, value in current_keys(layer).items()}
     fixed = [key for key in FIXED if key in values]
     if fixed:
         raise ConfigError(f"{model}: {fixed[0]} is alike for all models; leave it out of settings")
     kind = CONFIGS.get(str(values.get("model", "triplex")))
     if kind is not None:
+        values = kind.current_keys(values)
         known = [field.name for field in (*fields(kind), *fields(TrainOptions))]
         require_known(model, values, known)
-    if values.get("trunk_weights"):
-        values["trunk_weights"] = str(study.path(values["trunk_weights"]))
+    if values.get("backbone_weights"):
+        values["backbone_weights"] = str(study.path(values["backbone_weights"]))
     return values
 
 
@@ -100,7 +109,7 @@ def read_note(folder: Path) -> dict[str, Any] | None:
 
 def prepared_digest(path: Path) -> str:
     """SHA-256 of what was prepared, wherever it and its slides lie now."""
-    content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    content = json.loads((path / PREPARED_FILE).read_text(encoding="utf-8"))
     content.pop("source", None)
     content.pop("versions", None)
     for section in content["sections"]:
@@ -121,8 +130,8 @@ def _make_cell(
         }
     )
     content = {
-        "config": config.to_dict(),
-        "options": options.to_dict(),
+        "config": _with_first_keys(config.to_dict()),
+        "options": _with_first_keys(options.to_dict()),
         "fold": asdict(fold),
         "prepared": prepared_digest(prepared.path),
     }
@@ -138,6 +147,16 @@ def _make_cell(
         options=options,
         digest=_digest(content),
     )
+
+
+def _with_first_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings under their first names, so that digests of earlier versions stay valid."""
+    first_keys = {new: old for old, new in {**OLD_OPTIONS, **RENAMED}.items()}
+    first = {first_keys.get(key, key): value for key, value in values.items()}
+    if "selection" in first:
+        first_selections = {new: old for old, new in OLD_SELECTIONS.items()}
+        first["selection"] = first_selections[first["selection"]]
+    return first
 
 
 def _folds(study: Study, label: str, prepared: Prepared) -> Iterator[Fold]:

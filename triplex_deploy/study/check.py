@@ -62,9 +62,9 @@ def _check_external(
             f"external.{label}: label {changed[0]} is {ours[changed[0]]}, the models learned "
             f"{theirs[changed[0]]}; prepare it with that"
         )
-    for name, one in prepared.sections.items():
+    for name, section in prepared.sections.items():
         for other, seen in trained.sections.items():
-            if np.array_equal(one.features, seen.features):
+            if np.array_equal(section.features, seen.features):
                 raise DatasetError(
                     f"external.{label}: section {name} is {other} of the data set trained on; "
                     "prepare it without that"

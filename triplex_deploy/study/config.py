@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.training.options import YAML_SUFFIXES, read_settings_file
+from triplex_deploy.training.options import YAML_SUFFIXES, current_selection, read_settings_file
 
 SHIPPED: Final = Path(__file__).parent / "configs"
 """Studies that come with the package and are found by their name."""
@@ -75,7 +75,9 @@ class StudyConfig(_Strict):
     reference: str | None = None
     folds: Literal["all"] | list[int] = "all"
     seeds: list[int] = Field(default=[2021], min_length=1)
-    selection: Literal["honest", "paper"] = "honest"
+    selection: Annotated[Literal["validation", "test_fold"], BeforeValidator(current_selection)] = (
+        "validation"
+    )
     settings: Settings = {}
     paper_rows: dict[str, str] = {}
     external: dict[str, ExternalEntry] = {}
@@ -160,7 +162,7 @@ def _parse(path: Path, values: Mapping[str, Any]) -> StudyConfig:
 
 def _first(error: ValidationError) -> str:
     """The first thing wrong, an unknown key before others, with the closest that is known."""
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         kinds = (StudyConfig, DatasetEntry, ExternalEntry, MapEntry, PaperColumn)

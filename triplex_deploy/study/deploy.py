@@ -21,7 +21,7 @@ from triplex_deploy.study.cells import Cell
 from triplex_deploy.study.config import Study, slug
 from triplex_deploy.study.parameters import all_parameters, deployed_parameters
 from triplex_deploy.study.predict_apart import Request, predict_apart
-from triplex_deploy.training.prepared import MANIFEST, Prepared, PreparedSection, open_prepared
+from triplex_deploy.training.prepared import PREPARED_FILE, Prepared, PreparedSection, open_prepared
 
 logger = logging.getLogger(__name__)
 
@@ -64,44 +64,47 @@ def deployments(study: Study, out: Path, done: Sequence[Cell]) -> Iterator[Deplo
         yield Deployment(cell, section, folder)
 
 
-def measure_deployment(one: Deployment) -> dict[str, Any]:
+def measure_deployment(deployment: Deployment) -> dict[str, Any]:
     """Export and predict unless that was done with this very checkpoint.
 
     Returns parameters, megabytes, spots/s and peak memory; what went wrong is under ``error``.
     """
-    digest = sha256_of(one.cell.checkpoint)
-    kept = _read(one.folder / FACTS)
-    if kept is not None and (kept["checkpoint_sha256"], kept["section"]) == (digest, one.section):
+    digest = sha256_of(deployment.cell.checkpoint)
+    kept = _read(deployment.folder / FACTS)
+    if kept is not None and (kept["checkpoint_sha256"], kept["section"]) == (
+        digest,
+        deployment.section,
+    ):
         return kept
-    logger.info("%s: exported and predicted with", one.cell.key)
-    facts: dict[str, Any] = {"checkpoint_sha256": digest, "section": one.section}
+    logger.info("%s: exported and predicted with", deployment.cell.key)
+    facts: dict[str, Any] = {"checkpoint_sha256": digest, "section": deployment.section}
     try:
-        one.folder.mkdir(parents=True, exist_ok=True)
-        facts |= _measure(one)
+        deployment.folder.mkdir(parents=True, exist_ok=True)
+        facts |= _measure(deployment)
     except (TriplexError, OSError) as error:
-        logger.warning("%s: not deployed: %s", one.cell.key, error)
+        logger.warning("%s: not deployed: %s", deployment.cell.key, error)
         return facts | {"error": str(error)}  # and tried again the next time
-    with atomic_path(one.folder / FACTS) as path:
+    with atomic_path(deployment.folder / FACTS) as path:
         path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return facts
 
 
-def _measure(one: Deployment) -> dict[str, Any]:
-    checkpoint = read_checkpoint(one.cell.checkpoint)
+def _measure(deployment: Deployment) -> dict[str, Any]:
+    checkpoint = read_checkpoint(deployment.cell.checkpoint)
     model = checkpoint.build_model()
     bundle, report = export_bundle(
-        one.cell.checkpoint, one.folder / BUNDLE, ExportOptions(force=True)
+        deployment.cell.checkpoint, deployment.folder / BUNDLE, ExportOptions(force=True)
     )
-    prepared = open_prepared(one.cell.prepared)
-    section = prepared.sections[one.section]
-    with atomic_path(one.folder / SPOTS) as path, path.open("wb") as file:
-        np.savez(file, level0_xy=section.section.level0_xy, grid_rc=section.section.grid_rc)
+    prepared = open_prepared(deployment.cell.prepared)
+    section = prepared.sections[deployment.section]
+    with atomic_path(deployment.folder / SPOTS) as path, path.open("wb") as file:
+        np.savez(file, level0_xy=section.measured.level0_xy, grid_rc=section.measured.grid_rc)
     request = Request(
         bundle=str(bundle.path),
-        slide=str(section.section.slide_path),
-        spots=str(one.folder / SPOTS),
+        slide=str(section.measured.slide_path),
+        spots=str(deployment.folder / SPOTS),
         mpp=slide_mpp(prepared, section),
-        out=str(one.folder / PREDICTION),
+        out=str(deployment.folder / PREDICTION),
     )
     return {
         "parameters": deployed_parameters(model),
@@ -109,14 +112,14 @@ def _measure(one: Deployment) -> dict[str, Any]:
         "graphs_mb": round(sum(f.stat().st_size for f in bundle.path.glob("*.onnx*")) / 1e6, 2),
         "bundle_mb": round(_bytes(bundle.path) / 1e6, 2),
         "parity_passed": report.passed,
-        **predict_apart(request, one.folder / "request.json"),
+        **predict_apart(request, deployment.folder / "request.json"),
     }
 
 
-def slide_mpp(prepared: Prepared, one: PreparedSection) -> float:
+def slide_mpp(prepared: Prepared, section: PreparedSection) -> float:
     """The scale at which a section is read again as it was prepared."""
-    content = json.loads((prepared.path / MANIFEST).read_text(encoding="utf-8"))
-    return prepared.tile_mpp if content["tile"]["native_pixels"] else one.section.slide_mpp
+    content = json.loads((prepared.path / PREPARED_FILE).read_text(encoding="utf-8"))
+    return prepared.tile_mpp if content["tile"]["native_pixels"] else section.measured.slide_mpp
 
 
 def _section(study: Study, prepared: Prepared, cell: Cell) -> str | None:

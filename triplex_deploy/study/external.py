@@ -23,7 +23,7 @@ from triplex_deploy.progress import Progress
 from triplex_deploy.study.cells import Cell, prepared_digest
 from triplex_deploy.study.config import ExternalEntry, Study, slug
 from triplex_deploy.study.paper import Printed, paper_row
-from triplex_deploy.study.results import Done
+from triplex_deploy.study.results import FinishedCells
 from triplex_deploy.study.scores import METRIC_KEYS, ModelScores
 from triplex_deploy.training.predict_section import predict_section
 from triplex_deploy.training.prepared import Prepared, PreparedSection, open_prepared
@@ -41,7 +41,9 @@ class Predicted:
     expression: NDArray[np.float32]
 
 
-def score_externally(study: Study, out: Path, done: Done, progress: Progress) -> dict[str, Any]:
+def score_externally(
+    study: Study, out: Path, done: FinishedCells, progress: Progress
+) -> dict[str, Any]:
     """Metrics of every external test, by its label, and by sample and model within."""
     return {
         label: _test(study, label, entry, out / EXTERNAL / slug(label), done, progress)
@@ -50,7 +52,7 @@ def score_externally(study: Study, out: Path, done: Done, progress: Progress) ->
 
 
 def score_sample(
-    one: PreparedSection,
+    section: PreparedSection,
     transform: LabelTransform,
     predicted: Sequence[Predicted],
     ranks: Mapping[str, float],
@@ -62,7 +64,7 @@ def score_sample(
     predictions, on those all models share. PCC(H) is over the 50 matched genes of the best
     ``ranks``. Raises ``DatasetError`` where no gene matches.
     """
-    scores = [_score(one, transform, model, ranks) for model in predicted]
+    scores = [_score(section, transform, model, ranks) for model in predicted]
     common = [
         gene for gene in predicted[0].genes if all(gene in model.genes for model in predicted[1:])
     ]
@@ -72,9 +74,9 @@ def score_sample(
         "folds": {
             key: asdict(Spread.over([score[key] for score in scores])) for key in METRIC_KEYS
         },
-        "ensemble": _score(one, transform, ensemble, ranks),
+        "ensemble": _score(section, transform, ensemble, ranks),
         "models": len(predicted),
-        "matched": len(_matched(one, common)),
+        "matched": len(_matched(section, common)),
     }
 
 
@@ -83,7 +85,7 @@ def _test(
     label: str,
     entry: ExternalEntry,
     folder: Path,
-    done: Done,
+    done: FinishedCells,
     progress: Progress,
 ) -> dict[str, Any]:
     prepared = open_prepared(study.path(entry.prepared))
@@ -92,10 +94,10 @@ def _test(
     progress.start("external tests", len(rows) * len(prepared.sections))
     for model, scores in rows.items():
         cells = [c for c in done.cells if (c.dataset, c.model) == (entry.trained_on, model)]
-        for name, one in prepared.sections.items():
+        for name, section in prepared.sections.items():
             predicted = [_predict(cell, prepared, name, folder) for cell in cells]
-            result = score_sample(one, prepared.label_transform, predicted, _ranks(scores))
-            sample = samples.setdefault(name, {"spots": one.section.n_spots, "models": {}})
+            result = score_sample(section, prepared.label_transform, predicted, _ranks(scores))
+            sample = samples.setdefault(name, {"spots": section.measured.n_spots, "models": {}})
             sample["matched"] = result.pop("matched")
             sample["models"][model] = {**result, "paper": _paper(study, entry, name, model)}
             progress.advance(1)
@@ -122,14 +124,17 @@ def _predict(cell: Cell, prepared: Prepared, name: str, folder: Path) -> Predict
 
 
 def _score(
-    one: PreparedSection, transform: LabelTransform, model: Predicted, ranks: Mapping[str, float]
+    section: PreparedSection,
+    transform: LabelTransform,
+    model: Predicted,
+    ranks: Mapping[str, float],
 ) -> dict[str, float]:
-    genes = _matched(one, model.genes)
+    genes = _matched(section, model.genes)
     if not genes:
         raise DatasetError(
-            f"{one.section.name}: shares no gene with the models; both need gene symbols"
+            f"{section.measured.name}: shares no gene with the models; both need gene symbols"
         )
-    labels = one.labels(tuple(genes), transform)
+    labels = section.labels(tuple(genes), transform)
     metrics = measure_slide(labels, model.expression[:, _columns(model.genes, genes)])
     known = np.array([ranks.get(gene, np.nan) for gene in genes])
     return {
@@ -140,8 +145,8 @@ def _score(
     }
 
 
-def _matched(one: PreparedSection, genes: Sequence[str]) -> list[str]:
-    measured = set(one.section.genes)
+def _matched(section: PreparedSection, genes: Sequence[str]) -> list[str]:
+    measured = set(section.measured.genes)
     return [gene for gene in genes if gene in measured]
 
 

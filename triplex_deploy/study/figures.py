@@ -15,7 +15,7 @@ from triplex_deploy.expression import gene_correlations
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.study.config import Study, slug
 from triplex_deploy.study.deploy import Deployment
-from triplex_deploy.study.results import Done
+from triplex_deploy.study.results import FinishedCells
 from triplex_deploy.study.scores import ModelScores
 from triplex_deploy.study.write import FIGURES
 from triplex_deploy.training.prepared import open_prepared
@@ -36,7 +36,9 @@ class Maps:
     predicted: Mapping[str, NDArray[np.floating[Any]]]
 
 
-def draw_figures(study: Study, out: Path, done: Done, deployed: Sequence[Deployment]) -> list[Path]:
+def draw_figures(
+    study: Study, out: Path, done: FinishedCells, deployed: Sequence[Deployment]
+) -> list[Path]:
     """Draw what there is to draw into ``out``/figures and return the files."""
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -96,13 +98,13 @@ def _maps(
     if not predicted:
         return None
     prepared = open_prepared(deployed[0].cell.prepared)
-    one = prepared.sections[deployed[0].section]
+    section = prepared.sections[deployed[0].section]
     genes = _genes(study, label, rows, [names for _, names in predicted.values()])
     panel = next(iter(predicted.values()))[1]
-    labels = one.labels(panel, prepared.label_transform)
+    labels = section.labels(panel, prepared.label_transform)
     return Maps(
         section=deployed[0].section,
-        level0_xy=one.section.level0_xy,
+        level0_xy=section.measured.level0_xy,
         genes=genes,
         measured=labels[:, [panel.index(gene) for gene in genes]],
         predicted={

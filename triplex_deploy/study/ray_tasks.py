@@ -12,7 +12,7 @@ from typing import Any, Final
 import ray
 
 from triplex_deploy.study.cells import Cell
-from triplex_deploy.study.perform import CellOutcome, perform_cell
+from triplex_deploy.study.train_cell import CellOutcome, train_cell
 
 CPUS_PER_TASK: Final = 4
 TRIES: Final = 4
@@ -64,7 +64,7 @@ def _perform(cell: Cell, is_last: bool, threads: int) -> CellOutcome:
     import torch
 
     torch.set_num_threads(threads)
-    return perform_cell(cell, is_last)
+    return train_cell(cell, is_last)
 
 
 def _most_cpus() -> int:

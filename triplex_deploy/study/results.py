@@ -11,15 +11,15 @@ from typing import Any, Final
 from triplex_deploy.study.cells import Cell, metrics_of, read_note
 from triplex_deploy.study.config import Study
 from triplex_deploy.study.paper import Printed, paper_row, paper_source
-from triplex_deploy.study.perform import CellOutcome
 from triplex_deploy.study.scores import (
     METRIC_KEYS,
     ModelScores,
     common_top_scores,
     paired_differences,
     score_row,
-    summarise,
+    summarize,
 )
+from triplex_deploy.study.train_cell import CellOutcome
 from triplex_deploy.system import installed_versions, processor_name, usable_cores
 from triplex_deploy.training.run_files import without_nan
 
@@ -31,14 +31,14 @@ Runs = dict[int, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, eq=False)
-class Done:
+class FinishedCells:
     """The cells of a study that are done, with what they measured."""
 
     cells: tuple[Cell, ...]
     metrics: tuple[dict[str, Any], ...]
 
     @classmethod
-    def of(cls, cells: Sequence[Cell]) -> Done:
+    def of(cls, cells: Sequence[Cell]) -> FinishedCells:
         found = [(cell, metrics) for cell in cells if (metrics := metrics_of(cell)) is not None]
         return cls(tuple(cell for cell, _ in found), tuple(metrics for _, metrics in found))
 
@@ -72,7 +72,7 @@ def collect_results(
     external: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of NAME.json; ``deployed`` is by data set and model."""
-    done, config = Done.of(cells), study.config
+    done, config = FinishedCells.of(cells), study.config
     content = {
         "schema": SCHEMA,
         "name": config.name,
@@ -81,7 +81,7 @@ def collect_results(
         "seeds": config.seeds,
         "reference": config.reference,
         "cells": {"all": len(cells), "done": len(done.cells)},
-        "failed": [{"cell": one.cell.key, "error": one.error} for one in failed],
+        "failed": [{"cell": outcome.cell.key, "error": outcome.error} for outcome in failed],
         "paper": paper_source(),
         "machine": {"processor": processor_name(), "cores": usable_cores()},
         "versions": {"python": platform.python_version(), **installed_versions(PACKAGES)},
@@ -98,7 +98,7 @@ def _dataset(
     study: Study,
     label: str,
     cells: Sequence[Cell],
-    done: Done,
+    done: FinishedCells,
     deployed: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> dict[str, Any]:
     config = study.config
@@ -111,7 +111,7 @@ def _dataset(
         models[model] = {
             "cells_done": sum(map(len, done.runs(label, model).values())),
             "cells": sum((cell.dataset, cell.model) == (label, model) for cell in cells),
-            **summarise(scores),
+            **summarize(scores),
             "pcc_common": common[model],
             "per_fold": _per_fold(scores),
             "difference": None if reference is None else paired_differences(scores, reference),
@@ -120,23 +120,23 @@ def _dataset(
             "deployed": deployed.get((label, model)),
         }
     return {
-        "shares_patients": any(one["shares_patients"] for one in metrics),
+        "shares_patients": any(values["shares_patients"] for values in metrics),
         "folds": {str(c.fold): m["tested_on"] for c, m in _first_of_folds(label, done)},
         "constant": _constant(label, done),
         "models": models,
     }
 
 
-def _constant(label: str, done: Done) -> dict[str, Any] | None:
+def _constant(label: str, done: FinishedCells) -> dict[str, Any] | None:
     """The constant predictor, which no model changes: of whichever cell of a fold is done."""
     runs = {cell.fold: [metrics] for cell, metrics in _first_of_folds(label, done)}
     if not runs:
         return None
-    summary = summarise(score_row(runs, "constant"))
+    summary = summarize(score_row(runs, "constant"))
     return {key: summary[key] for key in ("mse", "mae", "n_folds")}
 
 
-def _first_of_folds(label: str, done: Done) -> Iterator[tuple[Cell, dict[str, Any]]]:
+def _first_of_folds(label: str, done: FinishedCells) -> Iterator[tuple[Cell, dict[str, Any]]]:
     seen = set()
     for cell, metrics in zip(done.cells, done.metrics, strict=True):
         if cell.dataset == label and cell.fold not in seen:

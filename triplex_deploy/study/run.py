@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triplex_deploy.cohort.executor import EngineChoice
+from triplex_deploy.cohort.executor import ExecutorChoice
 from triplex_deploy.errors import OutputError
 from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.study.cells import Cell, make_cells
 from triplex_deploy.study.check import check_study
 from triplex_deploy.study.config import Study
 from triplex_deploy.study.deploy import Deployment, deployments, measure_deployment
-from triplex_deploy.study.engines import run_cells
+from triplex_deploy.study.executors import run_cells
 from triplex_deploy.study.external import score_externally
 from triplex_deploy.study.figures import draw_figures
-from triplex_deploy.study.perform import CellOutcome
-from triplex_deploy.study.results import Done, collect_results
+from triplex_deploy.study.results import FinishedCells, collect_results
 from triplex_deploy.study.tables import Table, make_tables
+from triplex_deploy.study.train_cell import CellOutcome
 from triplex_deploy.study.write import write_results
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class StudyOptions:
     exported, and no map is drawn. ``command`` is recorded with the results.
     """
 
-    engine: EngineChoice = field(default_factory=EngineChoice)
+    executor: ExecutorChoice = field(default_factory=ExecutorChoice)
     train: bool = True
     deploy: bool = True
     command: str | None = None
@@ -63,8 +63,8 @@ def run_study(
     check_study(study)
     cells = make_cells(study, out)
     _make_folder(out)
-    failed = _train(cells, options.engine, progress) if options.train else []
-    done = Done.of(cells)
+    failed = _train(cells, options.executor, progress) if options.train else []
+    done = FinishedCells.of(cells)
     deployed = list(deployments(study, out, done.cells)) if options.deploy else []
     facts = _deploy(deployed, progress)
     external = score_externally(study, out, done, progress)
@@ -76,7 +76,7 @@ def run_study(
     return StudyResult(results, tables, failed)
 
 
-def _train(cells: Sequence[Cell], choice: EngineChoice, progress: Progress) -> list[CellOutcome]:
+def _train(cells: Sequence[Cell], choice: ExecutorChoice, progress: Progress) -> list[CellOutcome]:
     """Returns those that failed."""
     progress.start("cells", len(cells))
     failed = []
@@ -96,8 +96,9 @@ def _deploy(
 ) -> dict[tuple[str, str], dict[str, Any]]:
     facts = {}
     progress.start("deployments", len(deployed))
-    for one in deployed:
-        facts[one.cell.dataset, one.cell.model] = measure_deployment(one)
+    for deployment in deployed:
+        cell = deployment.cell
+        facts[cell.dataset, cell.model] = measure_deployment(deployment)
         progress.advance(1)
     return facts
 

@@ -60,7 +60,7 @@ def score_row(runs: Mapping[int, Sequence[Mapping[str, Any]]], row: str = "model
     return ModelScores(tuple(genes), folds)
 
 
-def summarise(scores: ModelScores) -> dict[str, Any]:
+def summarize(scores: ModelScores) -> dict[str, Any]:
     """Mean and standard deviation (ddof 0) over folds of each metric, and the top genes."""
     summary = cross_validate(list(scores.folds.values()))
     return {

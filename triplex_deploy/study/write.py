@@ -48,7 +48,7 @@ def _page(results: Mapping[str, Any], tables: Sequence[Table], figures: Sequence
         *(f"![{path.stem}]({path.as_posix()})\n" for path in figures),
     ]
     if results["failed"]:
-        lines = [f"- {one['cell']}: {one['error']}" for one in results["failed"]]
+        lines = [f"- {failure['cell']}: {failure['error']}" for failure in results["failed"]]
         parts += ["## Failed\n", "\n".join(lines) + "\n"]
     return "\n".join(parts)
 

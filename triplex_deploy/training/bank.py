@@ -22,7 +22,7 @@ def fill_bank(model: SpotModel, train: LabelledSections) -> None:
         return
     device = next(model.parameters()).device
     features, expression = (torch.from_numpy(part).to(device) for part in _spots(train))
-    model.remember(features, expression)
+    model.set_reference_bank(features, expression)
 
 
 def check_bank(fold: Fold, fitted: Sequence[str], patient_of: Mapping[str, str]) -> None:
@@ -44,14 +44,14 @@ def check_bank(fold: Fold, fitted: Sequence[str], patient_of: Mapping[str, str])
         )
 
 
-def bank_facts(train: LabelledSections) -> dict[str, Any]:
+def bank_metadata(train: LabelledSections) -> dict[str, Any]:
     """Whose spots the bank holds, how many, and the SHA-256 of their features and labels."""
     digest = hashlib.sha256()
     for part in _spots(train):
         digest.update(f"{part.shape}".encode())
         digest.update(np.ascontiguousarray(part).tobytes())
     return {
-        "sections": [one.section.name for one in train.sections],
+        "sections": [section.measured.name for section in train.sections],
         "spots": train.n_spots,
         "sha256": digest.hexdigest(),
     }
@@ -59,7 +59,7 @@ def bank_facts(train: LabelledSections) -> dict[str, Any]:
 
 def _spots(train: LabelledSections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Frozen features (R, F) of the spots' own tiles, and labels (R, G)."""
-    features = np.concatenate([one.spot_features() for one in train.sections])
+    features = np.concatenate([section.spot_features() for section in train.sections])
     return features, np.concatenate(train.labels)
 
 

@@ -1,4 +1,4 @@
-"""Batches of spots drawn over all training sections, a pure function of seed and epoch."""
+"""Draw batches of spots from the training sections, determined by seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -12,36 +12,40 @@ from torch import Tensor
 
 from triplex_deploy.training.prepared import PreparedSection
 
+BatchArrays = tuple[NDArray[Any], ...]
+"""The fields of a ``SpotBatch`` as arrays."""
+
 
 class SpotBatch(NamedTuple):
-    """B spots, possibly of several sections; ``section`` and ``row`` say which they are."""
+    """B spots, possibly of several sections."""
 
-    tiles: Tensor  # (B, 224, 224, 3) uint8
-    neighbor_features: Tensor  # (B, 25, F), or (B, 0, F) for models without that view
-    mask: Tensor  # (B, 25) bool
-    section: Tensor  # (B,) int64
-    row: Tensor  # (B,) int64
-    labels: Tensor  # (B, G)
+    tiles: Tensor
+    """Target tiles (B, 224, 224, 3), uint8 RGB."""
+    neighbor_features: Tensor
+    """Features (B, 25, F) of the neighborhoods; (B, 0, F) for models without that view."""
+    mask: Tensor
+    """True (B, 25) where the neighbor lies on the slide."""
+    section: Tensor
+    """Number (B,) of each spot's section among the training sections, int64."""
+    row: Tensor
+    """Row (B,) of each spot in its section, int64."""
+    labels: Tensor
+    """Labels (B, G)."""
 
     def to(self, device: torch.device) -> SpotBatch:
+        """Return the batch on ``device``."""
         return SpotBatch(*(part.to(device) for part in self))
 
 
-Sampled = tuple[NDArray[Any], ...]
-
-
 class Sampler(Protocol):
-    """Deals the spots of the training sections, every one once an epoch."""
+    """Yields the spots of the training sections, each once per epoch."""
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[SpotBatch]:
-        """The batches of one epoch, or one process's share of each."""
+        """Yield the batches of one epoch, or the share of process ``rank`` of each batch."""
 
 
 class SpotSampler:
-    """Cuts the shuffled spots of ``sections`` into batches; tiles are read as they are needed.
-
-    ``neighborhoods`` False leaves out the features around the spots.
-    """
+    """Shuffles the spots of all sections and cuts them into batches; tiles are read when needed."""
 
     def __init__(
         self,
@@ -52,21 +56,32 @@ class SpotSampler:
         augment: bool,
         neighborhoods: bool = True,
     ) -> None:
+        """Take sections and their labels.
+
+        Args:
+            sections: The training sections.
+            labels: Labels (N, G) of each section.
+            batch_size: Spots per batch over all processes.
+            seed: Seed of order and augmentation.
+            augment: Flip and turn tiles at random.
+            neighborhoods: Read the features of the neighborhoods.
+        """
         self._sections = sections
         self._labels = labels
         self._batch_size = batch_size
         self._seed = seed
         self._augment = augment
         self._neighborhoods = neighborhoods
-        counts = [one.section.n_spots for one in sections]
+        counts = [section.measured.n_spots for section in sections]
         self._spots = np.array(
             [(s, row) for s, count in enumerate(counts) for row in range(count)], np.int64
         )  # (S, 2)
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[SpotBatch]:
-        """The batches of one epoch, or one process's share of each.
+        """Yield the batches of one epoch, or the share of process ``rank`` of each batch.
 
-        Shares are equally large: of a batch that does not divide, a few spots are in two.
+        All shares have the same size. Where a batch does not divide evenly, a few of its spots are
+        in two shares.
         """
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._spots))
         for step, begin in enumerate(range(0, len(order), self._batch_size)):
@@ -77,39 +92,14 @@ class SpotSampler:
             yield self._batch(self._spots[chosen], generator)
 
     def _batch(self, spots: NDArray[np.int64], rng: np.random.Generator) -> SpotBatch:
-        tiles, *rest = batch_of(self._sections, self._labels, spots, self._neighborhoods)
+        tiles, *rest = gather_batch(self._sections, self._labels, spots, self._neighborhoods)
         if self._augment:
             tiles = augment_tiles(tiles, rng)
         return SpotBatch(*map(torch.from_numpy, (tiles, *rest)))
 
 
-def batch_of(
-    sections: Sequence[PreparedSection],
-    labels: Sequence[NDArray[np.float32]],
-    spots: NDArray[np.int64],
-    neighborhoods: bool,
-) -> Sampled:
-    """The fields of a ``SpotBatch`` of ``spots`` (B, 2): section and row, ordered by section."""
-    parts = []
-    for s in np.unique(spots[:, 0]).tolist():
-        one, rows = sections[s], spots[spots[:, 0] == s, 1]
-        seen = rows if neighborhoods else rows[:0]
-        around = one.neighbor_features(seen)
-        parts.append(
-            (
-                np.asarray(one.tiles[rows]),
-                around if neighborhoods else np.empty((len(rows), 0, around.shape[2]), np.float32),
-                one.neighbor_mask[rows],
-                labels[s][rows],
-            )
-        )
-    tiles, features, mask, values = (np.concatenate(part) for part in zip(*parts, strict=True))
-    section, row = spots.T.copy()
-    return tiles, features, mask, section, row, values
-
-
 class SectionSampler:
-    """One section per batch in an order shuffled by seed and epoch; tiles are not augmented."""
+    """Yields whole sections as batches, in an order shuffled by seed and epoch; no augmentation."""
 
     def __init__(
         self,
@@ -122,21 +112,51 @@ class SectionSampler:
         self._seed = seed
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[SpotBatch]:
-        """Every section once, or one process's share: at the end a section may be in two."""
+        """Yield every section once, or the share of process ``rank``.
+
+        Where the sections do not divide evenly, the last step repeats a few in two shares.
+        """
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._sections))
         for begin in range(0, len(order), world_size):
             step = order[begin : begin + world_size]
             yield self._whole(int(step[rank % len(step)]))
 
     def _whole(self, number: int) -> SpotBatch:
-        rows = np.arange(self._sections[number].section.n_spots)
+        rows = np.arange(self._sections[number].measured.n_spots)
         spots = np.stack([np.full(len(rows), number), rows], axis=1)
-        parts = batch_of(self._sections, self._labels, spots, neighborhoods=False)
-        return SpotBatch(*map(torch.from_numpy, parts))
+        arrays = gather_batch(self._sections, self._labels, spots, neighborhoods=False)
+        return SpotBatch(*map(torch.from_numpy, arrays))
+
+
+def gather_batch(
+    sections: Sequence[PreparedSection],
+    labels: Sequence[NDArray[np.float32]],
+    spots: NDArray[np.int64],
+    neighborhoods: bool,
+) -> BatchArrays:
+    """Return the fields of a ``SpotBatch``.
+
+    Args:
+        sections: The training sections.
+        labels: Labels (N, G) of each section.
+        spots: Section number and row (B, 2) of each spot, ordered by section.
+        neighborhoods: Read the features of the neighborhoods.
+    """
+    parts = []
+    for number in np.unique(spots[:, 0]).tolist():
+        section, rows = sections[number], spots[spots[:, 0] == number, 1]
+        around = section.neighbor_features(rows if neighborhoods else rows[:0])
+        if not neighborhoods:
+            around = np.empty((len(rows), 0, around.shape[2]), np.float32)
+        tiles = np.asarray(section.tiles[rows])
+        parts.append((tiles, around, section.neighbor_mask[rows], labels[number][rows]))
+    tiles, features, mask, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    section_number, row = spots.T.copy()
+    return tiles, features, mask, section_number, row, values
 
 
 def augment_tiles(tiles: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Flip tiles (B, h, h, 3) left-right, up-down and turn them by 90 degrees, each at p = 0.5."""
+    """Return tiles (B, h, h, 3) mirrored, flipped and turned by 90 degrees, each at p = 0.5."""
     augmented = np.empty_like(tiles)
     for i, (mirror, flip, turn) in enumerate(rng.random((len(tiles), 3)) < 0.5):
         tile = tiles[i, ::-1] if flip else tiles[i]

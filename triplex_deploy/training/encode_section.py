@@ -26,7 +26,7 @@ from triplex_deploy.training.tile_encoder import FrozenEncoder
 logger = logging.getLogger(__name__)
 
 FACTS: Final = "section.json"
-PLAN: Final = "plan.npz"
+TILE_PLAN: Final = "plan.npz"
 MEASURED: Final = "measured.npz"
 
 
@@ -99,7 +99,7 @@ def _encode(job: _Job) -> dict[str, Any]:
         plan = plan_tiles(view.centers(section.level0_xy), view.size_wh)
         file = _stream(job, view, plan)
     np.savez(
-        job.folder / PLAN,
+        job.folder / TILE_PLAN,
         neighbor_tile=plan.neighbor_tile,
         neighbor_mask=plan.neighbor_mask,
         spot_tile=plan.spot_tile,

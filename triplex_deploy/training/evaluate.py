@@ -19,6 +19,7 @@ from triplex_deploy.expression import (
     measure_slide,
 )
 from triplex_deploy.training.match import Matched
+from triplex_deploy.training.options import current_selection
 from triplex_deploy.training.run_files import METRICS
 
 
@@ -33,7 +34,7 @@ def evaluate_run(run: Path) -> dict[str, Any]:
     if len(selections) > 1:
         raise OutputError(f"{run}: folds are of {' and '.join(selections)} selection; train again")
     genes = list(dict.fromkeys(gene for fold in folds for gene in fold["genes"]))
-    summary = {row: _summarise(folds, row, genes) for row in ("model", "constant")}
+    summary = {row: _summarize(folds, row, genes) for row in ("model", "constant")}
     return {
         "run": str(run),
         "selection": selections.pop(),
@@ -79,7 +80,8 @@ def _read_folds(run: Path) -> list[dict[str, Any]]:
     paths = sorted(run.glob(f"fold-*/{METRICS}"), key=_in_order) or sorted(run.glob(METRICS))
     if not paths:
         raise OutputError(f"{run}: no fold-*/{METRICS}; pass the --out of a finished train")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    folds = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [{**fold, "selection": current_selection(fold["selection"])} for fold in folds]
 
 
 def _in_order(path: Path) -> tuple[int, str]:
@@ -87,7 +89,7 @@ def _in_order(path: Path) -> tuple[int, str]:
     return len(path.parent.name), path.parent.name
 
 
-def _summarise(folds: Sequence[dict[str, Any]], row: str, genes: list[str]) -> dict[str, Any]:
+def _summarize(folds: Sequence[dict[str, Any]], row: str, genes: list[str]) -> dict[str, Any]:
     result = cross_validate([_fold_metrics(fold, row, genes) for fold in folds])
     values = asdict(result)
     values["top_genes"] = [genes[i] for i in result.top_genes.tolist()]

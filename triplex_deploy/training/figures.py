@@ -52,15 +52,17 @@ def draw_maps(path: Path, level0_xy: NDArray[np.float64], maps: Sequence[GeneMap
     """
     with _figure(path, 8, 3.4 * len(maps)) as figure:
         rows = figure.subplots(len(maps), 2, squeeze=False, sharex=True, sharey=True)
-        for axes, one in zip(rows, maps, strict=True):
-            _draw_pair(figure, axes, level0_xy, one)
+        for axes, gene_map in zip(rows, maps, strict=True):
+            _draw_pair(figure, axes, level0_xy, gene_map)
 
 
-def _draw_pair(figure: Any, axes: Any, level0_xy: NDArray[np.float64], one: GeneMap) -> None:
-    both = np.concatenate([one.measured, one.predicted])
+def _draw_pair(figure: Any, axes: Any, level0_xy: NDArray[np.float64], gene_map: GeneMap) -> None:
+    both = np.concatenate([gene_map.measured, gene_map.predicted])
     area = float(np.clip(20_000 / len(level0_xy), 2, 80))  # points squared
-    titles = (f"{one.gene} measured", f"{one.gene} predicted, PCC {one.pcc:.2f}")
-    for axis, values, title in zip(axes, (one.measured, one.predicted), titles, strict=True):
+    titles = (f"{gene_map.gene} measured", f"{gene_map.gene} predicted, PCC {gene_map.pcc:.2f}")
+    for axis, values, title in zip(
+        axes, (gene_map.measured, gene_map.predicted), titles, strict=True
+    ):
         drawn = axis.scatter(
             *level0_xy.T, c=values, s=area, cmap=COLORS, vmin=both.min(), vmax=both.max()
         )

@@ -23,7 +23,11 @@ from triplex_deploy.models import SpotModel, state_of
 from triplex_deploy.progress import Progress
 from triplex_deploy.training.bank import fill_bank
 from triplex_deploy.training.batches import Sampler
-from triplex_deploy.training.frozen_backbone import freeze_trunk, image_trunk, rest_frozen_trunk
+from triplex_deploy.training.frozen_backbone import (
+    freeze_backbone,
+    image_backbone,
+    keep_frozen_backbone_in_eval,
+)
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepared import LabelledSections
 from triplex_deploy.training.recipes import recipe_of
@@ -84,8 +88,8 @@ def fit(
     )
     fabric.launch()
     recipe = recipe_of(model.config)
-    if options.target_trunk_lr_scale == 0:
-        freeze_trunk(model)
+    if options.backbone_lr_scale == 0:
+        freeze_backbone(model)
     made = recipe.objective(model, train, options, fabric.device)
     objective, optimizer = fabric.setup(made, _optimizer(model, options))
     fitted = _Fitted(model, optimizer.optimizer, options)
@@ -153,7 +157,10 @@ class _Fitted:
 
     def restore(self, state: State) -> Record:
         """Continue from ``state``; other settings but more epochs would be another run."""
-        theirs = {**state["options"], **state["config"]}
+        theirs = {
+            **TrainOptions.from_dict(state["options"]).to_dict(),
+            **self.model.config.current_keys(state["config"]),
+        }
         ours = {**self._options.to_dict(), **self.model.config.to_dict()}
         keys = (theirs.keys() | ours.keys()) - {"epochs"}
         changed = sorted(key for key in keys if theirs.get(key) != ours.get(key))
@@ -179,7 +186,7 @@ def _train_epoch(
     fitted: _Fitted,
 ) -> float:
     objective.train()
-    rest_frozen_trunk(fitted.model)
+    keep_frozen_backbone_in_eval(fitted.model)
     total, count = 0.0, 0
     for batch in sampler.epoch(epoch, fabric.global_rank, fabric.world_size):
         optimizer.zero_grad()
@@ -196,15 +203,13 @@ def _train_epoch(
 
 def _optimizer(model: SpotModel, options: TrainOptions) -> torch.optim.Optimizer:
     """Adam, fused: at 10 million weights one step took 8 ms of a CPU core, and 150 ms otherwise."""
-    image = image_trunk(model)
+    image = image_backbone(model)
     trunk = [] if image is None else list(image.parameters())
     in_trunk = {id(parameter) for parameter in trunk}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in in_trunk]
     groups = [{"params": rest, "lr": options.learning_rate}]
-    if trunk and options.target_trunk_lr_scale:
-        groups.append(
-            {"params": trunk, "lr": options.learning_rate * options.target_trunk_lr_scale}
-        )
+    if trunk and options.backbone_lr_scale:
+        groups.append({"params": trunk, "lr": options.learning_rate * options.backbone_lr_scale})
     fused = options.accelerator in FUSED_ADAM
     return torch.optim.Adam(groups, weight_decay=options.weight_decay, fused=fused)
 

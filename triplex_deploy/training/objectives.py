@@ -20,8 +20,8 @@ from triplex_deploy.tiles.apeg import position_index
 from triplex_deploy.tiles.spot_tables import spot_tables
 from triplex_deploy.training.bank import training_exemplars
 from triplex_deploy.training.batches import SpotBatch
-from triplex_deploy.training.frozen_backbone import TrunkMaps
-from triplex_deploy.training.images import normalise_tiles
+from triplex_deploy.training.frozen_backbone import BackboneMaps
+from triplex_deploy.training.images import normalize_tiles
 from triplex_deploy.training.prepared import LabelledSections, PreparedSection
 
 
@@ -32,7 +32,7 @@ class Objective(nn.Module, ABC):
     """
 
     model: SpotModel
-    maps: TrunkMaps | None = None
+    maps: BackboneMaps | None = None
 
     @abstractmethod
     def forward(self, batch: SpotBatch) -> Tensor:
@@ -52,22 +52,22 @@ class TriplexObjective(Objective):
         self,
         model: Triplex,
         sections: Sequence[PreparedSection],
-        maps: TrunkMaps | None = None,
+        maps: BackboneMaps | None = None,
         feature_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model
         self._dropout = feature_dropout
         self.maps = maps
-        self._maps = None if maps is None else [maps.of(one) for one in sections]
-        own = torch.from_numpy(np.concatenate([one.spot_features() for one in sections]))
+        self._maps = None if maps is None else [maps.of(section) for section in sections]
+        own = torch.from_numpy(np.concatenate([section.spot_features() for section in sections]))
         self.register_buffer("feature_mean", own.mean(0), persistent=False)
         if self._maps is not None:
             map_mean = torch.cat([part.float().mean(1) for part in self._maps]).mean(0)
             self.register_buffer("map_mean", map_mean, persistent=False)
-        for number, one in enumerate(sections):
-            features = torch.from_numpy(one.spot_features())
-            table = torch.from_numpy(section_index(one, model.config))
+        for number, section in enumerate(sections):
+            features = torch.from_numpy(section.spot_features())
+            table = torch.from_numpy(section_index(section, model.config))
             self.register_buffer(f"features_{number}", features, persistent=False)
             self.register_buffer(f"apeg_index_{number}", table, persistent=False)
 
@@ -89,7 +89,7 @@ class TriplexObjective(Objective):
         assert encoder is not None
         tokens: Tensor
         if self._maps is None:
-            tokens = encoder(normalise_tiles(batch.tiles))
+            tokens = encoder(normalize_tiles(batch.tiles))
             return tokens
         pairs = zip(batch.section.tolist(), batch.row.tolist(), strict=True)
         maps = torch.stack([self._maps[section][row].float() for section, row in pairs])
@@ -118,10 +118,10 @@ class TriplexObjective(Objective):
         return mean + (features - mean) * seen
 
 
-def section_index(one: PreparedSection, config: ModelConfig) -> NDArray[np.int64]:
+def section_index(section: PreparedSection, config: ModelConfig) -> NDArray[np.int64]:
     """The position encoding's neighbour table (N, k*k) of a section."""
     index: NDArray[np.int64] = position_index(
-        one.section.grid_rc, config.position, config.apeg_kernel
+        section.measured.grid_rc, config.position, config.apeg_kernel
     )
     return index
 
@@ -134,7 +134,7 @@ class StNetObjective(Objective):
         self.model = model
 
     def forward(self, batch: SpotBatch) -> Tensor:
-        predicted = self.model(normalise_tiles(batch.tiles))  # (B, G)
+        predicted = self.model(normalize_tiles(batch.tiles))  # (B, G)
         return F.mse_loss(predicted.float(), batch.labels)
 
 
@@ -148,15 +148,15 @@ class SlideObjective(Objective):
         super().__init__()
         self.model = model
         self._table_names: tuple[str, ...] = ()
-        for number, one in enumerate(train.sections):
-            tables = spot_tables(model.config, one.section.grid_rc)
+        for number, section in enumerate(train.sections):
+            tables = spot_tables(model.config, section.measured.grid_rc)
             self._table_names = tuple(tables)
             for name, table in tables.items():
                 buffer = torch.from_numpy(table)
                 self.register_buffer(f"{name}_{number}", buffer, persistent=False)
 
     def forward(self, batch: SpotBatch) -> Tensor:
-        predicted = self.model(normalise_tiles(batch.tiles), **self.tables(batch))  # (N, G)
+        predicted = self.model(normalize_tiles(batch.tiles), **self.tables(batch))  # (N, G)
         return F.mse_loss(predicted.float(), batch.labels)
 
     def tables(self, batch: SpotBatch) -> dict[str, Tensor]:
@@ -180,7 +180,7 @@ class Hist2StObjective(SlideObjective):
         tables = self.tables(batch)
         return hist2st_loss(
             self.model,
-            normalise_tiles(batch.tiles),
+            normalize_tiles(batch.tiles),
             tables["grid_xy"],
             tables["adjacency"],
             labels=batch.labels,
@@ -202,8 +202,8 @@ class EgnObjective(Objective):
         super().__init__()
         self.model = model
         self._weight = config.correlation_weight
-        features = [one.spot_features() for one in train.sections]
-        patients = [one.section.patient for one in train.sections]
+        features = [section.spot_features() for section in train.sections]
+        patients = [section.measured.patient for section in train.sections]
         exemplars = training_exemplars(features, patients, config.n_exemplars, config.exclude)
         sizes = [len(part) for part in features]
         for name, table in (
@@ -218,7 +218,7 @@ class EgnObjective(Objective):
         features, labels = self.get_buffer("features"), self.get_buffer("labels")
         spots = self.get_buffer("first_spot")[batch.section] + batch.row  # (B,)
         found = self.get_buffer("exemplars")[spots]  # (B, k)
-        images = normalise_tiles(batch.tiles)
+        images = normalize_tiles(batch.tiles)
         predicted = self.model(images, features[spots], features[found], labels[found])
         return correlation_loss(predicted, batch.labels, self._weight)
 
@@ -237,7 +237,7 @@ class BleepObjective(Objective):
         self._temperature = temperature
 
     def forward(self, batch: SpotBatch) -> Tensor:
-        images = self.model.encode_targets(normalise_tiles(batch.tiles)).squeeze(1)
+        images = self.model.encode_targets(normalize_tiles(batch.tiles)).squeeze(1)
         expression = self.model.encode_expression(batch.labels)
         # products of embeddings are as large as the embeddings are wide: too much for 8 bits
         with torch.autocast(images.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""What a caller may choose about training, checked once."""
+"""Check the settings of a training once, and read them from a file and the command line."""
 
 from __future__ import annotations
 
@@ -12,51 +12,75 @@ from typing import Any, Final, Literal
 from triplex_deploy.contract import (
     CONFIGS,
     Config,
-    Hist2StConfig,
-    HisToGeneConfig,
     config_from_dict,
 )
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.training.prepared import SELECTIONS
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 PRECISIONS: Final = ("32-true", "16-mixed", "bf16-mixed")
 
+VALIDATION: Final = "validation"
+TEST_FOLD: Final = "test_fold"
+SELECTIONS: Final = (VALIDATION, TEST_FOLD)
+OLD_SELECTIONS: Final = {"honest": VALIDATION, "paper": TEST_FOLD}
+"""Names of selections in commands, files and runs of earlier versions."""
+OLD_OPTIONS: Final = {
+    "target_trunk_lr_scale": "backbone_lr_scale",
+    "trunk_weights": "backbone_weights",
+}
+"""Keys of training options in files and runs of earlier versions."""
+
+YAML_SUFFIXES: Final = (".yaml", ".yml")
+_YAML_FLOAT: Final = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$")
+
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The paper's recipe (MODELS 1.7) but for ``selection``; an odd value raises ``ConfigError``.
+    """Options of one training; the defaults are the paper's recipe except for ``selection``.
 
-    ``selection`` decides where the best epoch is looked for: ``honest`` on a held-out training
-    patient, ``paper`` on the test fold itself. With ``refit`` an honest choice of epochs is
-    followed by a training on all of the fold's training sections for as many. ``patience`` is in
-    epochs; ``feature_dropout`` is the share of frozen features that a step does not see;
-    ``ema_decay`` above 0 keeps a running mean of the weights over steps and uses it;
-    ``target_trunk_lr_scale`` multiplies the learning rate of the image trunk, 0 freezing it;
-    ``trunk_weights`` is a file of published weights the trunk starts from, "" for none.
-    ``accelerator`` and ``devices`` are Lightning Fabric's.
+    The recipe is in docs/models.md, "Training recipe".
+
+    Raises:
+        ConfigError: For a value of the wrong type or out of range.
     """
 
-    selection: str = "honest"
+    selection: str = VALIDATION
+    """Where the best epoch is looked for: ``validation``, a held-out training patient, or
+    ``test_fold``, the test sections, as published."""
     epochs: int = 200
+    """Maximum number of epochs."""
     batch_size: int = 128
+    """Spots per step; models trained on whole sections take one section per step instead."""
     learning_rate: float = 1e-4
     lr_step_epochs: int = 50
+    """Epochs after which the learning rate is multiplied by ``lr_gamma``, again and again."""
     lr_gamma: float = 0.9
     weight_decay: float = 0.0
     patience: int = 20
+    """Epochs without a better score after which training stops."""
     refit: bool = False
+    """After a validation selection, train again on all training sections for as many epochs."""
     feature_dropout: float = 0.0
+    """Share of the frozen features that each step replaces by their mean."""
     ema_decay: float = 0.0
-    target_trunk_lr_scale: float = 1.0
-    trunk_weights: str = ""
+    """Above 0, a running mean of the weights over steps is kept and used."""
+    backbone_lr_scale: float = 1.0
+    """Learning rate of the image backbone relative to the rest; 0 freezes it."""
+    backbone_weights: str = ""
+    """File of published weights that the image backbone starts from; "" for none."""
     augment: bool = True
+    """Flip and turn tiles at random."""
     seed: int = 2021
+    """Seed of weights, order, augmentation and dropout."""
     precision: Precision = "32-true"
+    """Number format, as Lightning Fabric names it."""
     accelerator: str = "cpu"
+    """Device, as Lightning Fabric names it."""
     devices: int = 1
+    """Number of devices."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "selection", current_selection(self.selection))
         _check_types(self)
         if self.selection not in SELECTIONS:
             raise ConfigError(f"selection {self.selection!r}: use {' or '.join(SELECTIONS)}")
@@ -68,46 +92,71 @@ class TrainOptions:
         for key in ("ema_decay", "feature_dropout"):
             if not 0 <= getattr(self, key) < 1:
                 raise ConfigError(f"{key}={getattr(self, key)}: use a value in [0, 1)")
-        if self.target_trunk_lr_scale < 0:
-            raise ConfigError(f"target_trunk_lr_scale={self.target_trunk_lr_scale}: not below 0")
-        if self.refit and self.selection != "honest":
-            raise ConfigError("refit: follows an honest selection; paper already fits on all")
+        if self.backbone_lr_scale < 0:
+            raise ConfigError(f"backbone_lr_scale={self.backbone_lr_scale}: must not be below 0")
+        if self.refit and self.selection != VALIDATION:
+            raise ConfigError(
+                f"refit: needs selection={VALIDATION}; {TEST_FOLD} already trains on all sections"
+            )
         if not (self.learning_rate > 0 and self.lr_gamma > 0 and self.weight_decay >= 0):
             raise ConfigError(
-                "learning_rate and lr_gamma must be positive, weight_decay not below 0"
+                "learning_rate and lr_gamma must be positive, weight_decay must not be below 0"
             )
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the options as plain values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainOptions:
+        """Return the options of ``to_dict``, of this version or an earlier one.
+
+        Raises:
+            ConfigError: For an unknown key or a wrong value.
+        """
+        values = current_keys(values)
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ConfigError(f"training options: unknown keys {', '.join(unknown)}; remove them")
         return cls(**values)
 
 
-def _check_types(options: TrainOptions) -> None:
-    """Every value has the type of its default, a whole number counting as a float too."""
-    for field in fields(options):
-        value, default = getattr(options, field.name), field.default
-        kind = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
-            raise ConfigError(f"{field.name}={value!r}: expected {type(default).__name__}")
+def current_selection(name: Any) -> Any:
+    """Return today's name of a selection; a value that is no old name is returned unchanged."""
+    return OLD_SELECTIONS.get(name, name) if isinstance(name, str) else name
 
 
-YAML_SUFFIXES: Final = (".yaml", ".yml")
-_FLOAT: Final = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$")
+def current_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the keys of earlier versions renamed to today's.
+
+    Raises:
+        ConfigError: If a setting is given under both names.
+    """
+    renamed: dict[str, Any] = {}
+    for key, value in values.items():
+        name = OLD_OPTIONS.get(key, key)
+        if name in renamed:
+            raise ConfigError(f"{name}: given twice, also under an old name; keep {name}")
+        renamed[name] = value
+    return renamed
 
 
 def read_settings(path: Path | None, assignments: Iterable[str]) -> dict[str, Any]:
-    """Keys of a file, overridden by ``KEY=VALUE``; values are JSON, or else text."""
-    values = read_settings_file(path) if path is not None else {}
+    """Return the settings of a file, overridden by assignments.
+
+    Args:
+        path: JSON or YAML file; None for none.
+        assignments: ``KEY=VALUE`` texts. A value is read as JSON, or else taken as text.
+
+    Raises:
+        ConfigError: For a file or an assignment that cannot be read.
+    """
+    values = current_keys(read_settings_file(path)) if path is not None else {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {assignment}: use KEY=VALUE, such as learning_rate=3e-4")
+        key = OLD_OPTIONS.get(key, key)
         try:
             values[key] = json.loads(text)
         except ValueError:
@@ -116,15 +165,24 @@ def read_settings(path: Path | None, assignments: Iterable[str]) -> dict[str, An
 
 
 def split_settings(values: Mapping[str, Any]) -> tuple[Config, TrainOptions]:
-    """Deal keys to the model that ``model`` names, triplex if none, and to training.
+    """Split settings into those of the model and those of the training.
 
-    Training options the user leaves out are those recommended for the model. A key of neither, and
-    an unknown model, raise ``ConfigError``.
+    Args:
+        values: Settings by key; ``model`` names the model, triplex if absent.
+
+    Returns:
+        The model's configuration and the training options. Training options that are absent are
+        those recommended for the model.
+
+    Raises:
+        ConfigError: For an unknown model, an unknown key or a wrong value.
     """
+    values = current_keys(values)
     name = values.get("model", "triplex")
     kind = CONFIGS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ConfigError(f"model={name!r}: use {', '.join(CONFIGS)}")
+    values = kind.current_keys(values)
     of_model = {field.name for field in fields(kind)}
     of_training = {field.name for field in fields(TrainOptions)}
     unknown = sorted(set(values) - of_model - of_training)
@@ -137,7 +195,11 @@ def split_settings(values: Mapping[str, Any]) -> tuple[Config, TrainOptions]:
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
-    """Keys and values of a JSON file, or of YAML where the name ends so; else ``ConfigError``."""
+    """Return the keys and values of a YAML file, or of JSON where the name does not end in YAML.
+
+    Raises:
+        ConfigError: If the file cannot be read or holds no table of keys and values.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         content = _parse_yaml(text) if path.suffix.lower() in YAML_SUFFIXES else json.loads(text)
@@ -148,27 +210,27 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     return content
 
 
+def recommended_options(kind: type[Config]) -> dict[str, Any]:
+    """Return the training options recommended for a model where they differ from the defaults."""
+    return dict(kind.recipe.options)
+
+
+def _check_types(options: TrainOptions) -> None:
+    """Raise ``ConfigError`` for a value of another type than its default; an int is a float too."""
+    for field in fields(options):
+        value, default = getattr(options, field.name), field.default
+        kind = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+            raise ConfigError(f"{field.name}={value!r}: expected {type(default).__name__}")
+
+
 def _parse_yaml(text: str) -> Any:
-    """Plain values alone, never objects; 1e-4 is a number here, as in YAML 1.2."""
+    """Return plain values only, never objects; 1e-4 is a number here, as in YAML 1.2."""
     import yaml
 
     loader: Any = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", _YAML_FLOAT, list("-+.0123456789"))
     try:
         return yaml.load(text, loader)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
-
-
-_WHOLE_SLIDES: Final = {"learning_rate": 1e-5}
-"""MODELS 2.2 and 2.3: one step per section and a transformer without a warm-up."""
-
-_RECOMMENDED: Final[dict[type[Config], dict[str, Any]]] = {
-    HisToGeneConfig: _WHOLE_SLIDES,
-    Hist2StConfig: _WHOLE_SLIDES,
-}
-
-
-def recommended_options(kind: type[Config]) -> dict[str, Any]:
-    """What holds for a model unless the user sets it; empty where the shared recipe does."""
-    return dict(_RECOMMENDED.get(kind, {}))

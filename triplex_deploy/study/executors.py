@@ -13,14 +13,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Final
 
-from triplex_deploy.cohort.executor import EngineChoice, threads_each
+from triplex_deploy.cohort.executor import ExecutorChoice, threads_each
 from triplex_deploy.study.cells import Cell, metrics_of
-from triplex_deploy.study.perform import CellOutcome, perform_cell
+from triplex_deploy.study.train_cell import CellOutcome, train_cell
 
 GRACE_S: Final = 2.0
 
 
-def run_cells(cells: Sequence[Cell], choice: EngineChoice) -> Iterator[CellOutcome]:
+def run_cells(cells: Sequence[Cell], choice: ExecutorChoice) -> Iterator[CellOutcome]:
     """Yield one outcome per cell, in any order; those done already come first.
 
     What another process works on is left to the end and waited for: it is done then, or ours.
@@ -32,15 +32,17 @@ def run_cells(cells: Sequence[Cell], choice: EngineChoice) -> Iterator[CellOutco
         else:
             yield CellOutcome(cell, "kept")
     elsewhere = []
-    for outcome in _engine(open_cells, choice, is_last=False):
+    for outcome in _run_cells(open_cells, choice, is_last=False):
         if outcome.status == "elsewhere":
             elsewhere.append(outcome.cell)
         else:
             yield outcome
-    yield from _engine(elsewhere, choice, is_last=True)
+    yield from _run_cells(elsewhere, choice, is_last=True)
 
 
-def _engine(cells: Sequence[Cell], choice: EngineChoice, is_last: bool) -> Iterator[CellOutcome]:
+def _run_cells(
+    cells: Sequence[Cell], choice: ExecutorChoice, is_last: bool
+) -> Iterator[CellOutcome]:
     if not cells:
         return
     if choice.kind == "ray":
@@ -50,7 +52,7 @@ def _engine(cells: Sequence[Cell], choice: EngineChoice, is_last: bool) -> Itera
     elif min(choice.workers or 1, len(cells)) > 1:
         yield from _in_processes(cells, choice.workers or 1, is_last)
     else:
-        yield from (perform_cell(cell, is_last) for cell in cells)
+        yield from (train_cell(cell, is_last) for cell in cells)
 
 
 def _in_processes(cells: Sequence[Cell], workers: int, is_last: bool) -> Iterator[CellOutcome]:
@@ -81,7 +83,7 @@ def _serve(connection: Connection, cell: Cell, is_last: bool, threads: int) -> N
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     with suppress(OSError):
-        connection.send(perform_cell(cell, is_last))
+        connection.send(train_cell(cell, is_last))
 
 
 def _collect(connection: Connection, process: SpawnProcess, cell: Cell) -> CellOutcome:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from triplex_deploy.errors import OutputError, one_line
 from triplex_deploy.files.atomic import atomic_path
-from triplex_deploy.files.lock import holder, output_lock
+from triplex_deploy.files.lock import exclusive_lock, holder
 from triplex_deploy.study.cells import CELL, METRICS, Cell, metrics_of, read_note
 from triplex_deploy.training.prepared import open_prepared
 from triplex_deploy.training.run_files import STATE
@@ -37,7 +37,7 @@ class CellOutcome:
     traceback: str | None = None
 
 
-def perform_cell(cell: Cell, wait: bool = False) -> CellOutcome:
+def train_cell(cell: Cell, wait: bool = False) -> CellOutcome:
     """Train the cell unless it is done; whatever goes wrong is the outcome, not raised.
 
     A cell that another process works on is waited for with ``wait``, and is ``elsewhere`` without.
@@ -46,7 +46,7 @@ def perform_cell(cell: Cell, wait: bool = False) -> CellOutcome:
     try:
         lock = cell.folder.with_name(f".{cell.folder.name}.lock")
         _make_folder(lock.parent)
-        with output_lock(lock, wait) as ours:
+        with exclusive_lock(lock, wait) as ours:
             if not ours:
                 return CellOutcome(cell, "elsewhere", f"in progress elsewhere ({holder(lock)})")
             if metrics_of(cell) is not None:

@@ -1,0 +1,161 @@
+"""Keep traced graphs without their weights, so that a known structure is traced only once.
+
+Tracing takes most of an export's time and does not depend on the values of the weights. A trace is
+the unoptimized ONNX program: its initializers still carry the names of the module's parameters, so
+that other weights can be put in before the graph is optimized.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from triplex_deploy.contract import GraphSpec
+from triplex_deploy.errors import OutputError
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.system import cache_folder, installed_versions
+
+logger = logging.getLogger(__name__)
+
+MOST_KEPT: Final = 256
+"""Number of traces in the folder above which the oldest are removed."""
+_PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir")
+_SOURCES: Final = ("contract", "exporters", "models")
+"""Parts of the package that decide how a graph is written."""
+_OWN_OF_MODULES: Final = frozenset(vars(nn.Module()))
+
+
+def trace_folder() -> Path:
+    """Return the folder of the traces in the user's cache."""
+    return cache_folder() / "traces"
+
+
+def trace_key(module: nn.Module, spec: GraphSpec) -> str | None:
+    """Return 64 hexadecimal digits that are equal for modules of equal structure.
+
+    The digest covers the classes and plain attributes of every part, the names, shapes and types
+    of the weights, the graph's tensors, the source files of this package and the versions of the
+    libraries. Returns None for a module that holds a tensor outside its parameters and buffers:
+    its values would be written into the trace as constants.
+    """
+    parts = []
+    for name, part in module.named_modules(remove_duplicate=False):
+        settings = {key: value for key, value in vars(part).items() if key not in _OWN_OF_MODULES}
+        if any(isinstance(value, Tensor) for value in settings.values()):
+            return None
+        kind = f"{type(part).__module__}.{type(part).__qualname__}"
+        plain = {key: text for key, value in settings.items() if (text := _plain(value))}
+        parts.append((name, kind, part.training, plain))
+    first_name: dict[int, str] = {}
+    weights = [
+        (name, str(tensor.dtype), list(tensor.shape), first_name.setdefault(id(tensor), name))
+        for name, tensor in _tensors(module)
+    ]
+    decisive = {
+        "parts": parts,
+        "weights": weights,
+        "graph": repr(spec),
+        "sources": _source_digest(),
+        "versions": installed_versions(_PACKAGES),
+        "python": platform.python_version(),
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def read_trace(key: str) -> ModelProto | None:
+    """Return the trace of ``key`` without weights, None if there is none or it is damaged."""
+    path = _path(key)
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, trace = content[:32], content[32:]
+    if hashlib.sha256(trace).digest() != digest:
+        logger.warning("%s: damaged; the graph is traced again", path)
+        path.unlink(missing_ok=True)
+        return None
+    return onnx.load_model_from_string(trace)
+
+
+def write_trace(key: str, trace: ModelProto) -> None:
+    """Keep ``trace`` under ``key``; a folder that cannot be written is only logged."""
+    content = trace.SerializeToString()
+    path = _path(key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(content).digest() + content)
+        _remove_oldest(path.parent)
+    except (OSError, OutputError) as error:
+        logger.info("the trace is not kept: %s", error)
+
+
+def take_weights_out(trace: ModelProto, module: nn.Module) -> None:
+    """Empty the initializers of ``trace`` that are parameters or buffers of ``module``."""
+    names = {name for name, _ in _tensors(module)}
+    for initializer in trace.graph.initializer:
+        if initializer.name in names:
+            empty = TensorProto(
+                name=initializer.name, data_type=initializer.data_type, dims=initializer.dims
+            )
+            initializer.CopyFrom(empty)
+
+
+def put_weights_in(trace: ModelProto, module: nn.Module) -> None:
+    """Fill the initializers of ``trace`` with the parameters and buffers of ``module``."""
+    tensors = dict(_tensors(module))
+    for initializer in trace.graph.initializer:
+        tensor = tensors.get(initializer.name)
+        if tensor is not None:
+            array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+            initializer.CopyFrom(numpy_helper.from_array(array, initializer.name))
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield parameters and buffers with their names, shared ones under each name."""
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _plain(value: Any) -> str:
+    """Return the text of a setting, empty for what may differ between two equal modules."""
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    text = repr(value)
+    return type(value).__qualname__ if " at 0x" in text else text
+
+
+@functools.cache
+def _source_digest() -> str:
+    """Return the SHA-256 of the source files that decide how a graph is written."""
+    root = Path(__file__).parent.parent / "triplex_deploy"
+    if not root.is_dir():  # installed: this folder lies in the package
+        root = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for part in _SOURCES:
+        for path in sorted((root / part).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _path(key: str) -> Path:
+    return trace_folder() / f"{key}.trace"
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Remove the traces that were written first, down to ``MOST_KEPT``."""
+    traces = sorted(folder.glob("*.trace"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in traces[MOST_KEPT:]:
+        path.unlink(missing_ok=True)
