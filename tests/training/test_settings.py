@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.training.options import read_settings, split_settings
+from triplex_deploy.training.options import TrainOptions, read_settings, split_settings
 
 
 def test_assignments_override_the_file_and_go_to_their_owner(tmp_path: Path) -> None:
@@ -89,3 +89,14 @@ def test_models_bring_their_own_settings_and_learning_rate() -> None:
     assert split_settings({"model": "his_to_gene", "learning_rate": 1e-3})[1].learning_rate == 1e-3
     for name in ("triplex", "st_net", "egn", "bleep"):
         assert split_settings({"model": name})[1].learning_rate == 1e-4
+
+
+def test_settings_of_earlier_versions_keep_their_meaning() -> None:
+    old = {"selection": "paper", "target_trunk_lr_scale": 0.0, "target_trunk": "efficientnet_lite0"}
+    config, options = split_settings(old)
+    assert (options.selection, options.backbone_lr_scale) == ("test_fold", 0.0)
+    assert config.to_dict()["target_backbone"] == "efficientnet_lite0"
+    stored = {"selection": "honest", "trunk_weights": "densenet.pth"}
+    assert TrainOptions.from_dict(stored) == TrainOptions(backbone_weights="densenet.pth")
+    with pytest.raises(ConfigError, match="backbone_lr_scale: given twice"):
+        split_settings({"backbone_lr_scale": 1.0, "target_trunk_lr_scale": 0.0})

@@ -345,5 +345,5 @@ def test_models_that_hide_no_features_refuse_to(prepared: Prepared, tmp_path: Pa
 
 def test_size_of_the_bank_is_not_the_users_to_say(prepared: Prepared, tmp_path: Path) -> None:
     config = BleepConfig(**SHARED, bank_size=99)
-    with pytest.raises(ConfigError, match="bank_size: training fills it in"):
+    with pytest.raises(ConfigError, match="bank_size: training sets it"):
         train_fold(prepared, prepared.folds[0], tmp_path / "run", config, OPTIONS)

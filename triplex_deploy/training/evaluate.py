@@ -26,8 +26,8 @@ from triplex_deploy.training.run_files import METRICS
 def evaluate_run(run: Path) -> dict[str, Any]:
     """Mean and standard deviation (ddof 0) over the folds of a run, beside the constant predictor.
 
-    Folds selected in different ways are refused. Where genes differ between folds, as under honest
-    selection, a gene counts in the folds that have it.
+    Folds selected in different ways are refused. Where genes differ between folds, as under
+    validation selection, a gene counts in the folds that have it.
     """
     folds = _read_folds(run)
     selections = {fold["selection"] for fold in folds}

@@ -65,7 +65,7 @@ def start_triplex(
 def start_st_net(
     model: StNet, train: LabelledSections, tile_encoder: TileEncoderWeights, options: TrainOptions
 ) -> None:
-    """Load DenseNet's weights from ``backbone_weights`` if set; start the head as configured."""
+    """Load DenseNet's weights from ``backbone_weights``, if set, and start the head."""
     assert isinstance(model.config, StNetConfig)
     if options.backbone_weights:
         _load_trunk(model.trunk, load_densenet_weights, options.backbone_weights)
