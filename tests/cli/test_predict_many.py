@@ -166,7 +166,7 @@ def test_terminal_gets_a_drawn_table(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setenv("COLUMNS", "100")
     print_slides(
         [
-            outcome("[red] a.svs", facts={"spots": 50}),
+            outcome("[red] a.svs", metadata={"spots": 50}),
             outcome("b.svs", status="failed", error="b.svs: empty"),
         ],
         as_json=False,
