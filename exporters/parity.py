@@ -30,6 +30,7 @@ from triplex_deploy.exporters.lookup import without_ties
 from triplex_deploy.exporters.reference import Reference, SmallSlide
 from triplex_deploy.exporters.unordered import in_one_order
 from triplex_deploy.runtime.session import Session
+from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 from triplex_deploy.tiles.spot_tables import spot_tables
 
 SIZES: Final = {
@@ -191,12 +192,15 @@ def _predict_grid(
         "mask": slide.around >= 0,
         **slide.tables,
     }
+    masked: dict[str, NDArray[Any]] = {}
     clear = np.ones(len(slide.tiles), bool)
     for name in graph_specs(reference.model.config):
         spec = sessions[name].spec
-        given = {tensor.name: _chained(tensor, known, slide) for tensor in spec.inputs}
+        given = {tensor.name: _chained(tensor, known, masked, slide) for tensor in spec.inputs}
         clear &= without_ties(reference.model, spec, given)
         known[spec.outputs[0].name] = _run(sessions[name], given)
+        if name == "tile_encoder":
+            masked[spec.outputs[0].name] = _run(sessions[name], {"tiles": mean_color_tile()})
     predicted = reference.predict(slide)
     kept = clear if (~clear).mean() <= MOST_UNCLEAR else np.ones_like(clear)
     return known["expression"][kept], predicted[kept], int((~kept).sum())
@@ -212,13 +216,18 @@ def _grid_slide(reference: Reference) -> SmallSlide:
 
 
 def _chained(
-    tensor: TensorSpec, known: Mapping[str, NDArray[Any]], slide: SmallSlide
+    tensor: TensorSpec,
+    known: Mapping[str, NDArray[Any]],
+    masked: Mapping[str, NDArray[Any]],
+    slide: SmallSlide,
 ) -> NDArray[Any]:
-    """What the graphs before gave as one input; features of whole neighbourhoods, zero outside."""
+    """Return one input, as the graphs before gave it.
+
+    Features of whole neighborhoods are gathered; ``masked`` holds those of masked neighbors (1, F).
+    """
     values = known[tensor.name]
     if values.ndim < len(tensor.axes):
-        off_slide = np.zeros_like(values[:1])  # index -1 finds it
-        return np.vstack([values, off_slide])[slide.around]
+        return np.vstack([values, masked[tensor.name]])[slide.around]  # -1 is the last row
     return values
 
 

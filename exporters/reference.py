@@ -18,6 +18,7 @@ from torch import Tensor
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILES
 from triplex_deploy.models import SpotModel, TileEncoder
 from triplex_deploy.models.spot_model import SlideTensors
+from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 
 EncodeTiles = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Features (B, F) of tiles (B, 224, 224, 3)."""
@@ -63,7 +64,9 @@ class Reference:
             normalise(slide.tiles),
             torch.from_numpy(slide.around),
             {name: torch.from_numpy(table) for name, table in slide.tables.items()},
-            lambda: torch.from_numpy(self.encode_tiles(slide.tiles)),
+            lambda: torch.from_numpy(
+                self.encode_tiles(np.concatenate([slide.tiles, mean_color_tile()]))
+            ),
         )
         with torch.inference_mode():
             predicted = self.model.predict_slide(tensors)

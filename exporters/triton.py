@@ -16,6 +16,7 @@ from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, Config, GraphSpec, ModelConfig, TensorSpec
 from triplex_deploy.errors import BundleError, ConfigError, OutputError
 from triplex_deploy.runtime.tensorrt.profiles import DEFAULT_PROFILES
+from triplex_deploy.tiles.masked_neighbor import MEAN_COLOR
 
 MODEL: Final = "triplex"
 QUEUE_DELAY_US: Final = 2000
@@ -83,6 +84,7 @@ def _write_chain(bundle: Bundle, out: Path) -> None:
         "genes": bundle.manifest.genes,
         "tile_mpp": bundle.manifest.tile_mpp,
         "batch": DEFAULT_PROFILES["batch"].opt,
+        "masked_tile": {"side_px": TILE_PX, "rgb": MEAN_COLOR},
         "graphs": {
             name: {
                 "inputs": [tensor.name for tensor in spec.inputs],

@@ -19,11 +19,14 @@ class TritonPythonModel:
     """Called by Triton's Python backend."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read what the graphs take and give."""
+        """Read what the graphs take and give; no graph can be asked before all are loaded."""
         folder = Path(args["model_repository"]) / args["model_version"]
         bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         self.graphs: dict[str, dict[str, list[str]]] = bundle["graphs"]
         self.batch: int = bundle["batch"]
+        side, rgb = bundle["masked_tile"]["side_px"], bundle["masked_tile"]["rgb"]
+        self.masked_tile = np.broadcast_to(np.array(rgb, np.uint8), (1, side, side, 3))
+        self.masked_feature: np.ndarray | None = None
 
     def execute(
         self, requests: list["pb_utils.InferenceRequest"]
@@ -50,7 +53,6 @@ class TritonPythonModel:
         known: dict[str, np.ndarray] = {"mask": neighbor_tile >= 0}
         if "tile_encoder" in self.graphs:
             features = self._in_batches("tile_encoder", {"tiles": tiles})
-            padded = np.vstack([features, np.zeros_like(features[:1])])  # -1 finds the zero row
         if "target_encoder" in self.graphs:
             used, rows = np.unique(own, return_inverse=True)
             tokens = self._in_batches("target_encoder", {"tiles": tiles[used]})
@@ -59,9 +61,16 @@ class TritonPythonModel:
             inputs = {"features": features[own], "apeg_index": apeg_index}
             known["global_tokens"] = self._call("global_encoder", inputs)
         if "neighbor_encoder" in self.graphs:
+            padded = np.vstack([features, self._masked_feature()])  # -1 is the last row
             around = {"features": padded[neighbor_tile], "mask": known["mask"]}
             known["neighbor_tokens"] = self._in_batches("neighbor_encoder", around)
         return self._in_batches("fusion_head", known)
+
+    def _masked_feature(self) -> np.ndarray:
+        """Return the feature (1, F) that stands for a masked neighbor, encoded once."""
+        if self.masked_feature is None:
+            self.masked_feature = self._call("tile_encoder", {"tiles": self.masked_tile})
+        return self.masked_feature
 
     def _in_batches(self, graph: str, known: dict[str, np.ndarray]) -> np.ndarray:
         names = self.graphs[graph]["inputs"]

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,13 +10,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from tests.exporters.pbtxt import read_model_config
+from tests.variants import VARIANTS, variant_checkpoint
 from triplex_deploy import apeg_index
 from triplex_deploy.errors import BundleError, OutputError
+from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.exporters.inputs import tiles
 from triplex_deploy.exporters.triton import graph_config, write_repository
-from triplex_deploy.runtime.model import Model, RunnableBundle
+from triplex_deploy.models import TileEncoder, TileEncoderWeights, state_of, write_checkpoint
+from triplex_deploy.runtime.model import Model, RunnableBundle, load_bundle
 
 TYPES = {"TYPE_UINT8": 2, "TYPE_BOOL": 9, "TYPE_INT64": 7, "TYPE_FP32": 1}
 
@@ -227,8 +230,12 @@ def backend(model: Model, monkeypatch: pytest.MonkeyPatch) -> Backend:
 
 
 @pytest.fixture
-def chain(repository: Path, backend: Backend) -> Iterator[Any]:
-    """The repository's ``triplex``, initialised as Triton does, in batches of four."""
+def chain(repository: Path, backend: Backend) -> Any:
+    return open_chain(repository)
+
+
+def open_chain(repository: Path) -> Any:
+    """Return the repository's ``triplex``, initialized as Triton does, in batches of four."""
     module = load_module("triplex_model", repository / "triplex" / "1" / "model.py")
     served = module.TritonPythonModel()
     served.initialize({"model_repository": str(repository / "triplex"), "model_version": "1"})
@@ -252,33 +259,67 @@ def slide() -> dict[str, np.ndarray]:
 
 
 def expected(model: Model, given: dict[str, np.ndarray]) -> np.ndarray:
-    features = model.run("tile_encoder", {"tiles": given["tiles"]})["features"]
-    around, mask = given["neighbor_tile"], given["neighbor_tile"] >= 0
-    padded = np.vstack([features, np.zeros((1, 512), np.float32)])
-    views = {
-        **model.run("target_encoder", {"tiles": given["tiles"]}),
-        **model.run("neighbor_encoder", {"features": padded[around], "mask": mask}),
-        **model.run("global_encoder", {"features": features, "apeg_index": given["apeg_index"]}),
-        "mask": mask,
-    }
-    return model.run("fusion_head", views)["expression"]
+    """Return the expression by the model's own graphs; a masked neighbor is a mean-color tile."""
+    known = {**given, "mask": given["neighbor_tile"] >= 0}
+    masked = np.empty((1, 224, 224, 3), np.uint8)
+    masked[:] = (124, 116, 104)
+    features, off_slide = (
+        model.run("tile_encoder", {"tiles": images})["features"]
+        for images in (given["tiles"], masked)
+    )
+    around = np.vstack([features, off_slide])[given["neighbor_tile"]]
+    for name, spec in model.bundle.specs.items():
+        known["features"] = around if name == "neighbor_encoder" else features
+        known |= model.run(name, {tensor.name: known[tensor.name] for tensor in spec.inputs})
+    return known["expression"]
 
 
-def test_chain_predicts_what_the_bundle_does(chain: Any, backend: Backend, model: Model) -> None:
-    given = slide()
+def predict(chain: Any, backend: Backend, given: dict[str, np.ndarray]) -> np.ndarray:
     (response,) = chain.execute([backend.request(**given)])
     assert not response.has_error()
     (tensor,) = response.output_tensors()
     assert tensor.name() == "expression"
-    np.testing.assert_allclose(tensor.as_numpy(), expected(model, given), atol=1e-4)
+    found: np.ndarray = tensor.as_numpy()
+    return found
+
+
+def test_chain_predicts_what_the_bundle_does(chain: Any, backend: Backend, model: Model) -> None:
+    given = slide()
+    np.testing.assert_allclose(
+        predict(chain, backend, given), expected(model, given), rtol=0, atol=1e-4
+    )
+
+
+def test_spots_at_the_border_of_a_model_that_averages_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most neighbors of the slide are masked, and NEM takes the mean of all 25 tokens."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        encoder = TileEncoder("resnet18").eval()
+    weights = TileEncoderWeights("random", "resnet18", state_of(encoder.trunk))
+    write_checkpoint(variant_checkpoint(VARIANTS["nem"], weights), tmp_path / "nem.ckpt")
+    export_bundle(tmp_path / "nem.ckpt", tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    write_repository(bundle, tmp_path / "repository")
+    with bundle.open(device="cpu") as model:
+        backend = Backend(model)
+        monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend.module)
+        given = slide()
+        found = predict(open_chain(tmp_path / "repository"), backend, given)
+        np.testing.assert_allclose(found, expected(model, given), rtol=0, atol=1e-5)
 
 
 def test_global_encoder_runs_once_and_the_rest_in_batches(chain: Any, backend: Backend) -> None:
     chain.execute([backend.request(**slide())])
-    assert backend.asked == [
+    first = list(backend.asked)
+    chain.execute([backend.request(**slide())])
+    assert backend.asked[len(first) :] == [call for call in first if call != ("tile_encoder", 1)]
+    assert first == [
         *(("tile_encoder", 4), ("tile_encoder", 2)),
         *(("target_encoder", 4), ("target_encoder", 2)),
         ("global_encoder", 6),
+        ("tile_encoder", 1),  # what stands for masked neighbors
         *(("neighbor_encoder", 4), ("neighbor_encoder", 2)),
         *(("fusion_head", 4), ("fusion_head", 2)),
     ]

@@ -33,12 +33,21 @@ class SlideTensors:
     tables: Mapping[str, Tensor]
     """Tables (N, ...) about the spots' places, by tensor name."""
     encode: Callable[[], Tensor]
-    """Returns the features (N, F) that the frozen tile encoder gives for the tiles."""
+    """Returns frozen features (N + 1, F): of the target tiles, and last of a masked neighbor."""
 
     @cached_property
-    def features(self) -> Tensor:
-        """Return the features (N, F) of the target tiles, computed once."""
+    def _encoded(self) -> Tensor:
         return self.encode()
+
+    @property
+    def features(self) -> Tensor:
+        """Return the features (N, F) of the target tiles."""
+        return self._encoded[:-1]
+
+    @property
+    def neighbor_features(self) -> Tensor:
+        """Return the features (N, 25, F) of the neighborhoods, masked neighbors included."""
+        return self._encoded[self.around]  # -1 is the last row, the masked neighbor's
 
 
 class SpotModel(nn.Module):

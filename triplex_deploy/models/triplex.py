@@ -106,12 +106,13 @@ class Triplex(SpotModel):
         return Pooled(self.target_encoder) if is_pooled else self.target_encoder
 
     def predict_slide(self, slide: SlideTensors) -> Tensor:
-        """Return the expression (N, G) of all spots; features outside the slide are zero."""
+        """Return the expression (N, G) of all spots of a slide."""
         features, mask = slide.features, slide.around >= 0
-        neighbors = features[slide.around] * mask[:, :, None]
         table = slide.tables.get("apeg_index", torch.zeros((0, 0), dtype=torch.int64))
         spots = torch.arange(len(features))
-        output: TriplexOutput = self(slide.images, neighbors, mask, features, table, spots)
+        output: TriplexOutput = self(
+            slide.images, slide.neighbor_features, mask, features, table, spots
+        )
         return output.fusion
 
     def encode_targets(self, images: Tensor) -> Tensor | None:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import CENTER, IMAGE_MEAN, N_NEIGHBORS, TILE_PX, GraphSpec, TensorSpec
+from triplex_deploy.contract import CENTER, N_NEIGHBORS, GraphSpec, TensorSpec
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.feature_cache import FeatureCache, TileIndex
 from triplex_deploy.pipeline.options import PredictOptions
@@ -18,14 +18,13 @@ from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.pipeline.row_store import RowStore
 from triplex_deploy.runtime.device_array import Tensor
 from triplex_deploy.system import usable_cores
+from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 from triplex_deploy.tiles.plan import TilePlan
 from triplex_deploy.tiles.stream import StreamStats, TileBatch, stream_tiles
 from triplex_deploy.tiles.view import SlideView
 
 FEATURES: Final = "features"
 """Name of the frozen encoder's output, and of inputs that hold features of tiles."""
-MEAN_COLOR: Final = tuple(round(255 * mean) for mean in IMAGE_MEAN)
-"""Color of a masked neighbor: zero once normalized (docs/models.md, "Masked neighbors")."""
 MAX_READERS: Final = 16
 """Most threads that read and decode."""
 WORKERS_PER_READER: Final = 4
@@ -100,13 +99,6 @@ def needed_tiles(plan: TilePlan, specs: Iterable[GraphSpec]) -> TilePlan:
     return TilePlan(
         np.ascontiguousarray(plan.origins_xy[tiles]), neighbor_tile, neighbor_tile >= 0, spot_tile
     )
-
-
-def mean_color_tile() -> NDArray[np.uint8]:
-    """Return a tile (1, 224, 224, 3) of ``MEAN_COLOR``, which stands for a masked neighbor."""
-    tile = np.empty((1, TILE_PX, TILE_PX, 3), np.uint8)
-    tile[:] = MEAN_COLOR
-    return tile
 
 
 @contextmanager

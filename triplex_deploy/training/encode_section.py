@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from triplex_deploy.data import Section
 from triplex_deploy.files.atomic import atomic_path
-from triplex_deploy.pipeline.encode import mean_color_tile
 from triplex_deploy.progress import Progress
 from triplex_deploy.slides import open_slide
 from triplex_deploy.spots import Spots, check_spots
 from triplex_deploy.tiles import SlideView, TileBatch, TilePlan, plan_tiles, stream_tiles
+from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 from triplex_deploy.training.features import FeatureFile, feature_key, slide_digest
 from triplex_deploy.training.tile_encoder import FrozenEncoder
 
@@ -120,10 +120,7 @@ def _encode(job: _Job) -> dict[str, Any]:
 
 
 def masked_feature(encoder: FrozenEncoder) -> NDArray[np.float32]:
-    """Feature (F,) of a tile of the mean colour, which stands for masked neighbours (MODELS 1.5).
-
-    Attention never looks at it, but the mean over the neighbour tokens does.
-    """
+    """Return the feature (F,) that stands for masked neighbors."""
     feature: NDArray[np.float32] = encoder.encode(mean_color_tile())[0]
     return feature
 
