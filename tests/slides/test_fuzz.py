@@ -20,6 +20,8 @@ MAX_SECONDS = 10.0
 
 BOUNDED = settings(
     max_examples=60,
+    derandomize=True,  # the same mutations in every run
+    database=None,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
-from typing import Any
 
 import imagecodecs
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from triplex_deploy.slides import _pixels
+from triplex_deploy.slides.tiff_pages import JPEG_COMPRESSIONS, YCBCR, Page
 
-JPEG = (7, 33007, 34892)
 APERIO_YCBCR, APERIO_RGB = 33003, 33005
 """JPEG 2000 codestreams as Aperio stores them; the first kind is YCbCr but does not declare it."""
-YCBCR = 6
-
-DECODE_ERRORS = (
-    RuntimeError,  # includes the errors of imagecodecs
-    ValueError,
-    LookupError,
-    OSError,
-    struct.error,
-    tifffile.TiffFileError,
-)
+OLD_JPEG = 6
+"""JPEG as in TIFF 6.0, with tables outside the tile; tifffile puts them together."""
 
 Decoder = Callable[[bytes, int, NDArray[np.uint8]], None]
-"""Decodes (data, number of the tile in its page) into (h, w, 3); raises DECODE_ERRORS."""
+"""Decodes (data, number of the tile in its page) into (h, w, 3); may raise any error."""
 
 
-def tile_decoder(page: Any) -> Decoder:
-    """Return the decoder for the tiles of a tifffile page with three samples."""
-    compression = int(page.compression)
-    if compression in JPEG:
+def tile_decoder(page: Page) -> Decoder:
+    """Return the decoder for the tiles of a page with three samples."""
+    if page.compression in JPEG_COMPRESSIONS and page.compression != OLD_JPEG:
         return _jpeg(page)
-    if compression in (APERIO_YCBCR, APERIO_RGB):
-        return _jpeg2000(is_ycbcr=compression == APERIO_YCBCR)
+    if page.compression in (APERIO_YCBCR, APERIO_RGB):
+        return _jpeg2000(is_ycbcr=page.compression == APERIO_YCBCR)
     return _other(page)
 
 
-def _jpeg(page: Any) -> Decoder:
-    tables = page.jpegtables
-    colorspace = "YCBCR" if int(page.photometric) == YCBCR else "RGB"
+def _jpeg(page: Page) -> Decoder:
+    tables = page.tiff.jpegtables
+    colorspace = "YCBCR" if page.photometric == YCBCR else "RGB"
 
     def decode(data: bytes, index: int, out: NDArray[np.uint8]) -> None:
         if not _pixels.jpeg_is_whole(data):
@@ -64,11 +52,11 @@ def _jpeg2000(is_ycbcr: bool) -> Decoder:
     return decode
 
 
-def _other(page: Any) -> Decoder:
-    tables = page.jpegtables
+def _other(page: Page) -> Decoder:
+    tables = page.tiff.jpegtables
 
     def decode(data: bytes, index: int, out: NDArray[np.uint8]) -> None:
-        pixels = page.decode(data, index, jpegtables=tables)[0][0]
+        pixels = page.tiff.decode(data, index, jpegtables=tables)[0][0]
         out[: pixels.shape[0], : pixels.shape[1]] = pixels
 
     return decode

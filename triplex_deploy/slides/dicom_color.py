@@ -34,9 +34,9 @@ def holds_mislabelled_ycbcr(path: Path, properties: Mapping[str, str]) -> bool:
         if start < 0:
             return False
         offsets = start + len(_PIXEL_DATA)
-        (table_bytes,) = struct.unpack_from("<I", data, offsets + 4)
-        frame = offsets + _ITEM_BYTES + table_bytes + _ITEM_BYTES
         try:
+            (table_bytes,) = struct.unpack_from("<I", data, offsets + 4)
+            frame = offsets + _ITEM_BYTES + table_bytes + _ITEM_BYTES
             return _is_subsampled(data[frame : frame + (1 << 16)])
         except (IndexError, struct.error):
             return False

@@ -15,13 +15,13 @@ import tifffile
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
-from triplex_deploy.slides.codecs import DECODE_ERRORS, Decoder, tile_decoder
+from triplex_deploy.slides.codecs import Decoder, tile_decoder
 from triplex_deploy.slides.guard import ReadGuard
 from triplex_deploy.slides.openslide_reader import OpenSlideReader
 from triplex_deploy.slides.segment_cache import SegmentCache
 from triplex_deploy.slides.segment_grid import SegmentGrid
-from triplex_deploy.slides.slide import Size, Slide
-from triplex_deploy.slides.tiff_pages import RGB, YCBCR
+from triplex_deploy.slides.slide import Size, Slide, reading_tile
+from triplex_deploy.slides.tiff_pages import RGB, YCBCR, Page, reading_header
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +45,10 @@ class TiffLevel:
     """Decodes a tile."""
 
     @classmethod
-    def of(cls, page: Any) -> TiffLevel:
-        """Return the level of a tifffile page."""
-        size_wh = (int(page.imagewidth), int(page.imagelength))
-        return cls(
-            SegmentGrid.over(size_wh, int(page.tilewidth), int(page.tilelength)),
-            tuple(page.dataoffsets),
-            tuple(page.databytecounts),
-            tile_decoder(page),
-        )
+    def of(cls, page: Page) -> TiffLevel:
+        """Return the level of a page."""
+        grid = SegmentGrid.over(page.size_wh, page.segment_width, page.segment_height)
+        return cls(grid, page.offsets, page.byte_counts, tile_decoder(page))
 
 
 class DirectTiffReader(Slide):
@@ -86,18 +81,12 @@ class DirectTiffReader(Slide):
         if count == 0:
             self._blank(out)
             return
-        try:
+        with reading_tile(self.path, level, column, row):
             with self._guard.reading():
                 data = os.pread(self._fileno, count, source.offsets[index])
             if len(data) != count:
                 raise ValueError(f"the file ends {count - len(data)} bytes too early")
             source.decode(data, index, out)
-        except DECODE_ERRORS as error:
-            raise SlideError(
-                f"{self.path}: level {level}, tile (column {column}, row {row}) cannot be read: "
-                f"{error}; the file is damaged, cut short or gone: copy it again, or "
-                "pass --on-bad-tile skip"
-            ) from error
 
     def _blank(self, out: NDArray[np.uint8]) -> None:
         if len(set(self.background_rgb)) == 1:
@@ -147,8 +136,9 @@ def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
         return None
     with ExitStack() as on_failure:
         try:
-            tif = on_failure.enter_context(tifffile.TiffFile(path))
-            levels = _levels(tif, base.level_sizes)
+            with reading_header(path):
+                tif = on_failure.enter_context(tifffile.TiffFile(path))
+            levels = _levels(path, tif, base.level_sizes)
             if levels is None or (base.format == "aperio" and _has_missing(levels)):
                 logger.info("%s: its tiles are read through OpenSlide", path)
                 return None
@@ -156,23 +146,27 @@ def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
             if not all(_is_proven(reader, base, level) for level in range(len(levels))):
                 logger.warning("%s: direct decoding differs from OpenSlide, which is used", path)
                 return None
-        except (*DECODE_ERRORS, SlideError) as error:
+        except SlideError as error:
             logger.warning("%s: direct decoding failed, OpenSlide is used: %s", path, error)
             return None
         on_failure.pop_all()
         return reader
 
 
-def _levels(tif: Any, level_sizes: tuple[Size, ...]) -> tuple[TiffLevel, ...] | None:
+def _levels(path: Path, tif: Any, level_sizes: tuple[Size, ...]) -> tuple[TiffLevel, ...] | None:
     """Return the pages that are OpenSlide's levels; None if a page is not plain or not unique."""
-    pages = [page.aspage() for page in tif.pages]
+    with reading_header(path):
+        tiled = [page for page in (page.aspage() for page in tif.pages) if page.is_tiled]
+        of_levels = [p for p in tiled if (p.imagewidth, p.imagelength) in level_sizes]
+        pages = [Page.of(page) for page in of_levels]
     found = []
     for size in level_sizes:
-        matching = [p for p in pages if p.is_tiled and (p.imagewidth, p.imagelength) == size]
+        matching = [page for page in pages if page.size_wh == size]
         if len(matching) != 1 or not _is_plain(matching[0]):
             return None
         found.append(TiffLevel.of(matching[0]))
-        if len(found[-1].offsets) != found[-1].grid.columns * found[-1].grid.rows:
+        n_tiles = found[-1].grid.columns * found[-1].grid.rows
+        if not len(found[-1].offsets) == len(found[-1].byte_counts) == n_tiles:
             return None
     return tuple(found)
 
@@ -182,17 +176,17 @@ def _has_missing(levels: tuple[TiffLevel, ...]) -> bool:
     return any(0 in level.byte_counts for level in levels)
 
 
-def _is_plain(page: Any) -> bool:
+def _is_plain(page: Page) -> bool:
     """Return True if a page is 8-bit RGB in tiles of a usual size."""
     low, high = TILE_PX_RANGE
     return (
         page.dtype == np.uint8
-        and int(page.samplesperpixel) == 3
-        and int(page.planarconfig) == 1
-        and int(page.photometric) in (RGB, YCBCR)
-        and int(page.imagedepth) == 1
-        and low <= page.tilewidth <= high
-        and low <= page.tilelength <= high
+        and page.samples == 3
+        and page.planes == 1
+        and page.photometric in (RGB, YCBCR)
+        and page.depth == 1
+        and low <= page.segment_width <= high
+        and low <= page.segment_height <= high
     )
 
 

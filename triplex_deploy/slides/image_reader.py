@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from triplex_deploy.errors import SlideError
+from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides.mpp import plausible_mpp_xy
-from triplex_deploy.slides.slide import Size, Slide
+from triplex_deploy.slides.slide import DAMAGED, Size, Slide
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,6 @@ MAX_PIXELS = 1_000_000_000
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 EXIF_ORIENTATION = 0x0112
 MICROMETERS_PER_INCH = 25400.0
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-"""Errors of Pillow on damaged files."""
 
 
 class ImageReader(Slide):
@@ -40,6 +38,12 @@ class ImageReader(Slide):
         """Open as ``kind`` ("jpeg" or "png"); the header is read now, the pixels later."""
         with _image(path, kind) as image:
             _require_usable(path, image)
+            with _reading(path, kind):
+                orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+            if orientation != 1:
+                logger.warning(
+                    "%s: EXIF orientation %s is ignored; pixels count as stored", path, orientation
+                )
             return cls(path, kind, image.size, _mpp_xy(image))
 
     def __init__(
@@ -63,7 +67,8 @@ class ImageReader(Slide):
     def _decoded(self) -> NDArray[np.uint8]:
         with self._lock:
             if self._pixels is None:
-                with _image(self.path, self.format) as image:
+                kind = self.format
+                with _image(self.path, kind) as image, _reading(self.path, kind):
                     image.load()
                     self._pixels = _to_rgb(image)
             return self._pixels
@@ -75,17 +80,18 @@ class ImageReader(Slide):
 
 @contextmanager
 def _image(path: Path, kind: str) -> Iterator[Image.Image]:
-    """Open the image; errors of Pillow on damaged files become ``SlideError``."""
+    """Yield the image with its header read; raises ``SlideError`` if the header is damaged."""
     # Use the plugin: Image.open refuses or warns above 89 megapixels.
     plugin = JpegImagePlugin.JpegImageFile if kind == "jpeg" else PngImagePlugin.PngImageFile
-    try:
-        with path.open("rb") as file:
-            yield plugin(file)
-    except _BROKEN as error:
-        raise SlideError(
-            f"{path}: not a readable {kind.upper()}: {error}; "
-            "the file is damaged or cut short, copy it again"
-        ) from error
+    with ExitStack() as opened:
+        with _reading(path, kind):
+            image = plugin(opened.enter_context(path.open("rb")))
+        yield image
+
+
+def _reading(path: Path, kind: str) -> AbstractContextManager[None]:
+    """Turn any error while Pillow reads the file into ``SlideError``."""
+    return damage_as(SlideError, f"{path}: not a readable {kind.upper()}", DAMAGED)
 
 
 def _require_usable(path: Path, image: Image.Image) -> None:
@@ -102,11 +108,6 @@ def _require_usable(path: Path, image: Image.Image) -> None:
         raise SlideError(f"{path}: its colors are {image.mode}; export it as 8-bit RGB")
     if image.mode in ("1", "L", "LA"):
         logger.warning("%s: the image is gray; models expect H&E color", path)
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    if orientation != 1:
-        logger.warning(
-            "%s: EXIF orientation %s is ignored; pixels count as stored", path, orientation
-        )
 
 
 def _is_deep_png(image: Image.Image) -> bool:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from triplex_deploy.slides.openslide_reader import OpenSlideReader
 
 GENERIC_TIFF = "generic-tiff"
+MAX_SIDE_PX = 1 << 24
+"""Most pixels of a side: 0.8 m at the smallest plausible scale. Larger sizes are damage."""
 _MAGIC = {
     b"\xff\xd8\xff": "jpeg",
     b"\x89PNG\r\n\x1a\n": "png",
@@ -27,7 +29,18 @@ def open_slide(path: str | Path) -> Slide:
 
     Use the slide as a context manager. Raises ``SlideError`` for other files.
     """
-    path = Path(path)
+    slide = _open(Path(path))
+    largest = max(max(size) for size in slide.level_sizes)
+    if largest > MAX_SIDE_PX:
+        slide.close()
+        raise SlideError(
+            f"{path}: its header gives a side of {largest} pixels, more than any slide has; "
+            "the file is damaged: copy it again"
+        )
+    return slide
+
+
+def _open(path: Path) -> Slide:
     kind = _container(path)
     # Imported here, so that commands that open no slide do not import the readers' libraries.
     from triplex_deploy.slides.openslide_reader import OpenSlideReader, openslide_vendor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import openslide
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
+from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides.dicom_color import holds_mislabelled_ycbcr
 from triplex_deploy.slides.openslide_pixels import BLOCK_PX, PixelSource, Pyramid
 from triplex_deploy.slides.segment_grid import CELL_PX, SegmentGrid
-from triplex_deploy.slides.slide import RGB, Size, Slide
+from triplex_deploy.slides.slide import DAMAGED, RGB, Size, Slide, reading_tile
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +25,15 @@ MIN_SEGMENT_PX = 120
 """Smallest segment; smaller compressed tiles are read several at a time."""
 MAX_SEGMENT_PX = 4096
 CACHE_BYTES_RANGE = (32 << 20, 256 << 20)
+READ_ERRORS = (openslide.OpenSlideError, MemoryError)
+"""Errors of a damaged file while OpenSlide reads pixels; other errors are bugs of this package."""
 
 
 def openslide_vendor(path: Path) -> str | None:
     """Return the vendor that OpenSlide finds in the file, or None."""
-    vendor: str | None = openslide.OpenSlide.detect_format(path)
-    return vendor
+    with _opening(path):
+        vendor: str | None = openslide.OpenSlide.detect_format(path)
+        return vendor
 
 
 class OpenSlideReader(Slide):
@@ -37,18 +42,10 @@ class OpenSlideReader(Slide):
     @classmethod
     def open(cls, path: Path) -> OpenSlideReader:
         """Open the file; raises ``SlideError``."""
-        try:
-            with openslide.OpenSlide(path) as handle:
-                return cls(
-                    path,
-                    dict(handle.properties),
-                    handle.level_dimensions,
-                    handle.level_downsamples,
-                )
-        except openslide.OpenSlideError as error:
-            raise SlideError(
-                f"{path}: cannot be opened as a slide: {error}; check that the copy is complete"
-            ) from error
+        with _opening(path), openslide.OpenSlide(path) as handle:
+            properties = dict(handle.properties)
+            level_sizes, downsamples = handle.level_dimensions, handle.level_downsamples
+        return cls(path, properties, level_sizes, downsamples)
 
     def __init__(
         self,
@@ -72,7 +69,8 @@ class OpenSlideReader(Slide):
             logger.warning("%s: the header says RGB, its JPEG frames are YCbCr; converted", path)
         self._compressed_wh = [_compressed_wh(properties, n) for n in range(len(level_sizes))]
         pyramid = Pyramid(path, level_sizes, level_downsamples, self.background_rgb, is_ycbcr)
-        self._source = PixelSource(pyramid, self._band_bytes())
+        with _opening(path, (openslide.OpenSlideError, OSError)):
+            self._source = PixelSource(pyramid, self._band_bytes())
 
     def segment_grid(self, level: int) -> SegmentGrid:
         """Return segments of whole compressed tiles, so that no tile is decoded twice."""
@@ -85,35 +83,22 @@ class OpenSlideReader(Slide):
         level_width, level_height = self.level_sizes[level]
         x, y = column * out.shape[1], row * out.shape[0]
         inside = out[: level_height - y, : level_width - x]
-        try:
+        with reading_tile(self.path, level, column, row, READ_ERRORS):
             self._source.read(level, x, y, inside)
-        except openslide.OpenSlideError as error:
-            raise SlideError(
-                f"{self.path}: level {level}, tile (column {column}, row {row}) cannot be read: "
-                f"{error}; the file is damaged, cut short or gone: copy it again, or "
-                "pass --on-bad-tile skip"
-            ) from error
 
     def _read_inside(
         self, level: int, x: int, y: int, width: int, height: int
     ) -> NDArray[np.uint8]:
         window = np.empty((height, width, 3), np.uint8)
-        try:
+        what = f"{self.path}: reading {width}x{height} pixels at ({x}, {y}) of level {level} failed"
+        with damage_as(SlideError, what, f"{DAMAGED}, or pass --on-bad-tile skip", READ_ERRORS):
             self._source.read(level, x, y, window)
-        except openslide.OpenSlideError as error:
-            raise SlideError(
-                f"{self.path}: reading {width}x{height} pixels at ({x}, {y}) of level {level} "
-                f"failed: {error}; the file is damaged or cut short: copy it again, or "
-                "pass --on-bad-tile skip"
-            ) from error
         return window
 
     def read_region(self, level: int, x: int, y: int, out: NDArray[np.uint8]) -> None:
         """Fill ``out`` (h, w, 3) with one region of OpenSlide, which may be interpolated."""
-        try:
+        with damage_as(SlideError, f"{self.path}: cannot be read", DAMAGED, READ_ERRORS):
             self._source.region(level, x, y, out)
-        except openslide.OpenSlideError as error:
-            raise SlideError(f"{self.path}: {error}; the file is damaged, copy it again") from error
 
     def _band_bytes(self) -> int:
         """Return the bytes of OpenSlide's cache: the compressed tiles of two rows of segments."""
@@ -123,6 +108,14 @@ class OpenSlideReader(Slide):
 
     def _release(self) -> None:
         self._source.close()
+
+
+def _opening(
+    path: Path, only: tuple[type[Exception], ...] = (Exception,)
+) -> AbstractContextManager[None]:
+    """Turn the errors ``only`` while OpenSlide opens the file into ``SlideError``."""
+    what = f"{path}: cannot be opened as a slide"
+    return damage_as(SlideError, what, "check that the copy is complete", only)
 
 
 def _compressed_wh(properties: Mapping[str, str], level: int) -> Size:

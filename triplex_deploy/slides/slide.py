@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
+from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides.segment_grid import CELL_PX, SegmentGrid
 
 RGB = tuple[int, int, int]
 Size = tuple[int, int]
+DAMAGED = "the file is damaged, cut short or gone: copy it again"
+"""What to do about pixels that cannot be read."""
 
 
 class Slide(ABC):
@@ -60,7 +64,9 @@ class Slide(ABC):
         top, bottom = _clip(y, height, level_height)
         if right <= left or bottom <= top:
             return np.zeros((height, width, 3), np.uint8)
-        inside = self._read_inside(level, left, top, right - left, bottom - top)
+        what = f"{self.path}: level {level} cannot be read"
+        with damage_as(SlideError, what, "read a smaller window at a time", (MemoryError,)):
+            inside = self._read_inside(level, left, top, right - left, bottom - top)
         if inside.shape == (height, width, 3):
             return inside
         window = np.zeros((height, width, 3), np.uint8)
@@ -111,6 +117,14 @@ class Slide(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def reading_tile(
+    path: Path, level: int, column: int, row: int, only: tuple[type[Exception], ...] = (Exception,)
+) -> AbstractContextManager[None]:
+    """Turn the errors ``only`` while a reader decodes one segment into ``SlideError``."""
+    what = f"{path}: level {level}, tile (column {column}, row {row}) cannot be read"
+    return damage_as(SlideError, what, f"{DAMAGED}, or pass --on-bad-tile skip", only)
 
 
 def _clip(start: int, length: int, limit: int) -> tuple[int, int]:

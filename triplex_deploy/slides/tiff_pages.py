@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
+from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides.slide import Size
 
 logger = logging.getLogger(__name__)
@@ -27,29 +29,73 @@ MAX_ASPECT_DIFFERENCE = 0.02
 
 @dataclass(frozen=True)
 class Page:
-    """One level: a page cut into ``planes`` x rows x columns of strips or tiles."""
+    """A page with the values of its header that reading needs; one level of the slide.
+
+    Its pixels are cut into ``planes`` x rows x columns of segments: strips or tiles.
+    """
 
     tiff: Any
+    """The page of tifffile, for its decoder."""
     size_wh: Size
+    """Width and height in pixels."""
+    depth: int
+    """Number of images on top of each other; 1 for a plain picture."""
     samples: int
+    """Values per pixel, alpha included."""
     planes: int
+    """``samples`` if each sample has segments of its own, else 1."""
+    is_tiled: bool
+    """True if the segments are tiles, False if they are strips."""
     segment_width: int
+    """Width of a segment in pixels."""
     segment_height: int
+    """Height of a segment in pixels."""
+    dtype: Any
+    """NumPy's type of a sample; None if tifffile knows none."""
+    photometric: int
+    """PhotometricInterpretation of the header."""
+    compression: int
+    """Compression of the header."""
+    extra_sample: int | None
+    """ExtraSamples of the header (its first value), None if absent."""
+    offsets: tuple[int, ...]
+    """First byte of each segment in the file."""
+    byte_counts: tuple[int, ...]
+    """Length of each segment in bytes; 0 if the file leaves it out."""
 
     @classmethod
     def of(cls, tiff: Any) -> Page:
+        """Return the page of tifffile with checked values.
+
+        Raises any kind of error if the header is damaged, since a value may then be of any type.
+        """
+        size_wh = (int(tiff.imagewidth), int(tiff.imagelength))
         samples = int(tiff.samplesperpixel)
+        segment_wh = (size_wh[0], min(int(tiff.rowsperstrip), size_wh[1]))
+        if tiff.is_tiled:
+            segment_wh = (int(tiff.tilewidth), int(tiff.tilelength))
+        if min(*size_wh, samples, *segment_wh) < 1:
+            raise ValueError(f"{size_wh} pixels of {samples} samples in parts of {segment_wh}")
         return cls(
-            tiff,
-            (int(tiff.imagewidth), int(tiff.imagelength)),
-            samples,
-            samples if samples > 1 and int(tiff.planarconfig) == 2 else 1,
-            int(tiff.tilewidth if tiff.is_tiled else tiff.imagewidth),
-            int(tiff.tilelength if tiff.is_tiled else min(tiff.rowsperstrip, tiff.imagelength)),
+            tiff=tiff,
+            size_wh=size_wh,
+            depth=int(tiff.imagedepth),
+            samples=samples,
+            planes=samples if samples > 1 and int(tiff.planarconfig) == 2 else 1,
+            is_tiled=bool(tiff.is_tiled),
+            segment_width=segment_wh[0],
+            segment_height=segment_wh[1],
+            dtype=tiff.dtype,
+            photometric=int(tiff.photometric),
+            compression=int(tiff.compression),
+            extra_sample=int(tiff.extrasamples[0]) if tiff.extrasamples else None,
+            offsets=tuple(int(offset) for offset in tiff.dataoffsets),
+            byte_counts=tuple(int(count) for count in tiff.databytecounts),
         )
 
     @property
     def segment_bytes(self) -> int:
+        """Bytes of a decoded segment."""
         return self.segment_width * self.segment_height * (self.samples // self.planes)
 
     def index(self, plane: int, row: int, column: int) -> int:
@@ -65,7 +111,7 @@ class Page:
         if pixels.shape[2] == 3:
             return pixels
         alpha = pixels[..., 3:].astype(np.uint32)
-        associated = int(self.tiff.extrasamples[0]) == ASSOCIATED
+        associated = self.extra_sample == ASSOCIATED
         color = pixels[..., :3] * np.uint32(255) if associated else pixels[..., :3] * alpha
         over = np.minimum(color + 255 * (255 - alpha), 255 * 255)
         rgb: NDArray[np.uint8] = ((over + 127) // 255).astype(np.uint8)
@@ -75,14 +121,23 @@ class Page:
 def pyramid_pages(path: Path, tif: Any) -> tuple[tuple[Page, ...], int]:
     """Return the levels of the largest image, finest first, and the image's number in the file.
 
-    Raises ``SlideError`` if it is not an 8-bit RGB or gray image, or data is missing.
+    Args:
+        path: The file, for messages.
+        tif: The file as tifffile has opened it.
+
+    Raises:
+        SlideError: The file is damaged, holds no image, or its largest image is not 8-bit RGB or
+            gray.
     """
-    _require_whole_chain(path, tif)
-    series = max(tif.series, key=_area, default=None)
-    if series is None:
-        raise SlideError(f"{path}: the TIFF holds no image; export it again")
-    _require_one_picture(path, series)
-    levels = [Page.of(level.pages[0].aspage()) for level in series.levels]
+    with reading_header(path):
+        _require_whole_chain(path, tif)
+        series = max(tif.series, key=_area, default=None)
+        if series is None:
+            raise SlideError(f"{path}: the TIFF holds no image; export it again")
+        number = tif.series.index(series)
+        axes, shape = str(series.axes), tuple(series.shape)
+        levels = [Page.of(level.pages[0].aspage()) for level in series.levels]
+    _require_one_picture(path, axes, shape)
     width, height = levels[0].size_wh
     pages = tuple(
         page
@@ -94,7 +149,12 @@ def pyramid_pages(path: Path, tif: Any) -> tuple[tuple[Page, ...], int]:
         _require_readable(path, tif, page)
     if pages[0].samples < 3:
         logger.warning("%s: the image is gray; models expect H&E color", path)
-    return pages, tif.series.index(series)
+    return pages, number
+
+
+def reading_header(path: Path) -> AbstractContextManager[None]:
+    """Turn any error while tifffile reads a header into ``SlideError``."""
+    return damage_as(SlideError, f"{path}: not a readable TIFF", "check that the copy is complete")
 
 
 def _area(series: Any) -> int:
@@ -121,51 +181,52 @@ def _unpack(file: Any, form: str, size: int) -> int:
     return int(struct.unpack(form, file.read(size))[0])
 
 
-def _require_one_picture(path: Path, series: Any) -> None:
-    for axis, length in zip(series.axes, series.shape, strict=True):
+def _require_one_picture(path: Path, axes: str, shape: tuple[int, ...]) -> None:
+    for axis, length in zip(axes, shape, strict=True):
         if axis in "YXS" or length == 1:
             continue
         if axis == "C":
             raise SlideError(
-                f"{path}: has {length} separate channels (axes {series.axes}), as fluorescence "
+                f"{path}: has {length} separate channels (axes {axes}), as fluorescence "
                 "does; export an RGB image"
             )
         raise SlideError(
-            f"{path}: is a stack of {length} images (axes {series.axes}); export a single RGB image"
+            f"{path}: is a stack of {length} images (axes {axes}); export a single RGB image"
         )
 
 
 def _require_readable(path: Path, tif: Any, page: Page) -> None:
-    tiff = page.tiff
-    if tiff.parent.filehandle.path != tif.filehandle.path:
+    if page.tiff.parent.filehandle.path != tif.filehandle.path:
         raise SlideError(f"{path}: is spread over several files; export it as one file")
-    if tiff.dtype != np.uint8:
-        raise SlideError(f"{path}: its samples are {tiff.dtype}, not uint8; export it as 8-bit RGB")
+    if page.dtype != np.uint8:
+        raise SlideError(f"{path}: its samples are {page.dtype}, not uint8; export it as 8-bit RGB")
     if not _is_rgb_or_gray(page):
+        name = getattr(page.tiff.photometric, "name", page.photometric)
         raise SlideError(
-            f"{path}: its colors are {getattr(tiff.photometric, 'name', tiff.photometric)} with "
-            f"{page.samples} samples; export it as 8-bit RGB"
+            f"{path}: its colors are {name} with {page.samples} samples; export it as 8-bit RGB"
         )
     if page.segment_bytes > MAX_SEGMENT_BYTES:
         raise SlideError(
             f"{path}: would have to be decoded {page.segment_bytes / 1e9:.1f} GB at a time; "
             "convert it to a tiled TIFF, such as with vips tiffsave --tile --pyramid"
         )
-    ends = [o + c for o, c in zip(tiff.dataoffsets, tiff.databytecounts, strict=True)]
-    if len(ends) < page.index(page.planes, 0, 0) or max(ends) > tif.filehandle.size:
+    if not _is_whole(page, tif.filehandle.size):
         raise SlideError(f"{path}: the file is cut short or damaged; copy it again")
 
 
-def _is_rgb_or_gray(page: Page) -> bool:
-    photometric = int(page.tiff.photometric)
-    if page.samples in (2, 4) and not _has_alpha(page.tiff):
+def _is_whole(page: Page, file_bytes: int) -> bool:
+    """Return True if all segments of a page are listed and inside the file."""
+    if not page.index(page.planes, 0, 0) <= len(page.offsets) == len(page.byte_counts):
         return False
-    if photometric == RGB:
+    parts = zip(page.offsets, page.byte_counts, strict=True)
+    return all(offset >= 0 and 0 <= count <= file_bytes - offset for offset, count in parts)
+
+
+def _is_rgb_or_gray(page: Page) -> bool:
+    if page.samples in (2, 4) and page.extra_sample not in (ASSOCIATED, UNASSOCIATED):
+        return False
+    if page.photometric == RGB:
         return page.samples in (3, 4)
-    if photometric == YCBCR:
-        return page.samples == 3 and int(page.tiff.compression) in JPEG_COMPRESSIONS
-    return photometric == MINISBLACK and page.samples in (1, 2)
-
-
-def _has_alpha(tiff: Any) -> bool:
-    return bool(tiff.extrasamples) and int(tiff.extrasamples[0]) in (ASSOCIATED, UNASSOCIATED)
+    if page.photometric == YCBCR:
+        return page.samples == 3 and page.compression in JPEG_COMPRESSIONS
+    return page.photometric == MINISBLACK and page.samples in (1, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -14,16 +13,15 @@ import tifffile
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
+from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides.guard import ReadGuard
 from triplex_deploy.slides.segment_cache import SegmentCache
 from triplex_deploy.slides.slide import Slide
-from triplex_deploy.slides.tiff_pages import Page, pyramid_pages
+from triplex_deploy.slides.tiff_pages import Page, pyramid_pages, reading_header
 from triplex_deploy.slides.tiff_scale import ome_mpp_xy, tag_mpp_xy
 
 CACHE_BYTES = 256 << 20
 BACKGROUND = 255
-_BROKEN = (tifffile.TiffFileError, OSError, ValueError, LookupError, ArithmeticError, struct.error)
-"""Errors of tifffile on damaged structures."""
 
 
 class TiffReader(Slide):
@@ -37,13 +35,9 @@ class TiffReader(Slide):
     def open(cls, path: Path) -> TiffReader:
         """Open the file; raises ``SlideError``."""
         with ExitStack() as on_failure:
-            try:
+            with reading_header(path):
                 tif = on_failure.enter_context(tifffile.TiffFile(path))
-                reader = cls(path, tif, *pyramid_pages(path, tif))
-            except _BROKEN as error:
-                raise SlideError(
-                    f"{path}: not a readable TIFF: {error}; check that the copy is complete"
-                ) from error
+            reader = cls(path, tif, *pyramid_pages(path, tif))
             on_failure.pop_all()
             return reader
 
@@ -53,7 +47,8 @@ class TiffReader(Slide):
         self.level_sizes = tuple(page.size_wh for page in pages)
         width, height = self.level_sizes[0]
         self.level_downsamples = tuple((width / w + height / h) / 2 for w, h in self.level_sizes)
-        ome_xml = tif.ome_metadata if tif.is_ome else None
+        with reading_header(path):
+            ome_xml = tif.ome_metadata if tif.is_ome else None
         self.mpp_xy = ome_mpp_xy(ome_xml, image) or tag_mpp_xy(pages[0].tiff)
         self.mpp = None if self.mpp_xy is None else sum(self.mpp_xy) / 2
         self.background_rgb = (BACKGROUND,) * 3
@@ -93,22 +88,21 @@ class TiffReader(Slide):
 
     def _decode(self, page: Page, index: int) -> NDArray[np.uint8]:
         """Return one strip or tile, (h, w, samples); missing ones are background."""
-        tiff = page.tiff
-        offset, count = tiff.dataoffsets[index], tiff.databytecounts[index]
-        data = os.pread(self._fileno, count, offset) if count else None
-        if data is not None and len(data) != count:
-            raise SlideError(f"{self.path}: the file is cut short; copy it again")
-        try:
+        what = f"{self.path}: decoding part {index} of a level failed"
+        remedy = "the file is damaged, or export it with JPEG, LZW or deflate compression"
+        with damage_as(SlideError, what, remedy):
+            offset, count = page.offsets[index], page.byte_counts[index]
+            data = os.pread(self._fileno, count, offset) if count else None
+            if data is not None and len(data) != count:
+                raise SlideError(f"{self.path}: the file is cut short; copy it again")
+            tiff = page.tiff
             pixels, _, shape = tiff.decode(data, index, jpegtables=tiff.jpegtables)
-        except (ValueError, RuntimeError, NotImplementedError, tifffile.TiffFileError) as error:
-            raise SlideError(
-                f"{self.path}: decoding part {index} of a level failed: {error}; "
-                "the file is damaged, or export it with JPEG, LZW or deflate compression"
-            ) from error
-        if pixels is None:
-            return np.full(shape[1:], BACKGROUND, np.uint8)
-        segment: NDArray[np.uint8] = np.asarray(pixels)[0]
-        return segment
+            if pixels is None:
+                return np.full(shape[1:], BACKGROUND, np.uint8)
+            segment: NDArray[np.uint8] = np.asarray(pixels)[0]
+            if segment.ndim != 3 or segment.shape[2] != page.samples // page.planes:
+                raise ValueError(f"it has the shape {segment.shape}")
+            return segment
 
     def _release(self) -> None:
         self._guard.shut()

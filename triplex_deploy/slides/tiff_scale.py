@@ -29,7 +29,7 @@ def ome_mpp_xy(ome_xml: str | None, image: int) -> tuple[float, float] | None:
         return None
     try:
         pixels = ElementTree.fromstring(ome_xml).findall("{*}Image/{*}Pixels")[image].attrib
-    except (ElementTree.ParseError, IndexError):
+    except (ElementTree.ParseError, LookupError, ValueError):  # also an unknown encoding
         return None
     x = _length(pixels, "PhysicalSizeX")
     y = _length(pixels, "PhysicalSizeY")
@@ -40,7 +40,8 @@ def ome_mpp_xy(ome_xml: str | None, image: int) -> tuple[float, float] | None:
 
 def tag_mpp_xy(page: Any) -> tuple[float, float] | None:
     """Return the scale from XResolution and YResolution; None if absent or implausible."""
-    unit_um = RESOLUTION_UNIT_UM.get(int(page.tags.valueof("ResolutionUnit", 2)))
+    unit = page.tags.valueof("ResolutionUnit", 2)
+    unit_um = RESOLUTION_UNIT_UM.get(unit) if isinstance(unit, int) else None
     x = _ratio(page.tags.valueof("XResolution"))
     y = _ratio(page.tags.valueof("YResolution"))
     if unit_um is None or not x or not y:
@@ -57,7 +58,10 @@ def _length(pixels: dict[str, str], name: str) -> float | None:
     return value * unit_um if unit_um is not None and value > 0 else None
 
 
-def _ratio(value: tuple[int, int] | None) -> float:
-    if not value or len(value) < 2 or not value[1]:
+def _ratio(value: Any) -> float:
+    """Return the quotient of a tag's two numbers; 0 if it is absent or damaged."""
+    try:
+        numerator, denominator = value[:2]
+        return float(numerator / denominator)
+    except (TypeError, ValueError, ArithmeticError):
         return 0.0
-    return value[0] / value[1]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
+from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.spots.lattice import infer_lattice
 from triplex_deploy.spots.spot_diameter import (
     diameter_from_pitch,
@@ -84,12 +85,10 @@ def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
 
     if not path.exists():
         raise SpotsError(f"{path}: no such spots file; check the path")
-    try:
+    with damage_as(SpotsError, f"{path}: not a readable h5ad", "write it again"):
         backed = anndata.read_h5ad(path, backed="r")
         obs, uns, spatial = backed.obs, backed.uns, backed.obsm.get("spatial")
         backed.file.close()
-    except (OSError, KeyError, ValueError) as error:
-        raise SpotsError(f"{path}: not a readable h5ad: {error}; write it again") from error
     if spatial is None or np.ndim(spatial) != 2 or np.shape(spatial)[1] < 2:
         raise SpotsError(f'{path}: no (x, y) in obsm["spatial"]; add level-0 pixel centres')
     xy = np.asarray(spatial)

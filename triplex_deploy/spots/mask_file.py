@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
+from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides import Slide
 from triplex_deploy.spots.tissue import TissueMask
 
@@ -47,17 +48,15 @@ def whole_slide_mask(slide: Slide) -> TissueMask:
 def _picture(path: Path) -> NDArray[np.bool_]:
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            bands = np.asarray(image.convert("RGBA"))
-    except FileNotFoundError as error:
-        raise SpotsError(f"{path}: no such mask file; check the path") from error
-    except Image.DecompressionBombError as error:
-        raise SpotsError(f"{path}: the mask is too large; a few thousand pixels are enough") from (
-            error
-        )
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SpotsError(f"{path}: not a picture of a mask: {error}; pass a PNG") from error
+    if not path.exists():
+        raise SpotsError(f"{path}: no such mask file; check the path")
+    with damage_as(SpotsError, f"{path}: not a picture of a mask", "pass a PNG"):
+        try:
+            with Image.open(path) as image:
+                bands = np.asarray(image.convert("RGBA"))
+        except Image.DecompressionBombError as error:
+            what = f"{path}: the mask is too large; a few thousand pixels are enough"
+            raise SpotsError(what) from error
     colour, alpha = bands[..., :3], bands[..., 3]
     if (alpha < 255).any() and (colour == colour[0, 0]).all():
         return np.asarray(alpha > 0)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
+from triplex_deploy.files.damaged import damage_as
 
 LONE_SPOT_DIAMETER_PX = 100.0
 """Only drawn; a single spot has no spacing to tell its size."""
@@ -33,10 +34,9 @@ def read_named_diameter(folder: Path) -> float | None:
     path = folder / "scalefactors_json.json"
     if not path.is_file():
         return None
-    try:
-        return named_diameter(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise SpotsError(f"{path}: not readable as JSON: {error}; copy it again") from error
+    with damage_as(SpotsError, f"{path}: not readable as JSON", "copy it again"):
+        scalefactors = json.loads(path.read_text(encoding="utf-8"))
+    return named_diameter(scalefactors)
 
 
 def diameter_from_pitch(level0_xy: NDArray[np.float64], grid_rc: NDArray[np.int64]) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import io
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
+from triplex_deploy.files.damaged import damage_as
 
 MAX_NUMBER = 2.0**40
 """Far beyond any slide; larger numbers overflow in distances between spots."""
@@ -51,21 +51,18 @@ def read_table(path: Path) -> pd.DataFrame:
         raise SpotsError(f"{path}: the spots file is empty; it needs a header and rows")
     separator = next((mark for mark in "\t;" if mark in first), ",")
     fields = [field.strip() for field in first.split(separator)]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            table = pd.read_csv(
-                io.StringIO(text),
-                sep=separator,
-                header=None if _is_positions_list(fields) else 0,
-                dtype=str,
-                keep_default_na=False,
-                skipinitialspace=True,
-                index_col=False,
-            )
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        reason = str(error).strip().replace("\n", " ")
-        raise SpotsError(f"{path}: not a table: {reason}; pass CSV, TSV or h5ad") from error
+    remedy = "pass CSV, TSV or h5ad"
+    with damage_as(SpotsError, f"{path}: not a table", remedy), warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+        table = pd.read_csv(
+            io.StringIO(text),
+            sep=separator,
+            header=None if _is_positions_list(fields) else 0,
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+            index_col=False,
+        )
     table.columns = pd.Index(
         POSITIONS_LIST if _is_positions_list(fields) else [str(c).strip() for c in table.columns]
     )
@@ -152,15 +149,14 @@ def barcodes(table: pd.DataFrame) -> tuple[str, ...]:
 
 def _read_text(path: Path) -> str:
     """Return the text of the file, decompressed if it is gzip, with plain line ends."""
-    try:
+    with damage_as(SpotsError, f"{path}: cannot be read", "pass CSV, TSV or h5ad"):
         data = path.read_bytes()
         if path.suffix.lower() == ".gz":
             data = gzip.decompress(data)
+    try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpotsError(f"{path}: not UTF-8 text; save it as UTF-8 CSV") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise SpotsError(f"{path}: cannot be read: {error}; pass CSV, TSV or h5ad") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -171,14 +167,13 @@ def _is_positions_list(first_row: list[str]) -> bool:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path).reset_index(drop=True)
-    except ImportError as error:
-        raise SpotsError(
-            f"{path}: reading Parquet needs the package pyarrow; install it or pass the CSV"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise SpotsError(f"{path}: not a Parquet table: {error}; pass CSV, TSV or h5ad") from error
+    with damage_as(SpotsError, f"{path}: not a Parquet table", "pass CSV, TSV or h5ad"):
+        try:
+            return pd.read_parquet(path).reset_index(drop=True)
+        except ImportError as error:
+            raise SpotsError(
+                f"{path}: reading Parquet needs the package pyarrow; install it or pass the CSV"
+            ) from error
 
 
 def _numbers(path: Path, table: pd.DataFrame, names: tuple[str, str]) -> NDArray[np.float64]:
