@@ -7,7 +7,7 @@ from pathlib import Path
 from openslide import lowlevel
 
 import triplex_deploy
-from triplex_deploy.slides.openslide_handle import TESTED_VERSIONS
+from triplex_deploy.slides.openslide_pixels import TESTED_VERSIONS
 
 PACKAGE = Path(triplex_deploy.__file__).parent
 
@@ -30,4 +30,4 @@ def test_no_other_file_uses_them() -> None:
         for path in sorted(PACKAGE.rglob("*.py"))
         if "lowlevel" in path.read_text(encoding="utf-8")
     ]
-    assert users == ["slides/openslide_handle.py"]
+    assert users == ["slides/openslide_pixels.py"]

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triplex_deploy.errors import TilingError
-from triplex_deploy.slides.segment_grid import SegmentGrid
+from triplex_deploy.slides.slide import SegmentGrid
 from triplex_deploy.tiles.kernels import COORDINATE_LIMIT, gather
 from triplex_deploy.tiles.reading import Schedule, cover
 

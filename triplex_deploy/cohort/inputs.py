@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.slides.suffixes import DICOM, SLIDE_SUFFIXES
+from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.strict_json import to_strict_json
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.slides.digest import companions
+from triplex_deploy.slides.slide_files import companions
 from triplex_deploy.spots import Spots
 from triplex_deploy.spots.file import find_positions
 from triplex_deploy.version import __version__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from triplex_deploy.errors import DatasetError
-from triplex_deploy.slides.suffixes import DICOM, SLIDE_SUFFIXES
+from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES
 
 
 def only_slide(folder: Path, section: str) -> Path:

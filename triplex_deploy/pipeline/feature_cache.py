@@ -26,7 +26,7 @@ from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.pipeline.graph_digest import graph_digest
 from triplex_deploy.runtime.model import Model
-from triplex_deploy.slides.digest import slide_digest
+from triplex_deploy.slides.slide_files import slide_digest
 from triplex_deploy.tiles.view import SlideView
 
 VERSION: Final = 1

@@ -19,8 +19,7 @@ from triplex_deploy.slides.codecs import Decoder, tile_decoder
 from triplex_deploy.slides.guard import ReadGuard
 from triplex_deploy.slides.openslide_reader import OpenSlideReader
 from triplex_deploy.slides.segment_cache import SegmentCache
-from triplex_deploy.slides.segment_grid import SegmentGrid
-from triplex_deploy.slides.slide import Size, Slide, reading_tile
+from triplex_deploy.slides.slide import SegmentGrid, Size, Slide, reading_tile
 from triplex_deploy.slides.tiff_pages import RGB, YCBCR, Page, reading_header
 
 logger = logging.getLogger(__name__)

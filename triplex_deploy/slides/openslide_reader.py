@@ -15,8 +15,15 @@ from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides.dicom_color import holds_mislabelled_ycbcr
 from triplex_deploy.slides.openslide_pixels import BLOCK_PX, PixelSource, Pyramid
-from triplex_deploy.slides.segment_grid import CELL_PX, SegmentGrid
-from triplex_deploy.slides.slide import DAMAGED, RGB, Size, Slide, reading_tile
+from triplex_deploy.slides.slide import (
+    CELL_PX,
+    DAMAGED,
+    RGB,
+    SegmentGrid,
+    Size,
+    Slide,
+    reading_tile,
+)
 
 logger = logging.getLogger(__name__)
 

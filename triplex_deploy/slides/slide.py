@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,12 +14,37 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
-from triplex_deploy.slides.segment_grid import CELL_PX, SegmentGrid
 
 RGB = tuple[int, int, int]
 Size = tuple[int, int]
 DAMAGED = "the file is damaged, cut short or gone: copy it again"
 """What to do about pixels that cannot be read."""
+CELL_PX = 512
+"""Side of the segments of a level if the file has no parts that can be decoded separately."""
+
+
+@dataclass(frozen=True)
+class SegmentGrid:
+    """Equal rectangles from a level's top left corner; the last may reach beyond its edge."""
+
+    width_px: int
+    """Width of a segment."""
+    height_px: int
+    """Height of a segment."""
+    columns: int
+    """Number of columns."""
+    rows: int
+    """Number of rows."""
+
+    @classmethod
+    def over(cls, size_wh: tuple[int, int], width_px: int, height_px: int) -> SegmentGrid:
+        """Return segments of the given size over a level of ``size_wh``."""
+        return cls(width_px, height_px, -(-size_wh[0] // width_px), -(-size_wh[1] // height_px))
+
+    @property
+    def segment_bytes(self) -> int:
+        """Bytes of a decoded segment."""
+        return 3 * self.width_px * self.height_px
 
 
 class Slide(ABC):

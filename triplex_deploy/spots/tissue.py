@@ -8,13 +8,12 @@ estimated from the smooth places around each point, and what absorbs green beyon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.slides import Slide, thumbnail
+from triplex_deploy.spots.tissue_mask import TissueMask
 
 MASK_UM = 8.0
 """Micrometres per mask pixel, about one nucleus."""
@@ -41,34 +40,6 @@ MIN_TISSUE_UM2 = 20_000.0
 MAX_HOLE_UM2 = 50_000.0
 
 Density = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class TissueMask:
-    """True where there is tissue; row 0, column 0 is the slide's top left corner."""
-
-    mask: NDArray[np.bool_]
-    """(h, w), covering the whole slide."""
-    level0_per_px: tuple[float, float]
-    """Level-0 pixels per mask pixel along x and y."""
-
-    def fraction(self, level0_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of each box (N, 4: left, top, right, bottom; level 0) that is tissue, (N,).
-
-        Mask pixels count by the part that lies in the box; the outside of the slide is no tissue.
-        """
-        height, width = self.mask.shape
-        area = np.zeros((height + 1, width + 1))
-        area[1:, 1:] = self.mask.cumsum(axis=0).cumsum(axis=1)
-        boxes = np.asarray(level0_boxes, np.float64) / np.tile(self.level0_per_px, 2)
-        left, top, right, bottom = boxes.T
-        tissue = (
-            _at(area, bottom, right)
-            - _at(area, top, right)
-            - _at(area, bottom, left)
-            + _at(area, top, left)
-        )
-        return np.asarray(tissue / ((right - left) * (bottom - top)))
 
 
 def tissue_mask(slide: Slide, slide_mpp: float, skip_bad: bool = False) -> TissueMask:
@@ -166,17 +137,3 @@ def _smooth_places(density: Density) -> NDArray[np.bool_]:
     brightest = np.percentile(grey[smooth], 5)
     alike = np.abs(stain - clearest) < MAX_STAIN_ABOVE_GLASS
     return np.asarray(smooth & alike & (grey < brightest + MAX_SHADE))
-
-
-def _at(
-    area: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Summed area at fractional corners, clipped to the mask."""
-    rows = np.clip(rows, 0, area.shape[0] - 1)
-    columns = np.clip(columns, 0, area.shape[1] - 1)
-    r = np.minimum(rows.astype(np.int64), area.shape[0] - 2)
-    c = np.minimum(columns.astype(np.int64), area.shape[1] - 2)
-    dr, dc = rows - r, columns - c
-    upper = area[r, c] * (1 - dc) + area[r, c + 1] * dc
-    lower = area[r + 1, c] * (1 - dc) + area[r + 1, c + 1] * dc
-    return np.asarray(upper * (1 - dr) + lower * dr)

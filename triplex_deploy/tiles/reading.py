@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.contract import TILE_PX
 from triplex_deploy.errors import TilingError
-from triplex_deploy.slides.segment_grid import SegmentGrid
+from triplex_deploy.slides.slide import SegmentGrid
 from triplex_deploy.tiles.view import SlideView
 
 VIEW_CELL_PX = 256

@@ -17,10 +17,11 @@ from triplex_deploy.data import Section
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.progress import Progress
 from triplex_deploy.slides import open_slide
+from triplex_deploy.slides.slide_files import slide_digest
 from triplex_deploy.spots import Spots, check_spots
 from triplex_deploy.tiles import SlideView, TileBatch, TilePlan, plan_tiles, stream_tiles
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
-from triplex_deploy.training.features import FeatureFile, feature_key, slide_digest
+from triplex_deploy.training.features import FeatureFile, feature_key
 from triplex_deploy.training.tile_encoder import FrozenEncoder
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import TILE_PX
-from triplex_deploy.slides.digest import file_digest, slide_digest
 
 FEATURES: Final = "features.npy"
 TARGETS: Final = "tiles.npy"
@@ -98,8 +97,6 @@ def _read_key(marker: Path) -> str | None:
         return None
     return content.get("key") if isinstance(content, dict) else None
 
-
-__all__ = ["feature_key", "file_digest", "slide_digest"]
 
 CACHE_VERSION = 1
 """Raise it when the same inputs would give other features."""

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
 from triplex_deploy.expression import LabelTransform
+from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import Checkpoint, TileEncoderWeights, write_checkpoint
 from triplex_deploy.models.published.checkpoint import OfficialModel, read_official
 from triplex_deploy.models.published.keys import Layout
-from triplex_deploy.slides.digest import file_digest
 from triplex_deploy.training.tile_encoder import open_tile_encoder, stored_weights
 
 LABELS: Final[Mapping[Layout, LabelTransform]] = {
@@ -57,7 +57,7 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Offici
         tile_encoder=_tile_encoder(options.tile_encoder, official.config.feature_dim),
         provenance={
             "imported_from": source.name,
-            "sha256": file_digest(source),
+            "sha256": sha256_of(source),
             "layout": options.layout,
             "inferred": official.inferred,
             "assumed": ["label_transform"],

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from triplex_deploy.contract import BACKBONE_WIDTH, IMAGE_MEAN, IMAGE_STD
 from triplex_deploy.errors import BackendError, ConfigError, ContractError
+from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import (
     TileEncoder,
     TileEncoderWeights,
@@ -28,7 +29,6 @@ from triplex_deploy.models.checkpoint import ONNX
 from triplex_deploy.models.torch_files import load_state_dict, load_tensors
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
-from triplex_deploy.training.features import file_digest
 from triplex_deploy.training.images import CPU_TILES, normalize_tiles
 
 
@@ -217,7 +217,7 @@ def _seeded(seed: int) -> TileEncoder:
 
 def _onnx_digest(model: TileModel) -> str:
     """Of the file, and of how its images are normalised."""
-    facts = (file_digest(model.path), model.input_layout, model.mean, model.std)
+    facts = (sha256_of(model.path), model.input_layout, model.mean, model.std)
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

@@ -14,6 +14,7 @@ from triplex_deploy.contract import Config
 from triplex_deploy.data import Fold, inner_validation
 from triplex_deploy.errors import OutputError
 from triplex_deploy.expression import FoldMetrics, constant_predictor
+from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import (
     Checkpoint,
     SpotModel,
@@ -24,7 +25,6 @@ from triplex_deploy.models import (
 )
 from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.training.bank import bank_metadata, check_bank
-from triplex_deploy.training.features import file_digest
 from triplex_deploy.training.loop import Keeper, Record, fit
 from triplex_deploy.training.options import TEST_FOLD, TrainOptions
 from triplex_deploy.training.predict_section import measure_constant, measure_model
@@ -194,7 +194,7 @@ def _trunk_facts(options: TrainOptions) -> dict[str, Any]:
     """What the image trunk started from, where the user said."""
     if not options.backbone_weights:
         return {}
-    return {"backbone_weights_sha256": file_digest(Path(options.backbone_weights))}
+    return {"backbone_weights_sha256": sha256_of(Path(options.backbone_weights))}
 
 
 def _test(

@@ -1,0 +1,136 @@
+"""Represent where the tissue of a slide is, and read it from a picture or draw it on one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import SpotsError
+from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.slides import Slide
+
+MAX_ASPECT_DIFFERENCE = 0.02
+"""A mask whose sides differ from the slide's by more than this belongs to another slide."""
+
+OUTLINE_RGB = (20, 160, 60)
+OUTLINE_PX_PER_SIDE = 1 / 500
+"""Width of the outline as a share of the picture's longer side, at least one pixel."""
+OUTSIDE_FADE = 0.6
+"""How far what is not tissue is drawn towards white."""
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """True where there is tissue; row 0, column 0 is the slide's top left corner."""
+
+    mask: NDArray[np.bool_]
+    """(h, w), covering the whole slide."""
+    level0_per_px: tuple[float, float]
+    """Level-0 pixels per mask pixel along x and y."""
+
+    def fraction(self, level0_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of each box (N, 4: left, top, right, bottom; level 0) that is tissue, (N,).
+
+        Mask pixels count by the part that lies in the box; the outside of the slide is no tissue.
+        """
+        height, width = self.mask.shape
+        area = np.zeros((height + 1, width + 1))
+        area[1:, 1:] = self.mask.cumsum(axis=0).cumsum(axis=1)
+        boxes = np.asarray(level0_boxes, np.float64) / np.tile(self.level0_per_px, 2)
+        left, top, right, bottom = boxes.T
+        tissue = (
+            _at(area, bottom, right)
+            - _at(area, top, right)
+            - _at(area, bottom, left)
+            + _at(area, top, left)
+        )
+        return np.asarray(tissue / ((right - left) * (bottom - top)))
+
+
+def read_mask(path: str | Path, slide: Slide) -> TissueMask:
+    """A black and white picture of the whole slide at any size; what is not black is tissue.
+
+    PNG, TIFF, JPEG or any other image; where it has transparency, only that counts if its colours
+    are all alike. Raises ``SpotsError`` where it is no image, has no tissue, or another shape than
+    the slide.
+    """
+    mask = _picture(Path(path))
+    height, width = mask.shape
+    slide_width, slide_height = slide.level_sizes[0]
+    aspect = (width / height) / (slide_width / slide_height)
+    # Rounding to whole mask pixels changes the shape of small masks.
+    tolerance = MAX_ASPECT_DIFFERENCE + 1 / width + 1 / height
+    if abs(aspect - 1) > tolerance:
+        raise SpotsError(
+            f"{path}: the mask is {width}x{height}, the slide {slide_width}x{slide_height}; "
+            "draw it over a picture of the whole slide"
+        )
+    if not mask.any():
+        raise SpotsError(f"{path}: the mask is all black; tissue is what is not black")
+    return TissueMask(mask, (slide_width / width, slide_height / height))
+
+
+def whole_slide_mask(slide: Slide) -> TissueMask:
+    """A mask under which everything counts as tissue."""
+    width, height = slide.level_sizes[0]
+    return TissueMask(np.ones((1, 1), np.bool_), (float(width), float(height)))
+
+
+def mask_overlay(picture: NDArray[np.uint8], tissue: TissueMask) -> NDArray[np.uint8]:
+    """The slide's thumbnail (h, w, 3) with tissue outlined and everything else faded.
+
+    ``picture`` shows the whole slide at any size; returns a new one of the same size.
+    """
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    mask = _at_size(tissue.mask, picture.shape[0], picture.shape[1])
+    shown = picture.astype(np.float32)
+    shown[~mask] += (255 - shown[~mask]) * OUTSIDE_FADE
+    width = max(1, round(max(picture.shape[:2]) * OUTLINE_PX_PER_SIDE))
+    # Beyond the picture counts as tissue, so that its border is no outline.
+    inner = binary_erosion(mask, iterations=width, border_value=1)
+    outline = binary_dilation(mask, iterations=width) & ~inner
+    shown[outline] = OUTLINE_RGB
+    return np.asarray(np.round(shown).astype(np.uint8))
+
+
+def _picture(path: Path) -> NDArray[np.bool_]:
+    from PIL import Image
+
+    if not path.exists():
+        raise SpotsError(f"{path}: no such mask file; check the path")
+    with damage_as(SpotsError, f"{path}: not a picture of a mask", "pass a PNG"):
+        try:
+            with Image.open(path) as image:
+                bands = np.asarray(image.convert("RGBA"))
+        except Image.DecompressionBombError as error:
+            what = f"{path}: the mask is too large; a few thousand pixels are enough"
+            raise SpotsError(what) from error
+    colour, alpha = bands[..., :3], bands[..., 3]
+    if (alpha < 255).any() and (colour == colour[0, 0]).all():
+        return np.asarray(alpha > 0)
+    return np.asarray((colour.max(axis=2) > 0) & (alpha > 0))
+
+
+def _at_size(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """The mask pixel under the middle of each pixel of a picture of that size."""
+    rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(np.int64)
+    return np.asarray(mask[rows[:, None], columns])
+
+
+def _at(
+    area: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Summed area at fractional corners, clipped to the mask."""
+    rows = np.clip(rows, 0, area.shape[0] - 1)
+    columns = np.clip(columns, 0, area.shape[1] - 1)
+    r = np.minimum(rows.astype(np.int64), area.shape[0] - 2)
+    c = np.minimum(columns.astype(np.int64), area.shape[1] - 2)
+    dr, dc = rows - r, columns - c
+    upper = area[r, c] * (1 - dc) + area[r, c + 1] * dc
+    lower = area[r + 1, c] * (1 - dc) + area[r + 1, c + 1] * dc
+    return np.asarray(upper * (1 - dr) + lower * dr)
