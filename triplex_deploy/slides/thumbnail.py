@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.slides.slide import Slide
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 BAND_PX = 1 << 20
 """Pixels read at once; at least the rows under one row of the thumbnail are read."""
@@ -80,6 +83,8 @@ def overlaps(edges: NDArray[np.float64], size: int) -> csr_array:
 
     Its product with values is their sum between the edges; a part of a pixel counts in part.
     """
+    from scipy.sparse import csr_array
+
     low, high = edges[:-1, None], edges[1:, None]
     first = low.astype(np.int64)
     pixel = first + np.arange(int((np.ceil(high) - first).max()))
