@@ -47,7 +47,7 @@ def make_spots() -> Callable[..., Spots]:
 
 @pytest.fixture(scope="session")
 def some_spots(make_spots: Callable[..., Spots]) -> Spots:
-    """Nine spots in no order: on the borders, with masked neighbours, sharing tiles or not."""
+    """Nine spots in no order: on the borders, with masked neighbors, sharing tiles or not."""
     return make_spots(
         [
             (700, 600),

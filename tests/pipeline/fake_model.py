@@ -1,6 +1,6 @@
 """A model of any configuration whose graphs are a few lines of NumPy, so that tests take no time.
 
-Every graph depends on all that it is given: each neighbour, masked or not where its token is
+Every graph depends on all that it is given: each neighbor, masked or not where its token is
 averaged, each spot of the slide, each entry of the position table.
 """
 
@@ -86,7 +86,7 @@ def _weights(rows: int, columns: int) -> NDArray[np.float64]:
 
 
 def _quadrants(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Mean colours (B, 12) of the four quadrants."""
+    """Mean colors (B, 12) of the four quadrants."""
     quarters = tiles.reshape(len(tiles), 2, 112, 2, 112, 3).mean(axis=(2, 4)) / 255
     return quarters.reshape(len(tiles), 12)
 

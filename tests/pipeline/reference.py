@@ -27,7 +27,7 @@ def predict_one_by_one(
     model: Model,
     tables: Mapping[str, Table] | None = None,
 ) -> NDArray[np.float32]:
-    """Expression (N, G) of spots centred at ``center_xy`` in ``pixels`` (H, W, 3).
+    """Expression (N, G) of spots centered at ``center_xy`` in ``pixels`` (H, W, 3).
 
     ``tables`` (N, ...) say where the spots lie, the one of APEG with kernel 3 unless given.
     """

@@ -150,7 +150,7 @@ def test_without_a_view_of_neighbors_only_own_tiles_are_read(
 
 
 def test_each_tile_goes_through_each_graph_once(slide_path: Path, some_spots: Spots) -> None:
-    """And the tile that stands for the masked neighbours, once more."""
+    """And the tile that stands for the masked neighbors, once more."""
     model = fake_model(fake_config())
     prediction = _predict(slide_path, model, some_spots, batch_size=4)
     masked = 1
@@ -177,7 +177,7 @@ def test_masked_neighbor_counts_as_mean_color_where_tokens_are_averaged(
 
     encoder._run = blind  # type: ignore[method-assign]
     zeroed = _predict(slide_path, model, some_spots)
-    inside = 0  # spot 0 has all of its neighbours on the slide
+    inside = 0  # spot 0 has all of its neighbors on the slide
     np.testing.assert_array_equal(zeroed.expression[inside], straight.expression[inside])
     assert np.abs(zeroed.expression[1] - straight.expression[1]).max() > 1e-3
 

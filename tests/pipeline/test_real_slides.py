@@ -17,7 +17,7 @@ MIN_GENE_PCC = 0.99
 
 @pytest.mark.slow
 def test_svs_and_dicom_of_one_region_agree(shared_data: Path, model: Model) -> None:
-    """The DICOM is a second JPEG compression with halved chroma: 3.4 grey levels on average."""
+    """The DICOM is a second JPEG compression with halved chroma: 3.4 gray levels on average."""
     slides = shared_data / "slides"
     svs = predict_slide(slides / "CMU-1-Small-Region.svs", model)
     spots = Spots(svs.level0_xy, svs.grid_rc, "file", svs.spot_diameter_px)

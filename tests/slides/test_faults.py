@@ -85,7 +85,7 @@ def test_a_corrupt_tile_is_zero_and_everything_else_intact(path: Path, reader: t
 
 
 def test_a_tile_cut_off_in_the_middle_is_named(path: Path) -> None:
-    """libjpeg would fill the rest with grey and only warn."""
+    """libjpeg would fill the rest with gray and only warn."""
     offset, count = tile_place(path, BAD)
     overwrite(path, offset + count // 2, b"\xff\xd9" + b"\xff" * (count - count // 2 - 2))
     overwrite(path, offset + count // 2, b"\xff\x01")

@@ -17,10 +17,10 @@ def pixel(path: Path) -> list[int]:
         return slide.read(0, 0, 0, 1, 1)[0, 0].tolist()
 
 
-def test_grey_becomes_rgb_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Image.new("L", (8, 8), 90).save(tmp_path / "grey.png")
-    assert pixel(tmp_path / "grey.png") == [90, 90, 90]
-    assert "grey" in caplog.text
+def test_gray_becomes_rgb_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("L", (8, 8), 90).save(tmp_path / "gray.png")
+    assert pixel(tmp_path / "gray.png") == [90, 90, 90]
+    assert "gray" in caplog.text
 
 
 def test_alpha_shows_white(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_alpha_shows_white(tmp_path: Path) -> None:
     assert pixel(tmp_path / "opaque.png") == [200, 0, 100]
 
 
-def test_palette_with_transparent_colour(tmp_path: Path) -> None:
+def test_palette_with_transparent_color(tmp_path: Path) -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
     image.save(tmp_path / "palette.png")
@@ -48,9 +48,9 @@ def test_cmyk_is_refused(tmp_path: Path) -> None:
 def test_16_bit_is_refused(tmp_path: Path) -> None:
     import imagecodecs
 
-    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "grey16.png")
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "gray16.png")
     (tmp_path / "rgb16.png").write_bytes(imagecodecs.png_encode(np.zeros((8, 8, 3), np.uint16)))
-    for name in ("grey16.png", "rgb16.png"):
+    for name in ("gray16.png", "rgb16.png"):
         with pytest.raises(SlideError, match="more than 8 bits"):
             open_slide(tmp_path / name)
 

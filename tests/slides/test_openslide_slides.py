@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from triplex_deploy.slides import open_slide
-from triplex_deploy.slides.dicom_color import holds_mislabelled_ycbcr
+from triplex_deploy.slides.dicom_color import holds_mislabeled_ycbcr
 
 DICOM = "slides/dicom_cmu1_small/level-0-frames-0-30.dcm"
 
@@ -19,7 +19,7 @@ def test_svs_pixels(shared_data: Path) -> None:
         assert slide.read(0, 100, 100, 1, 1).min() > 235  # glass
 
 
-def test_mislabelled_dicom_has_the_colours_of_its_source(
+def test_mislabeled_dicom_has_the_colors_of_its_source(
     shared_data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
@@ -38,12 +38,12 @@ def test_only_a_false_rgb_label_is_corrected(shared_data: Path) -> None:
         "dicom.PhotometricInterpretation": "RGB",
         "dicom.TransferSyntaxUID": "1.2.840.10008.1.2.4.50",
     }
-    assert holds_mislabelled_ycbcr(shared_data / DICOM, properties)
+    assert holds_mislabeled_ycbcr(shared_data / DICOM, properties)
     for name, value in (
         ("dicom.PhotometricInterpretation", "YBR_FULL_422"),
         ("dicom.TransferSyntaxUID", "1.2.840.10008.1.2.4.90"),
     ):
-        assert not holds_mislabelled_ycbcr(shared_data / DICOM, {**properties, name: value})
+        assert not holds_mislabeled_ycbcr(shared_data / DICOM, {**properties, name: value})
 
 
 def test_dicom_opens_by_any_of_its_files(shared_data: Path) -> None:

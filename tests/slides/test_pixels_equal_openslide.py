@@ -62,9 +62,9 @@ def test_real_slides(name: str, shared_data: Path) -> None:
 
 
 def test_real_dicom_as_its_header_says(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its header is wrong about the colours, which ``open_slide`` corrects; see test below."""
+    """Its header is wrong about the colors, which ``open_slide`` corrects; see test below."""
     monkeypatch.setattr(
-        "triplex_deploy.slides.openslide_reader.holds_mislabelled_ycbcr", lambda *_: False
+        "triplex_deploy.slides.openslide_reader.holds_mislabeled_ycbcr", lambda *_: False
     )
     path = shared_data / "slides" / DICOM
     with open_slide(path) as slide:
@@ -120,7 +120,7 @@ def test_segments_equal_windows(shared_data: Path) -> None:
 def test_a_different_decoder_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A decoder that is off by one grey level in one place must not be used."""
+    """A decoder that is off by one gray level in one place must not be used."""
     from triplex_deploy.slides import codecs
 
     exact = codecs.tile_decoder

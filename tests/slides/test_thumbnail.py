@@ -39,7 +39,7 @@ def test_parts_of_pixels_count_in_part() -> None:
     assert overlaps(edges, 3).toarray().tolist() == [[1.0, 0.5, 0.0], [0.0, 0.5, 1.0]]
 
 
-def test_mean_colour_is_kept() -> None:
+def test_mean_color_is_kept() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (301, 457, 3), np.uint8)
     small = thumbnail(ArraySlide(pixels), 100)
     assert small.shape == (66, 100, 3)

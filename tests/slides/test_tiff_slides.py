@@ -43,8 +43,8 @@ def test_largest_image_is_the_slide(tmp_path: Path) -> None:
         assert np.array_equal(slide.read(0, 0, 0, 80, 60), ramp())
 
 
-def test_grey_becomes_rgb(tmp_path: Path) -> None:
-    path = write(tmp_path / "grey.tif", ramp()[..., 0], photometric="minisblack")
+def test_gray_becomes_rgb(tmp_path: Path) -> None:
+    path = write(tmp_path / "gray.tif", ramp()[..., 0], photometric="minisblack")
     with open_slide(path) as slide:
         assert np.array_equal(slide.read(0, 0, 0, 80, 60), np.repeat(ramp()[..., :1], 3, 2))
 

@@ -16,7 +16,7 @@ APERIO = "Aperio Image Library v12.0.0\n{w}x{h} |AppMag = 20|MPP = 0.5"
 
 
 def picture(width: int, height: int, seed: int = 3) -> NDArray[np.uint8]:
-    """Coarse colour with a little noise, (height, width, 3)."""
+    """Coarse color with a little noise, (height, width, 3)."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(40, 230, (height // 16 + 1, width // 16 + 1, 3))
     fine = np.kron(coarse, np.ones((16, 16, 1)))[:height, :width]

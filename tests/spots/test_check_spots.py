@@ -37,7 +37,7 @@ def test_outside_is_counted_with_an_example(xy: list[float]) -> None:
 
 
 def test_outside_hints_at_the_scale() -> None:
-    with pytest.raises(SpotsError, match="not of a downscaled one, and x before y"):
+    with pytest.raises(SpotsError, match="not of a smaller copy, and x before y"):
         check_spots(spots([[5, 900]]), SIZE_WH)
 
 

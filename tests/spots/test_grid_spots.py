@@ -47,7 +47,7 @@ def test_one_percent_counts_as_the_same_scale(array_slide: Maker) -> None:
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.2277, 0.499, 0.9, 0.37])
-def test_centres_fall_on_the_view_lattice(mpp: float, array_slide: Maker) -> None:
+def test_centers_fall_on_the_view_lattice(mpp: float, array_slide: Maker) -> None:
     slide = blank(array_slide, 6000, 3000)
     spots = lay(slide, mpp, 0.61, None, all_tissue(slide))
     scale = 0.61 / mpp

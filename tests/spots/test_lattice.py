@@ -118,7 +118,7 @@ def test_few_spots_of_a_square_array(grid_rc: list[list[int]], degrees: float) -
     assert np.array_equal(lattice.grid_rc, places)
 
 
-def test_three_neighbours_of_a_hexagonal_array() -> None:
+def test_three_neighbors_of_a_hexagonal_array() -> None:
     grid_rc = np.array([[0, 0], [0, 2], [1, 1]])
     lattice = infer_lattice(hex_xy(grid_rc, 100.0))
     assert lattice.kind == "hexagonal"

@@ -10,7 +10,7 @@ from triplex_deploy.spots.spot_diameter import diameter_from_pitch, named_diamet
 
 
 def hexagon(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres 100 px apart, and Space Ranger's (row, column)."""
+    """Centers 100 px apart, and Space Ranger's (row, column)."""
     grid_rc = np.array([(r, 2 * c + r % 2) for r in range(rows) for c in range(columns)])
     return np.stack([grid_rc[:, 1] * 50, grid_rc[:, 0] * 50 * 3**0.5], axis=1), grid_rc
 
@@ -29,7 +29,7 @@ def test_checkerboard_of_a_square_array_is_not_hexagonal() -> None:
 
 
 @pytest.mark.parametrize("kept", [slice(None), slice(0, 4), slice(0, 24, 4), slice(0, None, 5)])
-def test_pitch_of_a_hexagonal_array_is_between_neighbours(kept: slice) -> None:
+def test_pitch_of_a_hexagonal_array_is_between_neighbors(kept: slice) -> None:
     xy, grid_rc = hexagon(6, 4)
     assert diameter_from_pitch(xy[kept], grid_rc[kept]) == pytest.approx(50, rel=0.05)
 

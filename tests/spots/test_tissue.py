@@ -135,7 +135,7 @@ def test_her2st_spots_lie_on_tissue(section_name: str, image: str, shared_data: 
     assert tissue.mask[rows, columns].mean() >= 0.97
     away = np.ones(tissue.mask.shape, np.bool_)
     away[rows, columns] = False
-    far = distance_transform_edt(away) * 8 > 500  # micrometres
+    far = distance_transform_edt(away) * 8 > 500  # micrometers
     assert far.mean() > 0.5
     assert not tissue.mask[far].any()
 
@@ -148,7 +148,7 @@ def test_svs_region_with_a_lot_of_tissue(shared_data: Path) -> None:
         assert tissue.fraction(np.array([[100, 1300, 400, 2900]])) == 0  # glass
 
 
-def test_visium_crop_on_grey_glass(shared_data: Path) -> None:
+def test_visium_crop_on_gray_glass(shared_data: Path) -> None:
     with open_slide(shared_data / "visium/squidpy_test/test_img.jpg") as slide:
         tissue = tissue_mask(slide, 0.615)
     assert tissue.fraction(np.array([[250, 500, 950, 1700]])) > 0.99

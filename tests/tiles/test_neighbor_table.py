@@ -40,7 +40,7 @@ def test_a_tile_that_touches_the_border_is_inside_and_one_pixel_further_is_not(c
     assert set(np.flatnonzero(~mask[0])) == outside
 
 
-def test_the_centre_row_and_column_are_never_masked_by_themselves():
+def test_the_center_row_and_column_are_never_masked_by_themselves():
     _, mask = neighbor_table(centers((0, 0)), (150, 150))
     assert np.flatnonzero(mask[0]).tolist() == [12]
     _, mask = neighbor_table(centers((600, 0)), (1200, 150))

@@ -14,7 +14,7 @@ def grid_centers(columns, rows, pitch=224, start=112):
 
 
 def plan_reference(center_xy, size_wh):
-    """Origin of every unmasked neighbour of every spot, spot by spot."""
+    """Origin of every unmasked neighbor of every spot, spot by spot."""
     origins = {}
     for spot, (x, y) in enumerate(center_xy):
         for neighbor in range(25):
@@ -33,20 +33,20 @@ def test_a_contiguous_grid_that_fills_the_slide_needs_one_tile_per_spot():
     assert sorted(plan.spot_tile) == list(range(63))
 
 
-def test_a_contiguous_grid_inside_the_slide_needs_the_union_of_its_neighbourhoods():
+def test_a_contiguous_grid_inside_the_slide_needs_the_union_of_its_neighborhoods():
     plan = plan_tiles(grid_centers(6, 4, start=1000), (9000, 9000))
     assert len(plan.origins_xy) == (6 + 4) * (4 + 4)
     assert plan.neighbor_mask.all()
 
 
-def test_neighbours_on_a_grid_share_each_others_tiles():
+def test_neighbors_on_a_grid_share_each_others_tiles():
     plan = plan_tiles(grid_centers(5, 5), (1120, 1120))
     assert plan.neighbor_tile[12].tolist() == plan.spot_tile.tolist()
     assert plan.neighbor_tile[0, 13] == plan.spot_tile[1]
     assert plan.neighbor_tile[0, 17] == plan.spot_tile[5]
 
 
-def test_masked_neighbours_are_not_planned():
+def test_masked_neighbors_are_not_planned():
     plan = plan_tiles(np.array([[112, 112]]), (224, 224))
     assert plan.origins_xy.tolist() == [[0, 0]]
     assert plan.neighbor_tile[0].tolist() == [-1] * 12 + [0] + [-1] * 12
@@ -94,11 +94,11 @@ def test_the_plan_equals_the_spot_by_spot_reference(centers, size_wh):
 
 
 @pytest.mark.parametrize("far", [CENTER_LIMIT + 1, -CENTER_LIMIT - 1])
-def test_absurdly_distant_centres_are_refused(far):
+def test_absurdly_distant_centers_are_refused(far):
     with pytest.raises(TilingError, match="check the spots' frame"):
         plan_tiles(np.array([[0, far]]), (100, 100))
 
 
-def test_centres_that_are_not_integers_are_refused():
+def test_centers_that_are_not_integers_are_refused():
     with pytest.raises(TilingError, match="center_xy: dtype float64; convert to int64"):
         plan_tiles(np.zeros((1, 2)), (100, 100))

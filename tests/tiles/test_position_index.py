@@ -1,4 +1,4 @@
-"""The neighbour tables of the three position encodings give what their convolutions give."""
+"""The neighbor tables of the three position encodings give what their convolutions give."""
 
 import math
 
@@ -65,7 +65,7 @@ def test_apeg_is_the_table_of_the_array() -> None:
         )
 
 
-def test_without_a_position_encoding_no_spot_has_neighbours() -> None:
+def test_without_a_position_encoding_no_spot_has_neighbors() -> None:
     assert position_index(np.array([[0, 0], [0, 1]]), "none").tolist() == [[-1] * 9] * 2
     assert position_index(np.zeros((3, 2), np.int64), "none", 5).shape == (3, 25)
 

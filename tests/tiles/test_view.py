@@ -119,7 +119,7 @@ def test_a_pixel_is_the_same_in_every_window(memory_slide, mpp, window):
     np.testing.assert_array_equal(view.read(x, y, width, height), expected)
 
 
-def test_enlarging_interpolates_between_pixel_centres_and_warns(memory_slide, caplog):
+def test_enlarging_interpolates_between_pixel_centers_and_warns(memory_slide, caplog):
     slide = memory_slide((2, 1))
     slide.levels[0][:] = [[[0, 0, 0], [100, 200, 40]]]
     with caplog.at_level(logging.WARNING):
@@ -143,13 +143,13 @@ def test_impossible_scales_are_refused(memory_slide, slide_mpp, mpp):
         SlideView.open(memory_slide((9, 9)), slide_mpp, mpp)
 
 
-def test_centres_are_floored_and_float_error_is_forgiven(memory_slide):
+def test_centers_are_floored_and_float_error_is_forgiven(memory_slide):
     view = SlideView.open(memory_slide((900, 900)), 0.1, 0.3)  # scale 2.9999999999999996
     level0_xy = np.array([[3.0, 2.999], [2.9999999999, -0.5], [899.9, 0]])
     assert view.centers(level0_xy).tolist() == [[1, 0], [1, -1], [299, 0]]
 
 
 @pytest.mark.parametrize("level0_xy", [[[0.0, np.nan]], [[np.inf, 0.0]], [[1.0, 2.0, 3.0]], [1.0]])
-def test_centres_that_are_no_points_are_refused(memory_slide, level0_xy):
+def test_centers_that_are_no_points_are_refused(memory_slide, level0_xy):
     with pytest.raises(TilingError, match="level0_xy"):
         SlideView.open(memory_slide((9, 9)), 0.5, 0.5).centers(np.array(level0_xy))

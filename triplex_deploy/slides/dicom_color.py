@@ -19,7 +19,7 @@ _FRAME_SIZES = range(0xC0, 0xC3)
 _APP14 = 0xEE
 
 
-def holds_mislabelled_ycbcr(path: Path, properties: Mapping[str, str]) -> bool:
+def holds_mislabeled_ycbcr(path: Path, properties: Mapping[str, str]) -> bool:
     """Return True if OpenSlide's pixels of this DICOM slide are YCbCr.
 
     That is the case if the header declares RGB, the first frame has subsampled second and third

@@ -100,6 +100,7 @@ class PixelSource:
         except (openslide.OpenSlideError, SlideError):
             # The error may be of another thread: OpenSlide refuses all reads after the first error.
             self._give_up(handle)
+            self._refuse_another_file()  # OpenSlide's own message would not name the cause
             with self._alone, closing(self._opened()) as own:
                 own.read(level, level0_xy, background, out)
         self._refuse_another_file()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
-from triplex_deploy.slides.dicom_color import holds_mislabelled_ycbcr
+from triplex_deploy.slides.dicom_color import holds_mislabeled_ycbcr
 from triplex_deploy.slides.openslide_pixels import BLOCK_PX, PixelSource, Pyramid
 from triplex_deploy.slides.slide import (
     CELL_PX,
@@ -71,7 +71,7 @@ class OpenSlideReader(Slide):
         )
         self.mpp = None if self.mpp_xy is None else sum(self.mpp_xy) / 2
         self.background_rgb = _color(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
-        is_ycbcr = self.format == "dicom" and holds_mislabelled_ycbcr(path, properties)
+        is_ycbcr = self.format == "dicom" and holds_mislabeled_ycbcr(path, properties)
         if is_ycbcr:
             logger.warning("%s: the header says RGB, its JPEG frames are YCbCr; converted", path)
         self._compressed_wh = [_compressed_wh(properties, n) for n in range(len(level_sizes))]

@@ -1,4 +1,4 @@
-"""Spots of a slide: from a file, or laid over its tissue."""
+"""Read the spots of a slide from a file, or lay them over its tissue."""
 
 from triplex_deploy.spots.file import read_spots
 from triplex_deploy.spots.layouts import grid_spots, visium_spots

@@ -90,7 +90,7 @@ def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
         obs, uns, spatial = backed.obs, backed.uns, backed.obsm.get("spatial")
         backed.file.close()
     if spatial is None or np.ndim(spatial) != 2 or np.shape(spatial)[1] < 2:
-        raise SpotsError(f'{path}: no (x, y) in obsm["spatial"]; add level-0 pixel centres')
+        raise SpotsError(f'{path}: no (x, y) in obsm["spatial"]; add level-0 pixel centers')
     xy = np.asarray(spatial)
     table = pd.DataFrame({"pixel_x": xy[:, 0], "pixel_y": xy[:, 1], "barcode": obs.index})
     for name in OBS:

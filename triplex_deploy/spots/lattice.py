@@ -15,9 +15,13 @@ FEW = 9
 NEIGHBOR_REACH = 1.25
 """Lattice neighbors lie within this many median spacings; a square's diagonal is at 1.41."""
 MIN_ORDER = 0.5
+"""Least order of a lattice."""
 MIN_ORDER_OF_FEW = 0.85
+"""Least order of a lattice with fewer than ``FEW`` spots."""
 MIN_ORDER_LEAD = 0.2
-"""How sharply the neighbor directions must repeat every 90 or 60 degrees (1: exactly)."""
+"""How much better one of both symmetries must fit than the other.
+
+The order is how sharply the directions of neighbors repeat every 90 or 60 degrees; 1 is exact."""
 STEP_TOLERANCE = 0.35
 """A displacement within this fraction of the spacing of a lattice step is that step."""
 PLACE_TOLERANCE = 0.3
@@ -51,7 +55,7 @@ class Lattice:
 def infer_lattice(level0_xy: NDArray[np.float64]) -> Lattice:
     """Infer (row, column) from centers (N, 2) on a square or hexagonal lattice.
 
-    Neighbours are linked step by step from the best matching pairs on, so that slow drift and
+    Neighbors are linked step by step from the best matching pairs on, so that slow drift and
     jitter do not add up; groups without a link are placed by a fit to the rest. A single row or
     column counts as square. Raises ``SpotsError`` if the lattice or a position on it is ambiguous.
     """
@@ -95,7 +99,7 @@ def infer_line(level0_xy: NDArray[np.float64]) -> NDArray[np.int64] | None:
     if uneven or np.arccos(min(1.0, float(direction[axis]))) > MAX_TILT:
         raise SpotsError(
             f"the {len(level0_xy)} spots lie on one {'uneven' if uneven else 'slanted'} line, "
-            "which does not tell their lattice; give at least 4 neighbors that are not on one "
+            "so their lattice is not known; give at least 4 neighbors that are not on one "
             "line, or add the columns array_row and array_col"
         )
     grid_rc = np.zeros((len(level0_xy), 2), np.int64)
@@ -222,7 +226,7 @@ def _place_groups(
         design = np.column_stack([uv[placed], np.ones(placed.sum())])
         fit, _, rank, _ = np.linalg.lstsq(design, xy[placed])
         if rank < 3:
-            raise SpotsError(f"too few neighboring spots to tell the lattice; {REMEDY}")
+            raise SpotsError(f"too few neighboring spots to infer the lattice; {REMEDY}")
         expected = (xy[members] - fit[2]) @ np.linalg.inv(fit[:2])
         shift = (expected - uv[members]).mean(axis=0)
         if np.abs(shift - np.round(shift)).max() > PLACE_TOLERANCE:

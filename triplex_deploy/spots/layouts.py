@@ -12,10 +12,13 @@ from triplex_deploy.spots.spots import Spots
 from triplex_deploy.spots.tissue_mask import TissueMask
 
 MIN_TISSUE_FRACTION = 0.5
-"""A spot is kept where tissue covers at least this much of it."""
+"""A spot is kept where tissue covers at least this share of it."""
 PITCH_UM = 100.0
+"""Distance of neighboring spots on a Visium array."""
 SPOT_UM = 55.0
+"""Diameter of a Visium spot."""
 ROW_UM = PITCH_UM * 3**0.5 / 2
+"""Distance of two rows of a Visium array."""
 
 
 def grid_spots(
@@ -26,19 +29,28 @@ def grid_spots(
     pitch_um: float | None,
     tissue: TissueMask,
 ) -> Spots:
-    """Tiles of 224 px wholly inside the view of a slide and at least half on tissue.
+    """Return a grid of tiles inside the slide's view that are at least half on tissue.
 
-    The view is the slide at ``mpp``, ``view_size_wh`` pixels with ``scale_xy`` level-0 pixels each.
-    ``pitch_um`` is the distance of tile centres; None puts tiles edge to edge, which lets
-    neighbourhoods share every tile. Centres lie at integers of the view, the first at (112, 112).
-    Raises ``SpotsError`` where no tile fits.
+    Centers lie at whole pixels of the view, the first at (112, 112).
+
+    Args:
+        slide: The slide, for messages.
+        view_size_wh: Width and height of the slide at ``mpp``, in pixels.
+        scale_xy: Level-0 pixels per pixel of the view, along x and y.
+        mpp: Micrometers per pixel of the view.
+        pitch_um: Distance of tile centers. None puts tiles edge to edge, so that neighborhoods
+            share every tile.
+        tissue: Where the tissue is.
+
+    Raises:
+        SpotsError: No tile fits, or the pitch is below one pixel.
     """
     scale = np.array(scale_xy)
     width, height = view_size_wh
     pitch_px = TILE_PX if pitch_um is None else pitch_um / mpp
     if not pitch_px >= 1:
         raise SpotsError(
-            f"pitch {pitch_um:g} um: is below a pixel; give the spacing of spots in um"
+            f"pitch {pitch_um:g} um: is below one pixel; give the spacing of spots in micrometers"
         )
     columns, rows = _centers(width, pitch_px), _centers(height, pitch_px)
     if not columns.size or not rows.size:
@@ -60,10 +72,18 @@ def grid_spots(
 
 
 def visium_spots(slide: Slide, slide_mpp: float, tissue: TissueMask) -> Spots:
-    """Spots of 55 um, 100 um apart, wholly inside the slide and at least half on tissue.
+    """Return the spots of a Visium lattice inside the slide that are at least half on tissue.
 
-    Array coordinates are Space Ranger's: columns of a row are 2 apart and odd rows have odd
-    columns. Raises ``SpotsError`` where no spot fits.
+    Spots are 55 um wide and 100 um apart. Array coordinates follow Space Ranger: the columns of a
+    row are 2 apart, and row + column is even.
+
+    Args:
+        slide: The slide.
+        slide_mpp: Micrometers per level-0 pixel.
+        tissue: Where the tissue is.
+
+    Raises:
+        SpotsError: No spot fits.
     """
     width_um, height_um = (side * slide_mpp for side in slide.level_sizes[0])
     rows = int((height_um - SPOT_UM) // ROW_UM) + 1
@@ -83,7 +103,7 @@ def visium_spots(slide: Slide, slide_mpp: float, tissue: TissueMask) -> Spots:
 
 
 def _centers(length: int, pitch_px: float) -> NDArray[np.int64]:
-    """Tile centres along one axis of the view, where the whole tile is inside."""
+    """Return the tile centers along one axis of the view at which the whole tile is inside."""
     half = TILE_PX // 2
     steps = np.arange(max(0, int((length - TILE_PX) / pitch_px) + 2))
     centers = half + np.round(steps * pitch_px).astype(np.int64)

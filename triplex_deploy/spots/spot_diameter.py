@@ -1,4 +1,4 @@
-"""How large a spot is drawn: as its file says, else half the pitch of its array."""
+"""Find the diameter at which a spot is drawn: from its file, else half the pitch of its array."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.damaged import damage_as
 
 LONE_SPOT_DIAMETER_PX = 100.0
-"""Only drawn; a single spot has no spacing to tell its size."""
+"""Diameter of a single spot, which has no pitch. It is used for drawing only."""
 HEX_ROW = 3**0.5 / 2
-"""Distance of two rows of a hexagonal array whose spots are 1 apart."""
+"""Distance of two rows of a hexagonal array with spots at distance 1."""
 MIN_HEX_ASPECT = 3**0.25
-"""Between a step of row and of column: 1 of a square array, sqrt(3) of a hexagonal one."""
+"""Least ratio of the row step to the column step of a hexagonal array.
+
+The ratio is 1 for square and sqrt(3) for hexagonal arrays; this is halfway on a log scale."""
 
 
 def named_diameter(scalefactors: object) -> float | None:
-    """Space Ranger's ``spot_diameter_fullres`` in level-0 pixels, None where there is no such."""
+    """Return Space Ranger's ``spot_diameter_fullres`` in level-0 pixels, or None if absent."""
     value = scalefactors.get("spot_diameter_fullres") if isinstance(scalefactors, dict) else None
     try:
         diameter = float(value)  # type: ignore[arg-type]
@@ -30,7 +32,10 @@ def named_diameter(scalefactors: object) -> float | None:
 
 
 def read_named_diameter(folder: Path) -> float | None:
-    """The diameter of a folder's ``scalefactors_json.json``, None without; or ``SpotsError``."""
+    """Return the diameter in a folder's ``scalefactors_json.json``, or None if there is none.
+
+    Raises ``SpotsError`` if the file cannot be read.
+    """
     path = folder / "scalefactors_json.json"
     if not path.is_file():
         return None
@@ -40,18 +45,18 @@ def read_named_diameter(folder: Path) -> float | None:
 
 
 def diameter_from_pitch(level0_xy: NDArray[np.float64], grid_rc: NDArray[np.int64]) -> float:
-    """Half the distance of adjacent spots, from the affine map of (row, col) to centres (N, 2).
+    """Return half the distance of adjacent spots, in level-0 pixels.
 
-    A missing neighbour does not matter, as it would for distances. Of spots on one line, the
-    line alone is measured.
+    It is measured on the affine map fitted from array (row, column) to centers, both (N, 2), so
+    spots may lack neighbors. If all spots lie on one line, only the step along it counts.
     """
     if len(level0_xy) < 2:
         return LONE_SPOT_DIAMETER_PX
-    centred_rc = grid_rc - grid_rc.mean(axis=0)
-    centred_xy = level0_xy - level0_xy.mean(axis=0)
-    if _is_hexagonal(centred_xy, centred_rc, grid_rc):
-        centred_rc = centred_rc * (HEX_ROW, 0.5)
-    fit, _, rank, _ = np.linalg.lstsq(centred_rc, centred_xy)
+    centered_rc = grid_rc - grid_rc.mean(axis=0)
+    centered_xy = level0_xy - level0_xy.mean(axis=0)
+    if _is_hexagonal(centered_xy, centered_rc, grid_rc):
+        centered_rc = centered_rc * (HEX_ROW, 0.5)
+    fit, _, rank, _ = np.linalg.lstsq(centered_rc, centered_xy)
     if rank == 0:
         return LONE_SPOT_DIAMETER_PX
     pitch_px = np.linalg.svd(fit, compute_uv=False)[:rank]
@@ -59,11 +64,11 @@ def diameter_from_pitch(level0_xy: NDArray[np.float64], grid_rc: NDArray[np.int6
 
 
 def _is_hexagonal(
-    centred_xy: NDArray[np.float64], centred_rc: NDArray[np.float64], grid_rc: NDArray[np.int64]
+    centered_xy: NDArray[np.float64], centered_rc: NDArray[np.float64], grid_rc: NDArray[np.int64]
 ) -> bool:
-    """Whether columns go in steps of 2, as Space Ranger's, and the rows lie that far apart."""
+    """Return True if columns go in steps of 2, as in Space Ranger, and rows lie as far apart."""
     if len(np.unique(grid_rc.sum(axis=1) % 2)) > 1:
         return False
-    fit, _, rank, _ = np.linalg.lstsq(centred_rc, centred_xy)
+    fit, _, rank, _ = np.linalg.lstsq(centered_rc, centered_xy)
     row_px, col_px = np.linalg.norm(fit, axis=1)
     return bool(rank < 2 or row_px > MIN_HEX_ASPECT * col_px)

@@ -1,4 +1,4 @@
-"""Where the spots of a slide are, in pixels and on their array."""
+"""Hold where the spots of a slide are, in pixels and on their array, and check them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,38 @@ class Spots:
     """The N spots of one slide, in the order of their predictions."""
 
     level0_xy: NDArray[np.float64]
-    """(N, 2) centres, pixels of level 0."""
+    """(N, 2) centers (x, y) in level-0 pixels."""
     grid_rc: NDArray[np.int64]
     """(N, 2) array coordinates (row, column)."""
     layout: str
     """``grid``, ``visium`` or ``file``."""
     spot_diameter_px: float
-    """Level-0 pixels: the tile side of a grid, 55 um of Visium, a file's own or half the pitch of
-    its array."""
+    """Diameter in level-0 pixels.
+
+    It is the side of a tile for a grid, 55 um for Visium, and for a file its own value or half the
+    pitch of the array.
+    """
     note: str = ""
-    """One sentence for the user, such as that array coordinates were inferred."""
+    """A sentence for the user, such as that array coordinates were inferred; "" if none."""
     barcodes: tuple[str, ...] = ()
-    """The spots' names in their file, one per spot, or none."""
+    """Name of each spot in its file; empty if the file has no names."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """``<column>x<row>`` of each spot, as the ids of ST count tables."""
+        """Names ``<column>x<row>`` of the spots, as in ST count tables."""
         return tuple(f"{col}x{row}" for row, col in self.grid_rc.tolist())
 
 
 def check_spots(spots: Spots, slide_size_wh: tuple[int, int]) -> None:
-    """Raise ``SpotsError`` if there are no spots, two coincide, or a centre is off the slide."""
+    """Raise ``SpotsError`` if there are no spots, two coincide, or a center is off the slide.
+
+    Args:
+        spots: The spots.
+        slide_size_wh: Width and height of the slide at level 0.
+
+    Raises:
+        SpotsError: The spots cannot be used.
+    """
     count = len(spots.level0_xy)
     if count == 0:
         raise SpotsError("spots: there are none; check the spots file or the layout")
@@ -56,9 +67,10 @@ def check_spots(spots: Spots, slide_size_wh: tuple[int, int]) -> None:
 def require_inside(
     level0_xy: NDArray[np.float64], slide_size_wh: tuple[int, int] | None, labels: Sequence[str]
 ) -> None:
-    """Raise ``SpotsError`` where a centre (N, 2) is off the slide; without its size, negative.
+    """Raise ``SpotsError`` if a center (N, 2) is outside the slide.
 
-    ``labels`` name the spots to the user.
+    Without ``slide_size_wh``, only negative and non-finite centers are refused. ``labels`` name
+    the spots in the message.
     """
     if slide_size_wh is None:
         slide, size = "the slide", (np.inf, np.inf)
@@ -72,13 +84,16 @@ def require_inside(
         x, y = level0_xy[first]
         raise SpotsError(
             f"{int((~inside).sum())} of {len(inside)} lie outside {slide}, such as {labels[first]} "
-            f"at ({x:g}, {y:g}); give level-0 pixels of this very image, not of a downscaled one, "
+            f"at ({x:g}, {y:g}); give level-0 pixels of this image, not of a smaller copy, "
             "and x before y"
         )
 
 
 def require_distinct(positions: NDArray[np.generic], what: str, labels: Sequence[str]) -> None:
-    """Raise ``SpotsError`` where two rows of ``positions`` (N, 2) are the same."""
+    """Raise ``SpotsError`` if two rows of ``positions`` (N, 2) are equal.
+
+    ``what`` names the positions in the message, and ``labels`` the spots.
+    """
     _, first, inverse = np.unique(positions, axis=0, return_index=True, return_inverse=True)
     original = first[inverse.ravel()]
     repeated = np.flatnonzero(original != np.arange(len(positions)))

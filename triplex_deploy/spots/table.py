@@ -113,7 +113,7 @@ def pixel_columns(path: Path, table: pd.DataFrame) -> tuple[str, str]:
     array = "x and y are places on the array; " if set(ROUNDED_ARRAY) <= set(table.columns) else ""
     raise SpotsError(
         f"{path}: no spot positions among its columns {', '.join(table.columns)}; {array}it "
-        f"needs {' or '.join(' and '.join(names) for names in PIXELS)}, the spot's centre in "
+        f"needs {' or '.join(' and '.join(names) for names in PIXELS)}, the spot's center in "
         "level-0 pixels"
     )
 

@@ -1,9 +1,10 @@
-"""Where the tissue of an H&E slide is.
+"""Find the tissue of an H&E slide.
 
-Array slides are photographed on backgrounds from white to pink or grey, uneven, with printed
-dots, shadows and pen marks, so brightness tells little. Two things do: glass is smooth, tissue is
-not; and both stains absorb green more than they absorb red and blue together. The background is
-estimated from the smooth places around each point, and what absorbs green beyond it is tissue.
+Slides of arrays have backgrounds from white to pink or gray, which are uneven and show printed
+dots, shadows and pen marks. So brightness alone does not separate tissue from glass. Two properties
+do: glass is smooth and tissue is not, and both stains absorb more green than red or blue. The
+background is estimated from smooth places around each pixel. A pixel is tissue if it absorbs more
+green than its background.
 """
 
 from __future__ import annotations
@@ -16,37 +17,60 @@ from triplex_deploy.slides import Slide, thumbnail
 from triplex_deploy.spots.tissue_mask import TissueMask
 
 MASK_UM = 8.0
-"""Micrometres per mask pixel, about one nucleus."""
+"""Micrometers per mask pixel, about one nucleus."""
 MAX_MASK_PX = 4096
+"""Longest side of the mask."""
 TEXTURE_WINDOW_PX = 5
+"""Side of the window in which texture is measured."""
 MAX_GLASS_TEXTURE = 0.03
-"""Local standard deviation of optical density; glass measures below 0.01, tissue above 0.04."""
+"""Largest local standard deviation of optical density on glass. Glass measures below 0.01, tissue
+above 0.04."""
 MAX_GLASS_TINT = 0.1
-"""Pink light glass measures 0.08 on the stain scale, grey glass 0."""
+"""Largest stain of clear glass: glass in pink light measures 0.08, gray glass 0."""
 MAX_STAIN_ABOVE_GLASS = 0.15
+"""Smooth places that differ more than this in stain from the clearest places are not glass."""
 MAX_SHADE = 0.7
-"""Smooth places this much more stained, or denser, than the clearest ones are not glass."""
+"""Smooth places that are denser than the brightest places by more than this are not glass."""
 GLASS_REACH_PX = 50.0
+"""Standard deviation of the Gaussian by which glass around a pixel counts."""
 GLASS_STEP_PX = 8
+"""Factor by which the picture is reduced before that Gaussian."""
 MIN_GLASS_WEIGHT = 0.02
+"""Weight of the slide's typical glass, which decides where there is no glass nearby."""
 STAIN_BLUR_PX = 2.0
+"""Standard deviation of the Gaussian that smooths the stain."""
 STAIN_THRESHOLD_RANGE = (0.05, 0.10)
-"""Otsu's threshold is kept within these, since a blank or a full slide has no two classes."""
+"""Range to which Otsu's threshold is clipped, as an empty or a full slide has only one class."""
 MIN_STAIN_SHARE = 0.1
-"""Of the mean density; below, what is dark is black ink or dirt. Both stains have over 0.5."""
+"""Least share of the stain in the mean density of tissue. Black ink and dirt have less; both stains
+have over 0.5."""
 MAX_INK = 0.25
-"""Red absorbed beyond green: more than haematoxylin does, as blue and green ink do."""
+"""Largest absorption of red beyond green in tissue; blue and green ink absorb more red."""
 MIN_TISSUE_UM2 = 20_000.0
+"""Smaller pieces of tissue are dropped."""
 MAX_HOLE_UM2 = 50_000.0
+"""Smaller holes in tissue are filled."""
 
 Density = NDArray[np.float32]
+"""Optical density by color or of the stain."""
 
 
 def tissue_mask(slide: Slide, slide_mpp: float, skip_bad: bool = False) -> TissueMask:
     """Find the tissue of an H&E slide at about 8 um per pixel.
 
-    Raises ``SpotsError`` where there is none. Red ink cannot be told from eosin. With ``skip_bad``
-    unreadable places count as background.
+    Red ink looks like eosin and counts as tissue.
+
+    Args:
+        slide: The slide.
+        slide_mpp: Micrometers per level-0 pixel.
+        skip_bad: Treat unreadable places as background instead of raising ``SlideError``.
+
+    Returns:
+        The mask.
+
+    Raises:
+        SpotsError: There is no tissue.
+        SlideError: The slide cannot be read.
     """
     width, height = slide.level_sizes[0]
     longest_px = min(MAX_MASK_PX, max(1, round(max(width, height) * slide_mpp / MASK_UM)))
@@ -61,7 +85,7 @@ def tissue_mask(slide: Slide, slide_mpp: float, skip_bad: bool = False) -> Tissu
 
 
 def find_tissue(rgb: NDArray[np.uint8], um_per_px: float) -> NDArray[np.bool_]:
-    """Mask (h, w) of a picture (h, w, 3) at about 8 um per pixel."""
+    """Return the tissue mask (h, w) of a picture (h, w, 3) at about 8 um per pixel."""
     from scipy.ndimage import binary_fill_holes, gaussian_filter
     from skimage.filters import threshold_otsu
 
@@ -79,7 +103,7 @@ def find_tissue(rgb: NDArray[np.uint8], um_per_px: float) -> NDArray[np.bool_]:
 
 
 def _small_parts(mask: NDArray[np.bool_], max_px: float) -> NDArray[np.bool_]:
-    """The connected parts of fewer than ``max_px`` pixels."""
+    """Return the connected parts of a mask that have fewer than ``max_px`` pixels."""
     from scipy.ndimage import label
 
     parts, _ = label(mask)
@@ -89,12 +113,12 @@ def _small_parts(mask: NDArray[np.bool_], max_px: float) -> NDArray[np.bool_]:
 
 
 def _stain(density: Density) -> Density:
-    """Green absorbed beyond the lesser of red and blue: 0 for grey, negative for green."""
+    """Return how much more green is absorbed than the lesser of red and blue; 0 for gray."""
     return np.asarray(density[..., 1] - np.minimum(density[..., 0], density[..., 2]))
 
 
 def _glass_density(density: Density) -> Density:
-    """Optical density of the glass around each pixel, (h, w, 3); 0 where the slide shows none."""
+    """Return the optical density (h, w, 3) of the glass around each pixel; 0 without any glass."""
     glass = _smooth_places(density)
     if not glass.any():
         return np.zeros_like(density)
@@ -106,7 +130,7 @@ def _glass_density(density: Density) -> Density:
 
 
 def _around(values: Density) -> Density:
-    """Gaussian mean (h, w, C) over ``GLASS_REACH_PX``, at an eighth of the scale: it is smooth."""
+    """Return Gaussian means (h, w, C) over ``GLASS_REACH_PX``, computed on a reduced picture."""
     from scipy.ndimage import gaussian_filter1d
     from skimage.transform import resize
 
@@ -123,17 +147,18 @@ def _around(values: Density) -> Density:
 
 
 def _smooth_places(density: Density) -> NDArray[np.bool_]:
+    """Return the mask (h, w) of smooth places with about the stain and density of clear glass."""
     from scipy.ndimage import uniform_filter
 
-    grey = density.mean(axis=2).astype(np.float64)
+    gray = density.mean(axis=2).astype(np.float64)
     variance = (
-        uniform_filter(grey**2, TEXTURE_WINDOW_PX) - uniform_filter(grey, TEXTURE_WINDOW_PX) ** 2
+        uniform_filter(gray**2, TEXTURE_WINDOW_PX) - uniform_filter(gray, TEXTURE_WINDOW_PX) ** 2
     )
     smooth: NDArray[np.bool_] = variance < MAX_GLASS_TEXTURE**2
     stain = _stain(density)
     if not smooth.any():
         return smooth
     clearest = np.clip(np.percentile(stain[smooth], 5), -MAX_GLASS_TINT, MAX_GLASS_TINT)
-    brightest = np.percentile(grey[smooth], 5)
+    brightest = np.percentile(gray[smooth], 5)
     alike = np.abs(stain - clearest) < MAX_STAIN_ABOVE_GLASS
-    return np.asarray(smooth & alike & (grey < brightest + MAX_SHADE))
+    return np.asarray(smooth & alike & (gray < brightest + MAX_SHADE))

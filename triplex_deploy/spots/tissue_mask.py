@@ -13,28 +13,31 @@ from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides import Slide
 
 MAX_ASPECT_DIFFERENCE = 0.02
-"""A mask whose sides differ from the slide's by more than this belongs to another slide."""
+"""Largest relative difference of a mask's and the slide's aspect ratio; above it, the mask belongs
+to another slide."""
 
 OUTLINE_RGB = (20, 160, 60)
+"""Color of the outline of tissue."""
 OUTLINE_PX_PER_SIDE = 1 / 500
 """Width of the outline as a share of the picture's longer side, at least one pixel."""
 OUTSIDE_FADE = 0.6
-"""How far what is not tissue is drawn towards white."""
+"""How far places without tissue are faded to white: 0 not at all, 1 fully."""
 
 
 @dataclass(frozen=True)
 class TissueMask:
-    """True where there is tissue; row 0, column 0 is the slide's top left corner."""
+    """Where the tissue of a slide is; row 0, column 0 is the slide's top left corner."""
 
     mask: NDArray[np.bool_]
-    """(h, w), covering the whole slide."""
+    """(h, w) over the whole slide, True for tissue."""
     level0_per_px: tuple[float, float]
     """Level-0 pixels per mask pixel along x and y."""
 
     def fraction(self, level0_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of each box (N, 4: left, top, right, bottom; level 0) that is tissue, (N,).
+        """Return the share (N,) of each box that is tissue.
 
-        Mask pixels count by the part that lies in the box; the outside of the slide is no tissue.
+        ``level0_boxes`` is (N, 4): left, top, right and bottom in level-0 pixels. Mask pixels
+        count by the part that lies in the box. Places outside the slide are not tissue.
         """
         height, width = self.mask.shape
         area = np.zeros((height + 1, width + 1))
@@ -51,11 +54,18 @@ class TissueMask:
 
 
 def read_mask(path: str | Path, slide: Slide) -> TissueMask:
-    """A black and white picture of the whole slide at any size; what is not black is tissue.
+    """Read a mask from a black and white picture of the whole slide; all but black is tissue.
 
-    PNG, TIFF, JPEG or any other image; where it has transparency, only that counts if its colours
-    are all alike. Raises ``SpotsError`` where it is no image, has no tissue, or another shape than
-    the slide.
+    Args:
+        path: A PNG, TIFF, JPEG or other image of any size. Transparent places are not tissue. If
+            the picture has a single color and transparency, only the transparency counts.
+        slide: The slide.
+
+    Returns:
+        The mask.
+
+    Raises:
+        SpotsError: The file is not an image, is all black, or has another shape than the slide.
     """
     mask = _picture(Path(path))
     height, width = mask.shape
@@ -69,20 +79,20 @@ def read_mask(path: str | Path, slide: Slide) -> TissueMask:
             "draw it over a picture of the whole slide"
         )
     if not mask.any():
-        raise SpotsError(f"{path}: the mask is all black; tissue is what is not black")
+        raise SpotsError(f"{path}: the mask is all black; draw tissue in white")
     return TissueMask(mask, (slide_width / width, slide_height / height))
 
 
 def whole_slide_mask(slide: Slide) -> TissueMask:
-    """A mask under which everything counts as tissue."""
+    """Return a mask by which the whole slide is tissue."""
     width, height = slide.level_sizes[0]
     return TissueMask(np.ones((1, 1), np.bool_), (float(width), float(height)))
 
 
 def mask_overlay(picture: NDArray[np.uint8], tissue: TissueMask) -> NDArray[np.uint8]:
-    """The slide's thumbnail (h, w, 3) with tissue outlined and everything else faded.
+    """Return a copy of ``picture`` (h, w, 3) with tissue outlined and other places faded.
 
-    ``picture`` shows the whole slide at any size; returns a new one of the same size.
+    ``picture`` shows the whole slide at any size.
     """
     from scipy.ndimage import binary_dilation, binary_erosion
 
@@ -90,7 +100,7 @@ def mask_overlay(picture: NDArray[np.uint8], tissue: TissueMask) -> NDArray[np.u
     shown = picture.astype(np.float32)
     shown[~mask] += (255 - shown[~mask]) * OUTSIDE_FADE
     width = max(1, round(max(picture.shape[:2]) * OUTLINE_PX_PER_SIDE))
-    # Beyond the picture counts as tissue, so that its border is no outline.
+    # Places beyond the picture count as tissue, so that its border gets no outline.
     inner = binary_erosion(mask, iterations=width, border_value=1)
     outline = binary_dilation(mask, iterations=width) & ~inner
     shown[outline] = OUTLINE_RGB
@@ -109,14 +119,14 @@ def _picture(path: Path) -> NDArray[np.bool_]:
         except Image.DecompressionBombError as error:
             what = f"{path}: the mask is too large; a few thousand pixels are enough"
             raise SpotsError(what) from error
-    colour, alpha = bands[..., :3], bands[..., 3]
-    if (alpha < 255).any() and (colour == colour[0, 0]).all():
+    color, alpha = bands[..., :3], bands[..., 3]
+    if (alpha < 255).any() and (color == color[0, 0]).all():
         return np.asarray(alpha > 0)
-    return np.asarray((colour.max(axis=2) > 0) & (alpha > 0))
+    return np.asarray((color.max(axis=2) > 0) & (alpha > 0))
 
 
 def _at_size(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """The mask pixel under the middle of each pixel of a picture of that size."""
+    """Return the mask pixel under the middle of each pixel of a (height, width) picture."""
     rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(np.int64)
     return np.asarray(mask[rows[:, None], columns])
@@ -125,7 +135,7 @@ def _at_size(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.boo
 def _at(
     area: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Summed area at fractional corners, clipped to the mask."""
+    """Return the summed area (N,) at fractional corners, clipped to the mask."""
     rows = np.clip(rows, 0, area.shape[0] - 1)
     columns = np.clip(columns, 0, area.shape[1] - 1)
     r = np.minimum(rows.astype(np.int64), area.shape[0] - 2)

@@ -65,7 +65,7 @@ def neighbor_table(
     """Return origins and mask of the 5x5 tiles around every spot center.
 
     ``center_xy`` is (N, 2) in pixels of an image of ``size_wh`` (width, height). Returns origins
-    (N, 25, 2) as (x, y) in the same frame, neighbour n = row * 5 + column, and mask (N, 25): False
+    (N, 25, 2) as (x, y) in the same frame, neighbor n = row * 5 + column, and mask (N, 25): False
     where the tile's row or column reaches outside the image. The center row and column never count
     as outside, as in docs/models.md, "Masked neighbors". Raises ``TilingError`` if an array does
     not fit.
