@@ -60,6 +60,7 @@ def neighbor_table(
     int64_t[:, :, ::1] origin_xy,
     uint8_t[:, ::1] mask,
 ):
+    """Write the corners and the mask of the 5 x 5 tiles with side ``side`` around every center."""
     cdef int64_t n, row, col, x, y, window = 5
     cdef int64_t reach = window * side // 2
     cdef bint row_inside
@@ -80,7 +81,7 @@ def neighbor_table(
 cdef inline int64_t find(
     const int64_t* rows, const int64_t* cols, int64_t count, int64_t row, int64_t col
 ) noexcept nogil:
-    """Position of (row, col) among lexicographically sorted pairs, or -1."""
+    """Return the position of (row, col) among lexicographically sorted pairs, or -1."""
     cdef int64_t low = 0, high = count, middle
     while low < high:
         middle = low + (high - low) // 2
@@ -92,6 +93,7 @@ cdef inline int64_t find(
 
 
 cdef inline bint overflows(int64_t value, int64_t offset) noexcept nogil:
+    """Return True if value + offset does not fit in int64."""
     return value > INT64_MAX - offset if offset > 0 else value < INT64_MIN - offset
 
 
@@ -99,6 +101,7 @@ def apeg_table(
     const int64_t[::1] rows, const int64_t[::1] cols, const int64_t[::1] order,
     int64_t reach, int64_t[:, ::1] table,
 ):
+    """Write the spot at each offset of each spot; ``order`` maps sorted spots to their numbers."""
     cdef int64_t i, drow, dcol, slot, found, count = rows.shape[0]
     with nogil:
         for i in range(count):
@@ -119,6 +122,7 @@ def resample(
     float[::1] line,
     uint8_t[:, :, ::1] out,
 ):
+    """Write weighted sums over rows, then columns, rounded half up; ``line`` is work space."""
     cdef int64_t y, x, tap, i, values = 3 * block.shape[1]
     cdef const uint8_t* source
     cdef const float* pixel

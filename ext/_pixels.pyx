@@ -1,6 +1,7 @@
-"""Pixels of slide files: OpenSlide's C function, YCbCr, and the markers of a JPEG.
+"""Read and convert pixels of slide files without the GIL.
 
-Nothing here checks anything. Call these through ``triplex_deploy.slides``, which does.
+Nothing is checked here. Call these functions through ``triplex_deploy.slides``, which checks their
+arguments first.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
@@ -23,7 +24,10 @@ def read_region(
     int64_t x, int64_t y, int32_t level,
     uint8_t[:, :, :] rgb, uint32_t r, uint32_t g, uint32_t b,
 ):
-    """Call openslide_read_region at address ``function``, then convert into ``rgb``."""
+    """Read a region of ``slide`` and convert it to ``rgb`` (h, w, 3) over the color (r, g, b).
+
+    ``function`` is the address of ``openslide_read_region``, ``argb`` (h, w) receives its output.
+    """
     cdef int64_t row
     with nogil:
         (<read_region_t><void*>function)(
@@ -38,10 +42,10 @@ cdef inline uint8_t clip(int32_t value) noexcept nogil:
 
 
 def ycbcr_to_rgb(uint8_t[:, :, :] pixels):
-    """Full-range YCbCr to RGB in place, rounded as OpenSlide rounds it for JPEG 2000.
+    """Convert full-range YCbCr (h, w, 3) to RGB in place, rounded as OpenSlide does for JPEG 2000.
 
-    Green is 0.34414 and 0.71414 of the two chromas; 16-bit fixed point, as libjpeg has it, would be
-    one off where their sum comes close to a half.
+    Green takes 0.34414 of blue chroma and 0.71414 of red chroma, as exact decimals. The 16-bit
+    fixed point of libjpeg differs by 1 if their sum is close to a half.
     """
     cdef int64_t row, x
     cdef int32_t luma, blue, green, red
@@ -58,9 +62,10 @@ def ycbcr_to_rgb(uint8_t[:, :, :] pixels):
 
 
 def jpeg_is_whole(const uint8_t[::1] data):
-    """Whether markers lead from the start of a JPEG to its end, as damage seldom leaves them.
+    """Return True if the markers of a JPEG lead from its start to its end marker.
 
-    libjpeg fills what it cannot decode with grey and only warns, so this is looked at before.
+    Most damage breaks this chain. libjpeg would fill the places it cannot decode with gray and
+    only warn, so call this before decoding.
     """
     cdef int64_t size = data.shape[0]
     cdef bint whole = False
@@ -71,6 +76,7 @@ def jpeg_is_whole(const uint8_t[::1] data):
 
 
 cdef bint markers_reach_the_end(const uint8_t* data, int64_t size) noexcept nogil:
+    """Follow the markers of at least 4 bytes; 0xD8 starts an image, 0xDA a scan, 0xD9 ends it."""
     cdef int64_t at = 2
     cdef uint8_t marker
     cdef const uint8_t* found

@@ -1,8 +1,9 @@
-/* Copying a rectangle out of a larger picture, nearly as fast as one block of memory is copied.
+/* Copy a rectangle out of a larger picture, nearly as fast as a single block of memory.
  *
- * Rows of a few hundred bytes are too short for memcpy to get going and for the processor to foresee
- * the next one. So rows to come are asked for early, and copied with wide, aligned stores where the
- * processor has them: a release is built for the plainest x86-64, and asks at run time.
+ * Rows of a few hundred bytes are too short for memcpy to reach full speed and for the processor to
+ * predict the next row. So the next rows are prefetched, and rows are copied with wide, aligned
+ * stores if the processor supports them. A release is built for baseline x86-64 and checks the
+ * processor at run time.
  */
 #ifndef TRIPLEX_COPY_ROWS_H
 #define TRIPLEX_COPY_ROWS_H
@@ -21,17 +22,17 @@
 #endif
 
 #define TRIPLEX_ROWS_AHEAD 4
-#define TRIPLEX_FAR_ROW 4096 /* rows closer than a page are foreseen */
+#define TRIPLEX_FAR_ROW 4096 /* the processor itself prefetches rows closer than a page */
 #define TRIPLEX_CACHE_LINE 64
 
-static inline void triplex_ask_for_row(const uint8_t *row, int64_t bytes)
+static inline void triplex_prefetch_row(const uint8_t *row, int64_t bytes)
 {
     for (int64_t at = 0; at < bytes; at += TRIPLEX_CACHE_LINE)
         TRIPLEX_PREFETCH(row + at);
 }
 
 #ifdef TRIPLEX_WIDE
-/* At least 32 bytes. The first and last stores are not aligned and overlap the others. */
+/* Copy at least 32 bytes. The first and last stores are not aligned and overlap the others. */
 __attribute__((target("avx2"))) static inline void
 triplex_copy_row_wide(uint8_t *target, const uint8_t *source, int64_t bytes)
 {
@@ -62,7 +63,7 @@ triplex_copy_rows_wide(uint8_t *target, int64_t target_stride, const uint8_t *so
 {
     for (int64_t row = 0; row < rows; row++) {
         if (source_stride > TRIPLEX_FAR_ROW && row + TRIPLEX_ROWS_AHEAD < rows)
-            triplex_ask_for_row(source + TRIPLEX_ROWS_AHEAD * source_stride, bytes);
+            triplex_prefetch_row(source + TRIPLEX_ROWS_AHEAD * source_stride, bytes);
         triplex_copy_row_wide(target, source, bytes);
         target += target_stride;
         source += source_stride;
@@ -70,7 +71,7 @@ triplex_copy_rows_wide(uint8_t *target, int64_t target_stride, const uint8_t *so
 }
 #endif
 
-/* Strides and the length of a row in bytes; source and target must not overlap. */
+/* Copy rows. Strides and row lengths are in bytes; source and target must not overlap. */
 static void triplex_copy_rows(uint8_t *target, int64_t target_stride, const uint8_t *source,
                               int64_t source_stride, int64_t bytes, int64_t rows)
 {
@@ -82,7 +83,7 @@ static void triplex_copy_rows(uint8_t *target, int64_t target_stride, const uint
 #endif
     for (int64_t row = 0; row < rows; row++) {
         if (source_stride > TRIPLEX_FAR_ROW && row + TRIPLEX_ROWS_AHEAD < rows)
-            triplex_ask_for_row(source + TRIPLEX_ROWS_AHEAD * source_stride, bytes);
+            triplex_prefetch_row(source + TRIPLEX_ROWS_AHEAD * source_stride, bytes);
         memcpy(target, source, (size_t)bytes);
         target += target_stride;
         source += source_stride;

@@ -1,7 +1,7 @@
-/* Rows of pixels to RGB: the loops that deserve more than one instruction set.
+/* Convert rows of pixels to RGB, with loops for several instruction sets.
  *
- * A release is built for the plainest x86-64, which cannot shuffle bytes. The functions marked with
- * a target below may, and are called only where the processor says that it can.
+ * A release is built for baseline x86-64, which has no byte shuffle. The functions with a target
+ * attribute use one, and are called only if the processor supports it.
  */
 #ifndef TRIPLEX_RGB_ROWS_H
 #define TRIPLEX_RGB_ROWS_H
@@ -14,13 +14,14 @@
 #include <immintrin.h>
 #endif
 
+/* Return the bytes of a word in reverse order. */
 static inline uint32_t triplex_reverse(uint32_t argb)
 {
     return (argb >> 24) | (argb >> 8 & 0xFF00u) | (argb << 8 & 0xFF0000u) | (argb << 24);
 }
 
-/* Opaque premultiplied ARGB words to RGB bytes. Returns how many pixels were done: all of them, or
- * as many as come before a stretch that holds a transparent one. */
+/* Convert opaque premultiplied ARGB words to RGB bytes. Returns the number of pixels converted: all
+ * of them, or those before a group of pixels with a transparent pixel. */
 static int64_t triplex_opaque_plain(const uint32_t *argb, uint8_t *rgb, int64_t width)
 {
     int64_t x = 0;
@@ -43,7 +44,7 @@ static int64_t triplex_opaque_plain(const uint32_t *argb, uint8_t *rgb, int64_t 
 }
 
 #ifdef TRIPLEX_X86
-/* Sixteen pixels at a time: 64 bytes in, 48 out. */
+/* The same, sixteen pixels at a time: 64 bytes in, 48 out. */
 __attribute__((target("ssse3"))) static int64_t
 triplex_opaque_ssse3(const uint32_t *argb, uint8_t *rgb, int64_t width)
 {
@@ -71,8 +72,8 @@ triplex_opaque_ssse3(const uint32_t *argb, uint8_t *rgb, int64_t width)
     return x + triplex_opaque_plain(argb + x, rgb + 3 * x, width - x);
 }
 
-/* Thirty-two pixels at a time. Each store of eight pixels writes eight bytes too many, which the
- * next one corrects; the last ones of a row are left to the function above. */
+/* The same, thirty-two pixels at a time. Each store of eight pixels writes eight bytes too many,
+ * which the next store overwrites. The last pixels of a row are left to the function above. */
 __attribute__((target("avx2"))) static int64_t
 triplex_opaque_avx2(const uint32_t *argb, uint8_t *rgb, int64_t width)
 {
@@ -103,6 +104,7 @@ triplex_opaque_avx2(const uint32_t *argb, uint8_t *rgb, int64_t width)
 }
 #endif
 
+/* The same, with the widest instructions that the processor supports. */
 static int64_t triplex_opaque(const uint32_t *argb, uint8_t *rgb, int64_t width)
 {
 #ifdef TRIPLEX_X86
@@ -114,14 +116,14 @@ static int64_t triplex_opaque(const uint32_t *argb, uint8_t *rgb, int64_t width)
     return triplex_opaque_plain(argb, rgb, width);
 }
 
-/* One premultiplied channel over a backdrop, rounded; clear is 255 - alpha. */
+/* Return a premultiplied channel over a backdrop, rounded; clear is 255 - alpha. */
 static inline uint8_t triplex_over(uint32_t channel, uint32_t clear, uint32_t backdrop)
 {
     uint32_t value = (channel & 0xFF) + (clear * backdrop + 127) / 255;
     return (uint8_t)(value < 255 ? value : 255);
 }
 
-/* A row of premultiplied ARGB words, as OpenSlide gives them, over a background colour. */
+/* Convert a row of premultiplied ARGB words, as OpenSlide returns them, over a background color. */
 static void triplex_bgra_row(const uint32_t *argb, uint8_t *rgb, int64_t width, uint32_t red,
                              uint32_t green, uint32_t blue)
 {
