@@ -42,8 +42,8 @@ from triplex_deploy.contract.precision import (
     CONVERTED,
     DEFAULT,
     QUANTIZED,
-    offered_by,
     precision_of,
+    require_offered,
 )
 from triplex_deploy.errors import ConfigError, ParityError
 from triplex_deploy.exporters.foreign_tile_encoder import open_foreign, write_foreign
@@ -92,9 +92,7 @@ class ExportOptions:
     triton: bool = False
 
     def __post_init__(self) -> None:
-        offered = offered_by("onnxruntime")
-        if self.precision not in offered:
-            raise ConfigError(f"precision {self.precision!r}: use {' or '.join(offered)}")
+        require_offered(self.precision, "onnxruntime")
         asked = {self.precision, self.tensorrt.precision if self.tensorrt else ""}
         if bool(asked.intersection(QUANTIZED)) != (self.calibration is not None):
             raise ConfigError(
@@ -122,7 +120,7 @@ def export_bundle(
         for runtime, report in reports.items():
             if not report.passed and not options.allow_parity_failure:
                 exact = precision_of(report.precision).is_exact
-                remedy = "report this" if exact else "export with --precision fp32"
+                remedy = "report this" if exact else f"export with --precision {DEFAULT}"
                 raise ParityError(
                     f"{checkpoint_path}: the graphs for {runtime} miss the {report.precision} gate "
                     f"({'; '.join(report.failures())}); {remedy}, or pass --allow-parity-failure"
@@ -154,8 +152,8 @@ def _fill(
     specs = graph_specs(checkpoint.config)
     reference, opsets = _write_graphs(stage, checkpoint, specs)
     calibration, held_out = _split(options.calibration)
-    engines = _add_tensorrt(stage, specs, options.tensorrt, calibration)
-    precisions = dict.fromkeys(specs, "fp32")
+    engines = _add_tensorrt(stage, checkpoint.config, options.tensorrt, calibration)
+    precisions = dict.fromkeys(specs, DEFAULT)
     if options.precision in CONVERTED:
         precisions |= _recast(stage, specs, options.precision)
     elif options.precision in QUANTIZED and calibration is not None:
@@ -191,16 +189,17 @@ def _split(
 
 def _add_tensorrt(
     stage: Path,
-    specs: Mapping[str, GraphSpec],
+    config: Config,
     options: TensorrtOptions | None,
     calibration: NDArray[np.uint8] | None,
 ) -> tuple[GraphEntry, ...]:
     """The graphs for TensorRT and the settings of their engines, if asked for."""
     if options is None:
         return ()
+    specs = graph_specs(config)
     write_settings(stage, options.settings(specs))
     exact = {name: stage / f"{name}.onnx" for name in specs}
-    return write_tensorrt_graphs(stage, exact, specs, options.precision, calibration)
+    return write_tensorrt_graphs(stage, exact, config, options.precision, calibration)
 
 
 def _recast(stage: Path, specs: Mapping[str, GraphSpec], precision: str) -> dict[str, str]:

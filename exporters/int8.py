@@ -17,9 +17,6 @@ from triplex_deploy.bundle import Target
 from triplex_deploy.contract import TILE_PX, TILES, Config, graph_specs
 from triplex_deploy.errors import ConfigError
 
-CONVNETS: Final = ("tile_encoder", "target_encoder")
-"""Graphs that keep their accuracy in int8; the transformers do not and stay fp32."""
-
 MIN_TILES: Final = 32
 HELD_OUT: Final = 16
 """Tiles kept from calibration, on which the quantised graphs must pass their gate."""

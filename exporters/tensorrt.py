@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from triplex_deploy.bundle import GraphEntry, tensor_entries
-from triplex_deploy.contract import GraphSpec
+from triplex_deploy.contract import Config, GraphSpec, graph_specs
 from triplex_deploy.contract.precision import (
-    DEFAULT_TENSORRT,
+    DEFAULT,
     PRECISIONS,
     QUANTIZED,
-    offered_by,
-    precision_of,
+    graph_precision,
+    require_offered,
 )
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.fp8 import to_fp8
-from triplex_deploy.exporters.int8 import CONVNETS, quantise
+from triplex_deploy.exporters.int8 import quantise
 from triplex_deploy.exporters.precision import LOW_PRECISIONS, recast
 from triplex_deploy.exporters.standard_form import to_standard
 from triplex_deploy.files.digest import sha256_of
@@ -46,7 +46,7 @@ class TensorrtOptions:
     ``precision`` tf32 is fp32 whose matrix products may round their factors to 10 bits.
     """
 
-    precision: str = DEFAULT_TENSORRT
+    precision: str = DEFAULT
     profiles: tuple[str, ...] = ()
     version_compatible: bool = False
     hardware: Compatibility = "none"
@@ -54,9 +54,7 @@ class TensorrtOptions:
     workspace_gb: float | None = None
 
     def __post_init__(self) -> None:
-        offered = offered_by("tensorrt")
-        if self.precision not in offered:
-            raise ConfigError(f"precision {self.precision!r}: use {', '.join(offered)}")
+        require_offered(self.precision, "tensorrt")
 
     def settings(self, specs: Mapping[str, GraphSpec]) -> EngineSettings:
         """The settings of every engine; raises ``ConfigError`` for profiles that do not fit."""
@@ -74,30 +72,25 @@ class TensorrtOptions:
 def write_tensorrt_graphs(
     folder: Path,
     exact: Mapping[str, Path],
-    specs: Mapping[str, GraphSpec],
+    config: Config,
     precision: str,
     calibration: NDArray[np.uint8] | None = None,
 ) -> tuple[GraphEntry, ...]:
     """Write ``tensorrt/<graph>.onnx`` in ``folder`` from the fp32 files ``exact``.
 
-    int8 and fp8 need ``calibration`` tiles (T, 224, 224, 3). Raises ``ContractError`` if a graph
-    holds operators that TensorRT does not have.
+    int8 and fp8 quantize the graphs in ``config.quantizable``, and need ``calibration`` tiles
+    (T, 224, 224, 3). Raises ``ContractError`` if a graph holds operators that TensorRT does not
+    have.
     """
     (folder / FOLDER).mkdir()
     entries = []
-    for name, spec in specs.items():
-        own = graph_precision(name, precision)
+    for name, spec in graph_specs(config).items():
+        own = graph_precision(precision, "tensorrt", name in config.quantizable)
         logger.info("writing %s for TensorRT in %s", name, own)
         out = folder / FOLDER / f"{name}.onnx"
         _write(exact[name], own, calibration, out)
         entries.append(_entry(folder, out, spec, own))
     return tuple(entries)
-
-
-def graph_precision(graph: str, precision: str) -> str:
-    """What ``precision`` of a bundle means for one graph: int8 and fp8 keep transformers fp16."""
-    beside = precision_of(precision).beside
-    return beside if beside and graph not in CONVNETS else precision
 
 
 def _write(exact: Path, precision: str, calibration: NDArray[np.uint8] | None, out: Path) -> None:

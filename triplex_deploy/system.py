@@ -1,4 +1,4 @@
-"""Facts of this machine: cores, processor, cache folder, installed versions, peak memory."""
+"""Describe this machine: cores, processor, cache folder, installed versions, peak memory."""
 
 from __future__ import annotations
 
@@ -9,30 +9,39 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Final
 
-PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openslide-python", "openslide-bin")
-"""Packages whose versions can change a prediction or its speed."""
+PACKAGES: Final = ("numpy", "onnxruntime", "onnxruntime-gpu", "openslide-python", "openslide-bin")
+"""Packages with versions that can change a prediction or its speed."""
+CPU_INFO: Final = Path("/proc/cpuinfo")
+"""The file in which Linux describes each core of the processor."""
 
 
 def usable_cores() -> int:
-    """Cores this process may use, which can be fewer than the machine has."""
+    """Return the number of cores that this process may use; the machine can have more."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def processor_name() -> str:
-    """The processor's model as the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    """Return the processor's model as the system names it."""
+    return _cpu_info("model name") or platform.processor()
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the instruction sets of an x86 processor as Linux names them, such as ``avx2``.
+
+    The set is empty on another processor and on another system.
+    """
+    return frozenset(_cpu_info("flags").split())
 
 
 def cache_home() -> Path:
-    """Where this user's programs keep what they can make again (XDG base directories)."""
+    """Return the folder in which this user's programs keep files that they can make again.
+
+    Source: the XDG base directory specification.
+    """
     home = os.environ.get("XDG_CACHE_HOME")
     return Path(home) if home else Path.home() / ".cache"
 
@@ -51,18 +60,28 @@ def installed_version(package: str) -> str | None:
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of those of ``packages`` that are installed, by name."""
+    """Return the versions of those of ``packages`` that are installed, by name."""
     found = {package: installed_version(package) for package in packages}
     return {package: number for package, number in found.items() if number is not None}
 
 
 def peak_memory_mb() -> float:
-    """Peak resident memory of this process so far, in MB."""
+    """Return the peak resident memory of this process so far, in MB."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had when it started this process
+    if status.exists():  # getrusage also counts memory of the parent from before the fork
         lines = status.read_text(encoding="utf-8").splitlines()
         peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
         if peaks:
             return round(peaks[0] * 1024 / 1e6, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def _cpu_info(key: str) -> str:
+    """Return what Linux writes of the first core under ``key``, empty if there is nothing."""
+    try:
+        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    values = (line.partition(":")[2].strip() for line in lines if line.startswith(key))
+    return next(values, "")

@@ -16,7 +16,7 @@ from triplex_deploy.bundle import MANIFEST
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.exporters import parity
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
-from triplex_deploy.exporters.int8 import CONVNETS, quantise
+from triplex_deploy.exporters.int8 import quantise
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import (
     Checkpoint,
@@ -104,7 +104,7 @@ def make_bundles_quickly(
     shutil.copytree(exact, int8)
     entries = []
     for entry in bundle.manifest.graphs:
-        if entry.name in CONVNETS:
+        if entry.name in bundle.config.quantizable:
             quantise(exact / entry.file, calibration, int8 / entry.file)
             digest = sha256_of(int8 / entry.file)
             entry = entry.model_copy(update={"sha256": digest, "precision": "int8"})

@@ -39,7 +39,8 @@ def test_default_is_fp32_for_onnxruntime(invoke: Any, asked: Any, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "onnx", "tensorrt"),
     [
-        (("--format", "tensorrt"), "fp32", "tf32"),
+        (("--format", "tensorrt"), "fp32", "fp32"),
+        (("--format", "tensorrt", "--precision", "tf32"), "fp32", "tf32"),
         (("--format", "tensorrt", "--no-tf32"), "fp32", "fp32"),
         (("--format", "tensorrt", "--precision", "fp16"), "fp32", "fp16"),
         (("--format", "tensorrt", "--precision", "bf16"), "fp32", "bf16"),
@@ -74,6 +75,8 @@ def test_engine_options_reach_the_exporter(invoke: Any, asked: Any, tmp_path: Pa
         (("--precision", "fp8"), "use --format tensorrt alone"),
         (("--profile", "batch=1:8:16"), "add --format tensorrt"),
         (("--no-tf32",), "add --format tensorrt"),
+        (("--precision", "tf32"), "use --format tensorrt alone"),
+        (("--format", "tensorrt", "--precision", "tf32", "--no-tf32"), "drop one of them"),
         (("--format", "tensorrt", "--precision", "int8"), "int8 and fp8 need slides"),
     ],
 )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from triplex_deploy import system
 from triplex_deploy.demo import recipe
 from triplex_deploy.demo.recipe import choose_precision, choose_tile_encoder, short_training
 
@@ -35,13 +36,19 @@ def test_installed_imagenet_weights_are_used_without_a_word(
         ("", "32-true"),
     ],
 )
-def test_bfloat16_is_for_cpus_that_multiply_it(flags: str, expected: str, tmp_path: Path) -> None:
+def test_bfloat16_is_for_cpus_that_multiply_it(
+    flags: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "CPU_INFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text(flags)
-    assert choose_precision(tmp_path / "cpuinfo") == expected
+    assert choose_precision() == expected
 
 
-def test_a_cpu_that_says_nothing_trains_in_fp32(tmp_path: Path) -> None:
-    assert choose_precision(tmp_path / "absent") == "32-true"
+def test_a_cpu_without_a_description_trains_in_fp32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "CPU_INFO", tmp_path / "absent")
+    assert choose_precision() == "32-true"
 
 
 def test_training_encodes_every_tile_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def written(bundle: RunnableBundle, tmp_path_factory: pytest.TempPathFactory) ->
         folder = tmp_path_factory.mktemp(precision)
         found[precision] = (
             folder,
-            write_tensorrt_graphs(folder, exact, bundle.specs, precision, calibration),
+            write_tensorrt_graphs(folder, exact, bundle.config, precision, calibration),
         )
     return found
 
@@ -188,7 +188,7 @@ def test_quantising_without_calibration_is_refused(
 ) -> None:
     exact = {name: bundle.path / f"{name}.onnx" for name in bundle.specs}
     with pytest.raises(ConfigError, match=f"{precision} needs slides"):
-        write_tensorrt_graphs(tmp_path, exact, bundle.specs, precision)
+        write_tensorrt_graphs(tmp_path, exact, bundle.config, precision)
 
 
 def test_unknown_precision_is_refused() -> None:
@@ -276,7 +276,7 @@ def test_full_size_graphs_are_built(precision: str, tmp_path: Path) -> None:
     for name, module in modules.items():
         write_onnx(module, specs[name], "onnxruntime", {}, tmp_path / f"{name}.onnx")
     exact = {name: tmp_path / f"{name}.onnx" for name in specs}
-    entries = write_tensorrt_graphs(tmp_path, exact, specs, precision)
+    entries = write_tensorrt_graphs(tmp_path, exact, config, precision)
     settings = TensorrtOptions(precision).settings(specs)
     for entry in entries:
         content = (tmp_path / entry.file).read_bytes()

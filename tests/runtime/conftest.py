@@ -20,7 +20,7 @@ def add_tensorrt(bundle: RunnableBundle, folder: Path, options: TensorrtOptions)
     shutil.copytree(bundle.path, folder)
     write_settings(folder, options.settings(bundle.specs))
     exact = {name: folder / f"{name}.onnx" for name in bundle.specs}
-    entries = write_tensorrt_graphs(folder, exact, bundle.specs, options.precision)
+    entries = write_tensorrt_graphs(folder, exact, bundle.config, options.precision)
     manifest = bundle.manifest.model_copy(
         update={
             "graphs": (*bundle.manifest.graphs, *entries),

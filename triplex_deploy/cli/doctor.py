@@ -12,8 +12,10 @@ import click
 
 from triplex_deploy.cli.config_file import config_files
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.contract.precision import PRECISIONS, cpu_flag
 from triplex_deploy.errors import BackendError, TriplexError
 from triplex_deploy.runtime.diagnosis import Finding
+from triplex_deploy.system import processor_flags
 
 
 @click.command(epilog="Example: triplex-deploy doctor --json")
@@ -22,7 +24,7 @@ def command(as_json: bool) -> None:
     """Show versions, devices and libraries; exits 1 if predicting cannot work here."""
     from triplex_deploy.runtime.diagnosis import GpuDiagnosis
 
-    findings = [_system(), *_libraries(), _openslide(), _kernels(), _runtime()]
+    findings = [_system(), _number_formats(), *_libraries(), _openslide(), _kernels(), _runtime()]
     findings += [*GpuDiagnosis().findings(), _used_unasked(), _defaults()]
     faults = [finding for finding in findings if finding.ok is False]
     marks = {True: "ok", False: "FAULT", None: "-"}
@@ -35,6 +37,17 @@ def command(as_json: bool) -> None:
 def _system() -> Finding:
     cores = os.cpu_count()
     return Finding("system", True, f"{platform.platform()}, {cores} cores, {_python()}")
+
+
+def _number_formats() -> Finding:
+    """Say which of the smaller number formats the CPU multiplies in hardware."""
+    flags = processor_flags()
+    texts = []
+    for name, precision in PRECISIONS.items():
+        if precision.cpu_flags:
+            flag = cpu_flag(name, flags)
+            texts.append(f"{name} by {flag}" if flag else f"{name} slow, without hardware for it")
+    return Finding("CPU number formats", True, "; ".join(texts))
 
 
 def _python() -> str:

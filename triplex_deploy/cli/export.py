@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
-from triplex_deploy.contract.precision import offered_by
+from triplex_deploy.contract.precision import DEFAULT, PRECISIONS, QUANTIZED, offered_by
 from triplex_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CALIBRATION_TILES = 128
-"""Tiles taken from all calibration slides together."""
+"""Number of tiles taken from all calibration slides together."""
+_TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxruntime")]
 
 
 @click.command(epilog="Example: triplex-deploy export model.ckpt --out bundle/")
@@ -34,13 +35,14 @@ CALIBRATION_TILES = 128
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8", "fp8"]),
-    default="fp32",
+    type=click.Choice(list(PRECISIONS)),
+    default=DEFAULT,
     show_default=True,
-    help="Of the formats asked for. int8 and fp8 quantise the image encoders and need "
-    "--calibration; bf16 and fp8 are for TensorRT alone.",
+    help="Number format of the graphs in the formats that you name. tf32 is fp32 with rounded "
+    f"factors in matrix products. {' and '.join(QUANTIZED)} quantize the image encoders and need "
+    f"--calibration. Only TensorRT has {', '.join(_TENSORRT_ONLY)}.",
 )
-@click.option("--no-tf32", is_flag=True, help="Exact fp32 products in fp32 TensorRT engines.")
+@click.option("--no-tf32", is_flag=True, hidden=True)  # fp32 engines used TF32 in earlier versions
 @click.option(
     "--profile",
     "profiles",
@@ -100,9 +102,10 @@ def command(
 
     tensorrt = None
     if "tensorrt" in formats:
-        tf32 = precision == "fp32" and not no_tf32
+        if no_tf32 and PRECISIONS[precision].allows_tf32:
+            raise ConfigError(f"--no-tf32: contradicts --precision {precision}; drop one of them")
         tensorrt = TensorrtOptions(
-            precision="tf32" if tf32 else precision,
+            precision=precision,
             profiles=profiles,
             version_compatible=version_compatible,
             hardware=hardware_compatible,
@@ -110,7 +113,7 @@ def command(
             workspace_gb=workspace_gb,
         )
     elif profiles or no_tf32 or version_compatible or refit or hardware_compatible != "none":
-        raise ConfigError("these options are about TensorRT engines; add --format tensorrt")
+        raise ConfigError("these options are for TensorRT engines; add --format tensorrt")
     tiles = _calibration_tiles(checkpoint, calibration, mpp) if calibration else None
     options = ExportOptions(
         precision=_onnx_precision(formats, precision),
@@ -144,7 +147,7 @@ def _onnx_precision(formats: tuple[str, ...], precision: str) -> str:
             f"precision {precision}: ONNX Runtime has no operators for it; use --format tensorrt "
             "alone"
         )
-    return precision if asked else "fp32"
+    return precision if asked else DEFAULT
 
 
 def _calibration_tiles(

@@ -5,19 +5,16 @@ from __future__ import annotations
 import importlib.util
 import logging
 from pathlib import Path
-from typing import Final
 
 from triplex_deploy.contract import ModelConfig
+from triplex_deploy.contract.precision import cpu_flag
 from triplex_deploy.demo.programs import GENES
+from triplex_deploy.system import processor_flags
 from triplex_deploy.training.options import Precision, TrainOptions
 from triplex_deploy.training.prepared import Prepared
 from triplex_deploy.training.tile_encoder import EFFICIENTNET_LITE0
 
 logger = logging.getLogger(__name__)
-
-CPU_FACTS: Final = Path("/proc/cpuinfo")
-FAST_BF16: Final = frozenset(("avx512_bf16", "amx_bf16"))
-"""Flags of CPUs that multiply bfloat16 themselves; others emulate it, slower than fp32."""
 
 
 def choose_tile_encoder() -> Path | None:
@@ -61,10 +58,9 @@ def short_training(epochs: int, seed: int) -> TrainOptions:
     )
 
 
-def choose_precision(cpu_facts: Path = CPU_FACTS) -> Precision:
-    """bfloat16 where the CPU has instructions for it, else fp32; Linux alone tells."""
-    try:
-        flags = set(cpu_facts.read_text(encoding="utf-8").split())
-    except OSError:
-        return "32-true"
-    return "bf16-mixed" if flags & FAST_BF16 else "32-true"
+def choose_precision() -> Precision:
+    """Return bfloat16 if the CPU multiplies it in hardware, otherwise fp32.
+
+    A CPU that emulates bfloat16 is slower with it than with fp32.
+    """
+    return "bf16-mixed" if cpu_flag("bf16", processor_flags()) else "32-true"

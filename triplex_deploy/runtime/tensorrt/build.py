@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
+from triplex_deploy.contract.precision import precision_of
 from triplex_deploy.errors import BackendError, BundleError, ConfigError
 from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
 
@@ -35,7 +36,7 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     precision: str
-    """Names the engines; ``tf32`` alone allows TF32 in matrix products."""
+    """A name of ``contract.precision.PRECISIONS``; it is part of the engines' folder name."""
     profiles: dict[str, tuple[int, int, int]]
     """``(min, opt, max)`` of each graph's dynamic axis; ``profile`` returns it as a range."""
     version_compatible: bool = False
@@ -199,7 +200,7 @@ def _configure(
     workspace: int | None,
 ) -> Any:
     config = builder.create_builder_config()
-    if settings.precision != "tf32":
+    if not precision_of(settings.precision).allows_tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     if settings.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
