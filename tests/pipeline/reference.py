@@ -1,7 +1,7 @@
 """The published way of predicting, one spot at a time: slow, obvious, and shared with nothing.
 
 Every spot reads its own 1120 x 1120 window and encodes its own 25 tiles; the global features are
-the spot's own tile encoded once more. Only the graphs are the ones under test; those that a model
+the target tile encoded once more. Only the graphs are the ones under test; those that a model
 does not have are left out.
 """
 

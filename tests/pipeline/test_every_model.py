@@ -203,7 +203,7 @@ def test_rows_kept_in_a_file_are_the_same(slide_path: Path, some_spots: Spots) -
     model = fake_model(fake_config())
     memory = _predict(slide_path, model, some_spots)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PredictOptions, "store_bytes", property(lambda _: 0.0))
+        patch.setattr(PredictOptions, "row_store_bytes", property(lambda _: 0.0))
         file = _predict(slide_path, model, some_spots)
     assert set(memory.run["kept_in"].values()) == {"memory"}
     assert set(file.run["kept_in"].values()) == {"file"}

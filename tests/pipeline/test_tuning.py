@@ -1,4 +1,4 @@
-"""Lanes and tiles per call: asked for, remembered, or measured within a second."""
+"""Workers and tiles per call: as asked, as stored, or as measured within a second."""
 
 import json
 import time

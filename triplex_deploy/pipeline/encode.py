@@ -24,7 +24,7 @@ from triplex_deploy.tiles.stream import StreamStats, TileBatch, stream_tiles
 from triplex_deploy.tiles.view import SlideView
 
 FEATURES: Final = "features"
-"""Name of the frozen encoder's output, and of inputs that hold features of tiles."""
+"""Name of the tile encoder's output, and of inputs that hold features of tiles."""
 MAX_READERS: Final = 16
 """Most threads that read and decode."""
 WORKERS_PER_READER: Final = 4
@@ -102,13 +102,13 @@ def needed_tiles(plan: TilePlan, specs: Iterable[GraphSpec]) -> TilePlan:
 
 
 @contextmanager
-def open_stores(
+def open_row_stores(
     context: PredictionContext, plan: TilePlan, options: PredictOptions
 ) -> Iterator[Encoded]:
     """Open a store for each graph of tiles; features get memory first, then tokens."""
     targets = target_tiles(plan)
     n_tiles = len(plan.origins_xy)
-    left = options.store_bytes
+    left = options.row_store_bytes
     outputs = {}
     with ExitStack() as stack:
         for spec in context.per_tile():

@@ -1,7 +1,7 @@
 """Keep tile features on disk, for an interrupted run or for another model.
 
 The features of a slide are in a folder with a name that depends on everything that affects them:
-the slide's content, the scale, the frozen encoder's graph and the runtime. Each file in it holds
+the slide's content, the scale, the tile encoder's graph and the runtime. Each file in it holds
 the origins and features of some tiles and is written atomically, so a process may be killed at any
 time, and several processes may fill one folder.
 """
@@ -21,7 +21,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.bundle import Target
 from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.pipeline.graph_digest import graph_digest
@@ -41,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """The features of one slide by one frozen encoder; see ``open_cache``."""
+    """The features of one slide by one tile encoder; see ``open_cache``."""
 
     def __init__(self, folder: Path, key: str, feature_dim: int) -> None:
         self.folder = folder
@@ -109,11 +108,10 @@ class FeatureCache:
 def open_cache(
     root: Path, slide_path: Path, view: SlideView, model: Model, on_bad_tile: str
 ) -> FeatureCache | None:
-    """Open the cache of a slide under ``root``; None for a model without a frozen encoder."""
+    """Open the cache of a slide under ``root``; None for a model without a tile encoder."""
     spec = model.bundle.specs.get("tile_encoder")
     if spec is None:
         return None
-    target: Target = "tensorrt" if model.backend == "tensorrt" else "onnxruntime"
     decisive = {
         "version": VERSION,
         "slide": slide_digest(slide_path),
@@ -122,7 +120,7 @@ def open_cache(
         "scale_xy": view.scale_xy,
         "size_wh": view.size_wh,
         "on_bad_tile": on_bad_tile,
-        "encoder": graph_digest(model.bundle.path / model.bundle.entry(spec.name, target).file),
+        "encoder": graph_digest(model.bundle.path / model.entry(spec.name).file),
         "runs_on": (model.backend, model.device.kind),
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

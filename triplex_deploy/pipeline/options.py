@@ -99,6 +99,6 @@ class PredictOptions:
         return int(min(MEMORY_BYTES, self.memory_gb * 1e9 / 4))
 
     @property
-    def store_bytes(self) -> float:
+    def row_store_bytes(self) -> float:
         """Memory for features and tokens: what ``stream_bytes`` leaves."""
         return self.memory_gb * 1e9 - self.stream_bytes

@@ -128,10 +128,10 @@ class OrderedThreadPool(Generic[Item, Result]):
     def _work_items(self) -> None:
         """Work on items until there are no more (a worker thread)."""
         try:
-            while (job := self._next_item()) is not None:
-                number, item = job
+            while (numbered := self._next_item()) is not None:
+                number, item = numbered
                 result = self._work(item)
-                del job, item
+                del numbered, item
                 with self._changed:
                     self._finished[number] = result
                     self._changed.notify_all()

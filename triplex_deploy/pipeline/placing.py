@@ -81,8 +81,8 @@ def spot_regions(
     n_spots = len(level0_xy)
     if region_mm is None:
         return [np.arange(n_spots)]
-    cell_xy = np.floor(level0_xy * (slide_mpp / 1e3 / region_mm)).astype(np.int64)
-    _, region, count = np.unique(cell_xy, axis=0, return_inverse=True, return_counts=True)
+    square_xy = np.floor(level0_xy * (slide_mpp / 1e3 / region_mm)).astype(np.int64)
+    _, region, count = np.unique(square_xy, axis=0, return_inverse=True, return_counts=True)
     region = region.reshape(n_spots)
     alone = count[region] == 1
     if alone.all():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX, Prediction
 from triplex_deploy.pipeline.context import PredictionContext
-from triplex_deploy.pipeline.encode import encode_tiles, needed_tiles, open_stores
+from triplex_deploy.pipeline.encode import encode_tiles, needed_tiles, open_row_stores
 from triplex_deploy.pipeline.feature_cache import FeatureCache, open_cache
 from triplex_deploy.pipeline.fuse import predict_spots, run_slide_graphs
 from triplex_deploy.pipeline.metadata import RunCounts, run_metadata
@@ -65,9 +65,9 @@ def predict_slide(
         with clock.stage("plan"):
             plan = plan_tiles(view.centers(spots.level0_xy), view.size_wh)
             plan = needed_tiles(plan, model.bundle.specs.values())
-        job = _Job(Path(slide_path), slide_mpp, view, spots, plan, options)
-        context = _open_context(model, progress or Silent(), clock, job)
-        expression, counts = _predict_plan(context, job)
+        planned = _PlannedSlide(Path(slide_path), slide_mpp, view, spots, plan, options)
+        context = _open_context(model, progress or Silent(), clock, planned)
+        expression, counts = _run_graphs(context, planned)
     return Prediction(
         slide_name=Path(slide_path).stem,
         expression=np.ascontiguousarray(expression[:, gene_index]),
@@ -85,10 +85,10 @@ def predict_slide(
 
 
 @dataclass(frozen=True)
-class _Job:
+class _PlannedSlide:
     """One slide with its spots placed and its tiles planned."""
 
-    slide_path: Path
+    path: Path
     slide_mpp: float
     view: SlideView
     spots: Spots
@@ -97,38 +97,40 @@ class _Job:
 
 
 def _open_context(
-    model: Model, progress: Progress, clock: StageClock, job: _Job
+    model: Model, progress: Progress, clock: StageClock, slide: _PlannedSlide
 ) -> PredictionContext:
     """Open the sessions and choose the number of workers and tiles per call."""
-    options = job.options
+    options = slide.options
     with clock.stage("sessions"):
         sessions = model.concurrent_sessions()
     with clock.stage("tuning", cpu_clock=time.process_time):
-        n_tiles = len(job.plan.origins_xy)
+        n_tiles = len(slide.plan.origins_xy)
         setting = choose_setting(model, sessions, n_tiles, options.batch_size, options.threads)
     return PredictionContext(model, progress, sessions, setting, clock)
 
 
-def _predict_plan(context: PredictionContext, job: _Job) -> tuple[NDArray[np.float32], RunCounts]:
+def _run_graphs(
+    context: PredictionContext, slide: _PlannedSlide
+) -> tuple[NDArray[np.float32], RunCounts]:
     """Run all graphs over a planned slide; return the expression (N, G) and the counts."""
-    plan, options, stats = job.plan, job.options, StreamStats()
-    regions = spot_regions(job.spots.level0_xy, job.slide_mpp, options.region_mm)
-    with open_stores(context, plan, options) as encoded:
-        encode_tiles(context, job.view, plan, encoded, options, stats, _cache(context, job))
+    plan, options, stats = slide.plan, slide.options, StreamStats()
+    regions = spot_regions(slide.spots.level0_xy, slide.slide_mpp, options.region_mm)
+    with open_row_stores(context, plan, options) as encoded:
+        encode_tiles(context, slide.view, plan, encoded, options, stats, _cache(context, slide))
         from_corner = options.region_mm is not None
-        per_spot = run_slide_graphs(context, plan, encoded, job.spots.grid_rc, regions, from_corner)
+        per_spot = run_slide_graphs(
+            context, plan, encoded, slide.spots.grid_rc, regions, from_corner
+        )
         expression = predict_spots(context, plan, encoded, per_spot)
         return expression, RunCounts(stats, encoded, len(regions))
 
 
-def _cache(context: PredictionContext, job: _Job) -> FeatureCache | None:
-    options = job.options
+def _cache(context: PredictionContext, slide: _PlannedSlide) -> FeatureCache | None:
+    options = slide.options
     if options.cache is None:
         return None
     with context.clock.stage("digest"):
-        return open_cache(
-            options.cache, job.slide_path, job.view, context.model, options.on_bad_tile
-        )
+        return open_cache(options.cache, slide.path, slide.view, context.model, options.on_bad_tile)
 
 
 def _pictures(

@@ -16,8 +16,8 @@ from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides.dicom_color import holds_mislabeled_ycbcr
 from triplex_deploy.slides.openslide_pixels import BLOCK_PX, PixelSource, Pyramid
 from triplex_deploy.slides.slide import (
-    CELL_PX,
     DAMAGED,
+    DEFAULT_SEGMENT_PX,
     RGB,
     SegmentGrid,
     Size,
@@ -109,7 +109,7 @@ class OpenSlideReader(Slide):
 
     def _band_bytes(self) -> int:
         """Return the bytes of OpenSlide's cache: the compressed tiles of two rows of segments."""
-        row_px = max(CELL_PX, self._compressed_wh[0][1])
+        row_px = max(DEFAULT_SEGMENT_PX, self._compressed_wh[0][1])
         low, high = CACHE_BYTES_RANGE
         return min(max(2 * 4 * self.level_sizes[0][0] * row_px, low), high)
 
@@ -126,15 +126,15 @@ def _opening(
 
 
 def _compressed_wh(properties: Mapping[str, str], level: int) -> Size:
-    """Return the size of the file's compressed tiles; ``CELL_PX`` if OpenSlide does not give it."""
+    """Return the size of the file's compressed tiles, or a default if OpenSlide does not know it."""
     prefix = f"openslide.level[{level}].tile-"
     width, height = (int(properties.get(prefix + side, 0)) for side in ("width", "height"))
-    return (width, height) if width > 0 and height > 0 else (CELL_PX, CELL_PX)
+    return (width, height) if width > 0 and height > 0 else (DEFAULT_SEGMENT_PX, DEFAULT_SEGMENT_PX)
 
 
 def _segment_px(compressed_px: int) -> int:
     if compressed_px > MAX_SEGMENT_PX:
-        return CELL_PX
+        return DEFAULT_SEGMENT_PX
     return compressed_px * -(-MIN_SEGMENT_PX // compressed_px)
 
 

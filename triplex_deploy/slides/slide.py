@@ -19,7 +19,7 @@ RGB = tuple[int, int, int]
 Size = tuple[int, int]
 DAMAGED = "the file is damaged, cut short or gone: copy it again"
 """What to do about pixels that cannot be read."""
-CELL_PX = 512
+DEFAULT_SEGMENT_PX = 512
 """Side of the segments of a level if the file has no parts that can be decoded separately."""
 
 
@@ -101,7 +101,7 @@ class Slide(ABC):
 
     def segment_grid(self, level: int) -> SegmentGrid:
         """Return the parts of a level that are cheapest to decode one by one."""
-        return SegmentGrid.over(self.level_sizes[level], CELL_PX, CELL_PX)
+        return SegmentGrid.over(self.level_sizes[level], DEFAULT_SEGMENT_PX, DEFAULT_SEGMENT_PX)
 
     def read_segment(
         self, level: int, column: int, row: int, out: NDArray[np.uint8]

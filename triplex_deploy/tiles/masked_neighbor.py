@@ -1,4 +1,4 @@
-"""Define what the frozen encoder sees in place of a masked neighbor.
+"""Define what the tile encoder sees in place of a masked neighbor.
 
 Prediction, training, the export reference, the parity gate and Triton all use this definition.
 Attention hides masked neighbors, but models that average neighbor tokens see their feature
@@ -21,7 +21,7 @@ MEAN_COLOR: Final = tuple(round(255 * mean) for mean in IMAGE_MEAN)
 def mean_color_tile() -> NDArray[np.uint8]:
     """Return a tile (1, 224, 224, 3) of ``MEAN_COLOR``.
 
-    Its feature from the frozen encoder stands for every masked neighbor.
+    Its feature from the tile encoder stands for every masked neighbor.
     """
     tile = np.empty((1, TILE_PX, TILE_PX, 3), np.uint8)
     tile[:] = MEAN_COLOR

@@ -18,8 +18,9 @@ from triplex_deploy.slides.slide import SegmentGrid
 from triplex_deploy.tiles.view import SlideView
 
 VIEW_CELL_PX = 256
-"""Side of the cells of a resampled view; each cell is computed once."""
+"""Side of the view cells, squares of a resampled view that are each computed once."""
 TILE_BYTES = 3 * TILE_PX * TILE_PX
+"""Bytes of a tile."""
 MAX_STRIPES = 1 << 12
 """Most stripes that are tried."""
 
@@ -128,9 +129,9 @@ class Reading:
     ahead: int
     """A step ends before the step ``ahead`` later begins."""
     level: Layer
-    """Segments of the slide's level; tiles, or cells of the view, are taken from them."""
+    """Segments of the slide's level, from which tiles or view cells are taken."""
     view: Layer | None
-    """Cells of a resampled view, from which tiles are taken; None if nothing is resampled."""
+    """View cells, from which tiles are taken; None if the view is not resampled."""
 
     @property
     def n_bytes(self) -> int:
@@ -141,9 +142,19 @@ class Reading:
 def plan_reading(
     view: SlideView, origin_xy: NDArray[np.int64], step_tiles: int, memory_bytes: int
 ) -> Reading:
-    """Order the tiles at ``origin_xy`` (T, 2) of the view so that segments fit in memory.
+    """Plan how to read tiles of the view so that decoded segments fit in memory.
 
-    Raises ``TilingError`` if even narrow stripes do not fit.
+    Args:
+        view: The slide at the tiles' scale.
+        origin_xy: Top-left corners (x, y) of the tiles in the view, (T, 2).
+        step_tiles: Tiles per step.
+        memory_bytes: Memory for decoded segments.
+
+    Returns:
+        The order of the tiles and what is decoded in each step.
+
+    Raises:
+        TilingError: Even narrow stripes do not fit.
     """
     stripes = 1
     while True:
@@ -160,8 +171,8 @@ def plan_reading(
         stripes = max(stripes * 2, stripes * reading.n_bytes // max(memory_bytes, 1))
 
 
-def cell_span(view: SlideView, axis: int, number: int) -> tuple[int, int]:
-    """Return the first view pixel of a cell along one axis, and its number of pixels."""
+def view_cell_span(view: SlideView, axis: int, number: int) -> tuple[int, int]:
+    """Return the first view pixel of a view cell along one axis, and its number of pixels."""
     first = number * VIEW_CELL_PX
     return first, min(VIEW_CELL_PX, view.size_wh[axis] - first)
 
@@ -238,6 +249,6 @@ def _level_spans(
     view: SlideView, axis: int, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the first level pixel under each cell along one axis, and the number of pixels."""
-    spans = [view.weights(axis, *cell_span(view, axis, n)).span for n in range(count)]
+    spans = [view.weights(axis, *view_cell_span(view, axis, n)).span for n in range(count)]
     low, high = np.array(spans, np.int64).reshape(-1, 2).T
     return low, high - low

@@ -17,7 +17,7 @@ from triplex_deploy.contract import TILE_PX
 from triplex_deploy.errors import SlideError, TilingError
 from triplex_deploy.tiles.kernels import gather, resample
 from triplex_deploy.tiles.plan import TilePlan
-from triplex_deploy.tiles.reading import TILE_BYTES, Layer, Reading, cell_span, plan_reading
+from triplex_deploy.tiles.reading import TILE_BYTES, Layer, Reading, plan_reading, view_cell_span
 from triplex_deploy.tiles.store import BufferPool, SegmentStore
 from triplex_deploy.tiles.view import SlideView
 from triplex_deploy.tiles.weights import AxisWeights
@@ -26,7 +26,7 @@ MEMORY_BYTES = 1 << 30
 """Default memory for decoded pixels; a slide 100,000 pixels wide needs a quarter of it."""
 MIN_STEP_TILES = 32
 """Fewest tiles cropped at a time, for any batch size."""
-JOB_SEGMENTS = 8
+TASK_SEGMENTS = 8
 """Segments a thread decodes before it looks for other work."""
 OUTPUT_STEPS = 3
 """Steps whose tiles may exist at once."""
@@ -85,13 +85,27 @@ def stream_tiles(
     on_bad_tile: OnBadTile = "raise",
     stats: StreamStats | None = None,
 ) -> Generator[TileBatch, None, None]:
-    """Yield every planned tile exactly once, in batches of ``batch_size``; the last may be smaller.
+    """Yield every planned tile exactly once; compressed tiles are decoded once.
 
-    ``threads`` threads read a few steps ahead; they end with the generator, also when it is closed
-    early. Batches come in reading order, not in the plan's. Decoded pixels and waiting batches
-    together stay within ``memory_bytes``. A compressed tile that cannot be read raises
-    ``SlideError``; with ``on_bad_tile="skip"`` it is replaced by zeros, logged, and listed in
-    ``stats``. Raises ``TilingError`` for counts below 1 and for a budget that is too small.
+    Batches come in reading order, not in the order of the plan. The threads end with the
+    generator, also if it is closed early.
+
+    Args:
+        view: The slide at the bundle's scale.
+        plan: The tiles.
+        batch_size: Tiles per batch; the last batch may be smaller.
+        threads: Threads that read a few steps ahead.
+        memory_bytes: Memory for decoded pixels and waiting batches together.
+        on_bad_tile: ``raise``, or ``skip`` to replace a compressed tile that cannot be read by
+            zeros, log it and list it in ``stats``.
+        stats: Receives the counts.
+
+    Yields:
+        Batches of tiles.
+
+    Raises:
+        SlideError: A compressed tile cannot be read.
+        TilingError: A count is below 1, or ``memory_bytes`` is too small.
     """
     if batch_size < 1 or threads < 1:
         raise TilingError(f"batch_size={batch_size}, threads={threads}: use at least 1 of each")
@@ -124,10 +138,11 @@ def _stream(work: _Work, batch_size: int, threads: int) -> Generator[TileBatch, 
 
 
 class _Work:
-    """The jobs of each step: decode segments, resample cells if the view needs it, crop tiles.
+    """The tasks of each step: decode segments, compute view cells if needed, crop tiles.
 
-    A job waits for the jobs of the stage before. The pool takes jobs in order, so it has already
-    started them. Each stage is submitted one step later, so jobs seldom wait.
+    A task waits for the tasks whose pixels it needs. The pool takes tasks in order, so those have
+    already started. Each kind of task is submitted one step after the kind it needs, so tasks
+    seldom wait.
     """
 
     def __init__(self, view: SlideView, reading: Reading, skip: bool, stats: StreamStats) -> None:
@@ -140,8 +155,8 @@ class _Work:
         self._stats.segments_planned += len(reading.level.schedule.segment)
         self._stats.buffer_bytes += reading.n_bytes
         self._counting = threading.Lock()
-        self._decoded = _store(reading.level)
-        self._cells = _store(reading.view) if reading.view else None
+        self._decoded = _segment_store(reading.level)
+        self._view_cells = _segment_store(reading.view) if reading.view else None
         self._pending: list[dict[int, list[Future[None]]]] = [{}, {}]
         self._tiles: dict[int, Future[Tiles]] = {}
         shape = (self.step_tiles, TILE_PX, TILE_PX, 3)
@@ -149,12 +164,12 @@ class _Work:
         self._weights = lru_cache(maxsize=4096)(view.weights)
 
     def submit(self, pool: ThreadPoolExecutor, step: int) -> None:
-        """Submit the jobs that are due: decoding of this step, cropping of an earlier step."""
+        """Submit the tasks that are due: decoding of this step, cropping of an earlier step."""
         self._submit_decoding(pool, step)
-        if self._cells is None:
+        if self._view_cells is None:
             self._submit_cropping(pool, step - 1, self._pending[0])
         else:
-            self._submit_resampling(pool, step - 1, self._cells)
+            self._submit_resampling(pool, step - 1, self._view_cells)
             self._submit_cropping(pool, step - 2, self._pending[1])
 
     def finish(self, step: int) -> Tiles | None:
@@ -163,8 +178,8 @@ class _Work:
             return None
         tiles = self._tiles.pop(step).result()
         self._decoded.finish(step)
-        if self._cells is not None:
-            self._cells.finish(step)
+        if self._view_cells is not None:
+            self._view_cells.finish(step)
         for pending in self._pending:
             pending.pop(step, None)
         return tiles
@@ -178,23 +193,24 @@ class _Work:
     def _submit_decoding(self, pool: ThreadPoolExecutor, step: int) -> None:
         if step >= self.reading.steps:
             return
-        jobs = []
-        for items in _parts(self._decoded.start(step), JOB_SEGMENTS):
+        tasks = []
+        for items in _parts(self._decoded.start(step), TASK_SEGMENTS):
             numbers = self._decoded.schedule.segment[items.start : items.stop].tolist()
-            jobs.append(pool.submit(self._decode, numbers, self._decoded.slots(items)))
-        self._pending[0][step] = jobs
+            tasks.append(pool.submit(self._decode, numbers, self._decoded.slots(items)))
+        self._pending[0][step] = tasks
 
     def _submit_resampling(self, pool: ThreadPoolExecutor, step: int, cells: SegmentStore) -> None:
         if not 0 <= step < self.reading.steps:
             return
         needed = _until(step, self._pending[0])
-        jobs = []
-        for items in _parts(cells.start(step), JOB_SEGMENTS):
+        tasks = []
+        for items in _parts(cells.start(step), TASK_SEGMENTS):
             numbers = cells.schedule.segment[items.start : items.stop].tolist()
             below = self._decoded.slots_of_uses(slice(items.start, items.stop))
-            args = (numbers, cells.slots(items), below, items.start, needed)
-            jobs.append(pool.submit(self._resample, *args))
-        self._pending[1][step] = jobs
+            slots = cells.slots(items)
+            task = pool.submit(self._resample, numbers, slots, below, items.start, needed)
+            tasks.append(task)
+        self._pending[1][step] = tasks
 
     def _submit_cropping(
         self, pool: ThreadPoolExecutor, step: int, before: dict[int, list[Future[None]]]
@@ -203,7 +219,7 @@ class _Work:
             return
         needed = _until(step, before)
         uses = slice(*self.last_layer.first_use[step : step + 2].tolist())
-        store = self._cells or self._decoded
+        store = self._view_cells or self._decoded
         self._tiles[step] = pool.submit(self._crop, uses, store.slots_of_uses(uses), needed)
 
     def _decode(self, numbers: list[int], slots: list[int]) -> None:
@@ -231,23 +247,23 @@ class _Work:
         first: int,
         needed: list[Future[None]],
     ) -> None:
-        """Compute cells of the view from the segments in the slots ``below`` them."""
+        """Compute view cells from the segments in the slots ``below`` them."""
         _wait(needed)
-        assert self._cells is not None
+        assert self._view_cells is not None
         columns = self.last_layer.grid.columns
         for n, (number, slot) in enumerate(zip(numbers, slots, strict=True)):
             row, column = divmod(number, columns)
-            weights_x = self._weights(0, *cell_span(self.view, 0, column))
-            weights_y = self._weights(1, *cell_span(self.view, 1, row))
+            weights_x = self._weights(0, *view_cell_span(self.view, 0, column))
+            weights_y = self._weights(1, *view_cell_span(self.view, 1, row))
             block = self._block(weights_x, weights_y, below[n : n + 1], first + n)
             left, top = weights_x.span[0], weights_y.span[0]
             cell = resample(block, weights_y.relative_to(top), weights_x.relative_to(left))
-            self._cells.pixels[slot, : cell.shape[0], : cell.shape[1]] = cell
+            self._view_cells.pixels[slot, : cell.shape[0], : cell.shape[1]] = cell
 
     def _block(
         self, weights_x: AxisWeights, weights_y: AxisWeights, slots: NDArray[np.int64], use: int
     ) -> Tiles:
-        """Return the level's pixels under one cell, (h, w, 3)."""
+        """Return the level's pixels under one view cell, (h, w, 3)."""
         (left, right), (top, bottom) = weights_x.span, weights_y.span
         uses = self.reading.level.uses[use : use + 1]
         block: Tiles = np.empty((1, bottom - top, right - left, 3), np.uint8)
@@ -259,12 +275,12 @@ class _Work:
         _wait(needed)
         windows = self.last_layer.uses[uses]
         tiles = self._buffers.take(len(slots))
-        pixels = (self._cells or self._decoded).pixels
+        pixels = (self._view_cells or self._decoded).pixels
         gather(pixels, slots, windows.first_xy, windows.origin_xy, self.view.size_wh, tiles)
         return tiles
 
 
-def _store(layer: Layer) -> SegmentStore:
+def _segment_store(layer: Layer) -> SegmentStore:
     grid = layer.grid
     return SegmentStore(layer.schedule, layer.n_slots, (grid.width_px, grid.height_px))
 
@@ -274,10 +290,10 @@ def _parts(items: range, size: int) -> Iterator[range]:
 
 
 def _until(step: int, pending: dict[int, list[Future[None]]]) -> list[Future[None]]:
-    return [job for earlier, jobs in pending.items() if earlier <= step for job in jobs]
+    return [task for earlier, tasks in pending.items() if earlier <= step for task in tasks]
 
 
-def _wait(jobs: list[Future[None]]) -> None:
-    """Raise the first error among the jobs once they are done."""
-    for job in jobs:
-        job.result()
+def _wait(tasks: list[Future[None]]) -> None:
+    """Wait until the tasks are done, and raise the first error among them."""
+    for task in tasks:
+        task.result()
