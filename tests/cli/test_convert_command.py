@@ -56,6 +56,6 @@ def test_mistakes_are_one_line(invoke, table: Path, tmp_path: Path) -> None:
     assert wrong.err == "error: gene FASM: it is not predicted; did you mean FASN?\n"
     kept = invoke("convert", table, "--to", "csv", "--out", table)
     assert kept.status == 1
-    assert "is no csv of ours; choose another name to keep it" in kept.err
+    assert "is not a csv written by triplex-deploy; choose another name to keep it" in kept.err
     assert invoke("convert", table, "--to", "xlsx").status == 2
     assert [path.name for path in tmp_path.iterdir()] == ["my slide.h5ad"]

@@ -152,7 +152,7 @@ def test_mistakes_are_one_line_and_change_nothing(
     assert "not a prediction" in invoke("report", truth, "--out", tmp_path / "a.html").err
     own = tmp_path / "own.html"
     own.write_text("<p>mine</p>")
-    assert "is no report of ours" in invoke("report", table, "--out", own).err
+    assert "is not a report written by" in invoke("report", table, "--out", own).err
     assert own.read_text() == "<p>mine</p>"
     assert invoke("report", tmp_path, "--genes", "GNAS").status == 2
     empty = tmp_path / "empty"

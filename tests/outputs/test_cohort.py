@@ -8,7 +8,7 @@ import pytest
 
 from triplex_deploy.errors import OutputError
 from triplex_deploy.outputs import Prediction
-from triplex_deploy.outputs.cohort import summarise_folder, summarise_table, write_cohort_index
+from triplex_deploy.outputs.cohort import summarize_folder, summarize_prediction, write_cohort_index
 from triplex_deploy.outputs.files import write_outputs
 from triplex_deploy.outputs.slide_summary import SlideSummary
 
@@ -48,7 +48,7 @@ def test_the_index_links_reports_and_names_failures(prediction: Prediction, tmp_
     write_outputs(named(prediction, "slide é 1"), tmp_path)
     write_outputs(named(prediction, "B"), tmp_path, report=False)
     (tmp_path / "notes.h5ad").write_text("somebody's file")
-    summaries = [*summarise_folder(tmp_path), SlideSummary.failed("C", "C.svs: <torn>; rescan")]
+    summaries = [*summarize_folder(tmp_path), SlideSummary.failed("C", "C.svs: <torn>; rescan")]
     page = write_cohort_index(tmp_path, summaries)
     assert page == tmp_path / "index.html"
     html = page.read_text(encoding="utf-8")
@@ -69,20 +69,22 @@ def test_an_unreadable_prediction_is_a_failed_slide(prediction: Prediction, tmp_
     write_outputs(named(prediction, "A"), tmp_path)
     with h5py.File(tmp_path / "A.h5ad", "a") as file:
         del file["obs/array_row"]
-    (one,) = summarise_folder(tmp_path)
-    assert one == summarise_table(tmp_path / "A.h5ad")
+    (one,) = summarize_folder(tmp_path)
+    assert one == summarize_prediction(tmp_path / "A.h5ad")
     assert one.slide_name == "A"
     assert "run triplex-deploy predict again" in one.error
 
 
 def test_a_folder_without_predictions_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no prediction in it; give the --out folder"):
-        summarise_folder(tmp_path)
+        summarize_folder(tmp_path)
 
 
 def test_somebody_elses_index_is_kept(prediction: Prediction, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<h1>my site</h1>")
-    with pytest.raises(OutputError, match="is no report of ours; choose another name"):
+    with pytest.raises(
+        OutputError, match="is not a report written by triplex-deploy; choose another name"
+    ):
         write_cohort_index(tmp_path, [SlideSummary.of(prediction)])
     assert (tmp_path / "index.html").read_text() == "<h1>my site</h1>"
 

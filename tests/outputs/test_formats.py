@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from triplex_deploy.cli.convert import FORMATS as OFFERED
+from triplex_deploy.cli.convert import command as convert_command
 from triplex_deploy.errors import ConfigError, OutputError
 from triplex_deploy.outputs import Prediction, formats
 from triplex_deploy.outputs.formats import FORMATS, convert, require_also, write_also
@@ -12,7 +12,10 @@ FILES = [name for name in FORMATS if name != "spatialdata"]
 
 
 def test_the_command_offers_every_format() -> None:
-    assert tuple(FORMATS) == OFFERED
+    (option,) = (param for param in convert_command.params if "--to" in param.opts)
+    assert option.type.to_info_dict()["choices"] == tuple(FORMATS)
+    for name, known in FORMATS.items():
+        assert f"{name} {known.description}" in (convert_command.help or "")
 
 
 def test_several_formats_are_named_after_the_slide(prediction: Prediction, tmp_path: Path) -> None:
@@ -36,7 +39,9 @@ def test_a_file_of_ours_is_replaced_and_a_foreign_one_kept(
     assert path.stat().st_size < size
     for foreign in (b"", b'{"type":"FeatureCollection","features":[]}', b"II*\0\x08\0\0\0\0\0\0\0"):
         path.write_bytes(foreign)
-        with pytest.raises(OutputError, match=f"this file is no {name} of ours; choose another"):
+        with pytest.raises(
+            OutputError, match=f"this file is not a {name} written by triplex-deploy"
+        ):
             convert(prediction, name, path)
         assert path.read_bytes() == foreign
     assert list(tmp_path.iterdir()) == [path]
@@ -47,10 +52,10 @@ def test_a_foreign_folder_is_kept(prediction: Prediction, tmp_path: Path) -> Non
     folder = tmp_path / "section A.spatialdata.zarr"
     (folder / "images").mkdir(parents=True)
     (folder / "zarr.json").write_text('{"attributes": {"spatialdata_attrs": {}}}')
-    with pytest.raises(OutputError, match="this folder is no csv of ours"):
+    with pytest.raises(OutputError, match="this folder is not a csv written by"):
         convert(prediction, "csv", folder)
     if importlib.util.find_spec("spatialdata") is not None:
-        with pytest.raises(OutputError, match="this folder is no spatialdata of ours"):
+        with pytest.raises(OutputError, match="this folder is not a spatialdata written by"):
             write_also(prediction, tmp_path, ["csv", "spatialdata"])
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]  # not even the CSV
 

@@ -8,7 +8,7 @@ import tifffile
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.formats import convert
-from triplex_deploy.outputs.raster import rasterise
+from triplex_deploy.outputs.raster import rasterize
 
 
 def test_each_gene_is_a_float_channel_at_the_slides_scale(
@@ -32,21 +32,21 @@ def test_each_gene_is_a_float_channel_at_the_slides_scale(
 
 
 def test_square_spots_that_touch_share_their_pixels_out(prediction: Prediction) -> None:
-    raster = rasterise(prediction)
+    raster = rasterize(prediction)
     assert raster.level0_per_px == 56.0
     assert set(np.bincount(raster.owner[raster.owner >= 0])) == {64}  # 8 x 8 each
 
 
 def test_round_spots_leave_their_corners_empty(prediction: Prediction) -> None:
     visium = replace(prediction, run={**prediction.run, "layout": "visium"})
-    raster = rasterise(visium, pixel_um=2)
+    raster = rasterize(visium, pixel_um=2)
     area_px = np.bincount(raster.owner[raster.owner >= 0])
     np.testing.assert_allclose(area_px, np.pi * 28**2, rtol=0.02)
 
 
 def test_the_nearest_centre_has_the_pixel_where_spots_overlap(prediction: Prediction) -> None:
     wide = replace(prediction, spot_diameter_px=900.0)
-    raster = rasterise(wide, pixel_um=7)
+    raster = rasterize(wide, pixel_um=7)
     rows, columns = np.nonzero(raster.owner >= 0)
     centers = (np.stack([columns, rows], axis=1) + 0.5) * 28
     apart = np.hypot(*(centers[:, None] - wide.level0_xy).transpose(2, 0, 1))  # (P, N)
@@ -58,7 +58,7 @@ def test_a_spot_at_the_edge_is_cut_off(prediction: Prediction) -> None:
     edge = prediction.level0_xy.copy()
     edge[0] = (-500.0, 100.0)
     edge[1] = (3200.0, 2400.0)
-    raster = rasterise(replace(prediction, level0_xy=edge))
+    raster = rasterize(replace(prediction, level0_xy=edge))
     assert 0 not in raster.owner
     assert raster.owner[-1, -1] == 1
 

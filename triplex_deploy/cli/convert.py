@@ -1,4 +1,4 @@
-"""``triplex-deploy convert``: a prediction as the file another program opens."""
+"""Define ``triplex-deploy convert``: write a prediction as a file of another program."""
 
 from __future__ import annotations
 
@@ -8,50 +8,51 @@ from typing import Any
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.cli.shared_options import genes_option
+from triplex_deploy.outputs.formats import FORMATS, also_path, convert
 
-FORMATS = ("csv", "parquet", "geojson", "spatialdata", "ome-tiff")
+HELP = f"""Write PREDICTION.h5ad in another format.
+
+{"; ".join(f"{name} {known.description}" for name, known in FORMATS.items())}.
+"""
 
 
 @click.command(
+    help=HELP,
     epilog="Example: triplex-deploy convert predictions/slide.h5ad --to geojson --genes GNAS,FASN "
-    "--out slide.geojson"
+    "--out slide.geojson",
 )
 @click.argument("prediction", metavar="PREDICTION.h5ad", type=click.Path(path_type=Path))
-@click.option("--to", "wanted", required=True, type=click.Choice(FORMATS), help="Format to write.")
-@click.option("--genes", help="Only these genes, comma-separated.")
+@click.option(
+    "--to", "wanted", required=True, type=click.Choice(list(FORMATS)), help="Format to write."
+)
+@genes_option()
 @click.option(
     "--pixel-um",
     type=click.FloatRange(0, min_open=True),
-    help="Pixel size of an ome-tiff in microns; an eighth of a spot by default.",
+    help="Pixel size of an ome-tiff in microns.  [default: an eighth of a spot]",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="File to write; beside the prediction by default.",
+    help="File to write.  [default: beside the prediction]",
 )
 @common_options
 def command(
     prediction: Path,
     wanted: str,
-    genes: str | None,
+    genes: tuple[str, ...] | None,
     pixel_um: float | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Write PREDICTION.h5ad in another format.
-
-    csv and parquet are tables of spots and genes; geojson opens in QuPath; spatialdata is a Zarr
-    store; ome-tiff is a heatmap per gene at the slide's scale.
-    """
-    from triplex_deploy.outputs.formats import also_path, convert
-    from triplex_deploy.outputs.genes import split_genes
+    """Write the file and print where it is."""
     from triplex_deploy.outputs.h5ad import read_prediction
 
     found = read_prediction(prediction)
     target = out or also_path(found.slide_name, prediction.parent, wanted)
-    chosen = split_genes(genes)
-    path = convert(found, wanted, target, chosen, pixel_um)
-    n_genes = len(found.genes) if chosen is None else len(chosen)
+    path = convert(found, wanted, target, genes, pixel_um)
+    n_genes = len(found.genes) if genes is None else len(genes)
     summary: dict[str, Any] = {
         "file": str(path),
         "format": wanted,

@@ -1,4 +1,4 @@
-"""``triplex-deploy report``: the HTML page of one prediction, or the index of a folder of them."""
+"""Define ``triplex-deploy report``: the HTML page of one prediction, or an index of many."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.cli.shared_options import genes_option
 
 SOME_FAILED = 3
+"""Exit status if some predictions of the folder cannot be read."""
 
 
 @click.command(
@@ -20,22 +22,22 @@ SOME_FAILED = 3
 @click.option(
     "--truth",
     type=click.Path(path_type=Path),
-    help="Measured counts (h5ad, .tsv or Space Ranger folder), shown beside the prediction with "
+    help="Measured counts (h5ad, .tsv or Space Ranger folder) to show beside the prediction, with "
     "the correlation of each gene.",
 )
-@click.option("--genes", help="Only these genes, comma-separated.")
+@genes_option()
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Page to write; PREDICTION.html, or FOLDER/index.html, by default.",
+    help="Page to write.  [default: PREDICTION.html; of a folder, FOLDER/index.html]",
 )
 @common_options
 def command(
-    what: Path, truth: Path | None, genes: str | None, out: Path | None, as_json: bool
+    what: Path, truth: Path | None, genes: tuple[str, ...] | None, out: Path | None, as_json: bool
 ) -> int:
     """Write the report of PREDICTION.h5ad, or an index of all predictions in FOLDER.
 
-    Each is one HTML file that opens from disk in any browser, without a network.
+    The page is one HTML file. It opens from disk in any browser, without a network.
     """
     if what.is_dir():
         if truth or genes or out:
@@ -45,23 +47,23 @@ def command(
     return 0
 
 
-def _report(what: Path, truth: Path | None, genes: str | None, out: Path, as_json: bool) -> None:
+def _report(
+    what: Path, truth: Path | None, genes: tuple[str, ...] | None, out: Path, as_json: bool
+) -> None:
     from triplex_deploy.cli.truth import measured_labels
-    from triplex_deploy.outputs.genes import split_genes
     from triplex_deploy.outputs.h5ad import read_prediction
     from triplex_deploy.outputs.page import require_own_page
     from triplex_deploy.outputs.report import write_report
 
     require_own_page(out)
     prediction = read_prediction(what)
-    chosen = split_genes(genes)
     measured = None if truth is None else measured_labels(prediction, truth)
-    write_report(prediction, out, chosen, measured)
-    n_genes = len(prediction.genes) if chosen is None else len(chosen)
+    write_report(prediction, out, genes, measured)
+    n_genes = len(prediction.genes) if genes is None else len(genes)
     summary: dict[str, Any] = {"report": str(out), "spots": prediction.n_spots, "genes": n_genes}
     line = f"{out}: {prediction.n_spots} spots, {n_genes} genes"
     if measured is not None:
-        shown = measured if chosen is None else measured.select_genes(chosen, prediction)
+        shown = measured if genes is None else measured.select_genes(genes, prediction)
         median = shown.median_pcc
         summary |= {
             "spots_measured": shown.n_spots,
@@ -74,19 +76,19 @@ def _report(what: Path, truth: Path | None, genes: str | None, out: Path, as_jso
 
 
 def _index(folder: Path, as_json: bool) -> int:
-    from triplex_deploy.outputs.cohort import summarise_folder, write_cohort_index
+    from triplex_deploy.outputs.cohort import summarize_folder, write_cohort_index
 
-    summaries = summarise_folder(folder)
+    summaries = summarize_folder(folder)
     page = write_cohort_index(folder, summaries)
-    failed = [one for one in summaries if one.error]
+    failed = [summary for summary in summaries if summary.error]
     done = len(summaries) - len(failed)
     noun = "slide" if done == 1 else "slides"
     print_summary(
         as_json,
         {
             "index": str(page),
-            "slides": [one.slide_name for one in summaries if not one.error],
-            "failed": [{"slide": one.slide_name, "error": one.error} for one in failed],
+            "slides": [summary.slide_name for summary in summaries if not summary.error],
+            "failed": [{"slide": summary.slide_name, "error": summary.error} for summary in failed],
         },
         [f"{page}: {done} {noun}" + (f", {len(failed)} failed" if failed else "")],
     )

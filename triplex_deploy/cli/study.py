@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from triplex_deploy.cli.renamed_option import RenamedOption
 from triplex_deploy.cli.shared import command_line, common_options, is_quiet, print_json
+from triplex_deploy.cli.shared_options import executor_options
 
 if TYPE_CHECKING:
+    from triplex_deploy.cohort.executor import ExecutorChoice
     from triplex_deploy.study.run import StudyResult
     from triplex_deploy.study.tables import Table
 
@@ -25,21 +26,8 @@ SOME_FAILED = 3
     type=click.Path(path_type=Path),
     help="Where relative paths in CONFIG start.  [default: its own folder; of a shipped one, here]",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Cells at a time, a process each.  [default: 1; with ray, all there is room for]",
-)
-@click.option(
-    "--engine",
-    "--executor",
-    "executor",
-    cls=RenamedOption,
-    envvar=["TRIPLEX_DEPLOY_STUDY_EXECUTOR", "TRIPLEX_DEPLOY_STUDY_ENGINE"],
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="This machine, or a Ray cluster with the same paths.",
+@executor_options(
+    "trainings", "Trainings at a time, a process each (default: 1; with ray, all that fit)."
 )
 @click.option("--no-train", is_flag=True, help="Make tables of the cells that are done.")
 @click.option("--no-deploy", is_flag=True, help="Export nothing: no sizes, speeds and maps.")
@@ -48,8 +36,7 @@ def command(
     config: str,
     out: Path,
     data: Path | None,
-    workers: int | None,
-    executor: str,
+    executor: ExecutorChoice,
     no_train: bool,
     no_deploy: bool,
     as_json: bool,
@@ -61,14 +48,12 @@ def command(
     study's; studies that share trainings can share --out.
     """
     from triplex_deploy.cli.progress import StageBars
-    from triplex_deploy.cohort.executor import ExecutorChoice
     from triplex_deploy.study.config import read_study
     from triplex_deploy.study.run import StudyOptions, run_study
 
     study = read_study(config, data)
     line = command_line(click.get_current_context())
-    choice = ExecutorChoice(executor, workers)
-    options = StudyOptions(choice, not no_train, not no_deploy, line)
+    options = StudyOptions(executor, not no_train, not no_deploy, line)
     with StageBars() as progress:
         result = run_study(study, out, options, progress)
     _print(result, out, as_json)

@@ -17,7 +17,7 @@ from triplex_deploy.cohort.resume import complete_metadata
 from triplex_deploy.cohort.run_job import sweep
 from triplex_deploy.cohort.slide_worker import ModelOpener, SlideProgram
 from triplex_deploy.errors import ConfigError, OutputError, TriplexError
-from triplex_deploy.outputs.cohort import INDEX, summarise_table, write_cohort_index
+from triplex_deploy.outputs.cohort import INDEX, summarize_prediction, write_cohort_index
 from triplex_deploy.outputs.slide_summary import SlideSummary
 from triplex_deploy.progress import Progress
 from triplex_deploy.system import usable_cores
@@ -100,7 +100,7 @@ class ExecutorChoice:
         ConfigError: If a value is not one of those below.
     """
 
-    kind: str = "local"
+    executor: str = "local"
     """``local`` for this machine, ``ray`` for a Ray cluster."""
     workers: int | None = None
     """Number of workers; None for 1, or with Ray for as many as the cluster has room for."""
@@ -108,8 +108,10 @@ class ExecutorChoice:
     """Level from which log records of workers are shown."""
 
     def __post_init__(self) -> None:
-        if self.kind not in EXECUTORS:
-            raise ConfigError(f"executor {self.kind!r}: not known; use {' or '.join(EXECUTORS)}")
+        if self.executor not in EXECUTORS:
+            raise ConfigError(
+                f"executor {self.executor!r}: not known; use {' or '.join(EXECUTORS)}"
+            )
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers={self.workers}: must be at least 1")
 
@@ -119,9 +121,9 @@ class ExecutorChoice:
         The CPU cores are divided by the number of workers.
 
         Raises:
-            ModuleNotFoundError: If ``kind`` is ``ray`` and Ray is not installed.
+            ModuleNotFoundError: If ``executor`` is ``ray`` and Ray is not installed.
         """
-        if self.kind == "ray":
+        if self.executor == "ray":
             from triplex_deploy.cohort.ray_workers import RayWorkers
 
             on_ray = RayWorkers(
@@ -152,8 +154,8 @@ def _ray_program(opener: ModelOpener, log_level: int, size: ActorSize) -> SlideP
     return SlideProgram(replace(opener, threads=threads), log_level=log_level)
 
 
-def _failed(job: Job, why: str) -> Outcome:
-    return Outcome(job, "failed", 0.0, error=why)
+def _failed(job: Job, reason: str) -> Outcome:
+    return Outcome(job, "failed", 0.0, error=f"{job.key}: {reason}")
 
 
 def threads_each(workers: int) -> int:
@@ -185,4 +187,4 @@ def _summary(outcome: Outcome, folder: Path) -> SlideSummary:
     name = (table.parent / table.stem).relative_to(folder).as_posix()
     if outcome.metadata is None:
         return SlideSummary.failed(name, outcome.error or "")
-    return replace(outcome.summary or summarise_table(table), slide_name=name)
+    return replace(outcome.summary or summarize_prediction(table), slide_name=name)

@@ -34,7 +34,7 @@ def write_cohort_index(folder: str | Path, summaries: Sequence[SlideSummary]) ->
     return path
 
 
-def summarise_folder(folder: str | Path) -> list[SlideSummary]:
+def summarize_folder(folder: str | Path) -> list[SlideSummary]:
     """A summary of every prediction in ``folder``, by name; an unreadable one is a failed slide.
 
     Other h5ad files are passed over. Raises ``OutputError`` where there is no prediction at all.
@@ -42,10 +42,10 @@ def summarise_folder(folder: str | Path) -> list[SlideSummary]:
     tables = sorted(path for path in Path(folder).glob("*.h5ad") if is_prediction(path))
     if not tables:
         raise OutputError(f"{folder}: no prediction in it; give the --out folder of a predict")
-    return [summarise_table(table) for table in tables]
+    return [summarize_prediction(table) for table in tables]
 
 
-def summarise_table(table: Path) -> SlideSummary:
+def summarize_prediction(table: Path) -> SlideSummary:
     """The summary of one prediction on disk; an unreadable one is a failed slide."""
     try:
         return SlideSummary.of(read_prediction(table))

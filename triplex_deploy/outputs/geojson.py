@@ -1,4 +1,4 @@
-"""Predictions as GeoJSON: one object per spot, as QuPath 0.4 and later reads and writes it."""
+"""Write predictions as GeoJSON: one object per spot, as in QuPath 0.4 and later."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
 
 CORNERS: Final = 24
-"""Vertices of a round spot for readers that do not know QuPath's ``isEllipse``."""
+"""Vertices of a round spot, for readers that do not know QuPath's ``isEllipse``."""
 DIGITS: Final = 6
 """Significant digits of a measurement."""
 HEAD: Final = '{"type":"FeatureCollection","' + ORIGIN + '":'
+"""Start of every file that this package writes."""
 
 
 def write_geojson(prediction: Prediction, path: str | Path) -> None:
@@ -49,13 +51,13 @@ def write_geojson(prediction: Prediction, path: str | Path) -> None:
 
 
 def is_own_geojson(path: Path) -> bool:
-    """Whether a file is a collection of ours, told by how it begins."""
+    """Return True if a file begins as ``write_geojson`` begins it."""
     with path.open("rb") as stream:
         return stream.read(len(HEAD)) == HEAD.encode()
 
 
 def _features(prediction: Prediction) -> Iterator[dict[str, Any]]:
-    """Each spot without its measurements, which are added last."""
+    """Yield each spot as a feature without measurements."""
     square = prediction.has_square_spots
     outline = _outline(prediction.spot_diameter_px / 2, square)  # (K, 2)
     for spot, name in enumerate(prediction.spot_names):
@@ -75,7 +77,7 @@ def _features(prediction: Prediction) -> Iterator[dict[str, Any]]:
 
 
 def _outline(radius_px: float, square: bool) -> NDArray[np.float64]:
-    """Closed ring around the origin, (K, 2), counter-clockwise in a frame with y upwards."""
+    """Return a closed ring around the origin, (K, 2), counter-clockwise if y points up."""
     if square:
         corners = [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]
         return radius_px * np.array(corners, np.float64)
@@ -84,10 +86,16 @@ def _outline(radius_px: float, square: bool) -> NDArray[np.float64]:
 
 
 def _measurements(prediction: Prediction) -> Iterator[str]:
-    """The measurements of each spot as JSON; text at once, as there may be a million numbers."""
+    """Yield the measurements of each spot as JSON text.
+
+    The text is built without ``json.dumps``, as there may be a million numbers.
+    """
     keys = [json.dumps(gene, ensure_ascii=False) + ":" for gene in prediction.genes]
     for values in prediction.expression:
         known = np.isfinite(values).tolist()
         pairs = zip(keys, values.tolist(), known, strict=True)
         texts = [f"{key}{value:.{DIGITS}g}" for key, value, is_known in pairs if is_known]
         yield "{" + ",".join(texts) + "}"
+
+
+GEOJSON: Final = FileFormat("geojson", ".geojson", "opens in QuPath", write_geojson, is_own_geojson)

@@ -1,4 +1,4 @@
-"""Heatmaps as OME-TIFF: one float channel per gene, placed on the slide by its pixel size."""
+"""Write predictions as OME-TIFF heatmaps: one float channel per gene, at the slide's scale."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.outputs.raster import SpotRaster, rasterise
+from triplex_deploy.outputs.raster import SpotRaster, rasterize
 
 TILE_PX: Final = 256
+"""Side of the tiles of the file."""
 UM_PER_CM: Final = 10_000
 
 
@@ -35,7 +37,7 @@ def write_ome_tiff(prediction: Prediction, path: str | Path, pixel_um: float | N
     """
     import tifffile
 
-    raster = rasterise(prediction, pixel_um)
+    raster = rasterize(prediction, pixel_um)
     actual_um = raster.level0_per_px * prediction.slide_mpp
     with atomic_path(path) as temporary:
         tifffile.imwrite(
@@ -56,7 +58,7 @@ def write_ome_tiff(prediction: Prediction, path: str | Path, pixel_um: float | N
 
 
 def is_own_ome_tiff(path: Path) -> bool:
-    """Whether a file is a heatmap of ours, told by its software tag."""
+    """Return True if the software tag of a TIFF names this package."""
     import tifffile
 
     try:
@@ -80,7 +82,7 @@ def _ome(prediction: Prediction, pixel_um: float) -> dict[str, Any]:
 
 
 def _tiles(prediction: Prediction, raster: SpotRaster) -> Iterator[NDArray[np.float32]]:
-    """Every tile of every channel in the file's order, so that one picture is in memory at once."""
+    """Yield every tile of every channel in the order of the file, one picture at a time."""
     height, width = raster.owner.shape
     for values in prediction.expression.T:
         picture = raster.paint(values)
@@ -92,3 +94,13 @@ def _tiles(prediction: Prediction, raster: SpotRaster) -> Iterator[NDArray[np.fl
 def _padded(part: NDArray[np.float32]) -> NDArray[np.float32]:
     missing = [(0, TILE_PX - side) for side in part.shape]
     return np.pad(part, missing, constant_values=np.nan)
+
+
+OME_TIFF: Final = FileFormat(
+    "ome-tiff",
+    ".ome.tif",
+    "is a heatmap per gene at the slide's scale",
+    write_ome_tiff,
+    is_own_ome_tiff,
+    has_pixels=True,
+)

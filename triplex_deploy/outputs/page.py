@@ -44,7 +44,9 @@ def require_own_page(path: Path) -> None:
         return
     with path.open("rb") as stream:
         if MARK.encode() not in stream.read(MARK_WITHIN):
-            raise OutputError(f"{path}: is no report of ours; choose another name to keep it")
+            raise OutputError(
+                f"{path}: is not a report written by triplex-deploy; choose another name to keep it"
+            )
 
 
 @cache

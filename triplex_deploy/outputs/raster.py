@@ -31,7 +31,7 @@ class SpotRaster:
         return np.append(values, np.float32(np.nan))[self.owner]
 
 
-def rasterise(prediction: Prediction, pixel_um: float | None = None) -> SpotRaster:
+def rasterize(prediction: Prediction, pixel_um: float | None = None) -> SpotRaster:
     """Draw the spots, square or round, at ``pixel_um``; by default eight pixels across a spot.
 
     Where spots overlap, the nearest centre has the pixel. A pixel size that makes a side longer

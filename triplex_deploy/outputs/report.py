@@ -16,7 +16,7 @@ from triplex_deploy.outputs.moran import morans_i
 from triplex_deploy.outputs.page import json_for_script, render_page
 from triplex_deploy.outputs.pictures import array_base64, jpeg_base64
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.outputs.quantise import quantise
+from triplex_deploy.outputs.quantize import quantize
 from triplex_deploy.outputs.report_data import report_data
 from triplex_deploy.outputs.units import describe_units
 
@@ -57,11 +57,11 @@ def write_report(
 def render_report(prediction: Prediction, measured: Measured | None = None) -> str:
     """The report as one HTML document; it refers to nothing outside itself."""
     moran = morans_i(prediction.expression, prediction.grid_rc)  # (G,)
-    quantised = quantise(prediction.expression)
+    quantized = quantize(prediction.expression)
     beside = None
     if measured is not None:
         measured.require_match(prediction)
-        beside = quantise(measured.values)
+        beside = quantize(measured.values)
     overlay, run = prediction.tissue_overlay, prediction.run
     return render_page(
         "report.html",
@@ -73,8 +73,8 @@ def render_report(prediction: Prediction, measured: Measured | None = None) -> s
         caution=run.get("bundle_note"),
         units=describe_units(run.get("label_transform")),
         measured=measured,
-        data=json_for_script(report_data(prediction, quantised, moran, measured, beside)),
-        codes=array_base64(quantised.codes),
+        data=json_for_script(report_data(prediction, quantized, moran, measured, beside)),
+        codes=array_base64(quantized.codes),
         measured_codes="" if beside is None else array_base64(beside.codes),
         top_genes=_top_genes(prediction.genes, moran),
         metadata=format_metadata(run),

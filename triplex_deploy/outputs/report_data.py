@@ -11,21 +11,21 @@ from triplex_deploy.outputs.colormaps import WAYPOINTS, color_table
 from triplex_deploy.outputs.measured import Measured
 from triplex_deploy.outputs.pictures import array_base64
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.outputs.quantise import QuantisedGenes
+from triplex_deploy.outputs.quantize import QuantizedGenes
 
 DIGITS: Final = 4
 
 
 def report_data(
     prediction: Prediction,
-    quantised: QuantisedGenes,
+    quantized: QuantizedGenes,
     moran: NDArray[np.float64],
     measured: Measured | None = None,
-    measured_codes: QuantisedGenes | None = None,
+    measured_codes: QuantizedGenes | None = None,
 ) -> dict[str, Any]:
     """Everything but the codes themselves, ready for JSON; arrays are little-endian and base64."""
     width, height = prediction.slide_size_wh
-    genes = {"names": prediction.genes, "moran": _known(moran), **_ranges(quantised)}
+    genes = {"names": prediction.genes, "moran": _known(moran), **_ranges(quantized)}
     beside: dict[str, Any] | None = None
     if measured is not None and measured_codes is not None:
         genes["pcc"] = _known(measured.pcc)
@@ -44,11 +44,11 @@ def report_data(
     }
 
 
-def _ranges(quantised: QuantisedGenes) -> dict[str, Any]:
+def _ranges(quantized: QuantizedGenes) -> dict[str, Any]:
     return {
-        "low": quantised.low.tolist(),
-        "high": quantised.high.tolist(),
-        "bytes": quantised.codes.dtype.itemsize,
+        "low": quantized.low.tolist(),
+        "high": quantized.high.tolist(),
+        "bytes": quantized.codes.dtype.itemsize,
     }
 
 

@@ -1,4 +1,4 @@
-"""Predictions as a SpatialData Zarr store: the slide's picture, its spots, and their table."""
+"""Write predictions as a SpatialData Zarr store: picture, spots and table of a slide."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from triplex_deploy.files.atomic import atomic_folder
+from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
 
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 PICTURE: Final = "thumbnail"
+"""Name of the image."""
 SPOTS: Final = "spots"
+"""Name of the shapes."""
 TABLE: Final = "expression"
+"""Name of the table."""
 LEVEL0: Final = "global"
-"""SpatialData's usual coordinate system; here, level-0 pixels of the slide."""
+"""Name of SpatialData's default coordinate system; here it is level-0 pixels."""
 
 
 def write_spatialdata(prediction: Prediction, path: str | Path) -> None:
@@ -40,10 +44,10 @@ def write_spatialdata(prediction: Prediction, path: str | Path) -> None:
 
 
 def to_spatialdata(prediction: Prediction) -> SpatialData:
-    """The store in memory: image ``thumbnail``, circles ``spots``, table ``expression``.
+    """Return the store in memory: image ``thumbnail``, circles ``spots``, table ``expression``.
 
-    Everything lies in the coordinate system ``global``, in level-0 pixels; the image carries its
-    scale to them. Spots are circles of the spot diameter, tiles of a grid too.
+    The coordinate system ``global`` is in level-0 pixels; the image has a scale to it. Spots are
+    circles with the spot diameter, also the square tiles of a grid.
     """
     import geopandas as gpd
     from shapely import points
@@ -67,7 +71,7 @@ def to_spatialdata(prediction: Prediction) -> SpatialData:
     )
     shapes = ShapesModel.parse(frame, transformations={LEVEL0: Identity()})
     table = prediction.to_anndata()
-    del table.uns["spatial"]  # its picture is an image here
+    del table.uns["spatial"]  # the picture is an image of the store
     table.obs["region"] = np.array([SPOTS] * prediction.n_spots, object)
     table.obs["region"] = table.obs["region"].astype("category")
     table.obs["spot"] = table.obs_names.to_numpy()
@@ -82,7 +86,7 @@ def to_spatialdata(prediction: Prediction) -> SpatialData:
 
 @contextmanager
 def _without_advice_to_developers() -> Iterator[None]:
-    """Keep quiet about what SpatialData's own calls should change, once for every array."""
+    """Hide warnings about SpatialData's own calls, which come once for every array."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="zarr v3 autosharding", category=UserWarning)
         warnings.filterwarnings("ignore", message=".*`Scaler` class", category=DeprecationWarning)
@@ -90,9 +94,20 @@ def _without_advice_to_developers() -> Iterator[None]:
 
 
 def is_own_spatialdata(path: Path) -> bool:
-    """Whether a folder is a store of ours, told by its attributes."""
+    """Return True if the attributes of a Zarr folder name this package."""
     try:
         content = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return ORIGIN in content.get("attributes", {})
+
+
+SPATIALDATA: Final = FileFormat(
+    "spatialdata",
+    ".spatialdata.zarr",
+    "is a Zarr store",
+    write_spatialdata,
+    is_own_spatialdata,
+    library="spatialdata",
+    is_folder=True,
+)

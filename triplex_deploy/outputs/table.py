@@ -1,4 +1,4 @@
-"""Predictions as flat tables: one row per spot, its coordinates, then a column per gene."""
+"""Write predictions as flat tables: one row per spot, its coordinates, then the genes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
 
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 PLACE: Final = ("spot", "array_row", "array_col", "level0_x_px", "level0_y_px")
-"""Columns before the genes; ``barcode`` follows where the spots file had one."""
+"""Columns before the genes; ``barcode`` follows if the spots have barcodes."""
 
 
 def to_frame(prediction: Prediction) -> DataFrame:
-    """The table in memory: ``PLACE``, barcodes if any, and the genes as float32.
+    """Return the table in memory: ``PLACE``, barcodes if any, and the genes as float32.
 
-    Coordinates are spot centres in level-0 pixels. A gene named like one of those columns raises
-    ``OutputError``.
+    Coordinates are spot centers in level-0 pixels. Raises ``OutputError`` if a gene has the name
+    of another column.
     """
     import pandas as pd
 
@@ -73,24 +74,30 @@ def write_parquet(prediction: Prediction, path: str | Path) -> None:
     from pyarrow import parquet
 
     table = pa.Table.from_pandas(to_frame(prediction), preserve_index=False)
-    facts = {ORIGIN: origin_json(prediction)}
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **facts})
+    metadata = {**(table.schema.metadata or {}), ORIGIN: origin_json(prediction)}
+    table = table.replace_schema_metadata(metadata)
     with atomic_path(path) as temporary:
         parquet.write_table(table, temporary, compression="zstd")
 
 
 def is_own_csv(path: Path) -> bool:
-    """Whether a file is a table of ours, told by its header."""
+    """Return True if a file has the header that ``write_csv`` writes."""
     head = (",".join(PLACE) + ",").encode()
     with path.open("rb") as stream:
         return stream.read(len(head)) == head
 
 
 def is_own_parquet(path: Path) -> bool:
-    """Whether a file is a table of ours, told by its metadata."""
+    """Return True if the metadata of a Parquet file names this package."""
     from pyarrow import ArrowException, parquet
 
     try:
         return ORIGIN.encode() in (parquet.read_schema(path).metadata or {})
     except ArrowException:
         return False
+
+
+CSV: Final = FileFormat("csv", ".csv", "is a table of spots and genes", write_csv, is_own_csv)
+PARQUET: Final = FileFormat(
+    "parquet", ".parquet", "is the same table", write_parquet, is_own_parquet, library="pyarrow"
+)

@@ -13,7 +13,7 @@ WIDE_VALUES: Final = 3_000_000
 
 
 @dataclass(frozen=True)
-class QuantisedGenes:
+class QuantizedGenes:
     """``value = low + code / top_code * (high - low)``, per gene; ``top_code + 1`` is NaN.
 
     The error is at most half a step: 1/131,068 of the gene's range with two bytes, 1/508 with one.
@@ -28,8 +28,8 @@ class QuantisedGenes:
         return int(np.iinfo(self.codes.dtype).max) - 1
 
 
-def quantise(expression: NDArray[np.float32]) -> QuantisedGenes:
-    """Quantise each gene of (N, G) over its own finite range."""
+def quantize(expression: NDArray[np.float32]) -> QuantizedGenes:
+    """Quantize each gene of (N, G) over its own finite range."""
     dtype = np.dtype("<u2" if expression.size <= WIDE_VALUES else "u1")
     missing = np.iinfo(dtype).max
     codes = np.full(expression.shape[::-1], missing, dtype)
@@ -42,4 +42,4 @@ def quantise(expression: NDArray[np.float32]) -> QuantisedGenes:
         low[gene], high[gene] = values.min(), values.max()
         step = (high[gene] - low[gene]) / (missing - 1)
         codes[gene, known] = np.rint((values - low[gene]) / step) if step > 0 else 0
-    return QuantisedGenes(codes, low, high)
+    return QuantizedGenes(codes, low, high)

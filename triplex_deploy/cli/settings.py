@@ -1,0 +1,107 @@
+"""Gather the options of a command into the settings object that the library takes.
+
+An option is declared once, with its name, type and help. Its default is the default of the field
+with the same name in the settings class, which also checks the values. The class is imported when
+it is needed, so that a command is listed without its libraries.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from functools import wraps
+from importlib import import_module
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Setting(click.Option):
+    """An option that gives one field of a settings class."""
+
+    home: str | None = None
+    """``module:Class`` of the settings class; ``settings`` fills it in."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **{"default": None, **attributes})
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:
+        """Return the default of a file or of the declaration, otherwise that of the field."""
+        found = super().get_default(ctx, call)
+        return self._field_default() if found is None else found
+
+    def _field_default(self) -> Any:
+        if self.home is None:
+            return None
+        default_of = {field.name: field.default for field in fields(_load(self.home))}
+        default = default_of[self.name or ""]
+        return None if default is MISSING else default
+
+
+class RenamedSetting(Setting):
+    """A setting with several names: all are accepted, and the help shows the last one.
+
+    The old names also work in settings files and as environment variables.
+    """
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the help with the last name only."""
+        names = self.opts
+        self.opts = names[-1:]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = names
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return the value of the environment variable of the first name that has one."""
+        found = super().resolve_envvar_value(ctx)
+        if found is not None or ctx.auto_envvar_prefix is None:
+            return found
+        keys = [name.removeprefix("--").replace("-", "_").upper() for name in self.opts]
+        values = (os.environ.get(f"{ctx.auto_envvar_prefix}_{key}") for key in keys)
+        return next((value for value in values if value), None)
+
+
+def setting(*names: str, **attributes: Any) -> Decorator:
+    """Declare one option for ``settings``; takes what ``click.option`` takes."""
+    return click.option(*names, **{"cls": Setting, **attributes})
+
+
+def settings(parameter: str, home: str, *options: Decorator) -> Decorator:
+    """Return a decorator that adds options to a command and passes their values as one object.
+
+    Args:
+        parameter: Name of the command's parameter that receives the object.
+        home: ``module:Class`` of the settings class, a dataclass.
+        options: Declarations made by ``setting``; each has the name of a field.
+
+    Raises:
+        ConfigError: When the command runs, if the class does not accept a value.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        names: list[str] = []
+
+        @wraps(command)
+        def gathered(**values: Any) -> Any:
+            chosen = {name: values.pop(name) for name in names}
+            return command(**values, **{parameter: _load(home)(**chosen)})
+
+        decorated: Callable[..., Any] = gathered
+        for option in reversed(options):
+            decorated = option(decorated)
+            added = decorated.__click_params__[-1]  # type: ignore[attr-defined]
+            added.home = home
+            names.append(added.name)
+        return decorated
+
+    return decorate
+
+
+def _load(home: str) -> Any:
+    module, _, name = home.partition(":")
+    return getattr(import_module(module), name)

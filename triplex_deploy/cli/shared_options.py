@@ -1,0 +1,73 @@
+"""Options that several commands have, each declared once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from triplex_deploy.cli.settings import Decorator, RenamedSetting, setting, settings
+
+
+class GeneList(click.ParamType[tuple[str, ...]]):
+    """Gene names separated by commas."""
+
+    name = "A,B,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Return the names without spaces around them."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(name.strip() for name in str(value).split(",") if name.strip())
+
+
+class BatchSize(click.ParamType[int | None]):
+    """``auto``, which becomes None, or a positive integer."""
+
+    name = "auto|N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """Return None for ``auto``, otherwise the integer."""
+        if value in ("auto", None):
+            return None
+        return click.IntRange(1).convert(value, param, ctx)
+
+
+def genes_option(help_text: str = "Only these genes, comma-separated.") -> Decorator:
+    """Declare ``--genes``, which gives a tuple of names or None."""
+    return click.option("--genes", type=GeneList(), help=help_text)
+
+
+def executor_options(jobs: str, workers_help: str) -> Decorator:
+    """Add ``--workers`` and ``--executor``, which give an ``ExecutorChoice`` named ``executor``.
+
+    Args:
+        jobs: What the workers work on, such as ``slides``.
+        workers_help: Help of ``--workers``.
+    """
+    return settings(
+        "executor",
+        "triplex_deploy.cohort.executor:ExecutorChoice",
+        setting("--workers", type=click.IntRange(1), help=workers_help),
+        setting(
+            "--engine",
+            "--executor",
+            "executor",
+            cls=RenamedSetting,
+            type=click.Choice(["local", "ray"]),
+            show_default=True,
+            help=f"Run the {jobs} on this machine, or on a Ray cluster with the same paths.",
+        ),
+    )
+
+
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu or cuda:N. A GPU that cannot be used is an error.",
+)
