@@ -28,9 +28,21 @@ logger = logging.getLogger(__name__)
 def place_spots(
     slide: Slide, slide_mpp: float, view: SlideView, options: PredictOptions
 ) -> tuple[Spots, TissueMask | None]:
-    """Return the spots that the options ask for, checked against the slide, and the tissue mask.
+    """Return the spots that the options ask for, and the tissue mask.
 
-    The mask is None for spots from a file or the caller, which need none.
+    Args:
+        slide: The slide.
+        slide_mpp: Micrometers per level-0 pixel.
+        view: The slide at the bundle's scale.
+        options: Where to place spots.
+
+    Returns:
+        The spots, checked against the slide, and the mask; None for spots of a file or the caller,
+        which need no mask.
+
+    Raises:
+        SpotsError: There are no usable spots.
+        SlideError: The slide cannot be read.
     """
     size_wh = slide.level_sizes[0]
     if options.spots is None:

@@ -86,7 +86,7 @@ def predict_slide(
 
 @dataclass(frozen=True)
 class _PlannedSlide:
-    """One slide with its spots placed and its tiles planned."""
+    """A slide with its spots placed and its tiles planned."""
 
     path: Path
     slide_mpp: float

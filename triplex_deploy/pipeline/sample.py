@@ -17,9 +17,20 @@ from triplex_deploy.tiles import SlideView
 def sample_tiles(
     slide_path: str | Path, tile_mpp: float, count: int, mpp: float | None = None
 ) -> NDArray[np.uint8]:
-    """Return at most ``count`` tiles (T, 224, 224, 3) spread evenly over the slide's tissue.
+    """Return tiles spread evenly over the tissue of a slide.
 
-    ``mpp`` overrides the slide's scale. Raises ``SlideError`` or ``SpotsError`` like a prediction.
+    Args:
+        slide_path: The slide file.
+        tile_mpp: Micrometers per pixel of the tiles.
+        count: Most tiles to return.
+        mpp: Micrometers per level-0 pixel, to be used instead of the metadata.
+
+    Returns:
+        RGB tiles (T, 224, 224, 3), uint8, with T at most ``count``.
+
+    Raises:
+        SlideError: The slide cannot be opened or read, or has no usable scale.
+        SpotsError: There is no tissue.
     """
     options = PredictOptions(mpp=mpp)
     with open_slide(slide_path) as slide:

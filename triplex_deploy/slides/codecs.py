@@ -12,7 +12,7 @@ from triplex_deploy.slides import _pixels
 from triplex_deploy.slides.tiff_pages import JPEG_COMPRESSIONS, YCBCR, Page
 
 APERIO_YCBCR, APERIO_RGB = 33003, 33005
-"""JPEG 2000 codestreams as Aperio stores them; the first kind is YCbCr but does not declare it."""
+"""Compressions of TIFF: JPEG 2000 as Aperio stores it. The first is YCbCr without declaring it."""
 OLD_JPEG = 6
 """JPEG as in TIFF 6.0, with tables outside the tile; tifffile puts them together."""
 

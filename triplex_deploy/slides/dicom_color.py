@@ -13,7 +13,7 @@ from pathlib import Path
 
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _PIXEL_DATA = b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff"
-"""The tag of encapsulated frames, in explicit little-endian as all JPEG syntaxes are."""
+"""The tag of encapsulated frames, in explicit little-endian, as in all JPEG syntaxes."""
 _ITEM_BYTES = 8
 _FRAME_SIZES = range(0xC0, 0xC3)
 _APP14 = 0xEE

@@ -25,9 +25,11 @@ from triplex_deploy.slides.tiff_pages import RGB, YCBCR, Page, reading_header
 logger = logging.getLogger(__name__)
 
 VENDORS = ("aperio", "generic-tiff")
-"""Vendors with plain pages as levels; other vendors overlap, shift or fill their tiles."""
+"""OpenSlide's vendors with plain pages as levels; other vendors overlap, shift or fill tiles."""
 TILE_PX_RANGE = (64, 4096)
+"""Smallest and largest side of a compressed tile that is decoded directly."""
 CACHE_BYTES = 64 << 20
+"""Memory for decoded tiles."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,10 @@ class DirectTiffReader(Slide):
 
 
 def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
-    """Open the file of ``base`` without OpenSlide; None if the pixels are not shown to be equal.
+    """Open the file of ``base`` without OpenSlide, if its pixels equal those of OpenSlide.
 
-    A few tiles of every level are decoded both ways and compared. ``base`` may be closed after.
+    A few tiles of every level are decoded both ways and compared. The reader does not use ``base``
+    afterwards. Returns None if a tile differs, or if the file is of an unsupported kind.
     """
     if base.format not in VENDORS:
         return None

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 MAX_PIXELS = 1_000_000_000
 """Most pixels that are decoded at once; decoding takes up to 7 bytes per pixel."""
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+"""Pillow's color modes that become RGB."""
 EXIF_ORIENTATION = 0x0112
 MICROMETERS_PER_INCH = 25400.0
 

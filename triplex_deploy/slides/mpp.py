@@ -36,6 +36,9 @@ def resolve_mpp(slide: Slide, override: float | None) -> float:
         slide: The opened slide.
         override: The value to use instead of the metadata, or None.
 
+    Returns:
+        The override, or else the mean of x and y in the metadata.
+
     Raises:
         SlideError: There is no value, it is outside 0.05 to 5 um/px, or x and y of the metadata
             differ by more than 5 %.

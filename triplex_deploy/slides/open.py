@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from triplex_deploy.slides.openslide_reader import OpenSlideReader
 
 GENERIC_TIFF = "generic-tiff"
+"""OpenSlide's name of a tiled TIFF without a known vendor."""
 MAX_SIDE_PX = 1 << 24
 """Most pixels of a side: 0.8 m at the smallest plausible scale. Larger sizes are damage."""
-_MAGIC = {
+_CONTAINER_OF_MAGIC = {
     b"\xff\xd8\xff": "jpeg",
     b"\x89PNG\r\n\x1a\n": "png",
     b"II*\0": "tiff",
@@ -25,9 +26,17 @@ _MAGIC = {
 
 
 def open_slide(path: str | Path) -> Slide:
-    """Open a slide: what OpenSlide reads, other TIFFs (untiled, OME), JPEG and PNG images.
+    """Open a slide with the reader that fits its file.
 
-    Use the slide as a context manager. Raises ``SlideError`` for other files.
+    Args:
+        path: A file that OpenSlide reads, another TIFF (untiled, OME), a JPEG or a PNG. Of a slide
+            of several files, such as DICOM, any of them.
+
+    Returns:
+        The slide; use it as a context manager.
+
+    Raises:
+        SlideError: The file is missing, damaged, or not a slide.
     """
     slide = _open(Path(path))
     largest = max(max(size) for size in slide.level_sizes)
@@ -98,4 +107,6 @@ def _container(path: Path) -> str | None:
         raise SlideError(f"{path}: {error.strerror}; check its permissions") from error
     if not head:
         raise SlideError(f"{path}: the file is empty; copy it again")
-    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    return next(
+        (kind for magic, kind in _CONTAINER_OF_MAGIC.items() if head.startswith(magic)), None
+    )

@@ -31,7 +31,9 @@ WHITE: RGB = (255, 255, 255)
 MIN_SEGMENT_PX = 120
 """Smallest segment; smaller compressed tiles are read several at a time."""
 MAX_SEGMENT_PX = 4096
+"""Largest compressed tile that is read whole."""
 CACHE_BYTES_RANGE = (32 << 20, 256 << 20)
+"""Smallest and largest size of OpenSlide's cache."""
 READ_ERRORS = (openslide.OpenSlideError, MemoryError)
 """Errors of a damaged file while OpenSlide reads pixels; other errors are bugs of this package."""
 
@@ -126,7 +128,7 @@ def _opening(
 
 
 def _compressed_wh(properties: Mapping[str, str], level: int) -> Size:
-    """Return the size of the file's compressed tiles, or a default if OpenSlide does not know it."""
+    """Return the size of the file's compressed tiles; a default if OpenSlide does not know it."""
     prefix = f"openslide.level[{level}].tile-"
     width, height = (int(properties.get(prefix + side, 0)) for side in ("width", "height"))
     return (width, height) if width > 0 and height > 0 else (DEFAULT_SEGMENT_PX, DEFAULT_SEGMENT_PX)

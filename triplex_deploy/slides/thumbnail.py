@@ -21,11 +21,21 @@ PATCH_PX = 256
 
 
 def thumbnail(slide: Slide, max_px: int, skip_bad: bool = False) -> NDArray[np.uint8]:
-    """Return the slide area-averaged to (h, w, 3), with the longer side at most ``max_px``.
+    """Return an area-averaged picture of the whole slide.
 
-    The slide is never enlarged. Bands of the coarsest level that is large enough are read, so
-    memory stays small also on a slide with a single level. With ``skip_bad``, unreadable places
-    show the background; otherwise they raise ``SlideError``.
+    The coarsest level that is large enough is read in bands, so memory stays small also for a slide
+    with a single level.
+
+    Args:
+        slide: The slide.
+        max_px: Longest side of the picture in pixels. A smaller slide is not enlarged.
+        skip_bad: Show the background in unreadable places instead of raising ``SlideError``.
+
+    Returns:
+        RGB pixels (h, w, 3), uint8.
+
+    Raises:
+        SlideError: The slide cannot be read.
     """
     width, height = slide.level_sizes[0]
     shrink = max(1.0, max(width, height) / max_px)

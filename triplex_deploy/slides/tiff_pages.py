@@ -20,11 +20,15 @@ from triplex_deploy.slides.slide import Size
 logger = logging.getLogger(__name__)
 
 MAX_SEGMENT_BYTES = 3_000_000_000
+"""Largest decoded strip or tile."""
 MINISBLACK, RGB, YCBCR = 1, 2, 6
+"""Values of PhotometricInterpretation: gray, RGB and YCbCr."""
 JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
+"""Values of Compression for JPEG."""
 ASSOCIATED, UNASSOCIATED = 1, 2
 """Values of ExtraSamples: colors multiplied with alpha or not."""
 MAX_ASPECT_DIFFERENCE = 0.02
+"""Largest relative difference of a level's aspect ratio from the first level's."""
 
 
 @dataclass(frozen=True)

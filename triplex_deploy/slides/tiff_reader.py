@@ -21,7 +21,9 @@ from triplex_deploy.slides.tiff_pages import Page, pyramid_pages, reading_header
 from triplex_deploy.slides.tiff_scale import ome_mpp_xy, tag_mpp_xy
 
 CACHE_BYTES = 256 << 20
+"""Memory for decoded strips and tiles."""
 BACKGROUND = 255
+"""Value of missing tiles."""
 
 
 class TiffReader(Slide):

@@ -16,13 +16,22 @@ def apeg_index(grid_rc: ArrayLike, kernel: int = 3) -> NDArray[np.int64]:
 
     See docs/models.md, "APEG".
 
-    ``grid_rc`` is (N, 2), integer array coordinates (row, column) of any sign and size. Returns
-    (N, kernel * kernel), offsets (drow, dcol) row-major from -(kernel // 2); -1 where no spot lies.
-    Raises ``TilingError`` if the kernel is even, the coordinates are not integers, or two spots
-    share their coordinates.
+    Args:
+        grid_rc: Array coordinates (row, column), integers of any sign and size, (N, 2).
+        kernel: Side of the window; an uneven number.
+
+    Returns:
+        Indices (N, kernel * kernel) int64, offsets (drow, dcol) row-major from -(kernel // 2); -1
+        where there is no spot.
+
+    Raises:
+        TilingError: The kernel is even, the coordinates are not integers, or two spots share
+            coordinates.
     """
     if kernel < 1 or kernel % 2 == 0:
-        raise TilingError(f"kernel={kernel}: a window needs a center; use an odd number, such as 3")
+        raise TilingError(
+            f"kernel={kernel}: a window needs a center; use an uneven number, such as 3"
+        )
     grid = _as_int64(np.asarray(grid_rc))
     order = np.lexsort((grid[:, 1], grid[:, 0])).astype(np.int64)
     rows, columns = np.ascontiguousarray(grid[order].T)
@@ -33,11 +42,21 @@ def apeg_index(grid_rc: ArrayLike, kernel: int = 3) -> NDArray[np.int64]:
 
 
 def position_index(grid_rc: ArrayLike, position: str, kernel: int = 3) -> NDArray[np.int64]:
-    """Return the neighbor table (N, kernel * kernel) of a position encoding.
+    """Return the neighbor table of a position encoding.
 
-    ``apeg`` uses the array coordinates. ``peg`` sorts the spots by row and column and puts them row
-    by row into a square with side ceil(sqrt(N)). ``none`` has no neighbors: the table is all -1.
-    See docs/models.md, "Other position encodings". Raises ``TilingError`` as ``apeg_index``.
+    See docs/models.md, "Other position encodings".
+
+    Args:
+        grid_rc: Array coordinates (row, column), (N, 2) integers.
+        position: ``apeg`` uses the array coordinates. ``peg`` sorts the spots by row and column and
+            puts them row by row into a square with side ceil(sqrt(N)). ``none`` has no neighbors.
+        kernel: Side of the window; an uneven number.
+
+    Returns:
+        Indices (N, kernel * kernel) int64 as in ``apeg_index``; all -1 for ``none``.
+
+    Raises:
+        TilingError: As in ``apeg_index``.
     """
     if position == "apeg":
         return apeg_index(grid_rc, kernel)

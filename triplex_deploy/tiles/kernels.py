@@ -20,6 +20,7 @@ COORDINATE_LIMIT = 1 << 40
 """Pixel coordinates must lie within +-this, so that no sum inside a kernel can overflow."""
 
 RGBImage = NDArray[np.uint8]
+"""An array (..., height, width, 3)."""
 
 
 def gather(
@@ -62,13 +63,22 @@ def gather(
 def neighbor_table(
     center_xy: NDArray[np.int64], size_wh: tuple[int, int], tile_px: int = TILE_PX
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return origins and mask of the 5x5 tiles around every spot center.
+    """Return the corners and the mask of the 5x5 tiles around every spot center.
 
-    ``center_xy`` is (N, 2) in pixels of an image of ``size_wh`` (width, height). Returns origins
-    (N, 25, 2) as (x, y) in the same frame, neighbor n = row * 5 + column, and mask (N, 25): False
-    where the tile's row or column reaches outside the image. The center row and column never count
-    as outside, as in docs/models.md, "Masked neighbors". Raises ``TilingError`` if an array does
-    not fit.
+    Neighbor n = row * 5 + column. The center row and column never count as outside the image, as in
+    docs/models.md, "Masked neighbors".
+
+    Args:
+        center_xy: Centers (x, y) of the spots, pixels of the image, (N, 2) int64.
+        size_wh: Width and height of the image.
+        tile_px: Side of a tile.
+
+    Returns:
+        The top-left corners (x, y) of the tiles, (N, 25, 2) int64, and the mask (N, 25): False if
+        the tile's row or column reaches outside the image.
+
+    Raises:
+        TilingError: An array does not fit.
     """
     _check_count("tile_px", tile_px)
     _check("center_xy", center_xy, np.int64, (None, 2))

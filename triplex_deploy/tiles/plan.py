@@ -16,6 +16,7 @@ CENTER_LIMIT = 1 << 30
 _BAND_BITS = 11
 """Tiles are sorted in bands of 2 ** 11 rows, from left to right in each."""
 _OFFSET = 1 << 31
+"""Added to coordinates before packing, so that they are not negative."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +37,17 @@ class TilePlan:
 
 
 def plan_tiles(center_xy: NDArray[np.int64], size_wh: tuple[int, int]) -> TilePlan:
-    """Plan the 5x5 neighborhoods of spots centered at ``center_xy`` (N, 2) in the view frame.
+    """Plan the 5x5 neighborhoods of spots.
 
-    ``size_wh`` is the view's (width, height) in pixels. Raises ``TilingError`` if the centers are
-    not int64 (N, 2), or beyond ``CENTER_LIMIT``.
+    Args:
+        center_xy: Centers (x, y) of the spots in view pixels, (N, 2) int64.
+        size_wh: Width and height of the view in pixels.
+
+    Returns:
+        The distinct tiles, and the tiles of each spot.
+
+    Raises:
+        TilingError: The centers are not int64 (N, 2), or are beyond ``CENTER_LIMIT``.
     """
     origin_xy, mask = neighbor_table(center_xy, size_wh)  # (N, 25, 2), (N, 25)
     if center_xy.size and np.abs(center_xy).max() > CENTER_LIMIT:

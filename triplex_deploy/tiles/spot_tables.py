@@ -22,14 +22,22 @@ _SIDE: Final = 2 * _REACH + 1
 _STEPS: Final = np.stack(np.divmod(np.arange(_SIDE * _SIDE), _SIDE), axis=1) - _REACH
 _SQUARED: Final = (_STEPS**2).sum(axis=1)  # of each cell of the window from its center
 _NEAR: Final = np.flatnonzero((_SQUARED > 0) & (_SQUARED <= _REACH**2))  # 12 of the 25 cells
-_ABSENT: Final = _REACH**2 + 1
+_ABSENT: Final = _REACH**2 + 1  # farther than every neighbor
 
 
 def spot_tables(config: Config, grid_rc: Table) -> dict[str, Table]:
-    """Return the tables (N, ...) that the graphs of ``config`` take, by tensor name.
+    """Return the tables of spot positions that a model's graphs take.
 
-    ``grid_rc`` (N, 2) are integer array coordinates (row, column). Raises ``TilingError`` if
-    two spots share coordinates, ``SpotsError`` if the model does not know a coordinate.
+    Args:
+        config: The model.
+        grid_rc: Array coordinates (row, column), (N, 2) int64.
+
+    Returns:
+        Tables (N, ...) int64 by tensor name.
+
+    Raises:
+        TilingError: Two spots share coordinates.
+        SpotsError: The model does not know a coordinate.
     """
     names = _table_names(graph_specs(config).values())
     return {name: _TABLES[name](config, grid_rc) for name in names}
@@ -38,10 +46,18 @@ def spot_tables(config: Config, grid_rc: Table) -> dict[str, Table]:
 def adjacency_index(grid_rc: ArrayLike) -> NDArray[np.int64]:
     """Return the 4 nearest other spots of every spot, at most 2.0 array steps away.
 
-    ``grid_rc`` is (N, 2), integer array coordinates (row, column) of any sign and size. Returns
-    (N, 4), nearest first and the smaller index first among equals; -1 where there is none. The
-    relation need not be mutual. Coordinates are integers, so all candidates lie in a 5 x 5 window
-    and memory grows with N alone. Raises ``TilingError`` as ``apeg_index``.
+    The relation need not be mutual. Coordinates are integers, so all candidates lie in a 5 x 5
+    window and memory grows only with N.
+
+    Args:
+        grid_rc: Array coordinates (row, column), integers of any sign and size, (N, 2).
+
+    Returns:
+        Indices (N, 4) int64, nearest first and the smaller index first among equals; -1 where
+        there is no spot.
+
+    Raises:
+        TilingError: As in ``apeg_index``.
     """
     spots = apeg_index(grid_rc, _SIDE)[:, _NEAR]  # (N, 12), -1 where no spot lies
     squared = np.where(spots >= 0, _SQUARED[_NEAR], _ABSENT)

@@ -30,7 +30,9 @@ MAX_ENLARGEMENT = 2.0
 """Largest factor by which a slide is enlarged."""
 
 Resampling = Literal["none", "area", "bilinear"]
+"""How the pixels of a view are made from those of a level."""
 Pair = tuple[float, float]
+"""Values along x and y."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +58,21 @@ class SlideView:
 
     @classmethod
     def open(cls, slide: Slide, slide_mpp: float, mpp: float) -> SlideView:
-        """View ``slide``, whose level 0 has ``slide_mpp``, at ``mpp`` (both um per pixel).
+        """View ``slide`` at ``mpp``.
 
-        Pixels come from the coarsest level that is not coarser than wanted. Raises ``SlideError``
-        if the finest level would have to be enlarged more than twofold.
+        Pixels come from the coarsest level that is not coarser than ``mpp``.
+
+        Args:
+            slide: The slide.
+            slide_mpp: Micrometers per level-0 pixel.
+            mpp: Micrometers per view pixel.
+
+        Returns:
+            The view.
+
+        Raises:
+            SlideError: A scale is not positive, or the finest level would have to be enlarged more
+                than twofold.
         """
         if not (0 < slide_mpp < np.inf and 0 < mpp < np.inf):
             raise SlideError(f"{slide.path}: mpp {slide_mpp} viewed at {mpp}; use positive numbers")
