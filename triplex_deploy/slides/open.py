@@ -15,7 +15,7 @@ GENERIC_TIFF = "generic-tiff"
 """OpenSlide's name of a tiled TIFF without a known vendor."""
 MAX_SIDE_PX = 1 << 24
 """Most pixels of a side: 0.8 m at the smallest plausible scale. Larger sizes are damage."""
-_CONTAINER_OF_MAGIC = {
+_MAGIC = {
     b"\xff\xd8\xff": "jpeg",
     b"\x89PNG\r\n\x1a\n": "png",
     b"II*\0": "tiff",
@@ -107,6 +107,4 @@ def _container(path: Path) -> str | None:
         raise SlideError(f"{path}: {error.strerror}; check its permissions") from error
     if not head:
         raise SlideError(f"{path}: the file is empty; copy it again")
-    return next(
-        (kind for magic, kind in _CONTAINER_OF_MAGIC.items() if head.startswith(magic)), None
-    )
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)

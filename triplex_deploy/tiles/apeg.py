@@ -18,7 +18,7 @@ def apeg_index(grid_rc: ArrayLike, kernel: int = 3) -> NDArray[np.int64]:
 
     Args:
         grid_rc: Array coordinates (row, column), integers of any sign and size, (N, 2).
-        kernel: Side of the window; an uneven number.
+        kernel: Side of the window; an odd number.
 
     Returns:
         Indices (N, kernel * kernel) int64, offsets (drow, dcol) row-major from -(kernel // 2); -1
@@ -29,9 +29,7 @@ def apeg_index(grid_rc: ArrayLike, kernel: int = 3) -> NDArray[np.int64]:
             coordinates.
     """
     if kernel < 1 or kernel % 2 == 0:
-        raise TilingError(
-            f"kernel={kernel}: a window needs a center; use an uneven number, such as 3"
-        )
+        raise TilingError(f"kernel={kernel}: a window needs a center; use an odd number, such as 3")
     grid = _as_int64(np.asarray(grid_rc))
     order = np.lexsort((grid[:, 1], grid[:, 0])).astype(np.int64)
     rows, columns = np.ascontiguousarray(grid[order].T)
@@ -50,7 +48,7 @@ def position_index(grid_rc: ArrayLike, position: str, kernel: int = 3) -> NDArra
         grid_rc: Array coordinates (row, column), (N, 2) integers.
         position: ``apeg`` uses the array coordinates. ``peg`` sorts the spots by row and column and
             puts them row by row into a square with side ceil(sqrt(N)). ``none`` has no neighbors.
-        kernel: Side of the window; an uneven number.
+        kernel: Side of the window; an odd number.
 
     Returns:
         Indices (N, kernel * kernel) int64 as in ``apeg_index``; all -1 for ``none``.
