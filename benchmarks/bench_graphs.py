@@ -148,9 +148,8 @@ def _work(
     subject: Subject, name: str, spec: GraphSpec, size: int, timing: Timing, peak: Peak | None
 ) -> dict[str, Any]:
     """Operations and traffic counted from the file, and how near the median comes to the roof."""
-    target = "tensorrt" if subject.model.backend == "tensorrt" else "onnxruntime"
-    bundle = subject.model.bundle
-    cost = graph_cost(bundle.path / bundle.entry(name, target).file, {spec.batch_axis: size})
+    path = subject.model.bundle.path / subject.model.entry(name).file
+    cost = graph_cost(path, {spec.batch_axis: size})
     seconds = timing.facts["p50_s"]
     facts: dict[str, Any] = {
         "flops": cost.flops,

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from triplex_deploy.bundle import GraphEntry
+from triplex_deploy.bundle import GraphEntry, parity_file
 from triplex_deploy.contract import GraphSpec, graph_specs
 from triplex_deploy.contract.precision import PRECISIONS, precision_of
 from triplex_deploy.exporters.parity import ParityReport, measure_parity
@@ -27,7 +27,7 @@ from triplex_deploy.exporters.tensorrt import TensorrtOptions
 from triplex_deploy.runtime.ort import Tuning, open_ort_session
 from triplex_deploy.runtime.session import Session
 
-TENSORRT_PARITY: Final = "tensorrt_parity.json"
+TENSORRT_PARITY: Final = parity_file("tensorrt")
 
 
 def rehearse(
@@ -61,13 +61,13 @@ def rehearsal_sessions(
     with ExitStack() as stack, tempfile.TemporaryDirectory() as scratch:
         sessions: dict[str, Session] = {}
         for entry in entries:
-            path, optimise = folder / entry.file, True
+            path, optimize = folder / entry.file, True
             if PRECISIONS[entry.precision].emulation == "rounded":
                 rounded = Path(scratch) / f"{entry.name}.onnx"
                 rounded.write_bytes(as_rounded_fp32(onnx.load(path)).SerializeToString())
-                path, optimise = rounded, False
+                path, optimize = rounded, False
             elif PRECISIONS[entry.precision].emulation == "unoptimized":
-                optimise = False
-            session = open_ort_session(path, specs[entry.name], tuning=Tuning(optimise=optimise))
+                optimize = False
+            session = open_ort_session(path, specs[entry.name], tuning=Tuning(optimize=optimize))
             sessions[entry.name] = stack.enter_context(session)
         yield sessions

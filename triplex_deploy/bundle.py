@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,6 +24,7 @@ from triplex_deploy.contract import (
     config_from_dict,
     graph_specs,
 )
+from triplex_deploy.contract.precision import Runtime
 from triplex_deploy.errors import BundleError, ConfigError
 from triplex_deploy.files.digest import sha256_of
 
@@ -36,7 +37,8 @@ PARITY: Final = "parity.json"
 PARITY_INPUTS: Final = "parity_inputs.npz"
 MODEL_CARD: Final = "README.md"
 
-Target = Literal["onnxruntime", "tensorrt"]
+Target = Runtime
+"""The runtime that a graph file is written for; another runtime may take the file as well."""
 
 
 class _Strict(BaseModel):
@@ -153,6 +155,11 @@ def read_bundle(path: str | Path) -> Bundle:
     for name, digest in manifest.files.items():
         _check_file(root, name, digest)
     return Bundle(root, manifest, config)
+
+
+def parity_file(target: Target) -> str:
+    """Return the name of the parity report of the graphs for ``target``."""
+    return PARITY if target == "onnxruntime" else f"{target}_{PARITY}"
 
 
 def tensor_entries(spec: GraphSpec) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:

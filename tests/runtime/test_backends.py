@@ -139,4 +139,4 @@ def test_inputs_beyond_the_contract_are_refused(sessions: dict[str, Session]) ->
     with pytest.raises(ContractError, match=r"float64"):
         session.run({**inputs, "features": inputs["features"].astype(np.float64)})
     with pytest.raises(ContractError, match=r"it takes"):
-        session.submit({"features": inputs["features"]})
+        session.run({"features": inputs["features"]})

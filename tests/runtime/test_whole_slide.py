@@ -10,7 +10,7 @@ from tests.runtime.fake_gpu import FakeGpu
 from triplex_deploy import predict_slide
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.runtime.concurrent_sessions import taking_turns
+from triplex_deploy.runtime.concurrent_sessions import one_call_at_a_time
 from triplex_deploy.runtime.device import CPU
 from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.ort import OrtSession, load_session
@@ -67,7 +67,7 @@ def test_bound_sessions_predict_the_same(
         for name, spec in bundle.specs.items():
             loaded = load_session(bundle.path / bundle.entry(name, "onnxruntime").file, threads=1)
             sessions[name] = stack.enter_context(OrtSession(spec, loaded, CPU, bound=True))
-        bound = Model(bundle, taking_turns(sessions), CPU, "bound", stack)
+        bound = Model(bundle, one_call_at_a_time(sessions), CPU, "bound", stack)
         found = predict_slide(slide_path, bound, options)
     wanted = predict_slide(slide_path, model, options)
     np.testing.assert_allclose(found.expression, wanted.expression, atol=1e-5)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from triplex_deploy.bench.result import Accuracy
-from triplex_deploy.bundle import PARITY
+from triplex_deploy.bundle import Target, parity_file
 
 
-def read_accuracy(bundle: Path, backend: str) -> tuple[Accuracy | None, str | None]:
-    """What the export found of the graphs for ``backend``, or None and the reason why not."""
-    name = PARITY if backend == "onnxruntime" else f"{backend}_{PARITY}"
+def read_accuracy(bundle: Path, target: Target) -> tuple[Accuracy | None, str | None]:
+    """What the export found of the graphs for ``target``, or None and the reason why not."""
+    name = parity_file(target)
     try:
         report = json.loads((bundle / name).read_text(encoding="utf-8"))
         return _accuracy(report, name), None

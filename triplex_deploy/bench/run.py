@@ -26,7 +26,7 @@ from triplex_deploy.bench.slide_work import SlideWork
 from triplex_deploy.bench.stages import copies_absent, transfers_note
 from triplex_deploy.bench.summary import Counted, case_result
 from triplex_deploy.bench.work import GraphWork, Work, made_up_inputs
-from triplex_deploy.bundle import GraphEntry, Target
+from triplex_deploy.bundle import GraphEntry
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import ConfigError, TriplexError
 from triplex_deploy.progress import Progress, Silent
@@ -43,7 +43,7 @@ class _Opened:
     model: Model
 
     def entry(self, graph: str) -> GraphEntry:
-        return _entry(self.model, graph)
+        return self.model.entry(graph)
 
 
 def run_bench(
@@ -92,14 +92,9 @@ def _open(options: BenchOptions, stack: ExitStack) -> list[_Opened]:
     return opened
 
 
-def _entry(model: Model, graph: str) -> GraphEntry:
-    target: Target = "tensorrt" if model.backend == "tensorrt" else "onnxruntime"
-    return model.bundle.entry(graph, target)
-
-
 def _precision(model: Model) -> str:
     """What its graphs are lowered to, fp32 if none is."""
-    precisions = {_entry(model, graph).precision for graph in model.sessions}
+    precisions = {model.entry(graph).precision for graph in model.sessions}
     return "+".join(sorted(precisions - {"fp32"})) or "fp32"
 
 
@@ -178,7 +173,7 @@ def _counted(case: Case, subjects: dict[str, _Opened], options: BenchOptions) ->
 def _subject(subject: _Opened, options: BenchOptions) -> Subject:
     model = subject.model
     bundle = model.bundle
-    accuracy, absent = read_accuracy(bundle.path, model.backend)
+    accuracy, absent = read_accuracy(bundle.path, model.target)
     return Subject(
         label=subject.label,
         bundle=str(bundle.path),

@@ -1,4 +1,4 @@
-"""Batches cut along the dynamic axis: to fit a profile, or what is left of a GPU's memory."""
+"""Cut batches along the dynamic axis, to fit a profile or the free memory of a GPU."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ logger = logging.getLogger(__name__)
 
 
 class BatchLimit:
-    """The rows a graph is run with at once: all of a batch, until memory runs out.
+    """Decides how many rows a graph runs with at once: the whole batch, until memory runs out.
 
-    Then the batch is tried once more in halves, which is said, and later ones are cut likewise.
-    Only graphs over a batch can be cut: the spots of a slide see each other.
+    Then the batch is run again in halves, with a warning, and later batches are cut to that size.
+    A graph that runs per slide cannot be cut, because its spots depend on each other.
     """
 
     def __init__(self, spec: GraphSpec, most: int | None = None) -> None:
+        """Start with at most ``most`` rows at once; None sets no limit."""
         self.spec = spec
         self.most = most if spec.kind != "per slide" else None
-        self._one_by_one = False
+        self._sequential = False
 
     def run(self, inputs: Tensors, run: Callable[[list[Tensors]], list[Arrays]]) -> Arrays:
-        """``run`` over the pieces of ``inputs``, joined.
+        """Run the pieces of ``inputs`` and return their joined outputs.
 
         Raises ``BackendError`` if half the batch does not fit either, or cannot be cut.
         """
-        if self._one_by_one:
-            return self._in_turn(inputs, run)
-        return self._or_in_turn(lambda: join(run(self._cut(inputs))), inputs, run)
+        if self._sequential:
+            return self._run_in_turn(inputs, run)
+        return self._run_or_halve(lambda: join(run(self._cut(inputs))), inputs, run)
 
     def run_kept(
         self,
@@ -43,12 +44,15 @@ class BatchLimit:
         keep: Callable[[Tensors], dict[str, Any]],
         run: Callable[[list[Tensors]], list[Arrays]],
     ) -> dict[str, Any]:
-        """``keep`` of a whole batch; if it must be cut, its pieces by ``run``, joined."""
+        """Return what ``keep`` returns for the whole batch.
+
+        If the batch must be cut, return the joined outputs that ``run`` returns for its pieces.
+        """
         if self.most is not None and dynamic_length(self.spec, inputs) > self.most:
             return dict(self.run(inputs, run))
-        return self._or_in_turn(lambda: keep(inputs), inputs, run)
+        return self._run_or_halve(lambda: keep(inputs), inputs, run)
 
-    def _or_in_turn(
+    def _run_or_halve(
         self,
         whole: Callable[[], dict[str, Any]],
         inputs: Tensors,
@@ -58,10 +62,10 @@ class BatchLimit:
             return whole()
         except DeviceMemoryError as error:
             self._halve(dynamic_length(self.spec, inputs), error)
-        return self._in_turn(inputs, run)
+        return self._run_in_turn(inputs, run)
 
-    def _in_turn(self, inputs: Tensors, run: Callable[[list[Tensors]], list[Arrays]]) -> Arrays:
-        """Piece by piece: two at once need as much memory as the whole."""
+    def _run_in_turn(self, inputs: Tensors, run: Callable[[list[Tensors]], list[Arrays]]) -> Arrays:
+        """Run piece after piece: two pieces at once need as much memory as the whole batch."""
         try:
             return join([run([piece])[0] for piece in self._cut(inputs)])
         except DeviceMemoryError as error:
@@ -79,38 +83,40 @@ class BatchLimit:
         if self.spec.kind == "per slide" or failed < 2:
             raise BackendError(self._too_large(failed, error)) from error
         self.most = failed // 2
-        self._one_by_one = True
+        self._sequential = True
+        remedy = f"pass --batch-size {self.most}" if self._takes_tiles else "free its memory"
         logger.warning(
-            "%s: the GPU has no memory for a batch of %d, going on with %d; %s",
-            *(self.spec.name, failed, self.most),
-            f"pass --batch-size {self.most} to avoid the attempt"
-            if self._takes_tiles
-            else "free its memory to avoid the attempt",
+            "%s: the GPU has no memory for a batch of %d, going on with %d; "
+            "%s to avoid the attempt",
+            self.spec.name,
+            failed,
+            self.most,
+            remedy,
         )
 
     def _too_large(self, length: int, error: DeviceMemoryError) -> str:
-        said = str(error).partition("; ")[0]
+        reason = str(error).partition("; ")[0]
         remedy = "free the GPU's memory"
         if self._takes_tiles:
             remedy = f"lower --batch-size below {length}, or {remedy}"
         elif self.spec.kind == "per slide":
             remedy = f"predict the slide in parts with --region-mm, or {remedy}"
-        return f"{said}, at {length} {self.spec.batch_axis}; {remedy}"
+        return f"{reason}, at {length} {self.spec.batch_axis}; {remedy}"
 
     @property
     def _takes_tiles(self) -> bool:
-        """Whether ``--batch-size`` says how many it gets; batches of spots have a fixed size."""
+        """Return whether ``--batch-size`` sets the rows; batches of spots have a fixed size."""
         return self.spec.kind == "per tile"
 
 
 def cut(inputs: Tensors, length: int, most: int) -> Iterator[Tensors]:
-    """``inputs`` of ``length`` rows in order, at most ``most`` rows each."""
+    """Yield pieces of ``inputs``, which have ``length`` rows, in order: at most ``most`` rows each."""
     for begin in range(0, length, most):
         yield {name: array[begin : begin + most] for name, array in inputs.items()}
 
 
 def join(parts: list[Arrays]) -> Arrays:
-    """The outputs of consecutive pieces as of one batch."""
+    """Return the outputs of consecutive pieces as the outputs of one batch."""
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

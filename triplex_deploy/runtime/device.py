@@ -1,4 +1,4 @@
-"""Device names as users type them: ``auto``, ``cpu`` or ``cuda:N``."""
+"""Read the name of a device: ``auto``, ``cpu`` or ``cuda:N``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from triplex_deploy.errors import BackendError
 
 @dataclass(frozen=True)
 class Device:
-    """A device a session runs on; ``index`` is the GPU's number and 0 for the CPU."""
+    """A device that a session runs on."""
 
     kind: str
+    """``cpu`` or ``cuda``."""
     index: int = 0
+    """Number of the GPU; 0 for the CPU."""
 
     def __str__(self) -> str:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
@@ -23,7 +25,11 @@ CPU = Device("cpu")
 
 
 def parse_device(text: str) -> Device | None:
-    """The named device, or None for ``auto``; raises ``BackendError`` on anything else."""
+    """Return the device with this name, or None for ``auto``.
+
+    Raises:
+        BackendError: If the name is not known.
+    """
     if text == "auto":
         return None
     if text == "cpu":

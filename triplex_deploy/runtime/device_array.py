@@ -1,9 +1,9 @@
-"""Arrays that stay on a GPU between graphs, and results that are still being computed."""
+"""Define arrays that stay on a GPU between graphs."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 
 class DeviceArray(ABC):
-    """A C-contiguous array in GPU memory; give it to another graph, or copy it back by ``numpy``.
+    """A C-contiguous array in GPU memory: an input for another graph; ``numpy`` copies it back.
 
-    A slice of its first axis shares the memory. The memory lives as long as an array on it.
+    A slice of the first axis shares its memory, which is freed with the last array that uses it.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], pointer: int) -> None:
@@ -23,24 +23,26 @@ class DeviceArray(ABC):
 
     @abstractmethod
     def numpy(self) -> NDArray[Any]:
-        """A copy in the CPU's memory, once the work that makes it is done."""
+        """Wait until the array is written, and return a copy in the CPU's memory."""
 
     @abstractmethod
     def _view(self, shape: tuple[int, ...], pointer: int) -> DeviceArray: ...
 
     @property
     def ndim(self) -> int:
+        """Return the number of axes."""
         return len(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """Return the size in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> DeviceArray:
-        """Consecutive rows, without a copy."""
+        """Return consecutive rows, without a copy."""
         begin, end, step = rows.indices(len(self))
         if step != 1:
             raise IndexError("device arrays are sliced without a step")
@@ -50,16 +52,6 @@ class DeviceArray(ABC):
 
 
 Tensor = NDArray[Any] | DeviceArray
+"""An input of a graph: in the CPU's memory or on a GPU."""
 Tensors = Mapping[str, Tensor]
-
-
-class Pending:
-    """Outputs of a graph that may still run; ``result`` waits for them, and gives them once."""
-
-    def __init__(self, collect: Callable[[], dict[str, Any]]) -> None:
-        self._collect: Callable[[], dict[str, Any]] | None = collect
-
-    def result(self) -> dict[str, Any]:
-        collect, self._collect = self._collect, None
-        assert collect is not None, "a result is taken once"
-        return collect()
+"""Tensors by name."""

@@ -1,4 +1,4 @@
-"""An opened bundle: every graph loaded on one device, run by name."""
+"""Open a bundle: load every graph on one device, to be run by name."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from triplex_deploy.bundle import Bundle, read_bundle
-from triplex_deploy.errors import BackendError, ContractError
-from triplex_deploy.runtime.concurrent_sessions import single_threaded, taking_turns
+from triplex_deploy.bundle import Bundle, GraphEntry, Target, read_bundle
+from triplex_deploy.errors import ContractError
+from triplex_deploy.runtime.backends import AUTO, BACKENDS, OpenOptions, choose
+from triplex_deploy.runtime.concurrent_sessions import one_call_at_a_time
 from triplex_deploy.runtime.device import CPU, Device, parse_device
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.session import Arrays, Session
 
 logger = logging.getLogger(__name__)
-
-BACKENDS = ("auto", "onnxruntime", "tensorrt")
 
 
 class RunnableBundle(Bundle):
@@ -28,51 +26,39 @@ class RunnableBundle(Bundle):
 
     def open(
         self,
-        device: str = "auto",
-        backend: str = "auto",
+        device: str = AUTO,
+        backend: str = AUTO,
         threads: int | None = None,
         spinning: bool = True,
     ) -> Model:
         """Load every graph; use the result as a context manager.
 
-        ``device`` is auto, cpu or cuda:N. ``backend`` auto takes TensorRT on a GPU where the bundle
-        has graphs for it and its library is there, and ONNX Runtime else; TensorRT engines that are
-        missing are built, once. ``threads`` bounds the CPU threads of one operator in ONNX Runtime,
-        which without ``spinning`` sleep between operators.
-        Raises ``BackendError`` if the device or backend cannot be had; nothing is substituted.
+        Args:
+            device: ``auto``, ``cpu`` or ``cuda:N``. ``auto`` is the first GPU if the backend can
+                use one, otherwise the CPU.
+            backend: ``auto``, ``onnxruntime`` or ``tensorrt``. ``auto`` is TensorRT on a GPU if
+                the bundle has graphs for it and its packages are installed, otherwise ONNX
+                Runtime. TensorRT engines that are missing are built first.
+            threads: Maximum number of CPU threads of one operator; None leaves it to the runtime.
+            spinning: Whether idle threads poll for work between operators, or sleep.
+
+        Returns:
+            The opened model.
+
+        Raises:
+            BackendError: If the device or backend cannot be used; it is never replaced by another.
         """
-        if backend not in BACKENDS:
-            raise BackendError(f"backend {backend!r}: not known; use {' or '.join(BACKENDS)}")
-        chosen = parse_device(device) or _best_device(backend)
-        engine = _best_backend(self, chosen) if backend == "auto" else backend
-        if "auto" in (device, backend):
-            logger.info("using %s on %s", engine, chosen)
+        chosen, place = choose(self, backend, parse_device(device))
+        if AUTO in (device, backend):
+            logger.info("using %s on %s", chosen.name, place)
         _warn(self)
         with ExitStack() as stack:
-            if engine == "tensorrt":
-                from triplex_deploy.runtime.tensorrt.engines import open_engines
-
-                sessions = open_engines(self, chosen, stack)
-            else:
-                sessions = self._open_onnx(chosen, threads, spinning, stack)
-            return Model(self, sessions, chosen, engine, stack.pop_all())
-
-    def _open_onnx(
-        self, device: Device, threads: int | None, spinning: bool, stack: ExitStack
-    ) -> dict[str, Session]:
-        from triplex_deploy.runtime.ort import Tuning, open_ort_session
-
-        sessions: dict[str, Session] = {}
-        for name, spec in self.specs.items():
-            entry = self.entry(name, "onnxruntime")
-            tuning = Tuning(threads, spinning, tf32=entry.precision == "tf32")
-            session = open_ort_session(self.path / entry.file, spec, device, tuning=tuning)
-            sessions[name] = stack.enter_context(session)
-        return sessions
+            sessions = chosen.open(self, place, OpenOptions(threads, spinning), stack)
+            return Model(self, sessions, place, chosen.name, stack.pop_all(), chosen.target)
 
 
 def _warn(bundle: Bundle) -> None:
-    """Say what its maker said: that the weights are untrained, or that parity was missed."""
+    """Log the note of the bundle's maker, such as untrained weights, and a missed parity gate."""
     note = bundle.manifest.provenance.get("note")
     if note:
         logger.warning("%s: %s", bundle.path, note)
@@ -80,40 +66,45 @@ def _warn(bundle: Bundle) -> None:
         logger.warning("%s: differs from PyTorch beyond its gate, see parity.json", bundle.path)
 
 
-def _best_device(backend: str) -> Device:
-    """The first GPU if the backend can use one here, else the CPU."""
-    from triplex_deploy.runtime.ort import cuda_device_count, cuda_usable
-
-    usable = cuda_device_count() > 0 if backend == "tensorrt" else cuda_usable()
-    return Device("cuda") if usable else CPU
-
-
-def _best_backend(bundle: Bundle, device: Device) -> str:
-    """TensorRT on a GPU where the bundle has graphs for it and its library is installed."""
-    served = {entry.target for entry in bundle.manifest.graphs}
-    if "tensorrt" not in served or device.kind == "cpu":
-        return "onnxruntime"
-    return "tensorrt" if find_spec("tensorrt") and find_spec("pycuda") else "onnxruntime"
-
-
 @dataclass
 class Model:
-    """The graphs of one bundle, loaded; ``run`` takes and gives dicts of arrays."""
+    """The loaded graphs of one bundle; ``run`` takes and returns dictionaries of arrays."""
 
     bundle: Bundle
+    """The bundle that was opened."""
     sessions: Mapping[str, Session]
+    """A session for each graph, by the graph's name."""
     device: Device
+    """The device that the graphs run on."""
     backend: str
+    """Name of the runtime that runs the graphs."""
     _open: ExitStack
+    target: Target = "onnxruntime"
+    """Which graph files of the bundle the sessions run."""
     _opening: threading.Lock = field(default_factory=threading.Lock, init=False)
     _concurrent: Mapping[str, Session] | None = field(default=None, init=False)
 
     def run(self, graph: str, inputs: Tensors) -> Arrays:
-        """Run one graph by name; raises ``ContractError`` if name or inputs do not fit."""
+        """Run one graph.
+
+        Args:
+            graph: The graph's name.
+            inputs: Its input tensors by name.
+
+        Returns:
+            Its output arrays by name.
+
+        Raises:
+            ContractError: If the bundle has no such graph, or the inputs do not fit it.
+        """
         return self.session(graph).run(inputs)
 
     def session(self, graph: str) -> Session:
-        """The session of a graph, to ``submit`` to or to keep outputs on the device with."""
+        """Return the session of a graph, for example to keep its outputs on the device.
+
+        Raises:
+            ContractError: If the bundle has no such graph.
+        """
         session = self.sessions.get(graph)
         if session is None:
             raise ContractError(
@@ -121,8 +112,15 @@ class Model:
             )
         return session
 
+    def entry(self, graph: str) -> GraphEntry:
+        """Return the manifest's entry of the file that runs ``graph`` here."""
+        return self.bundle.entry(graph, self.target)
+
     def concurrent_sessions(self) -> Mapping[str, Session]:
-        """Sessions that several threads may call at once; opened when first asked for, and kept."""
+        """Return sessions that several threads may call at once.
+
+        They are opened at the first call, and closed with the model.
+        """
         with self._opening:
             if self._concurrent is None:
                 self._concurrent = self._make_concurrent()
@@ -130,12 +128,14 @@ class Model:
 
     def _make_concurrent(self) -> Mapping[str, Session]:
         if self.device != CPU:
-            return taking_turns(self.sessions)
-        if self.backend != "onnxruntime":
+            return one_call_at_a_time(self.sessions)
+        backend = BACKENDS.get(self.backend)
+        if backend is None or backend.open_for_threads is None:
             return self.sessions
-        return single_threaded(self.bundle, self.sessions, self._open)
+        return backend.open_for_threads(self.bundle, self.sessions, self._open)
 
     def close(self) -> None:
+        """Close every session; running a graph afterwards raises ``BackendError``."""
         self._open.close()
 
     def __enter__(self) -> Self:
@@ -146,6 +146,16 @@ class Model:
 
 
 def load_bundle(path: str | Path) -> RunnableBundle:
-    """Read and verify a bundle directory; raises ``BundleError`` naming what is wrong."""
+    """Read and verify a bundle.
+
+    Args:
+        path: The bundle's folder.
+
+    Returns:
+        The bundle; its method ``open`` loads the graphs.
+
+    Raises:
+        BundleError: If the bundle is missing, incomplete or altered.
+    """
     bundle = read_bundle(path)
     return RunnableBundle(bundle.path, bundle.manifest, bundle.config)

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions on the CPU or a CUDA GPU, without silent fallback between them."""
+"""Run graphs in ONNX Runtime on the CPU or a CUDA GPU; neither replaces the other silently."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import io
 import logging
 import os
 import threading
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
+from triplex_deploy.contract.precision import precision_of
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device
@@ -31,36 +33,37 @@ _MEMORY_WORDS: Final = ("out of memory", "failed to allocate memory", "cuda erro
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a session uses the machine.
-
-    ``threads`` bounds the CPU threads of one operator; without ``spinning`` they sleep between
-    operators, which leaves the cores to decoding. ``tf32`` lets a GPU round the factors of matrix
-    products to 10 bits. ``gpu_memory_gb`` bounds ONNX Runtime's memory on the GPU. ``optimise``
-    False runs the graph as it is written. ``lays_out`` False allocates each tensor by itself:
-    otherwise ONNX Runtime reserves a block for all of them at the sizes it has seen, beside what
-    it holds already.
-    """
+    """How a session uses the machine."""
 
     threads: int | None = None
+    """Maximum number of CPU threads of one operator; None leaves it to ONNX Runtime."""
     spinning: bool = True
+    """Whether idle threads poll for work between operators, or sleep and leave cores to others."""
     tf32: bool = False
-    gpu_memory_gb: float | None = None
-    optimise: bool = True
-    lays_out: bool = True
+    """Whether a GPU may round the factors of matrix products to 10 bits."""
+    optimize: bool = True
+    """Whether ONNX Runtime rewrites the graph, or runs it as it is in the file."""
+    memory_pattern: bool = True
+    """Whether all tensors of a call share one block of memory, which is kept for the next call.
+
+    Without it each tensor is allocated when it is needed, which takes less memory.
+    """
 
 
 class OrtArray(DeviceArray):
-    """An array in memory that ONNX Runtime allocated on a GPU."""
+    """An array in GPU memory that ONNX Runtime allocated."""
 
     def __init__(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], pointer: int, value: Any, first: int = 0
     ) -> None:
+        """Wrap rows of ``value``, an ``OrtValue``, from row ``first`` on."""
         super().__init__(shape, dtype, pointer)
         self._value = value
-        self._first = first  # this array's first row within the value
+        self._first = first
 
     @classmethod
     def of(cls, value: Any, dtype: str) -> OrtArray:
+        """Return the whole of ``value``, an ``OrtValue``."""
         return cls(tuple(value.shape()), np.dtype(dtype), value.data_ptr(), value)
 
     def numpy(self) -> NDArray[Any]:
@@ -74,23 +77,26 @@ class OrtArray(DeviceArray):
 
 
 class OrtSession(Session):
-    """One ONNX file in ONNX Runtime; open it with ``open_ort_session``."""
+    """Runs one ONNX file in ONNX Runtime; open it with ``open_ort_session``."""
 
     def __init__(
         self, spec: GraphSpec, session: Any, device: Device = CPU, bound: bool | None = None
     ) -> None:
-        """``bound`` keeps tensors in the device's memory, which is the rule off the CPU."""
+        """Run ``session``, an ``onnxruntime.InferenceSession``.
+
+        ``bound`` keeps tensors in the device's memory; None does so on every device but the CPU.
+        """
         super().__init__(spec)
         self._session = session
         self._device = device
         self._bound = device.kind != "cpu" if bound is None else bound
-        self._buffers = threading.local()  # one set per thread that runs the graph
+        self._buffers = threading.local()  # each thread has its own
         self._limit = BatchLimit(spec)
 
     def _run(self, inputs: Tensors) -> Arrays:
         if not self._bound:
             per_batch = self.spec.kind != "per slide"
-            run = self._run_on_host if per_batch else self._run_and_give_memory_back
+            run = self._run_on_host if per_batch else self._run_and_free_memory
             return self._call(lambda: run(inputs))
         return self._limit.run(inputs, self._run_pieces)
 
@@ -110,8 +116,11 @@ class OrtSession(Session):
         arrays: list[NDArray[Any]] = self._session.run(names, dict(inputs))
         return dict(zip(names, arrays, strict=True))
 
-    def _run_and_give_memory_back(self, inputs: Tensors) -> Arrays:
-        """Run once for a slide: outputs lie in arrays of ours, and the arena keeps nothing."""
+    def _run_and_free_memory(self, inputs: Tensors) -> Arrays:
+        """Run a graph over a whole slide, and free ONNX Runtime's working memory afterwards.
+
+        The outputs are written into NumPy arrays, so that they need no copy.
+        """
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
@@ -121,9 +130,14 @@ class OrtSession(Session):
             shape = [n_spots if isinstance(axis, str) else axis for axis in tensor.axes]
             array = outputs[tensor.name] = np.empty(shape, tensor.dtype)
             binding.bind_output(
-                *(tensor.name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
+                name=tensor.name,
+                device_type="cpu",
+                device_id=0,
+                element_type=array.dtype.type,
+                shape=shape,
+                buffer_ptr=array.ctypes.data,
             )
-        self._session.run_with_iobinding(binding, _giving_memory_back())
+        self._session.run_with_iobinding(binding, _freeing_memory())
         return outputs
 
     def _run_pieces(self, pieces: list[Tensors]) -> list[Arrays]:
@@ -134,7 +148,7 @@ class OrtSession(Session):
         return self._call(lambda: self._bound_outputs(inputs))
 
     def _bound_outputs(self, inputs: Tensors) -> dict[str, OrtArray]:
-        """Run with inputs and outputs in the device's memory."""
+        """Run with inputs and outputs in the device's memory; return the outputs."""
         binding = self._session.io_binding()
         buffers = self._input_buffers()
         kind, index = self._device.kind, self._device.index
@@ -142,7 +156,12 @@ class OrtSession(Session):
             array = inputs[tensor.name]
             if isinstance(array, DeviceArray):
                 binding.bind_input(
-                    *(tensor.name, kind, index, array.dtype.type, list(array.shape), array.pointer)
+                    name=tensor.name,
+                    device_type=kind,
+                    device_id=index,
+                    element_type=array.dtype.type,
+                    shape=list(array.shape),
+                    buffer_ptr=array.pointer,
                 )
             else:
                 binding.bind_ortvalue_input(tensor.name, buffers.hold(tensor.name, array))
@@ -155,7 +174,7 @@ class OrtSession(Session):
         }
 
     def _call(self, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What ``run`` returns, its failures in our words."""
+        """Return what ``run`` returns; raise its errors as errors of this package."""
         if self._session is None:
             raise BackendError(f"{self.spec.name}: the session is closed; open the bundle again")
         try:
@@ -181,15 +200,16 @@ class OrtSession(Session):
 
 @dataclass
 class _InputBuffers:
-    """A buffer on the device for each input, written again while the shape stays the same."""
+    """A buffer on the device for each input; it is reused while the shape stays the same."""
 
     device: Device
     held: dict[str, Any] = field(default_factory=dict)
 
     def hold(self, name: str, array: NDArray[Any]) -> Any:
+        """Copy ``array`` into the buffer of input ``name``; return the buffer, an ``OrtValue``."""
         value, contiguous = self.held.get(name), np.ascontiguousarray(array)
         if value is None or tuple(value.shape()) != array.shape:
-            self.held.pop(name, None)  # its memory first: two batches may not fit
+            self.held.pop(name, None)  # free it first: two batches may not fit
             self.held[name] = value = _on_device(contiguous, self.device)
         else:
             value.update_inplace(contiguous)
@@ -197,9 +217,9 @@ class _InputBuffers:
 
 
 def _on_device(array: NDArray[Any], device: Device) -> Any:
-    """A copy of ``array`` as a value of ONNX Runtime."""
+    """Return a copy of ``array`` as an ``OrtValue``."""
     if device.kind == "cpu":
-        array = array.copy()  # the value would be the caller's array
+        array = array.copy()  # otherwise the value would share the caller's memory
     ort = import_onnxruntime()
     return ort.OrtValue.ortvalue_from_numpy(array, device.kind, device.index)
 
@@ -211,22 +231,82 @@ def open_ort_session(
     threads: int | None = None,
     tuning: Tuning | None = None,
 ) -> OrtSession:
-    """Load one graph on ``device``; ``threads`` limits the CPU threads within an operator.
+    """Load one graph.
 
-    A graph over all spots of a slide holds little more than its tensors, and after a call on the
-    CPU nothing. Raises ``BackendError`` if the device's provider is absent or did not take the
-    graph.
+    A graph that runs per slide uses little more memory than its tensors, and frees it after each
+    call on the CPU.
+
+    Args:
+        path: The ONNX file.
+        spec: The graph's contract.
+        device: Where to run it.
+        threads: Maximum number of CPU threads of one operator, unless ``tuning`` is given.
+        tuning: How the session uses the machine.
+
+    Returns:
+        The session.
+
+    Raises:
+        BackendError: If ONNX Runtime lacks the device's provider, or cannot load the graph on it.
     """
     tuning = tuning or Tuning(threads)
     if spec.kind == "per slide":
-        tuning = replace(tuning, lays_out=False)
+        tuning = replace(tuning, memory_pattern=False)
     return OrtSession(spec, load_session(path, device, tuning=tuning), device)
+
+
+def open_graphs(
+    bundle: Bundle, device: Device, stack: ExitStack, threads: int | None, spinning: bool
+) -> dict[str, Session]:
+    """Open a session for each graph of a bundle.
+
+    Args:
+        bundle: A verified bundle.
+        device: Where the graphs run.
+        stack: Closes the sessions when it closes.
+        threads: See ``Tuning``.
+        spinning: See ``Tuning``.
+
+    Returns:
+        The sessions by graph name.
+
+    Raises:
+        BackendError: If ONNX Runtime lacks the device's provider, or cannot load a graph on it.
+    """
+    sessions: dict[str, Session] = {}
+    for name, spec in bundle.specs.items():
+        entry = bundle.entry(name, "onnxruntime")
+        tuning = Tuning(threads, spinning, precision_of(entry.precision).allows_tf32)
+        session = open_ort_session(bundle.path / entry.file, spec, device, tuning=tuning)
+        sessions[name] = stack.enter_context(session)
+    return sessions
+
+
+def open_single_threaded(
+    bundle: Bundle, sessions: Mapping[str, Session], stack: ExitStack
+) -> dict[str, Session]:
+    """Open sessions on the CPU that workers call at once, each call in one thread.
+
+    Several calls in one thread each need less CPU time than one call in several threads, at any
+    batch size: no work is split, and no thread waits for another (docs/throughput.md). A graph that
+    runs per slide is called once, so its session of ``sessions`` is kept. ``stack`` closes what is
+    opened.
+    """
+    opened = dict(sessions)
+    for name, spec in bundle.specs.items():
+        if spec.kind != "per slide":
+            path = bundle.path / bundle.entry(name, "onnxruntime").file
+            opened[name] = stack.enter_context(open_ort_session(path, spec, CPU, threads=1))
+    return opened
 
 
 def load_session(
     path: Path, device: Device = CPU, threads: int | None = None, tuning: Tuning | None = None
 ) -> Any:
-    """An ``onnxruntime.InferenceSession`` on ``device``; raises as ``open_ort_session``."""
+    """Return an ``onnxruntime.InferenceSession`` for a file.
+
+    Takes the arguments of ``open_ort_session``, and raises the same errors.
+    """
     ort = import_onnxruntime()
     tuning = tuning or Tuning(threads)
     provider = _PROVIDERS[device.kind]
@@ -235,7 +315,7 @@ def load_session(
     if device.kind == "cuda":
         preload_cuda(ort)
     try:
-        # enable_fallback=0: onnxruntime's Python layer would otherwise go on with the CPU.
+        # Without enable_fallback=0 onnxruntime would continue on the CPU after an error.
         session = ort.InferenceSession(
             str(path),
             _session_options(ort, device, tuning),
@@ -262,38 +342,36 @@ def _session_options(ort: Any, device: Device, tuning: Tuning) -> Any:
         options.intra_op_num_threads = tuning.threads
     if not tuning.spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_mem_pattern = tuning.lays_out
-    if not tuning.optimise:
+    options.enable_mem_pattern = tuning.memory_pattern
+    if not tuning.optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if device.kind != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return options
 
 
-def _giving_memory_back() -> Any:
-    """Options of a run on the CPU after which ONNX Runtime's arena gives back unused memory."""
+def _freeing_memory() -> Any:
+    """Return options of a run on the CPU, after which ONNX Runtime frees its unused memory."""
     options = import_onnxruntime().RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
 
 
 def _cuda_options(device: Device, tuning: Tuning) -> dict[str, str]:
-    """Options of the CUDA provider, which by default would use TF32 in an fp32 graph."""
-    options = {
+    """Return options of the CUDA provider; its own default uses TF32 in fp32 graphs."""
+    return {
         "device_id": str(device.index),
         "use_tf32": str(int(tuning.tf32)),
-        "cudnn_conv_algo_search": "HEURISTIC",  # batches vary, and each would be searched anew
+        "cudnn_conv_algo_search": "HEURISTIC",  # a search would run again for each batch size
         "do_copy_in_default_stream": "1",
     }
-    if tuning.gpu_memory_gb is not None:
-        options["gpu_mem_limit"] = str(int(tuning.gpu_memory_gb * (1 << 30)))
-    return options
 
 
 def import_onnxruntime() -> Any:
-    """The onnxruntime module; raises ``BackendError`` with the install command if it is absent.
+    """Import and return onnxruntime.
 
-    Its telemetry is off unless ``ORT_DISABLE_TELEMETRY`` says otherwise: slides are patients' data.
+    Its telemetry is off unless the environment sets ``ORT_DISABLE_TELEMETRY``, because slides are
+    data of patients. Raises ``BackendError`` with the install command if it is not installed.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -307,26 +385,26 @@ def import_onnxruntime() -> Any:
 
 
 def preload_cuda(ort: Any) -> None:
-    """Let ONNX Runtime find the CUDA libraries that pip installed, before it looks for them."""
+    """Load the CUDA libraries that pip installed, so that ONNX Runtime finds them."""
     preload = getattr(ort, "preload_dlls", None)
     if preload is None:
         return
-    said = io.StringIO()
-    with redirect_stdout(said):  # it prints what it does not find, which the session then reports
+    printed = io.StringIO()
+    with redirect_stdout(printed):  # it prints missing libraries; opening a session reports them
         preload()
-    if said.getvalue():
-        logger.debug("onnxruntime.preload_dlls: %s", said.getvalue())
+    if printed.getvalue():
+        logger.debug("onnxruntime.preload_dlls: %s", printed.getvalue())
 
 
 def cuda_usable() -> bool:
-    """Whether this onnxruntime has CUDA and the driver reports at least one GPU."""
+    """Return whether this onnxruntime has CUDA and the driver reports at least one GPU."""
     if _PROVIDERS["cuda"] not in import_onnxruntime().get_available_providers():
         return False
     return cuda_device_count() > 0
 
 
 def cuda_device_count() -> int:
-    """GPUs the CUDA driver reports; 0 without a driver."""
+    """Return the number of GPUs that the CUDA driver reports; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

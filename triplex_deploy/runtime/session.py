@@ -1,4 +1,4 @@
-"""The runner every backend implements, and the check of what goes into it."""
+"""Define the interface of all backends, and check what goes into a graph."""
 
 from __future__ import annotations
 
@@ -11,48 +11,63 @@ from numpy.typing import NDArray
 
 from triplex_deploy.contract import GraphSpec, TensorSpec
 from triplex_deploy.errors import BackendError, ContractError
-from triplex_deploy.runtime.device_array import Pending, Tensor, Tensors
+from triplex_deploy.runtime.device_array import Tensor, Tensors
 
 Arrays = dict[str, NDArray[Any]]
+"""Arrays in the CPU's memory, by tensor name."""
 
 
 class DeviceMemoryError(BackendError):
-    """The GPU has no memory left for a batch of this size."""
+    """The GPU has too little free memory for a batch of this size."""
 
 
 class Session(ABC):
-    """One graph on one device; close it, or use it as a context manager."""
+    """One graph on one device. Close it, or use it as a context manager.
+
+    A backend implements ``_run`` and ``close``. If it keeps arrays on a GPU, it also implements
+    ``_run_kept`` and ``_upload``.
+    """
 
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
 
     def run(self, inputs: Tensors) -> Arrays:
-        """Run the graph; raises ``ContractError`` if ``inputs`` do not fit its contract."""
+        """Run the graph.
+
+        Args:
+            inputs: Tensors by name, in the CPU's memory or on the session's GPU.
+
+        Returns:
+            The outputs by name, in the CPU's memory.
+
+        Raises:
+            ContractError: If ``inputs`` do not fit the graph's contract.
+            BackendError: If the runtime fails, for example because memory is full.
+        """
         check_inputs(self.spec, inputs)
         return self._run(inputs)
 
     def run_kept(self, inputs: Tensors) -> dict[str, Any]:
-        """Like ``run``, but outputs stay where they are made: ``DeviceArray`` on a GPU."""
+        """Run the graph as ``run`` does, and leave the outputs where they were computed.
+
+        Returns:
+            The outputs by name: each a ``DeviceArray`` if the session runs on a GPU, otherwise an
+            array.
+        """
         check_inputs(self.spec, inputs)
         return self._run_kept(inputs)
 
     def upload(self, array: NDArray[Any]) -> Tensor:
-        """``array`` where graphs run, for all that take it or its rows; itself on a CPU.
+        """Copy ``array`` to the session's device once, for every graph that takes it or its rows.
 
-        On a GPU it is a ``DeviceArray``, or still ``array`` if there is no memory for it.
+        Returns:
+            A ``DeviceArray`` if the session runs on a GPU with enough free memory, otherwise
+            ``array``.
         """
         try:
             return self._upload(np.ascontiguousarray(array))
         except DeviceMemoryError:
             return array
-
-    def submit(self, inputs: Tensors) -> Pending:
-        """Start the graph and return at once where the device allows it; outputs as of ``run``.
-
-        Take a result before submitting two more. ``inputs`` may be changed once this returns.
-        """
-        check_inputs(self.spec, inputs)
-        return self._submit(inputs)
 
     @abstractmethod
     def _run(self, inputs: Tensors) -> Arrays: ...
@@ -63,12 +78,9 @@ class Session(ABC):
     def _upload(self, array: NDArray[Any]) -> Tensor:
         return array
 
-    def _submit(self, inputs: Tensors) -> Pending:
-        outputs = self._run(inputs)
-        return Pending(lambda: outputs)
-
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free what the session holds; running it afterwards raises ``BackendError``."""
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +102,7 @@ def check_inputs(spec: GraphSpec, inputs: Tensors) -> None:
 
 
 def dynamic_length(spec: GraphSpec, inputs: Mapping[str, Tensor]) -> int:
-    """How long the dynamic axis of checked ``inputs`` is; it is the first of every tensor."""
+    """Return the length of the dynamic axis of checked ``inputs``, the first of every tensor."""
     return int(inputs[spec.inputs[0].name].shape[0])
 
 

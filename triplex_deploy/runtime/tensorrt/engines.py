@@ -46,8 +46,6 @@ def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, 
         OutputError: A new engine cannot be written.
     """
     settings = read_settings(bundle)
-    if device.kind != "cuda":
-        raise BackendError(f"device {device}: TensorRT needs a GPU; pass --device cuda:0")
     trt, cuda = import_tensorrt(), open_cuda(device.index)
     platform = Platform(cuda.name, cuda.compute_capability, str(trt.__version__))
     require_capability(settings.precision, platform)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from triplex_deploy.bundle import GraphEntry
 from triplex_deploy.errors import BackendError
-from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.runtime.tensorrt.build import Compatibility, EngineSettings
 
 ENGINE_SCHEMA: Final = 1
@@ -102,17 +102,18 @@ def read_plan(folder: Path, wanted: EngineManifest) -> bytes:
     for difference in _differences(found, wanted):
         raise BackendError(f"{plan}: {difference}; delete {folder} to have it built here")
     try:
-        digest = sha256_of(plan)
+        content = plan.read_bytes()
     except OSError as error:
         raise BackendError(
             f"{plan}: cannot be read ({error.strerror}); delete {folder} to have it built again"
         ) from error
+    digest = sha256(content).hexdigest()
     if digest != found.plan_sha256:
         raise BackendError(
             f"{plan}: truncated or altered (sha256 {digest[:12]}, its manifest says "
             f"{found.plan_sha256[:12]}); delete {folder} to have it built again"
         )
-    return plan.read_bytes()
+    return content
 
 
 def _read_manifest(path: Path, folder: Path) -> EngineManifest:

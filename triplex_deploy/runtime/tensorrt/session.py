@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from triplex_deploy.contract import GraphSpec, TensorSpec
 from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.runtime.batching import BatchLimit
-from triplex_deploy.runtime.device_array import Pending, Tensor, Tensors
+from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.session import Arrays, Session, check_inputs, dynamic_length
 from triplex_deploy.runtime.tensorrt.cuda import ALIGNMENT, Cuda, CudaArray, Memory, MemoryPool
 from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
@@ -66,12 +67,12 @@ class TrtSession(Session):
     def _run_pieces(self, pieces: list[Tensors]) -> list[Arrays]:
         """Run the pieces in order; the next piece starts before the last has ended."""
         outputs: list[Arrays] = []
-        waiting: deque[Pending] = deque()
+        waiting: deque[Callable[[], Arrays]] = deque()
         for piece in pieces:
             if len(waiting) == STREAM_SLOTS:
-                outputs.append(waiting.popleft().result())
+                outputs.append(waiting.popleft()())
             waiting.append(self._start(piece))
-        return outputs + [pending.result() for pending in waiting]
+        return outputs + [collect() for collect in waiting]
 
     def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
         self._check_profile(inputs)
@@ -85,25 +86,19 @@ class TrtSession(Session):
         with self._lock, self._cuda.current():
             return self._next_slot().upload(array)
 
-    def _submit(self, inputs: Tensors) -> Pending:
-        most = self._limit.most
-        self._check_profile(inputs)
-        if most is not None and dynamic_length(self.spec, inputs) > most:
-            return super()._submit(inputs)
-        return self._start(inputs)
-
-    def _start(self, inputs: Tensors) -> Pending:
+    def _start(self, inputs: Tensors) -> Callable[[], Arrays]:
+        """Start a batch; return a function that waits for it and returns its outputs."""
         with self._lock, self._cuda.current():
             slot = self._next_slot()
             copies = slot.copy_out(slot.start(inputs))
 
-        def collected() -> Arrays:
+        def collect() -> Arrays:
             with self._cuda.current():
-                copies.settle()  # unlocked: another thread may start its batch meanwhile
+                copies.synchronize()  # unlocked: another thread may start its batch meanwhile
                 with self._lock:
                     return slot.collect(copies)
 
-        return Pending(collected)
+        return collect
 
     def _next_slot(self) -> _StreamSlot:
         if not self._slots:
@@ -366,14 +361,14 @@ class _Copies:
         self._shapes = shapes
         self._arrays: Arrays | None = None
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until the copies are complete."""
         self._done.synchronize()
 
     def wait(self) -> Arrays:
         """Return the outputs in new arrays, because the page-locked memory is reused."""
         if self._arrays is None:
-            self.settle()
+            self.synchronize()
             self._arrays = {
                 name: self._locked[name].view(dtype).reshape(shape).copy()
                 for name, (shape, dtype) in self._shapes.items()

@@ -1,0 +1,157 @@
+"""The runtimes that open a bundle: each is declared by one entry of ``BACKENDS``.
+
+Importing this module loads no runtime, so that a command can list the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+from triplex_deploy.contract.precision import Runtime
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.device import CPU, Device
+
+if TYPE_CHECKING:
+    from triplex_deploy.bundle import Bundle, Target
+    from triplex_deploy.runtime.session import Session
+
+    Sessions = dict[str, Session]
+
+AUTO: Final = "auto"
+"""Lets this package choose the backend."""
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How sessions use the CPU; a backend ignores what it has no control of."""
+
+    threads: int | None = None
+    """Maximum number of CPU threads of one operator; None leaves it to the runtime."""
+    spinning: bool = True
+    """Whether idle threads of the runtime poll for work between operators, or sleep."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A runtime and what the rest of the package must know of it."""
+
+    name: Runtime
+    """Name in options and reports."""
+    target: Target
+    """Which graph files of a bundle it takes."""
+    devices: tuple[str, ...]
+    """Kinds of devices that it runs on, see ``Device.kind``."""
+    modules: tuple[str, ...]
+    """Modules that it imports. ``auto`` leaves the backend out if one of them is missing."""
+    open: Callable[[Bundle, Device, OpenOptions, ExitStack], Sessions]
+    """Open a session for each graph; the stack closes them.
+
+    If the runtime compiles graphs for a device, this builds what is missing. Raises
+    ``BackendError`` if the runtime or the device cannot be used; nothing is substituted.
+    """
+    has_gpu: Callable[[], bool]
+    """Return whether the runtime can use a GPU on this machine."""
+    open_for_threads: Callable[[Bundle, Mapping[str, Session], ExitStack], Sessions] | None = None
+    """Open sessions on the CPU that several threads call at once with one thread per call.
+
+    It takes the sessions that ``open`` returned, and may keep some of them. None if those serve
+    several threads already.
+    """
+
+
+def _open_onnxruntime(
+    bundle: Bundle, device: Device, options: OpenOptions, stack: ExitStack
+) -> Sessions:
+    from triplex_deploy.runtime.ort import open_graphs
+
+    return open_graphs(bundle, device, stack, options.threads, options.spinning)
+
+
+def _open_onnxruntime_for_threads(
+    bundle: Bundle, sessions: Mapping[str, Session], stack: ExitStack
+) -> Sessions:
+    from triplex_deploy.runtime.ort import open_single_threaded
+
+    return open_single_threaded(bundle, sessions, stack)
+
+
+def _onnxruntime_has_gpu() -> bool:
+    from triplex_deploy.runtime.ort import cuda_usable
+
+    return cuda_usable()
+
+
+def _open_tensorrt(bundle: Bundle, device: Device, _: OpenOptions, stack: ExitStack) -> Sessions:
+    from triplex_deploy.runtime.tensorrt.engines import open_engines
+
+    return open_engines(bundle, device, stack)
+
+
+def _tensorrt_has_gpu() -> bool:
+    from triplex_deploy.runtime.ort import cuda_device_count
+
+    return cuda_device_count() > 0
+
+
+ONNXRUNTIME: Final = Backend(
+    name="onnxruntime",
+    target="onnxruntime",
+    devices=("cpu", "cuda"),
+    modules=("onnxruntime",),
+    open=_open_onnxruntime,
+    has_gpu=_onnxruntime_has_gpu,
+    open_for_threads=_open_onnxruntime_for_threads,
+)
+TENSORRT: Final = Backend(
+    name="tensorrt",
+    target="tensorrt",
+    devices=("cuda",),
+    modules=("tensorrt", "pycuda"),
+    open=_open_tensorrt,
+    has_gpu=_tensorrt_has_gpu,
+)
+BACKENDS: Final[dict[str, Backend]] = {backend.name: backend for backend in (TENSORRT, ONNXRUNTIME)}
+"""Every backend by its name, in the order in which ``auto`` prefers them."""
+BACKEND_NAMES: Final = (AUTO, *sorted(BACKENDS))
+"""The values of ``--backend``."""
+
+
+def choose(bundle: Bundle, backend: str, device: Device | None) -> tuple[Backend, Device]:
+    """Return the backend and the device to open a bundle with.
+
+    Args:
+        bundle: The bundle to open.
+        backend: A name of ``BACKEND_NAMES``. ``auto`` is the first backend of ``BACKENDS`` that
+            runs on the device, finds its graphs in the bundle and has its modules installed.
+        device: The device; None is the first GPU if the backend can use one, otherwise the CPU.
+            If both are to be chosen, ONNX Runtime decides about the device.
+
+    Raises:
+        BackendError: If the name is unknown, or the backend does not run on the device.
+    """
+    if backend != AUTO and backend not in BACKENDS:
+        raise BackendError(f"backend {backend!r}: not known; use {' or '.join(BACKEND_NAMES)}")
+    named = None if backend == AUTO else BACKENDS[backend]
+    if device is None:
+        device = Device("cuda") if (named or ONNXRUNTIME).has_gpu() else CPU
+    chosen = named or _preferred(bundle, device)
+    if device.kind not in chosen.devices:
+        kinds = " or ".join(chosen.devices)
+        raise BackendError(
+            f"device {device}: {chosen.name} does not run on it; pass --device {kinds}, "
+            f"or --backend {AUTO}"
+        )
+    return chosen, device
+
+
+def _preferred(bundle: Bundle, device: Device) -> Backend:
+    targets = {entry.target for entry in bundle.manifest.graphs}
+    for backend in BACKENDS.values():
+        fits = device.kind in backend.devices and backend.target in targets
+        if fits and all(find_spec(module) for module in backend.modules):
+            return backend
+    return ONNXRUNTIME
