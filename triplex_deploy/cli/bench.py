@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from triplex_deploy.cli.settings import setting, settings
 from triplex_deploy.cli.shared import (
     command_line,
     common_options,
@@ -25,6 +26,7 @@ from triplex_deploy.errors import OutputError
 if TYPE_CHECKING:
     from triplex_deploy.bench.options import BenchOptions, CountCost
     from triplex_deploy.bench.result import BenchResult
+    from triplex_deploy.pipeline.options import PredictOptions
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +98,12 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> int:
     logger.error(
         "%s: %d of %d cases became slower by more than %.0f %%, most %s (%+.0f %%); "
         "measure both again on a quiet machine before looking for the cause",
-        *(after, len(comparison.slower), len(comparison.cases), 100 * threshold),
-        *(worst.key, 100 * (worst.ratio - 1)),
+        after,
+        len(comparison.slower),
+        len(comparison.cases),
+        100 * threshold,
+        worst.key,
+        100 * (worst.ratio - 1),
     )
     return 1
 
@@ -107,154 +113,131 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> int:
     epilog="Example: triplex-deploy bench bundle/ --json today.json --plot today.png. "
     "Then: triplex-deploy bench compare yesterday.json today.json",
 )
-@click.argument(
-    "bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+@settings(
+    "slide_options",
+    "triplex_deploy.pipeline.options:PredictOptions",
+    setting("--spots", type=click.Path(path_type=Path), help="Spots file of the slide."),
+    setting("--mpp", type=float, help="Microns per pixel of the slide, in place of its metadata."),
 )
-@click.option(
-    "--slide",
-    type=click.Path(path_type=Path),
-    help="Slide to predict end to end; without it, a small synthetic one.",
+@settings(
+    "options",
+    "triplex_deploy.bench.options:BenchOptions",
+    click.argument(
+        "bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    ),
+    setting(
+        "--slide",
+        type=click.Path(path_type=Path),
+        help="Slide to predict end to end; without it, a small synthetic slide.",
+    ),
+    setting("--graph", "only_graphs", multiple=True, help="Only this graph; repeatable."),
+    setting("--batch-sizes", type=Sizes(), show_default=True, help="Tiles or spots per call."),
+    setting(
+        "--token-counts",
+        type=Sizes(),
+        show_default=True,
+        help="Numbers of spots for the graphs that run on whole slides.",
+    ),
+    setting(
+        "--scenario",
+        "scenarios",
+        multiple=True,
+        show_default=True,
+        type=click.Choice(["SingleStream", "Offline", "Server"], case_sensitive=False),
+        help="How queries arrive, named as in MLPerf; repeatable.",
+    ),
+    setting(
+        "--rate",
+        "rate_per_s",
+        type=click.FloatRange(0, min_open=True),
+        help="Queries per second in the Server scenario.",
+    ),
+    setting(
+        "--seconds",
+        type=click.FloatRange(0, min_open=True),
+        show_default=True,
+        help="Time for each case over all rounds; each round has at least one query.",
+    ),
+    setting(
+        "--rounds",
+        type=click.IntRange(2),
+        show_default=True,
+        help="How often each case is measured; the differences show the noise.",
+    ),
+    setting(
+        "--warmup",
+        "warmup_runs",
+        type=click.IntRange(0),
+        show_default=True,
+        help="Calls before the measurement.",
+    ),
+    setting(
+        "--max-runs",
+        type=click.IntRange(1),
+        show_default=True,
+        help="Maximum number of queries of a case.",
+    ),
+    setting(
+        "--seed", type=int, show_default=True, help="Seed of synthetic inputs and arrival times."
+    ),
+    setting(
+        "--device",
+        show_default=True,
+        help="auto, cpu or cuda:N. A GPU that cannot be used is an error.",
+    ),
+    setting(
+        "--backend",
+        "backends",
+        multiple=True,
+        show_default=True,
+        help="Runtime that executes the graphs; repeatable, to compare runtimes.",
+    ),
+    setting("--threads", type=click.IntRange(1), help="CPU threads per operator."),
 )
-@click.option("--spots", type=click.Path(path_type=Path), help="Spots file of the slide.")
-@click.option("--mpp", type=float, help="Microns per pixel of the slide, over its metadata.")
 @click.option(
     "--graphs/--end-to-end",
     "graphs",
     default=None,
-    help="Graphs alone, or whole slides alone; both unless given.",
+    help="Measure single graphs only, or whole slides only.  [default: both]",
 )
-@click.option("--graph", "only", multiple=True, help="Only this graph; repeatable.")
-@click.option(
-    "--batch-sizes",
-    type=Sizes(),
-    default="1,8,32,128",
-    show_default=True,
-    help="Tiles or spots per call.",
-)
-@click.option(
-    "--token-counts",
-    type=Sizes(),
-    default="256,1024,4096",
-    show_default=True,
-    help="Spots of a slide, for the graph that relates them.",
-)
-@click.option(
-    "--scenario",
-    "scenarios",
-    multiple=True,
-    default=("SingleStream",),
-    show_default=True,
-    type=click.Choice(["SingleStream", "Offline", "Server"], case_sensitive=False),
-    help="How queries come, named as in MLPerf; repeatable.",
-)
-@click.option(
-    "--rate",
-    type=click.FloatRange(0, min_open=True),
-    help="Queries per second in the Server scenario.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=3.0,
-    show_default=True,
-    help="Time for each case, over all rounds; a case runs once per round at least.",
-)
-@click.option("--rounds", type=click.IntRange(2), default=5, show_default=True)
-@click.option(
-    "--warmup", type=click.IntRange(0), default=2, show_default=True, help="Calls not counted."
-)
-@click.option(
-    "--max-runs",
-    type=click.IntRange(1),
-    default=5000,
-    show_default=True,
-    help="Most queries of a case.",
-)
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of made-up inputs and arrivals."
-)
-@click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu or cuda:N; never substituted."
-)
-@click.option(
-    "--backend",
-    "backends",
-    multiple=True,
-    default=("auto",),
-    show_default=True,
-    help="Runtime that executes the graphs; repeatable, to set them side by side.",
-)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads per operator.")
 @click.option(
     "--json",
     "json_file",
     is_flag=False,
     flag_value=STDOUT,
     type=click.Path(path_type=Path, allow_dash=True),
-    help="Write the result as JSON into this file; on stdout without one.",
+    help="Write the result as JSON to this file, or to stdout if no file is given.",
 )
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="PNG of plots.")
 @verbosity_options
 def command(
-    bundles: tuple[Path, ...],
-    slide: Path | None,
-    spots: Path | None,
-    mpp: float | None,
+    options: BenchOptions,
+    slide_options: PredictOptions,
     graphs: bool | None,
-    only: tuple[str, ...],
-    batch_sizes: tuple[int, ...],
-    token_counts: tuple[int, ...],
-    scenarios: tuple[str, ...],
-    rate: float | None,
-    seconds: float,
-    rounds: int,
-    warmup: int,
-    max_runs: int,
-    seed: int,
-    device: str,
-    backends: tuple[str, ...],
-    threads: int | None,
     json_file: Path | None,
     plot: Path | None,
 ) -> None:
-    """Measure how fast bundles are on this machine; several BUNDLEs are set side by side.
+    """Measure how fast bundles are on this machine; several BUNDLEs are compared.
 
-    Graphs are timed alone at every size, slides from file to prediction. docs/benchmarks.md says
-    how, and describes the JSON. `bench compare A.json B.json` compares two results.
+    Graphs are timed alone at every size, and slides from file to prediction. docs/benchmarks.md
+    describes the measurements and the JSON. `bench compare A.json B.json` compares two results.
     """
-    from triplex_deploy.bench.options import BenchOptions
-    from triplex_deploy.pipeline.options import PredictOptions
-
-    if slide is None and (spots is not None or mpp is not None):
+    if options.slide is None and (slide_options.spots, slide_options.mpp) != (None, None):
         raise click.UsageError("--spots and --mpp belong to a slide: give --slide")
-    if slide is not None and (graphs or only):
+    if options.slide is not None and (graphs or options.only_graphs):
         raise click.UsageError("--slide is for end to end: leave out --graphs and --graph")
     _require_folders(json_file, plot)
     if plot is not None:
-        import_module("triplex_deploy.bench.plots")  # said before measuring, not after
+        import_module("triplex_deploy.bench.plots")  # fails now if matplotlib is missing
     count_cost, cost_absent = _cost_counter()
-    options = BenchOptions(
-        bundles=bundles,
-        backends=backends,
-        device=device,
-        threads=threads,
-        scenarios=scenarios,
-        rate_per_s=rate,
+    options = replace(
+        options,
+        slide_options=replace(slide_options, threads=options.threads),
         graphs=graphs is not False,
-        only_graphs=only,
-        batch_sizes=batch_sizes,
-        token_counts=token_counts,
-        slide=slide,
-        slide_options=PredictOptions(spots=spots, mpp=mpp, threads=threads),
-        seconds=seconds,
-        rounds=rounds,
-        warmup_runs=warmup,
-        max_runs=max_runs,
-        seed=seed,
+        end_to_end=not graphs and not options.only_graphs,
         command=command_line(click.get_current_context()),
         count_cost=count_cost,
         cost_absent=cost_absent,
-        end_to_end=not graphs and not only,
     )
     _show(_measure(options), json_file, plot)
 

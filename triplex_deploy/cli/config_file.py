@@ -59,6 +59,25 @@ def use_defaults(ctx: click.Context, name: str, command: click.Command, known: l
     ctx.default_map = {name: {key: default.value for key, default in found.items()}}
 
 
+def name_variables(name: str, command: click.Command) -> None:
+    """Let ``TRIPLEX_DEPLOY_<COMMAND>_<OPTION>`` give each option, with each of its spellings.
+
+    Click alone takes the names of the parameters, which differ from those of some options.
+    """
+    for param in command.params:
+        if isinstance(param, click.Option) and param.envvar is None:
+            param.envvar = [_variable(name, key) for key in reversed(_spellings(param))]
+
+
+def _variable(name: str, key: str) -> str:
+    return f"{ENVIRONMENT_PREFIX}_{name}_{key}".replace("-", "_").upper()
+
+
+def _spellings(option: click.Option) -> list[str]:
+    """Return the long names of an option without dashes; the last one is the current name."""
+    return [name.removeprefix("--") for name in option.opts if name.startswith("--")]
+
+
 def announce_defaults(ctx: click.Context) -> None:
     """Log which options neither the command line nor the program itself has set."""
     files: dict[str, Default] = ctx.meta.get(_META, {})
@@ -70,8 +89,9 @@ def announce_defaults(ctx: click.Context) -> None:
             default = files[param.name]
             logger.info("%s %s: from %s", param.opts[-1], default.value, default.file)
         elif source is click.core.ParameterSource.ENVIRONMENT:
-            variable = f"{ctx.auto_envvar_prefix}_{param.name.upper()}"
-            logger.info("%s %s: from $%s", param.opts[-1], os.environ.get(variable, ""), variable)
+            known = [*(param.envvar or ()), f"{ctx.auto_envvar_prefix}_{param.name.upper()}"]
+            variable = next(name for name in known if os.environ.get(name))
+            logger.info("%s %s: from $%s", param.opts[-1], os.environ[variable], variable)
 
 
 def _user_file() -> Path | None:
@@ -109,11 +129,10 @@ def _defaults(
     path: Path, name: str, command: click.Command, table: dict[str, Any]
 ) -> dict[str, Default]:
     options = {
-        spelling.removeprefix("--"): param
+        key: param
         for param in command.params
         if isinstance(param, click.Option)
-        for spelling in param.opts
-        if spelling.startswith("--")
+        for key in _spellings(param)
     }
     found = {}
     for key, value in table.items():

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from triplex_deploy.cli.closest import did_you_mean
-from triplex_deploy.cli.config_file import ENVIRONMENT_PREFIX, use_defaults
+from triplex_deploy.cli.config_file import ENVIRONMENT_PREFIX, name_variables, use_defaults
 from triplex_deploy.cli.log_file import close_log_file, note
 from triplex_deploy.cli.shared import missing_module, screen_level, start_logging
 from triplex_deploy.errors import TriplexError, one_line
@@ -53,6 +53,7 @@ class LazyGroup(click.Group):
             return None
         command = import_module(f"triplex_deploy.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
+        name_variables(cmd_name, command)
         return command
 
     def resolve_command(

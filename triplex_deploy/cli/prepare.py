@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from triplex_deploy.cli.settings import setting, settings
 from triplex_deploy.cli.shared import common_options, print_summary
-from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
 
 if TYPE_CHECKING:
+    from triplex_deploy.expression import LabelTransform
+    from triplex_deploy.training.prepare import PrepareOptions
     from triplex_deploy.training.prepared import Prepared
 
 
@@ -20,131 +22,112 @@ if TYPE_CHECKING:
     "--out prepared/"
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "layout",
-    required=True,
-    type=click.Choice(["st", "visium", "hest"]),
-    help="her2st's folders, Space Ranger outputs, or HEST.",
-)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to fill.")
-@click.option(
-    "--genes",
-    type=click.IntRange(1),
-    default=250,
-    show_default=True,
-    help="Train on this many most abundant genes.",
+@settings(
+    "options",
+    "triplex_deploy.training.prepare:PrepareOptions",
+    setting(
+        "--format",
+        "layout",
+        required=True,
+        type=click.Choice(["st", "visium", "hest"]),
+        help="her2st's folders, Space Ranger outputs, or HEST.",
+    ),
+    setting(
+        "--genes",
+        "n_genes",
+        type=click.IntRange(1),
+        show_default=True,
+        help="Train on this number of most abundant genes.",
+    ),
+    setting(
+        "--gene-list",
+        type=click.Path(path_type=Path),
+        help="Train on the genes of this file, one per line.",
+    ),
+    setting(
+        "--tile-encoder",
+        type=click.Path(path_type=Path),
+        help="Frozen encoder: ResNet18 or EfficientNet-Lite0 weights, an ONNX file, or "
+        "efficientnet_lite0 for ImageNet's; without it, random weights.",
+    ),
+    setting(
+        "--encoder-mean",
+        type=(float, float, float),
+        show_default=True,
+        help="R G B mean to subtract, for an ONNX encoder of float images.",
+    ),
+    setting(
+        "--encoder-std",
+        type=(float, float, float),
+        show_default=True,
+        help="R G B standard deviation to divide by, for an ONNX encoder of float images.",
+    ),
+    setting(
+        "--patients",
+        "section_list",
+        type=click.Path(path_type=Path),
+        help="CSV of section and patient, and optionally slide and mpp.",
+    ),
+    setting(
+        "--folds",
+        show_default=True,
+        help="patients (one left out), bc2 (the paper's list), kfold:K, or sections.",
+    ),
+    setting(
+        "--mpp",
+        "tile_mpp",
+        type=float,
+        help="Microns per pixel of the tiles.  [default: the sections' median]",
+    ),
+    setting(
+        "--native-pixels", is_flag=True, help="Never rescale slides, as the paper's code does."
+    ),
+    setting("--seed", type=int, show_default=True, help="Seed of folds and random weights."),
+    setting("--batch-size", type=click.IntRange(1), show_default=True, help="Tiles per call."),
+    setting("--threads", type=click.IntRange(1), help="CPU threads of an ONNX encoder."),
 )
-@click.option("--gene-list", type=click.Path(path_type=Path), help="Train on these, one a line.")
-@click.option(
-    "--tile-encoder",
-    type=click.Path(path_type=Path),
-    help="Frozen encoder: ResNet18 or EfficientNet-Lite0 weights, an ONNX file, or "
-    "efficientnet_lite0 for ImageNet's; without it, random weights.",
+@settings(
+    "labels",
+    "triplex_deploy.expression:LabelTransform",
+    setting(
+        "--library",
+        type=click.Choice(["panel", "all", "none"]),
+        show_default=True,
+        help="Divide a spot's counts by their sum over the chosen genes (panel) or all genes.",
+    ),
+    setting(
+        "--log",
+        type=click.Choice(["log10", "ln", "none"]),
+        show_default=True,
+        help="Logarithm of 1 + count.",
+    ),
+    setting(
+        "--smoothing",
+        type=click.Choice(["3x3", "hex", "none"]),
+        show_default=True,
+        help="Window over which labels are averaged.",
+    ),
 )
-@click.option(
-    "--encoder-mean",
-    type=(float, float, float),
-    default=IMAGE_MEAN,
-    show_default=True,
-    help="R G B mean that an ONNX encoder of float images expects removed.",
-)
-@click.option(
-    "--encoder-std",
-    type=(float, float, float),
-    default=IMAGE_STD,
-    show_default=True,
-    help="R G B standard deviation it expects divided by.",
-)
-@click.option(
-    "--patients",
-    type=click.Path(path_type=Path),
-    help="CSV of section and patient, and optionally slide and mpp.",
-)
-@click.option(
-    "--folds",
-    default="patients",
-    show_default=True,
-    help="patients (one left out), bc2 (the paper's list), kfold:K, or sections.",
-)
-@click.option("--mpp", type=float, help="Scale of the tiles; by default the sections' median.")
-@click.option("--native-pixels", is_flag=True, help="Never rescale slides, as the paper's code.")
-@click.option(
-    "--library",
-    type=click.Choice(["panel", "all", "none"]),
-    default="panel",
-    show_default=True,
-    help="Genes a spot's counts are divided over.",
-)
-@click.option(
-    "--log",
-    type=click.Choice(["log10", "ln", "none"]),
-    default="log10",
-    show_default=True,
-    help="Logarithm of 1 + count.",
-)
-@click.option(
-    "--smoothing",
-    type=click.Choice(["3x3", "hex", "none"]),
-    default="3x3",
-    show_default=True,
-    help="Window over which labels are averaged.",
-)
-@click.option("--seed", type=int, default=2021, show_default=True, help="Of folds and weights.")
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Tiles per call."
-)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of an ONNX encoder.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda:N.")
 @common_options
 def command(
     dataset: Path,
-    layout: str,
     out: Path,
-    genes: int,
-    gene_list: Path | None,
-    tile_encoder: Path | None,
-    encoder_mean: tuple[float, float, float],
-    encoder_std: tuple[float, float, float],
-    patients: Path | None,
-    folds: str,
-    mpp: float | None,
-    native_pixels: bool,
-    library: str,
-    log: str,
-    smoothing: str,
-    seed: int,
-    batch_size: int,
-    threads: int | None,
+    options: PrepareOptions,
+    labels: LabelTransform,
     device: str,
     as_json: bool,
 ) -> None:
     """Read DATASET, encode every tile once with the frozen encoder, and set up folds.
 
-    Interrupted, the same command goes on where it stopped.
+    If the command is interrupted, run it again to continue.
     """
     from triplex_deploy.cli.progress import StageBars
-    from triplex_deploy.expression import LabelTransform
     from triplex_deploy.runtime.device import CPU, parse_device
-    from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+    from triplex_deploy.training.prepare import prepare_dataset
 
-    options = PrepareOptions(
-        layout=layout,
-        section_list=patients,
-        n_genes=genes,
-        gene_list=gene_list,
-        tile_encoder=tile_encoder,
-        encoder_mean=encoder_mean,
-        encoder_std=encoder_std,
-        folds=folds,
-        tile_mpp=mpp,
-        native_pixels=native_pixels,
-        labels=LabelTransform(library=library, log=log, smoothing=smoothing),
-        seed=seed,
-        batch_size=batch_size,
-        threads=threads,
-        device=parse_device(device) or CPU,
-    )
+    options = replace(options, labels=labels, device=parse_device(device) or CPU)
     with StageBars() as progress:
         prepared = prepare_dataset(dataset, out, options, progress)
     summary = _summary(out, prepared)

@@ -7,7 +7,6 @@ it is needed, so that a command is listed without its libraries.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from functools import wraps
@@ -26,7 +25,9 @@ class Setting(click.Option):
     """``module:Class`` of the settings class; ``settings`` fills it in."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
-        super().__init__(*args, **{"default": None, **attributes})
+        if not attributes.get("required"):
+            attributes.setdefault("default", None)  # which get_default takes as: ask the field
+        super().__init__(*args, **attributes)
 
     def get_default(self, ctx: click.Context, call: bool = True) -> Any:
         """Return the default of a file or of the declaration, otherwise that of the field."""
@@ -44,7 +45,7 @@ class Setting(click.Option):
 class RenamedSetting(Setting):
     """A setting with several names: all are accepted, and the help shows the last one.
 
-    The old names also work in settings files and as environment variables.
+    The old names also work in settings files and in names of environment variables.
     """
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
@@ -55,15 +56,6 @@ class RenamedSetting(Setting):
             return super().get_help_record(ctx)
         finally:
             self.opts = names
-
-    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        """Return the value of the environment variable of the first name that has one."""
-        found = super().resolve_envvar_value(ctx)
-        if found is not None or ctx.auto_envvar_prefix is None:
-            return found
-        keys = [name.removeprefix("--").replace("-", "_").upper() for name in self.opts]
-        values = (os.environ.get(f"{ctx.auto_envvar_prefix}_{key}") for key in keys)
-        return next((value for value in values if value), None)
 
 
 def setting(*names: str, **attributes: Any) -> Decorator:

@@ -1,0 +1,84 @@
+"""Options are declared once: names and defaults are those of the settings classes."""
+
+from dataclasses import fields
+
+import click
+import pytest
+
+from tests.cli.conftest import Invoke
+from triplex_deploy.bench.options import BenchOptions
+from triplex_deploy.cli import bench, predict, prepare, study
+from triplex_deploy.cli.settings import Setting
+from triplex_deploy.cohort.executor import ExecutorChoice
+from triplex_deploy.expression import LabelTransform
+from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.training.prepare import PrepareOptions
+
+
+def _settings(command: click.Command, home: type) -> dict[str | None, Setting]:
+    place = f"{home.__module__.partition('.labels')[0]}:{home.__name__}"
+    found = [param for param in command.params if getattr(param, "home", None) == place]
+    return {param.name: param for param in found if isinstance(param, Setting)}
+
+
+@pytest.mark.parametrize(
+    ("command", "home", "without"),
+    [
+        (predict.command, PredictOptions, set()),
+        (predict.command, ExecutorChoice, {"log_level"}),
+        (study.command, ExecutorChoice, {"log_level"}),
+        (prepare.command, PrepareOptions, {"labels", "device"}),
+        (prepare.command, LabelTransform, {"scale"}),
+        (
+            bench.command,
+            BenchOptions,
+            {
+                "bundles",  # an argument
+                "slide_options",
+                "graphs",
+                "end_to_end",
+                "command",
+                "count_cost",
+                "cost_absent",
+            },
+        ),
+    ],
+)
+def test_every_field_is_an_option_with_the_default_of_the_field(
+    command: click.Command, home: type, without: set[str]
+) -> None:
+    options = _settings(command, home)
+    assert set(options) == {field.name for field in fields(home)} - without
+    context = click.Context(command)
+    for field in fields(home):
+        if field.name in options and not options[field.name].required:
+            option = options[field.name]
+            assert option.type_cast_value(context, option.get_default(context)) == field.default
+
+
+def test_missing_required_setting_is_a_usage_error(invoke: Invoke) -> None:
+    finished = invoke("prepare", "data", "--out", "out")
+    assert finished.status == 2
+    assert "Missing option '--format'" in finished.err
+
+
+def test_a_variable_has_the_name_of_the_option(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPLEX_DEPLOY_PREPARE_FORMAT", "visium")
+    monkeypatch.setenv("TRIPLEX_DEPLOY_PREPARE_GENES", "0")
+    finished = invoke("prepare", "data", "--out", "out")
+    assert "'--genes'" in finished.err
+    monkeypatch.setenv("TRIPLEX_DEPLOY_PREPARE_GENES", "7")
+    finished = invoke("prepare", "data", "--out", "out", "-v")
+    assert "--genes 7: from $TRIPLEX_DEPLOY_PREPARE_GENES" in finished.err
+
+
+@pytest.mark.parametrize("name", ["EXECUTOR", "ENGINE"])
+def test_a_variable_may_have_the_old_name(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"TRIPLEX_DEPLOY_STUDY_{name}", "slurm")
+    finished = invoke("study", "demo", "--out", "out")
+    assert finished.status == 2
+    assert "slurm" in finished.err
