@@ -44,8 +44,8 @@ class ScriptedWorkers:
         self.stopped = True
 
 
-def _failed(job: Job, why: str) -> Outcome:
-    return Outcome(job, "failed", 0.0, error=why)
+def _failed(job: Job, reason: str) -> Outcome:
+    return Outcome(job, "failed", 0.0, error=reason)
 
 
 def _jobs(*names: str) -> list[Job]:

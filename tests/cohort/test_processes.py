@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 from tests.cohort.stub_model import StubOpener, job_of, stub_bundle, write_slide
+from tests.cohort.stub_program import NamedJob, ProcessIdProgram
 from triplex_deploy.cohort.executor import ExecutorChoice, run_jobs, threads_each
 from triplex_deploy.cohort.job import Job, Outcome
+from triplex_deploy.cohort.pool import PoolExecutor
+from triplex_deploy.cohort.process_workers import ProcessWorkers
 from triplex_deploy.errors import BackendError
 from triplex_deploy.system import usable_cores
 
@@ -112,6 +115,16 @@ def test_warnings_of_a_worker_come_home_with_the_outcome(
     jobs = [job_of(slide, out, all_tiles=False, spots=spots) for slide in slides[:2]]
     for outcome in _predict(jobs, opening, watcher, 2).values():
         assert any("were inferred" in text for _, text in outcome.messages)
+
+
+@pytest.mark.parametrize(("is_single_use", "n_processes"), [(False, 1), (True, 3)])
+def test_single_use_process_runs_one_job(is_single_use: bool, n_processes: int) -> None:
+    workers = ProcessWorkers(ProcessIdProgram(), limit=1, is_single_use=is_single_use)
+    with PoolExecutor(workers, lambda _job, _reason: 0) as executor:
+        processes = list(executor.run([NamedJob(name) for name in "abc"]))
+    assert len(processes) == 3
+    assert len(set(processes)) == n_processes
+    assert not {0, os.getpid()} & set(processes)
 
 
 def test_cores_are_divided_among_workers() -> None:

@@ -1,18 +1,19 @@
 """Share jobs of any kind among workers; a job whose worker crashed is tried again.
 
-Three things of the caller's make an executor, here for cells of a study::
+Slides of a cohort and trainings of a study run through the same executors. A caller gives three
+things: a program for the workers, the workers, and the outcome of a job whose workers died::
 
-    class CellProgram:                                  # a WorkerProgram: sent to each worker
+    class TrainProgram:                                 # a WorkerProgram: sent to each worker
         @contextmanager
-        def open(self) -> Iterator[Callable[[Cell, Progress], CellOutcome]]:
-            yield lambda cell, progress: train_cell(cell)
+        def open(self) -> Iterator[Callable[[Training, Progress], Result]]:
+            yield lambda training, progress: train(training)
 
-    def failed(cell: Cell, why: str) -> CellOutcome:    # the outcome of a job without a worker
-        return CellOutcome(cell, "failed", why)
+    def failed(training: Training, reason: str) -> Result:
+        return Result(training, "failed", reason)
 
-    workers = ProcessWorkers(CellProgram(), limit=4)    # or RayWorkers, on a cluster
+    workers = ProcessWorkers(TrainProgram(), limit=4)   # or RayWorkers or RayTasks, on a cluster
     with PoolExecutor(workers, failed) as executor:
-        for outcome in executor.run(cells):             # one per cell, in any order
+        for result in executor.run(trainings):          # one per training, in any order
             ...
 """
 
@@ -169,8 +170,8 @@ class PoolExecutor(Generic[JobT, OutcomeT]):
 
     Args:
         workers: Where jobs run.
-        failed: Makes the outcome of a job that no worker could finish, from the job and one line
-            that begins with the job's key.
+        failed: Returns the outcome of a job that no worker could finish, from the job and the
+            reason in a few words.
     """
 
     def __init__(
@@ -244,12 +245,12 @@ class PoolExecutor(Generic[JobT, OutcomeT]):
             self._queue.append(_Attempt(job, number + 1))
         else:
             attempts = "1 attempt" if number == 1 else f"{number} attempts"
-            yield self._failed(job, f"{job.key}: its worker {why}; given up after {attempts}")
+            yield self._failed(job, f"its worker {why}; given up after {attempts}")
 
     def _give_up(self) -> Iterator[OutcomeT]:
         while self._queue:
             job = self._queue.popleft().job
-            yield self._failed(job, f"{job.key}: no worker is left to do it")
+            yield self._failed(job, "no worker is left to do it")
 
     def __enter__(self) -> Self:
         self._workers.connect()

@@ -30,7 +30,7 @@ CHECKPOINT: Final = "checkpoint.ckpt"
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One model on one fold of one data set with one seed.
 
     ``digest`` is of everything its result depends on: settings, fold, and the prepared data.
@@ -59,7 +59,7 @@ class Cell:
         return {**self.config.to_dict(), **self.options.to_dict()}
 
 
-def make_cells(study: Study, out: Path) -> tuple[Cell, ...]:
+def make_cells(study: Study, out: Path) -> tuple[StudyCell, ...]:
     """Every cell, seed by seed, so that a study cut short has whole rows first.
 
     Raises ``DatasetError`` for what was not prepared and ``ConfigError`` for odd settings.
@@ -93,7 +93,7 @@ def settings_of(study: Study, dataset: DatasetEntry, model: str) -> dict[str, An
     return values
 
 
-def metrics_of(cell: Cell) -> dict[str, Any] | None:
+def metrics_of(cell: StudyCell) -> dict[str, Any] | None:
     """The metrics of a cell that is done with these very settings, else None."""
     note = read_note(cell.folder)
     if note is None or note.get("digest") != cell.digest:
@@ -119,7 +119,7 @@ def prepared_digest(path: Path) -> str:
 
 def _make_cell(
     study: Study, out: Path, label: str, prepared: Prepared, fold: Fold, model: str, seed: int
-) -> Cell:
+) -> StudyCell:
     config, options = split_settings(
         {
             **settings_of(study, study.config.datasets[label], model),
@@ -136,7 +136,7 @@ def _make_cell(
         "prepared": prepared_digest(prepared.path),
     }
     folder = out / CELLS / slug(label) / slug(model) / f"fold-{fold.index}" / f"seed-{seed}"
-    return Cell(
+    return StudyCell(
         dataset=label,
         model=model,
         fold=fold.index,

@@ -17,7 +17,7 @@ from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import read_checkpoint
-from triplex_deploy.study.cells import Cell
+from triplex_deploy.study.cells import StudyCell
 from triplex_deploy.study.config import Study, slug
 from triplex_deploy.study.parameters import all_parameters, deployed_parameters
 from triplex_deploy.study.predict_apart import Request, predict_apart
@@ -36,7 +36,7 @@ BUNDLE: Final = "bundle"
 class Deployment:
     """A finished cell to export, the section to predict with it, and the folder for both."""
 
-    cell: Cell
+    cell: StudyCell
     section: str
     folder: Path
 
@@ -48,7 +48,7 @@ class Deployment:
             return arrays["expression"], tuple(map(str, arrays["genes"]))
 
 
-def deployments(study: Study, out: Path, done: Sequence[Cell]) -> Iterator[Deployment]:
+def deployments(study: Study, out: Path, done: Sequence[StudyCell]) -> Iterator[Deployment]:
     """One per data set and model: its first seed on the fold of the mapped section, or the first.
 
     A model without that cell has none.
@@ -122,7 +122,7 @@ def slide_mpp(prepared: Prepared, section: PreparedSection) -> float:
     return prepared.tile_mpp if content["tile"]["native_pixels"] else section.measured.slide_mpp
 
 
-def _section(study: Study, prepared: Prepared, cell: Cell) -> str | None:
+def _section(study: Study, prepared: Prepared, cell: StudyCell) -> str | None:
     """The section to predict with a cell, None if the cell is not the one to deploy."""
     tested = prepared.folds[cell.fold].test
     mapped = study.config.maps.get(cell.dataset)

@@ -20,7 +20,7 @@ from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.progress import Progress
-from triplex_deploy.study.cells import Cell, prepared_digest
+from triplex_deploy.study.cells import StudyCell, prepared_digest
 from triplex_deploy.study.config import ExternalEntry, Study, slug
 from triplex_deploy.study.paper import Printed, paper_row
 from triplex_deploy.study.results import FinishedCells
@@ -104,7 +104,7 @@ def _test(
     return {"trained_on": entry.trained_on, "samples": samples}
 
 
-def _predict(cell: Cell, prepared: Prepared, name: str, folder: Path) -> Predicted:
+def _predict(cell: StudyCell, prepared: Prepared, name: str, folder: Path) -> Predicted:
     """Predict a section with a cell's checkpoint, or read what was predicted before."""
     checksum = hashlib.sha256(sha256_of(cell.checkpoint).encode())
     checksum.update(prepared_digest(prepared.path).encode())

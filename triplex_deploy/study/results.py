@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from triplex_deploy.study.cells import Cell, metrics_of, read_note
+from triplex_deploy.study.cells import StudyCell, metrics_of, read_note
 from triplex_deploy.study.config import Study
 from triplex_deploy.study.paper import Printed, paper_row, paper_source
 from triplex_deploy.study.scores import (
@@ -34,11 +34,11 @@ Runs = dict[int, list[dict[str, Any]]]
 class FinishedCells:
     """The cells of a study that are done, with what they measured."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[StudyCell, ...]
     metrics: tuple[dict[str, Any], ...]
 
     @classmethod
-    def of(cls, cells: Sequence[Cell]) -> FinishedCells:
+    def of(cls, cells: Sequence[StudyCell]) -> FinishedCells:
         found = [(cell, metrics) for cell in cells if (metrics := metrics_of(cell)) is not None]
         return cls(tuple(cell for cell, _ in found), tuple(metrics for _, metrics in found))
 
@@ -66,7 +66,7 @@ class FinishedCells:
 
 def collect_results(
     study: Study,
-    cells: Sequence[Cell],
+    cells: Sequence[StudyCell],
     failed: Sequence[CellOutcome],
     deployed: Mapping[tuple[str, str], Mapping[str, Any]],
     external: Mapping[str, Any],
@@ -97,7 +97,7 @@ def collect_results(
 def _dataset(
     study: Study,
     label: str,
-    cells: Sequence[Cell],
+    cells: Sequence[StudyCell],
     done: FinishedCells,
     deployed: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _constant(label: str, done: FinishedCells) -> dict[str, Any] | None:
     return {key: summary[key] for key in ("mse", "mae", "n_folds")}
 
 
-def _first_of_folds(label: str, done: FinishedCells) -> Iterator[tuple[Cell, dict[str, Any]]]:
+def _first_of_folds(label: str, done: FinishedCells) -> Iterator[tuple[StudyCell, dict[str, Any]]]:
     seen = set()
     for cell, metrics in zip(done.cells, done.metrics, strict=True):
         if cell.dataset == label and cell.fold not in seen:

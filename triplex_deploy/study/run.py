@@ -11,14 +11,14 @@ from typing import Any
 from triplex_deploy.cohort.executor import ExecutorChoice
 from triplex_deploy.errors import OutputError
 from triplex_deploy.progress import Progress, Silent
-from triplex_deploy.study.cells import Cell, make_cells
+from triplex_deploy.study.cells import StudyCell, make_cells
 from triplex_deploy.study.check import check_study
 from triplex_deploy.study.config import Study
 from triplex_deploy.study.deploy import Deployment, deployments, measure_deployment
-from triplex_deploy.study.executors import run_cells
 from triplex_deploy.study.external import score_externally
 from triplex_deploy.study.figures import draw_figures
 from triplex_deploy.study.results import FinishedCells, collect_results
+from triplex_deploy.study.run_cells import run_cells
 from triplex_deploy.study.tables import Table, make_tables
 from triplex_deploy.study.train_cell import CellOutcome
 from triplex_deploy.study.write import write_results
@@ -76,7 +76,9 @@ def run_study(
     return StudyResult(results, tables, failed)
 
 
-def _train(cells: Sequence[Cell], choice: ExecutorChoice, progress: Progress) -> list[CellOutcome]:
+def _train(
+    cells: Sequence[StudyCell], choice: ExecutorChoice, progress: Progress
+) -> list[CellOutcome]:
     """Returns those that failed."""
     progress.start("cells", len(cells))
     failed = []

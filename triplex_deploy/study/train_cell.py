@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from triplex_deploy.errors import OutputError, one_line
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.lock import exclusive_lock, holder
-from triplex_deploy.study.cells import CELL, METRICS, Cell, metrics_of, read_note
+from triplex_deploy.study.cells import CELL, METRICS, StudyCell, metrics_of, read_note
 from triplex_deploy.training.prepared import open_prepared
 from triplex_deploy.training.run_files import STATE
 from triplex_deploy.training.train import train_fold
@@ -31,13 +31,13 @@ Status = Literal["done", "kept", "failed", "elsewhere"]
 class CellOutcome:
     """What came of a cell; ``error`` is one line, ``traceback`` for the curious."""
 
-    cell: Cell
+    cell: StudyCell
     status: Status
     error: str | None = None
     traceback: str | None = None
 
 
-def train_cell(cell: Cell, wait: bool = False) -> CellOutcome:
+def train_cell(cell: StudyCell, wait: bool = False) -> CellOutcome:
     """Train the cell unless it is done; whatever goes wrong is the outcome, not raised.
 
     A cell that another process works on is waited for with ``wait``, and is ``elsewhere`` without.
@@ -57,7 +57,7 @@ def train_cell(cell: Cell, wait: bool = False) -> CellOutcome:
         return CellOutcome(cell, "failed", one_line(error), traceback.format_exc())
 
 
-def _train(cell: Cell) -> None:
+def _train(cell: StudyCell) -> None:
     note = read_note(cell.folder)
     if note is None or note.get("digest") != cell.digest:
         _clear(cell.folder)
@@ -87,7 +87,7 @@ def _clear(folder: Path) -> None:
 class _Stopwatch:
     """A ``Progress`` that notes how long the cell has been trained, whoever interrupts it."""
 
-    def __init__(self, cell: Cell, before_s: float) -> None:
+    def __init__(self, cell: StudyCell, before_s: float) -> None:
         self._cell = cell
         self._before_s = before_s
         self._begin = self._saved = time.monotonic()
