@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.shared_cache import share_traces
 from triplex_deploy import open_slide
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.spots import Spots
@@ -16,7 +17,8 @@ WIDTH, HEIGHT = 1400, 1200
 
 @pytest.fixture(autouse=True)
 def _no_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measurements that the tests make are not remembered beyond them."""
+    """Keep the measurements of a test in a folder of its own."""
+    share_traces(tmp_path / "cache-home")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
 
 

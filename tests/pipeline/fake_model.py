@@ -1,6 +1,6 @@
-"""A model of any configuration whose graphs are a few lines of NumPy, so that tests take no time.
+"""A fake model of any configuration with graphs of a few lines of NumPy, for fast tests.
 
-Every graph depends on all that it is given: each neighbor, masked or not where its token is
+Every graph depends on all of its inputs: each neighbor, masked or not where its token is
 averaged, each spot of the slide, each entry of the position table.
 """
 
@@ -45,7 +45,7 @@ def fake_config(**options: Any) -> ModelConfig:
 def fake_model(config: Config, delay_s: float = 0.0, weights: str = "frozen") -> Model:
     """An opened model; every call of an encoder of tiles lasts ``delay_s``.
 
-    ``weights`` stand for those of the frozen encoder: models that differ in them share no cache.
+    ``weights`` stands for the weights of the tile encoder: models with others share no cache.
     """
     specs = graph_specs(config)
     sessions = {name: FakeSession(spec, delay_s) for name, spec in specs.items()}
@@ -118,7 +118,7 @@ def _encode_spots(inputs: Mapping[str, NDArray[Any]], axes: tuple[Any, ...]) -> 
 
 
 def _relate_tokens(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """Spots told their place and, where there is a table of them, their nearest spots."""
+    """Add to each spot its position and, if the graph takes a table, its nearest spots."""
     tokens = inputs["target_tokens"][:, 0]
     placed = tokens + np.sin(inputs["grid_xy"] @ _weights(2, tokens.shape[1]))
     near = inputs.get("adjacency", np.zeros((len(tokens), 0), np.int64))
@@ -158,7 +158,7 @@ _GRAPHS = {
 
 @cache
 def _folder_with(weights: str) -> Path:
-    """A folder with the file of a frozen encoder: a protocol buffer with one field of bytes."""
+    """Return a folder with the file of a tile encoder: a protocol buffer with a field of bytes."""
     folder = Path(mkdtemp(prefix="fake-bundle-"))
     atexit.register(rmtree, folder, ignore_errors=True)
     field = bytes([7 << 3 | 2, len(weights)]) + weights.encode()

@@ -1,4 +1,4 @@
-"""The published way of predicting, one spot at a time: slow, obvious, and shared with nothing.
+"""Predict one spot at a time as published: slow and simple, with no code of the package.
 
 Every spot reads its own 1120 x 1120 window and encodes its own 25 tiles; the global features are
 the target tile encoded once more. Only the graphs are the ones under test; those that a model
@@ -17,7 +17,7 @@ Pixels = NDArray[np.uint8]
 Table = NDArray[np.int64]
 
 MEAN_COLOR = (124, 116, 104)
-"""255 times the ImageNet means, rounded: what masked tiles hold (MODELS 1.5)."""
+"""255 times the ImageNet means, rounded: the color of masked tiles (docs/models.md)."""
 
 
 def predict_one_by_one(
@@ -27,9 +27,9 @@ def predict_one_by_one(
     model: Model,
     tables: Mapping[str, Table] | None = None,
 ) -> NDArray[np.float32]:
-    """Expression (N, G) of spots centered at ``center_xy`` in ``pixels`` (H, W, 3).
+    """Return the expression (N, G) of spots centered at ``center_xy`` in ``pixels`` (H, W, 3).
 
-    ``tables`` (N, ...) say where the spots lie, the one of APEG with kernel 3 unless given.
+    ``tables`` (N, ...) hold the positions of the spots; by default the table of APEG, kernel 3.
     """
     tables = {"apeg_index": _table(grid_rc)} if tables is None else tables
     tokens = _global_tokens(pixels, center_xy, tables, model)
@@ -85,7 +85,10 @@ def _window(pixels: Pixels, x: int, y: int, side: int) -> Pixels:
 
 
 def _mask(x: int, y: int, width: int, height: int) -> NDArray[np.bool_]:
-    """MODELS 1.5: rings of 560 and 336 px; a row or column that leaves the slide is masked."""
+    """Return the mask by docs/models.md, "Masked neighbors", with rings of 560 and 336 px.
+
+    A row or column that leaves the slide is masked.
+    """
     mask = np.ones((5, 5), bool)
     for ring, reach in enumerate((560, 336)):
         if y - reach < 0:

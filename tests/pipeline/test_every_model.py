@@ -1,4 +1,4 @@
-"""One pipeline runs every configuration: what the graphs are called decides, not the model."""
+"""One pipeline runs every configuration: the names of the graphs decide, not the model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_coordinates_beyond_the_model_are_refused(slide_path: Path, some_spots: 
 def test_regions_count_coordinates_from_their_own_corner(
     slide_path: Path, some_spots: Spots
 ) -> None:
-    """The same spots far off on the array: as regions they are what they were near its corner."""
+    """Far from the array's corner, the spots of a region get the values that they get near it."""
     model = fake_model(BASELINES["his_to_gene"])
     far = replace(some_spots, grid_rc=some_spots.grid_rc + 1000)
     near, moved = (
@@ -150,7 +150,7 @@ def test_without_a_view_of_neighbors_only_own_tiles_are_read(
 
 
 def test_each_tile_goes_through_each_graph_once(slide_path: Path, some_spots: Spots) -> None:
-    """And the tile that stands for the masked neighbors, once more."""
+    """The tile in place of masked neighbors is encoded once more."""
     model = fake_model(fake_config())
     prediction = _predict(slide_path, model, some_spots, batch_size=4)
     masked = 1
@@ -163,7 +163,7 @@ def test_each_tile_goes_through_each_graph_once(slide_path: Path, some_spots: Sp
 def test_masked_neighbor_counts_as_mean_color_where_tokens_are_averaged(
     slide_path: Path, some_spots: Spots
 ) -> None:
-    """A zero feature in its place, as attention alone would allow, predicts something else."""
+    """A zero feature in its place would change the prediction of a model that averages tokens."""
     model = fake_model(fake_config(model="nem"))
     straight = _predict(slide_path, model, some_spots)
     encoder = model.sessions["tile_encoder"]
@@ -211,7 +211,7 @@ def test_rows_kept_in_a_file_are_the_same(slide_path: Path, some_spots: Spots) -
 
 
 def test_regions_are_predicted_as_slides_of_their_own(slide_path: Path, some_spots: Spots) -> None:
-    """0.35 mm at 0.5 um/px are 700 px: the spots lie in the cells of a 2 x 2 grid."""
+    """0.35 mm at 0.5 um/px are 700 px: the spots lie in the four squares of a 2 x 2 grid."""
     model = fake_model(fake_config())
     regions = _predict(slide_path, model, some_spots, region_mm=0.35)
     assert regions.run["regions"] == 2

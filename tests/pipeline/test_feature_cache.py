@@ -1,4 +1,4 @@
-"""Cached tile features: found again for the same content alone, and never believed blindly."""
+"""Cached tile features are used only for the same content, and are checked before use."""
 
 import logging
 import shutil
@@ -34,7 +34,7 @@ def test_second_run_encodes_no_tile_again(
     second = _predict(slide_path, model, some_spots, tmp_path)
     np.testing.assert_array_equal(second.expression, first.expression)
     assert second.run["tiles_from_cache"] == first.run["tiles_encoded"]
-    assert _calls(model, "tile_encoder") == [1]  # the tile that stands for masked neighbors
+    assert _calls(model, "tile_encoder") == [1]  # the tile in place of masked neighbors
     assert sum(_calls(model, "target_encoder")) == 9
 
 

@@ -1,4 +1,4 @@
-"""Sharing tiles changes nothing: predictions equal those of a plain loop over the spots."""
+"""Predictions with shared tiles equal those of a plain loop over the spots."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Exported single views and ablations, end to end, against the loop that shares nothing."""
+"""Exported single views and ablations, end to end, equal the plain loop over the spots."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Real slides end to end: formats of one region agree, and a real array is predicted."""
+"""Real slides end to end: formats of the same region agree, and a real array is predicted."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_svs_and_dicom_of_one_region_agree(shared_data: Path, model: Model) -> N
 
 @pytest.mark.slow
 def test_her2st_section_is_predicted_with_its_spot_file(shared_data: Path, model: Model) -> None:
-    """The whole section is a user's run, minutes long; every eighth spot keeps the test short."""
+    """Predict every eighth spot; the whole section would take minutes."""
     from triplex_deploy.spots import read_spots
 
     spots = read_spots(shared_data / "her2st/ST-spotfiles/C3_selection.tsv")

@@ -1,4 +1,4 @@
-"""Regions of a capture area's size: each spot in exactly one, none alone."""
+"""Every spot is in exactly one region, and no region has a single spot."""
 
 import logging
 
@@ -11,7 +11,7 @@ from triplex_deploy.pipeline.placing import spot_regions
 
 
 def _regions(xy: list[tuple[float, float]], region_mm: float | None) -> list[list[int]]:
-    """At 0.5 um/px, so that 2,000 px are a millimetre."""
+    """At 0.5 um/px, so that 2,000 px are a millimeter."""
     return [rows.tolist() for rows in spot_regions(np.array(xy, float), 0.5, region_mm)]
 
 

@@ -1,4 +1,4 @@
-"""Rows come back as they were put, in memory or in a file that nobody can see."""
+"""Rows are read as they were stored, in memory or in an unnamed file."""
 
 import tempfile
 import threading

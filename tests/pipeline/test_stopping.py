@@ -59,7 +59,7 @@ def test_ctrl_c_ends_the_prediction(delay_s: float, slide_path: Path, some_spots
 def test_ctrl_c_leaves_whole_files_in_the_cache_alone(
     slide_path: Path, some_spots: Spots, tmp_path: Path
 ) -> None:
-    """What was encoded until then is kept: the next run goes on from it."""
+    """The features encoded so far are kept, and the next run uses them."""
     model = fake_model(fake_config(), delay_s=0.02)
     options = PredictOptions(spots=some_spots, batch_size=1, cache=tmp_path)
 

@@ -23,7 +23,7 @@ OPAQUE = np.array([[0xFF102030, 0xFFFFFFFF]], np.uint32)
 
 @READ_REGION
 def read_nothing(*_):
-    """Stands for OpenSlide's function; the words are there already."""
+    """Stand in for OpenSlide's function; the pixels are in the buffer already."""
 
 
 def bgra_to_rgb(argb, background_rgb=(255, 255, 255), out=None):

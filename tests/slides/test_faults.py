@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def stream(slide, **options):
-    """The whole of level 0 as the stream shows it, and the stream's account of it."""
+    """Return level 0 as the stream shows it, and the stream's counts."""
     view = SlideView.open(slide, 0.5, 0.5)
     width, height = view.size_wh
     x, y = np.meshgrid(np.arange(112, width, 224), np.arange(112, height, 224))
@@ -105,7 +105,7 @@ def test_a_file_truncated_while_open_is_named(path: Path, reader: type) -> None:
 
 
 def test_a_truncated_file_is_refused_on_opening(path: Path) -> None:
-    """Its directory lies behind the pixels."""
+    """The file's directory is behind the pixels, so it is lost."""
     damage(path, "truncate")
     with pytest.raises(SlideError, match=r"slide\.tif"):
         open_slide(path)
@@ -115,7 +115,7 @@ def test_a_truncated_file_is_refused_on_opening(path: Path) -> None:
 def test_a_vanished_file_never_shows_another_ones_pixels(
     path: Path, reader: type, then: str, tmp_path: Path
 ) -> None:
-    """What is read without OpenSlide stays open; OpenSlide opens the path again as it needs to."""
+    """The direct reader keeps the file open; OpenSlide opens the path again."""
     with open_slide(path) as slide:
         expected, _ = stream(slide)
         path.unlink()
@@ -131,7 +131,7 @@ def test_a_vanished_file_never_shows_another_ones_pixels(
 def test_reading_that_the_system_refuses_is_named(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a network folder or a disk goes away."""
+    """This happens when a network folder or a disk disappears."""
 
     def refuse(*_: object) -> bytes:
         raise OSError(5, "Input/output error")

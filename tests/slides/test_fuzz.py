@@ -16,7 +16,7 @@ from triplex_deploy.spots import read_spots
 from triplex_deploy.tiles import SlideView, plan_tiles, stream_tiles
 
 MAX_SECONDS = 10.0
-"""No single mutation may take longer, on a busy machine."""
+"""Longest time that a mutation may take on a busy machine."""
 
 BOUNDED = settings(
     max_examples=60,

@@ -1,4 +1,4 @@
-"""Files that are no slides, or damaged ones."""
+"""Files that are not slides, and damaged slides."""
 
 from pathlib import Path
 

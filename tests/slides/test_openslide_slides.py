@@ -1,4 +1,4 @@
-"""What the OpenSlide reader adds to OpenSlide."""
+"""Test what the OpenSlide reader adds to OpenSlide."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every pixel read, by whatever path, is OpenSlide's."""
+"""Every reader gives OpenSlide's pixels."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def test_real_slides(name: str, shared_data: Path) -> None:
 
 
 def test_real_dicom_as_its_header_says(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its header is wrong about the colors, which ``open_slide`` corrects; see test below."""
+    """Its header is wrong about the colors, which ``open_slide`` corrects; see the test below."""
     monkeypatch.setattr(
         "triplex_deploy.slides.openslide_reader.holds_mislabeled_ycbcr", lambda *_: False
     )
@@ -89,7 +89,7 @@ def test_every_kind_of_tile(
     ("kind", "reader"), [("jpeg 4:2:0", DirectTiffReader), ("svs jpeg", OpenSlideReader)]
 )
 def test_missing_tiles(kind: str, reader: type, tmp_path: Path) -> None:
-    """OpenSlide replaces those of Aperio by other levels, which is left to it."""
+    """OpenSlide fills missing tiles of Aperio from other levels, so it reads such files itself."""
     path = write_slide(tmp_path / "sparse.tif", kind, missing=(0, 7, 23))
     with open_slide(path) as slide:
         assert type(slide) is reader

@@ -1,4 +1,4 @@
-"""One test body over every reader of slides."""
+"""Run the same tests over every slide reader."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What makes spots unusable on a slide."""
+"""Spots that cannot be used on a slide are refused."""
 
 from dataclasses import replace
 

@@ -34,7 +34,7 @@ def jittered(xy: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def drifting(xy: np.ndarray) -> np.ndarray:
-    """Spacing that grows by a tenth, and rows that sink: a rigid fit would be steps off."""
+    """The spacing grows by a tenth and rows sink, so a rigid fit would be off by steps."""
     return np.stack([xy[:, 0] + xy[:, 0] ** 2 * 5e-6, xy[:, 1] + xy[:, 0] * 0.08], axis=1)
 
 
@@ -162,7 +162,7 @@ def test_whole_visium_array(shared_data: Path) -> None:
 
 
 def test_squidpy_crop_with_gaps(shared_data: Path) -> None:
-    """No array coordinates to compare with, but a plane maps the inferred ones to the pixels."""
+    """The file has no array coordinates, but a plane must map the inferred ones to the pixels."""
     xy = read_spots(shared_data / "visium/squidpy_test/test_data.h5ad").level0_xy
     lattice = infer_lattice(xy)
     assert lattice.kind == "hexagonal"

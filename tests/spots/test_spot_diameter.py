@@ -1,4 +1,4 @@
-"""How large a spot is drawn."""
+"""The diameter at which a spot is drawn."""
 
 from pathlib import Path
 

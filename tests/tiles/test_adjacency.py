@@ -34,7 +34,7 @@ def test_scattered_spots_have_the_neighbors_of_the_rule(grid, offset):
 
 
 def test_a_square_of_spots_by_hand():
-    """Spots 0..8 row after row: among equally far ones the smaller index wins."""
+    """Spots 0 to 8 row by row: among equally far spots the smaller index comes first."""
     grid_rc = np.stack(np.divmod(np.arange(9), 3), axis=1)
     table = adjacency_index(grid_rc)
     assert table.dtype == np.int64
@@ -60,7 +60,7 @@ def test_two_steps_are_near_and_a_knights_move_is_not():
 
 
 def test_a_neighbor_need_not_be_one_in_return():
-    """Spot 5 lists spot 0, two rows off, which has four nearer ones itself."""
+    """Spot 5 lists spot 0, two rows away, which itself has four nearer spots."""
     grid_rc = np.array([[5, 5], [4, 5], [6, 5], [5, 4], [5, 6], [7, 5]])
     table = adjacency_index(grid_rc)
     assert 5 not in table[0]
@@ -68,7 +68,7 @@ def test_a_neighbor_need_not_be_one_in_return():
 
 
 def test_of_a_hexagonal_lattice_the_spots_of_the_own_row_are_left_out():
-    """Columns of a row differ by 2 there: the four diagonal spots are nearer."""
+    """Columns of a row differ by 2 on a hexagonal array, so four diagonal spots are nearer."""
     grid_rc = np.array([[1, 1], [1, 3], [0, 2], [2, 2], [0, 4], [2, 4], [1, 5]])
     assert adjacency_index(grid_rc)[1].tolist() == [2, 3, 4, 5]
 
@@ -82,7 +82,7 @@ def test_no_spots_give_an_empty_table():
 
 
 def test_a_table_of_all_distances_is_not_made():
-    """It would take 32 GB for these."""
+    """All distances would take 32 GB."""
     side = 250
     grid_rc = np.stack(np.divmod(np.arange(side * side), side), axis=1)
     inside = 3 * side + 7

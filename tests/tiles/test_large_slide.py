@@ -1,4 +1,4 @@
-"""Memory on a slide of 60,000 x 60,000 pixels, which is nearly empty on disk."""
+"""Memory for a slide of 60,000 x 60,000 pixels, which is nearly empty on disk."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ print((after - before) / 1024, stats.segments_decoded, stats.buffer_bytes)
 
 
 def run(folder: Path, height: int) -> tuple[float, int, int]:
-    """Growth of the process in MB, compressed tiles decoded, and bytes of their memory."""
+    """Return the growth of the process in MB, the number of decoded tiles, and their bytes."""
     command = [sys.executable, "-c", SCRIPT, str(folder), str(height), str(BUDGET_MB)]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     growth, decoded, buffers = output.split()

@@ -14,7 +14,7 @@ def grid_centers(columns, rows, pitch=224, start=112):
 
 
 def plan_reference(center_xy, size_wh):
-    """Origin of every unmasked neighbor of every spot, spot by spot."""
+    """Return the origin of every unmasked neighbor, spot by spot."""
     origins = {}
     for spot, (x, y) in enumerate(center_xy):
         for neighbor in range(25):

@@ -1,4 +1,4 @@
-"""The neighbor tables of the three position encodings give what their convolutions give."""
+"""The neighbor tables of the position encodings give the results of their convolutions."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_peg_equals_reshaping_and_convolving(count: int) -> None:
 
 
 def test_peg_of_five_spots_by_hand() -> None:
-    """A 3 x 3 square, filled 0 1 2 / 3 4: the array's own holes do not show."""
+    """The spots fill a 3 x 3 square as 0 1 2 / 3 4; holes of the array do not matter."""
     grid_rc = np.array([[0, 0], [0, 9], [5, 1], [5, 2], [7, 0]])
     assert position_index(grid_rc, "peg").tolist() == [
         [-1, -1, -1, -1, 0, 1, -1, 3, 4],

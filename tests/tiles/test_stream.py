@@ -14,7 +14,7 @@ def stream_threads():
 
 
 def collect(view, plan, **options):
-    """All tiles in the plan's order; every tile must come exactly once."""
+    """Return all tiles in the plan's order; every tile must come exactly once."""
     tiles = np.zeros((len(plan.origins_xy), 224, 224, 3), np.uint8)
     seen = np.zeros(len(tiles), np.int64)
     for batch in stream_tiles(view, plan, **options):
