@@ -59,9 +59,8 @@ ONLY_IN = {
     "torch": (
         "triplex_deploy/models",
         "triplex_deploy/training",
-        "triplex_deploy/study/executors.py",
         "triplex_deploy/study/parameters.py",
-        "triplex_deploy/study/ray_tasks.py",
+        "triplex_deploy/study/run_cells.py",
         "exporters",
         "triplex_deploy/demo/checkpoint.py",
     ),
@@ -69,7 +68,7 @@ ONLY_IN = {
     "onnxruntime": ("triplex_deploy/runtime/ort.py", "exporters/int8.py"),
     "tensorrt": ("triplex_deploy/runtime/tensorrt/session.py",),
     "pycuda": ("triplex_deploy/runtime/tensorrt/cuda.py",),
-    "ray": ("triplex_deploy/cohort/ray_workers.py", "triplex_deploy/study/ray_tasks.py"),
+    "ray": ("triplex_deploy/cohort/ray_workers.py",),
     "openslide": ("triplex_deploy/slides",),
     "tifffile": (
         "triplex_deploy/slides",
