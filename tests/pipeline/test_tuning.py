@@ -56,7 +56,7 @@ def test_number_of_threads_has_a_measurement_of_its_own(model: Model, remembered
 def test_damaged_memory_is_ignored_and_replaced(
     content: str, model: Model, remembered: Path
 ) -> None:
-    remembered.parent.mkdir(parents=True)
+    remembered.parent.mkdir(parents=True, exist_ok=True)
     remembered.write_text(content)
     choose_setting(model, model.sessions, 10_000, threads=2)
     assert any("bundle" in str(entry) for entry in json.loads(remembered.read_text()).values())
