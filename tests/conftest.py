@@ -1,12 +1,18 @@
 """Fixtures shared by all tests; real data is used where it lies, else the test skips visibly."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.shared_cache import EXPORT, share_traces, shared
 from triplex_deploy.runtime.model import Model, RunnableBundle, load_bundle
+
+# One thread each, for torch and NumPy: two test processes on two cores would wait for each other,
+# and sums do not depend on the number of cores. Read when those are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BUNDLE_MPP = 0.5
@@ -28,30 +34,41 @@ def _interruptible() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is measured or built on behalf of tests is not kept for the user's own runs."""
+    """Keep measurements and engines of the tests out of the user's cache; traces are shared."""
+    folder = tmp_path_factory.mktemp("cache")
+    share_traces(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(folder))
         yield
 
 
 @pytest.fixture(scope="session")
-def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's small untrained checkpoint, for tiles at 0.5 um/px."""
-    from triplex_deploy.demo.checkpoint import write_demo_checkpoint
+def demo_export() -> Path:
+    """Folder with the demo's small untrained ``demo.ckpt`` and its ``bundle``, made once for all.
 
-    path = tmp_path_factory.mktemp("checkpoint") / "demo.ckpt"
-    write_demo_checkpoint(path, BUNDLE_MPP)
-    return path
+    Tests copy what they change.
+    """
+    return shared("demo-export", (*EXPORT, "demo"), _export_demo)
+
+
+def _export_demo(folder: Path) -> None:
+    from triplex_deploy.demo.checkpoint import write_demo_checkpoint
+    from triplex_deploy.exporters.export import export_bundle
+
+    write_demo_checkpoint(folder / "demo.ckpt", BUNDLE_MPP)
+    export_bundle(folder / "demo.ckpt", folder / "bundle")
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> RunnableBundle:
-    """That checkpoint exported, once per session; tests copy it before they damage it."""
-    from triplex_deploy.exporters.export import export_bundle
+def checkpoint_path(demo_export: Path) -> Path:
+    """The demo's small untrained checkpoint, for tiles at 0.5 um/px."""
+    return demo_export / "demo.ckpt"
 
-    folder = tmp_path_factory.mktemp("export") / "bundle"
-    export_bundle(checkpoint_path, folder)
-    return load_bundle(folder)
+
+@pytest.fixture(scope="session")
+def bundle(demo_export: Path) -> RunnableBundle:
+    """That checkpoint exported; tests copy it before they damage it."""
+    return load_bundle(demo_export / "bundle")
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 import triplex_deploy
+from tests.shared_cache import share_traces
 from triplex_deploy import PredictOptions, load_bundle, predict_slide
 from triplex_deploy.cli import main
 
@@ -65,6 +66,7 @@ def interface(old: Path) -> dict[str, Any]:
 def _old_home(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the old version remembered of its machine is there; no user's defaults are."""
     shutil.copytree(old / "home", tmp_path / "home")
+    share_traces(tmp_path / "home")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no user"))
 
