@@ -131,10 +131,23 @@ def encode_tiles(
     stats: StreamStats,
     cache: FeatureCache | None = None,
 ) -> None:
-    """Fill the stores of ``encoded``.
+    """Fill the row stores of ``encoded``.
 
-    Each tile is read at most once and goes through each graph at most once, through all of them in
-    the same step. Tiles with features in ``cache`` are not encoded again.
+    Each tile is read at most once, and goes through each graph at most once and through all graphs
+    in the same step.
+
+    Args:
+        context: The prediction.
+        view: The slide at the bundle's scale.
+        plan: The tiles.
+        encoded: Receives the outputs.
+        options: Memory, and what to do with unreadable tiles.
+        stats: Receives the counts of the stream.
+        cache: Features of earlier runs, which are not computed again; new features are added.
+
+    Raises:
+        SlideError: A compressed tile cannot be read.
+        TilingError: The memory is too small.
     """
     if cache is not None and FEATURES in encoded.outputs:
         with context.clock.stage("load features"):

@@ -66,9 +66,16 @@ def run_slide_graphs(
 def predict_spots(
     context: PredictionContext, plan: TilePlan, encoded: Encoded, per_spot: Arrays
 ) -> NDArray[np.float32]:
-    """Run the graphs that take a batch of spots; ``per_spot`` is from ``run_slide_graphs``.
+    """Run the graphs that take a batch of spots.
 
-    Returns the expression (N, G).
+    Args:
+        context: The prediction.
+        plan: The tiles of the slide.
+        encoded: The outputs of the tiles.
+        per_spot: The outputs of ``run_slide_graphs``.
+
+    Returns:
+        The expression (N, G), float32.
     """
     n_spots = len(plan.spot_tile)
     expression = np.empty((n_spots, context.model.bundle.config.n_genes), dtype=np.float32)
@@ -86,7 +93,7 @@ def predict_spots(
 
 @dataclass(frozen=True)
 class Gatherer:
-    """Collects the inputs of a graph for some spots: rows by tile, rows by spot, or ready ones."""
+    """Collects the inputs of a graph for some spots."""
 
     plan: TilePlan
     """The tiles of the slide."""
@@ -96,7 +103,7 @@ class Gatherer:
     """Arrays (N, ...) by name, with one row per spot."""
 
     def inputs(self, spec: GraphSpec, rows: Rows, made: Tensors) -> dict[str, Tensor]:
-        """Return the inputs of ``spec`` for the spots ``rows``; ``made`` are ready ones."""
+        """Return the inputs of ``spec`` for the spots ``rows``; those in ``made`` are ready."""
         return {
             tensor.name: made[tensor.name] if tensor.name in made else self._take(tensor, rows)
             for tensor in spec.inputs

@@ -14,6 +14,7 @@ from contextlib import closing
 from ctypes import c_void_p, cast
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -27,10 +28,8 @@ from triplex_deploy.slides.slide import RGB, Size
 
 BLOCK_PX = 256
 """Side of the fixed blocks in which a level with a fractional downsample is read."""
-TESTED_VERSIONS = ("1.4.7",)
-"""Versions of openslide-python in which the private names were tested."""
-_READ_REGION = cast(lowlevel._lib.openslide_read_region, c_void_p).value or 0
-"""Address of ``openslide_read_region`` in the library that openslide-python has loaded."""
+TESTED_VERSIONS = ("1.4.0", "1.4.6", "1.4.7")
+"""Versions of openslide-python with which the tests of slides passed."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,21 @@ class OpenSlideHandle:
     """An ``openslide_t``; several threads may read at once, and ``close`` waits for them."""
 
     def __init__(self, path: Path, cache_bytes: int) -> None:
-        """Open the file; raises ``openslide.OpenSlideError``."""
-        self._slide = lowlevel.open(path)
-        lowlevel.set_cache(self._slide, lowlevel.cache_create(cache_bytes))
+        """Open the file.
+
+        Raises ``openslide.OpenSlideError``, and ``SlideError`` if openslide-python lacks the names
+        that this file uses.
+        """
+        try:
+            self._read_region = _address(lowlevel._lib.openslide_read_region)
+            self._slide = lowlevel.open(path)
+            lowlevel.set_cache(self._slide, lowlevel.cache_create(cache_bytes))
+            self._address = _address(self._slide._as_parameter_)
+        except AttributeError as error:
+            raise SlideError(
+                f"{path}: openslide-python {openslide.__version__} has changed ({error}); "
+                f"run `pip install openslide-python=={TESTED_VERSIONS[-1]}`"
+            ) from error
         self._guard = ReadGuard(path)
 
     def read(
@@ -172,8 +183,9 @@ class OpenSlideHandle:
         height, width, _ = out.shape
         argb = np.empty((height, width), np.uint32)
         with self._guard.reading():
-            address = self._slide._as_parameter_.value or 0
-            _pixels.read_region(_READ_REGION, address, argb, *level0_xy, level, out, *background)
+            _pixels.read_region(
+                self._read_region, self._address, argb, *level0_xy, level, out, *background
+            )
             error = lowlevel.get_error(self._slide)
         if error is not None:
             raise openslide.OpenSlideError(error)
@@ -182,6 +194,14 @@ class OpenSlideHandle:
         """Close the file once no thread reads."""
         self._guard.shut()
         lowlevel.close(self._slide)
+
+
+def _address(pointer: Any) -> int:
+    """Return the address in a pointer of ctypes; raises ``AttributeError`` if it is null."""
+    address = cast(pointer, c_void_p).value
+    if not address:
+        raise AttributeError("null pointer")
+    return address
 
 
 def _blocks(start: int, length: int) -> Iterator[tuple[int, int, int]]:

@@ -14,7 +14,7 @@ LARGE_BYTES = 64 << 20
 
 
 class SegmentCache:
-    """Keeps the last used segments up to ``budget_bytes``, and always the last one."""
+    """Keeps the most recently used segments: up to ``budget_bytes``, but at least one."""
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
@@ -26,7 +26,7 @@ class SegmentCache:
     def get(
         self, key: Hashable, size_bytes: int, decode: Callable[[], NDArray[np.uint8]]
     ) -> NDArray[np.uint8]:
-        """Return the segment of ``key``, from ``decode()`` if not held; do not write to it."""
+        """Return the segment of ``key``; it is decoded if the cache lacks it. Do not change it."""
         held = self._find(key)
         if held is not None:
             return held

@@ -16,7 +16,9 @@ from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
 
 RGB = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
 Size = tuple[int, int]
+"""Width and height in pixels."""
 DAMAGED = "the file is damaged, cut short or gone: copy it again"
 """What to do about pixels that cannot be read."""
 DEFAULT_SEGMENT_PX = 512
@@ -73,10 +75,20 @@ class Slide(ABC):
     """True after ``close``."""
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Return the RGB pixels (height, width, 3) of a window of one level; thread-safe.
+        """Return the pixels of a window of a level; several threads may call it at once.
 
-        ``x`` and ``y`` are pixels of that level and may be negative or beyond it; pixels outside
-        the level are 0. Raises ``SlideError`` if the file cannot be read.
+        Args:
+            level: Number of the level; 0 is the finest.
+            x: Left edge of the window in pixels of that level; may lie outside the level.
+            y: Top edge of the window, likewise.
+            width: Width of the window in pixels of that level.
+            height: Height of the window.
+
+        Returns:
+            RGB pixels (height, width, 3), uint8; 0 outside the level.
+
+        Raises:
+            SlideError: The file cannot be read, the slide is closed, or there is no such level.
         """
         if self.closed:
             raise SlideError(f"{self.path}: the slide is closed; open it again to read")
@@ -103,13 +115,18 @@ class Slide(ABC):
         """Return the parts of a level that are cheapest to decode one by one."""
         return SegmentGrid.over(self.level_sizes[level], DEFAULT_SEGMENT_PX, DEFAULT_SEGMENT_PX)
 
-    def read_segment(
-        self, level: int, column: int, row: int, out: NDArray[np.uint8]
-    ) -> None:  # out (height_px, width_px, 3) of the segment
-        """Decode one segment of ``segment_grid(level)`` into ``out``; thread-safe.
+    def read_segment(self, level: int, column: int, row: int, out: NDArray[np.uint8]) -> None:
+        """Decode a segment of ``segment_grid(level)`` into ``out``; several threads may call it.
 
-        Pixels equal those of ``read``; pixels beyond the level's edge are undefined. Raises
-        ``SlideError`` if the segment cannot be read.
+        Args:
+            level: Number of the level.
+            column: Column of the segment in the grid.
+            row: Row of the segment in the grid.
+            out: Receives the pixels of ``read``, (height_px, width_px, 3) uint8; pixels beyond the
+                level's edge are undefined.
+
+        Raises:
+            SlideError: The segment cannot be read.
         """
         level_width, level_height = self.level_sizes[level]
         height_px, width_px, _ = out.shape

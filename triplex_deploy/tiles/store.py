@@ -61,7 +61,7 @@ class BufferPool:
 
     Fresh memory is cleared by the system page by page, which costs as much as filling it, so up to
     ``keep`` free buffers are kept. Each loan is an array of its own over the buffer; its views keep
-    it alive, so memory that somebody still holds is never lent again.
+    it alive, so memory that is still in use is never lent again.
     """
 
     def __init__(self, shape: tuple[int, ...], keep: int) -> None:
