@@ -152,7 +152,7 @@ def test_somebody_elses_table_is_never_overwritten(
     before = measured.read_bytes()
     finished = predict(slide_path)
     assert finished.status == 1
-    assert "is no prediction of ours" in finished.err
+    assert "is not a prediction" in finished.err
     assert measured.read_bytes() == before
     measured.unlink()
     assert predict(slide_path, "--no-report").status == 0

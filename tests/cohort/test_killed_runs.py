@@ -58,9 +58,9 @@ def _start(script: str, arguments: list[object]) -> subprocess.Popen[str]:
 
 def _finish(script: str, arguments: list[object]) -> str:
     process = _start(script, arguments)
-    told = process.communicate()[0]
-    assert process.returncode == 0, told
-    return told
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    return output
 
 
 def _kill_after(seconds: float, script: str, arguments: list[object]) -> bool:
@@ -106,8 +106,8 @@ def test_run_killed_three_times_ends_as_if_undisturbed(slides: list[Path], tmp_p
         time.sleep(moments.uniform(0, 0.4))
         process.kill()
         process.communicate()
-    told = _finish(WITH_STUB, [tmp_path / "traces", killed, *slides])
-    assert told.count("skipped") >= 2, "what was complete is not done again"
+    output = _finish(WITH_STUB, [tmp_path / "traces", killed, *slides])
+    assert output.count("skipped") >= 2, "what was complete is not done again"
     _finish(WITH_STUB, [tmp_path / "traces", tmp_path / "undisturbed", *slides])
     _assert_equal_and_clean(killed, tmp_path / "undisturbed", len(slides))
 

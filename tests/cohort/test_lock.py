@@ -21,7 +21,7 @@ with exclusive_lock(Path(sys.argv[1])) as ours:
 """
 
 
-def test_second_holder_is_told_no_until_the_first_is_done(tmp_path: Path) -> None:
+def test_second_holder_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
     path = tmp_path / ".a.lock"
     with exclusive_lock(path) as first:
         assert first

@@ -10,8 +10,8 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.pipeline.options import PredictOptions
 
 
-def _entry(name: str, **told: object) -> SlideEntry:
-    return SlideEntry(Path(f"{name}.svs"), **{"output": name, "origin": f"{name}.svs", **told})
+def _entry(name: str, **values: object) -> SlideEntry:
+    return SlideEntry(Path(f"{name}.svs"), **{"output": name, "origin": f"{name}.svs", **values})
 
 
 def test_jobs_have_absolute_paths_and_the_slides_own_values() -> None:

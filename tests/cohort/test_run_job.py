@@ -39,12 +39,12 @@ def _serial(opening: StubOpener) -> SerialExecutor[Job, Outcome]:
     return SerialExecutor(SlideProgram(opening))
 
 
-def _perform(job: Job, stub: Model) -> Outcome:
+def _run(job: Job, stub: Model) -> Outcome:
     return run_job(job, stub, Silent())
 
 
 def test_job_leaves_its_files_and_nothing_hidden(job: Job, stub: Model, out: Path) -> None:
-    outcome = _perform(job, stub)
+    outcome = _run(job, stub)
     assert (outcome.status, outcome.error) == ("done", None)
     assert sorted(path.name for path in out.iterdir()) == ["Übersicht 0.h5ad", "Übersicht 0.json"]
     facts = json.loads(job.metadata_path.read_text(encoding="utf-8"))
@@ -57,29 +57,29 @@ def test_output_of_another_name_is_that_slides_name_in_the_table(
 ) -> None:
     (out / "sub").mkdir()
     renamed = replace(job, h5ad_path=out / "sub" / "patient 7.h5ad")
-    assert _perform(renamed, stub).status == "done"
+    assert _run(renamed, stub).status == "done"
     with h5py.File(renamed.h5ad_path) as table:
         assert list(table["uns/spatial"]) == ["patient 7"]
     assert renamed.metadata_path.exists()
 
 
 def test_complete_slide_is_skipped_with_its_facts(job: Job, stub: Model) -> None:
-    done = _perform(job, stub)
+    done = _run(job, stub)
     written = job.h5ad_path.stat().st_mtime_ns
-    again = _perform(job, stub)
+    again = _run(job, stub)
     assert again.status == "skipped"
     assert again.metadata is not None
     assert done.metadata is not None
     assert again.metadata["spots"] == done.metadata["spots"]
     assert job.h5ad_path.stat().st_mtime_ns == written
-    assert _perform(replace(job, resume=False), stub).status == "done"
+    assert _run(replace(job, resume=False), stub).status == "done"
     assert job.h5ad_path.stat().st_mtime_ns > written
 
 
 def test_options_of_speed_alone_do_not_matter(job: Job, stub: Model) -> None:
-    _perform(job, stub)
+    _run(job, stub)
     faster = replace(job.options, batch_size=3, memory_gb=1.0)
-    assert _perform(replace(job, options=faster), stub).status == "skipped"
+    assert _run(replace(job, options=faster), stub).status == "skipped"
 
 
 def _cut_the_table(job: Job) -> Job:
@@ -156,22 +156,22 @@ def _want_a_report(job: Job) -> Job:
     ],
 )
 def test_anything_else_is_predicted_again(job: Job, stub: Model, change: Any) -> None:
-    _perform(job, stub)
+    _run(job, stub)
     changed = change(job)
-    outcome = _perform(changed, stub)
+    outcome = _run(changed, stub)
     assert (outcome.status, outcome.error) == ("done", None)
-    assert _perform(changed, stub).status == "skipped"
+    assert _run(changed, stub).status == "skipped"
 
 
 def test_table_of_somebody_else_is_never_written_over(job: Job, stub: Model) -> None:
-    _perform(job, stub)
+    _run(job, stub)
     with h5py.File(job.h5ad_path, "w") as table:
         table["X"] = np.ones((4, 3))
-    outcome = _perform(job, stub)
-    assert "is no prediction of ours" in (outcome.error or ""), "it opens, and is not ours"
+    outcome = _run(job, stub)
+    assert "is not a prediction" in (outcome.error or ""), "it opens, and is not a prediction"
     job.h5ad_path.write_text("notes")
     job.metadata_path.unlink()
-    assert "is no prediction of ours" in (_perform(job, stub).error or "")
+    assert "is not a prediction" in (_run(job, stub).error or "")
     assert job.h5ad_path.read_text() == "notes"
 
 
@@ -179,20 +179,20 @@ def test_changed_spots_or_mask_are_noticed(job: Job, stub: Model, tmp_path: Path
     spots, mask = tmp_path / "spots.csv", tmp_path / "mask.png"
     spots.write_text("pixel_x,pixel_y,array_row,array_col\n120,120,0,0\n320,120,0,1\n")
     placed = replace(job, options=replace(job.options, all_tiles=False, spots=spots))
-    assert _perform(placed, stub).status == "done"
-    assert _perform(placed, stub).status == "skipped"
+    assert _run(placed, stub).status == "done"
+    assert _run(placed, stub).status == "skipped"
     spots.write_text("pixel_x,pixel_y,array_row,array_col\n120,120,0,0\n321,120,0,1\n")
-    assert _perform(placed, stub).status == "done"
+    assert _run(placed, stub).status == "done"
     Image.fromarray(np.full((50, 50), 255, np.uint8)).save(mask)
     masked = replace(job, options=replace(job.options, all_tiles=False, mask=mask))
-    assert _perform(masked, stub).status == "done"
+    assert _run(masked, stub).status == "done"
     Image.fromarray(np.full((50, 50), 254, np.uint8)).save(mask)
-    assert _perform(masked, stub).status == "done"
+    assert _run(masked, stub).status == "done"
 
 
 def test_slide_locked_elsewhere_is_left_alone(job: Job, stub: Model, out: Path) -> None:
     with exclusive_lock(job.lock_path):
-        outcome = _perform(job, stub)
+        outcome = _run(job, stub)
     assert outcome.status == "elsewhere"
     assert "in progress elsewhere (process" in (outcome.error or "")
     assert list(out.iterdir()) == []
@@ -209,17 +209,17 @@ def test_failure_and_interrupt_leave_no_output_but_the_features(
 
     monkeypatch.setattr(perform_module, "save_outputs", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _perform(replace(job, resume=False), stub)
+        _run(replace(job, resume=False), stub)
     assert list(out.iterdir()) == []
     with pytest.raises(KeyboardInterrupt):
-        _perform(job, stub)
+        _run(job, stub)
     monkeypatch.setattr(perform_module, "save_outputs", broken)
-    outcome = _perform(job, stub)
+    outcome = _run(job, stub)
     assert (outcome.status, outcome.error) == ("failed", "disk full; free some space")
     assert list(out.iterdir()) == [job.work_dir]
     assert [path.name for path in job.work_dir.iterdir()] == ["features"]
     monkeypatch.undo()
-    resumed = _perform(job, stub)
+    resumed = _run(job, stub)
     assert resumed.metadata is not None
     assert (resumed.metadata["tiles_encoded"], resumed.metadata["tiles_from_cache"]) == (0, 4)
     assert not job.work_dir.exists()
@@ -227,7 +227,7 @@ def test_failure_and_interrupt_leave_no_output_but_the_features(
 
 def test_cache_the_caller_chose_is_kept(job: Job, stub: Model, out: Path, tmp_path: Path) -> None:
     kept = replace(job, options=replace(job.options, cache=tmp_path / "cache"))
-    first, second = (_perform(replace(kept, resume=False), stub).metadata for _ in range(2))
+    first, second = (_run(replace(kept, resume=False), stub).metadata for _ in range(2))
     assert first is not None
     assert second is not None
     assert (first["tiles_from_cache"], second["tiles_from_cache"]) == (0, first["tiles_encoded"])
@@ -237,7 +237,7 @@ def test_cache_the_caller_chose_is_kept(job: Job, stub: Model, out: Path, tmp_pa
 def test_results_appear_together_with_the_table_last(
     job: Job, stub: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _perform(job, stub)
+    _run(job, stub)
     old_table, old_facts = job.h5ad_path.read_bytes(), job.metadata_path.read_bytes()
     real, seen = Path.replace, []
 
@@ -250,19 +250,19 @@ def test_results_appear_together_with_the_table_last(
 
     monkeypatch.setattr(Path, "replace", dies_before_the_table)
     changed = replace(job, options=replace(job.options, mpp=0.51))
-    assert _perform(changed, stub).status == "failed"
+    assert _run(changed, stub).status == "failed"
     monkeypatch.undo()
     assert seen == [".json", ".h5ad"]
     assert job.h5ad_path.read_bytes() == old_table
     assert job.metadata_path.read_bytes() != old_facts
-    assert _perform(changed, stub).status == "done", "facts of another table are not believed"
-    assert _perform(changed, stub).status == "skipped"
+    assert _run(changed, stub).status == "done", "facts of another table are not believed"
+    assert _run(changed, stub).status == "skipped"
 
 
 def test_leftovers_of_a_killed_run_are_swept(
     job: Job, opening: StubOpener, stub: Model, watcher: Any, out: Path
 ) -> None:
-    _perform(job, stub)
+    _run(job, stub)
     (job.work_dir / "files").mkdir(parents=True)
     (job.work_dir / "files" / ".triplex-0.tmp").write_text("half")
     job.lock_path.touch()
@@ -279,7 +279,7 @@ def test_slide_done_elsewhere_meanwhile_is_waited_for_and_skipped(
     first, second = (job_of(slide, out) for slide in slides[:2])
     (tmp_path / "other").mkdir()
     theirs = replace(first, h5ad_path=tmp_path / "other" / first.h5ad_path.name)
-    _perform(theirs, stub)
+    _run(theirs, stub)
     lock = exclusive_lock(first.lock_path)
     lock.__enter__()
     seen = []
@@ -293,7 +293,7 @@ def test_slide_done_elsewhere_meanwhile_is_waited_for_and_skipped(
 
 
 def test_engine_is_not_opened_when_all_is_complete(job: Job, stub: Model) -> None:
-    _perform(job, stub)
+    _run(job, stub)
 
     def never(_n: int) -> Any:
         raise AssertionError("the bundle was opened for nothing")

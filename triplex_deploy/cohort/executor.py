@@ -164,25 +164,25 @@ def threads_each(workers: int) -> int:
 
 
 def write_index(outcomes: Sequence[Outcome], out: Path) -> Path | None:
-    """Write the index of ``outcomes`` into the output folder; returns its path.
+    """Write the index of ``outcomes`` into the output folder, and return its path.
 
-    None, with a warning, where a file that must stay has its name: the predictions are complete
-    without it.
+    Returns None, with a warning, if the index cannot be written or would replace a slide's report:
+    the predictions are complete without it.
     """
     folder = Path(os.path.abspath(out))  # noqa: PTH100 - as the jobs have it
     path = folder / INDEX
     if any(outcome.job.report_path == path for outcome in outcomes):
-        logger.warning("%s: is the report of a slide; the index is left out", path)
+        logger.warning("%s: is the report of a slide; no index is written", path)
         return None
     try:
         return write_cohort_index(folder, [_summary(outcome, folder) for outcome in outcomes])
     except TriplexError as error:
-        logger.warning("the index is left out: %s", error)
+        logger.warning("no index is written: %s", error)
         return None
 
 
 def _summary(outcome: Outcome, folder: Path) -> SlideSummary:
-    """A slide under its name below ``folder``, where its report is linked from."""
+    """Return the card of a slide; its name is its path below ``folder``, for the link."""
     table = outcome.job.h5ad_path
     name = (table.parent / table.stem).relative_to(folder).as_posix()
     if outcome.metadata is None:

@@ -1,4 +1,4 @@
-"""Which slides a caller means: files, folders, globs and manifests."""
+"""Find the slides that a caller names: files, folders, patterns and slide lists."""
 
 from __future__ import annotations
 
@@ -19,13 +19,43 @@ from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES
 logger = logging.getLogger(__name__)
 
 
-def find_slides(arguments: Sequence[str | Path], recursive: bool = False) -> list[SlideEntry]:
-    """The slides that ``arguments`` name, in order, each path and manifest line once.
+@dataclass(frozen=True)
+class SlideEntry:
+    """A slide to predict, and what holds for this slide only."""
 
-    A folder stands for the slides in it (below it too, where ``recursive``), a pattern for what
-    matches it, a ``.csv`` or ``.tsv`` for its rows. A missing file is kept: it fails when its turn
-    comes. Raises ``ConfigError`` for an argument that stands for nothing, and for a manifest's
-    faults, with their line.
+    slide: Path
+    """File of the slide."""
+    output: str
+    """Name of the results below the output folder, without ``.h5ad``."""
+    origin: str
+    """Where the slide was named, for messages: a path, or a slide list and its line."""
+    spots: Path | None = None
+    """Spots of this slide; None for those of all slides."""
+    mpp: float | None = None
+    """Microns per pixel of this slide; None for those of all slides."""
+
+
+COLUMNS: Final = ("slide", "spots", "mpp", "output")
+"""Columns of a slide list."""
+SLIDE_LIST_SUFFIXES: Final = (".csv", ".tsv")
+"""No slide ends in these."""
+_DELIMITERS: Final = (",", "\t", ";")
+
+Row = dict[str, str]
+"""Text of each column; empty where the row has none."""
+
+
+def find_slides(arguments: Sequence[str | Path], recursive: bool = False) -> list[SlideEntry]:
+    """Return the slides that ``arguments`` name, in order, each path and each list row once.
+
+    Args:
+        arguments: Files; folders, for the slides in them; patterns, for the files that match; and
+            slide lists (.csv or .tsv), for their rows. A file that is missing is kept, and fails
+            when it is predicted.
+        recursive: Look for slides below the folders, too.
+
+    Raises:
+        ConfigError: If an argument names no slide, or a slide list is not valid.
     """
     found: dict[str, SlideEntry] = {}
     for argument in arguments:
@@ -37,8 +67,8 @@ def find_slides(arguments: Sequence[str | Path], recursive: bool = False) -> lis
 def _expand(path: Path, recursive: bool) -> Iterator[SlideEntry]:
     if path.is_dir():
         yield from _slides_in(path, recursive)
-    elif is_manifest(path):
-        yield from read_manifest(path)
+    elif is_slide_list(path):
+        yield from read_slide_list(path)
     elif path.exists() or not glob.has_magic(str(path)):
         yield SlideEntry(path, path.stem, origin=str(path))
     else:
@@ -55,7 +85,7 @@ def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
     dicom = sum(path.suffix.lower() == DICOM for path in files)
     if dicom:
         logger.warning(
-            "%s: %d DICOM files left out, since several make one slide; name one file of each",
+            "%s: %d DICOM files left out, as several make one slide; name one file of each slide",
             folder,
             dicom,
         )
@@ -67,7 +97,7 @@ def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
 
 
 def _files(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Files that are not hidden; the folder of data beside a MIRAX slide is part of that slide."""
+    """Yield files that are not hidden, without the data folders that belong to MIRAX slides."""
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     for path in entries:
         if path.is_file():
@@ -76,49 +106,30 @@ def _files(folder: Path, recursive: bool) -> Iterator[Path]:
             yield from _files(path, recursive)
 
 
-@dataclass(frozen=True)
-class SlideEntry:
-    """``output`` is the name of its results below the output folder, without ``.h5ad``.
-
-    ``spots`` and ``mpp`` (microns per pixel) take the place of the options for all slides.
-    ``origin`` is where it was named, for messages: a path, or a manifest and its line.
-    """
-
-    slide: Path
-    output: str
-    origin: str
-    spots: Path | None = None
-    mpp: float | None = None
+def is_slide_list(path: Path) -> bool:
+    """Return True if the name of a file is that of a slide list."""
+    return path.suffix.lower() in SLIDE_LIST_SUFFIXES
 
 
-COLUMNS: Final = ("slide", "spots", "mpp", "output")
-SUFFIXES: Final = (".csv", ".tsv")
-_DELIMITERS: Final = (",", "\t", ";")
+def read_slide_list(path: Path) -> list[SlideEntry]:
+    """Return the slides of a slide list, in its order.
 
-Row = dict[str, str]
+    A slide list is a table with the column ``slide`` and any of ``spots``, ``mpp`` (microns per
+    pixel) and ``output`` (name of the results below the output folder; default: the slide's stem).
+    Relative paths start at the folder of the list.
 
-
-def is_manifest(path: Path) -> bool:
-    """Whether a name among the slides is that of a table: no slide ends in .csv or .tsv."""
-    return path.suffix.lower() in SUFFIXES
-
-
-def read_manifest(path: Path) -> list[SlideEntry]:
-    """The slides of a manifest, in its order.
-
-    Only ``slide`` is required. Relative slides and spots files lie beside the manifest; ``mpp`` is
-    in microns per pixel; ``output`` names the results below the output folder (default: the
-    slide's stem). Unknown columns, missing files and bad values raise ``ConfigError`` with the
-    line, counted from 1.
+    Raises:
+        ConfigError: For a column that is not known, a missing file or a value that is not valid;
+            the message names the line, counted from 1.
     """
     entries = [_entry(path, where, row) for where, row in _rows(path)]
     if not entries:
-        raise ConfigError(f"{path}: no slides in this manifest; it needs one row for each")
+        raise ConfigError(f"{path}: no slides in this list; write one row for each slide")
     return entries
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """Every row that is not blank as ``manifest line N`` and its filled cells."""
+    """Yield each row that is not blank, after its place as ``PATH line N``."""
     text = _text(path)
     header_line = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header_line.count)
@@ -138,9 +149,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such manifest; check the path") from error
+        raise ConfigError(f"{path}: no such slide list; check the path") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text; save the manifest as UTF-8 CSV") from error
+        raise ConfigError(f"{path}: not UTF-8 text; save the slide list as UTF-8 CSV") from error
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; check its permissions") from error
 
@@ -149,8 +160,8 @@ def _check_header(path: Path, header: list[str]) -> None:
     known = ", ".join(COLUMNS)
     if "slide" not in header:
         raise ConfigError(
-            f"{path} line 1: no column slide; a manifest has the columns {known} "
-            "(a spots file goes to --spots)"
+            f"{path} line 1: no column slide; a slide list has the columns {known} "
+            "(give a spots file with --spots)"
         )
     for name in header:
         if name not in COLUMNS:
@@ -168,25 +179,27 @@ def _row(where: str, header: list[str], cells: list[str]) -> Row:
     return filled | {name: cell.strip() for name, cell in zip(header, cells, strict=False)}
 
 
-def _entry(manifest: Path, where: str, row: Row) -> SlideEntry:
+def _entry(slide_list: Path, where: str, row: Row) -> SlideEntry:
     if not row["slide"]:
-        raise ConfigError(f"{where}: no slide; fill its cell or remove the line")
-    slide = _existing(manifest, where, "slide", row["slide"])
+        raise ConfigError(f"{where}: no slide; name its file or remove the line")
+    slide = _existing(slide_list, where, "slide", row["slide"])
     if slide.is_dir():
         raise ConfigError(f"{where}: slide {slide}: is a folder; name one file per row")
     return SlideEntry(
         slide=slide,
         output=_output(where, row["output"]) or slide.stem,
         origin=where,
-        spots=_existing(manifest, where, "spots", row["spots"]) if row["spots"] else None,
+        spots=_existing(slide_list, where, "spots", row["spots"]) if row["spots"] else None,
         mpp=_mpp(where, row["mpp"]) if row["mpp"] else None,
     )
 
 
-def _existing(manifest: Path, where: str, column: str, cell: str) -> Path:
-    path = manifest.parent / Path(cell).expanduser()
+def _existing(slide_list: Path, where: str, column: str, cell: str) -> Path:
+    path = slide_list.parent / Path(cell).expanduser()
     if not path.exists():
-        raise ConfigError(f"{where}: {column} {path}: no such file; paths start at the manifest")
+        raise ConfigError(
+            f"{where}: {column} {path}: no such file; paths start at the folder of the list"
+        )
     return path
 
 

@@ -25,9 +25,10 @@ from triplex_deploy.version import __version__
 
 logger = logging.getLogger(__name__)
 
-
 KEY: Final = "resume_key"
+"""Key of the metadata under which the ``resume_key`` is recorded."""
 H5AD_DIGEST: Final = "h5ad_sha256"
+"""Key of the metadata under which the SHA-256 of the h5ad is recorded."""
 
 
 class _NotCompleteError(Exception):
@@ -70,7 +71,7 @@ def complete_metadata(job: Job, bundle: Bundle) -> dict[str, Any] | None:
 
 
 def is_damaged_result(job: Job) -> bool:
-    """Return True if the h5ad was a prediction of ours, by its record, but does not open."""
+    """Return True if the metadata shows that the h5ad was a prediction, but it does not open."""
     import h5py
 
     try:
@@ -121,7 +122,8 @@ def _check_shape(job: Job, bundle: Bundle, metadata: dict[str, Any]) -> None:
 SPEED_ONLY: Final = frozenset(("batch_size", "threads", "memory_gb", "cache"))
 """Options that change the speed of a prediction but not its values; any other is in the key."""
 SAMPLE_BYTES: Final = 1 << 20
-DIAMETERS: Final = "scalefactors_json.json"
+"""Bytes read from both ends of a slide's files."""
+DIAMETERS_FILE: Final = "scalefactors_json.json"
 
 
 def resume_key(job: Job, bundle: Bundle) -> str:
@@ -175,7 +177,7 @@ def _spots_digest(spots: str | Path | Spots | None) -> Any:
         return [hashlib.sha256(content).hexdigest(), geometry]
     path = Path(spots)
     positions = find_positions(path) if path.is_dir() else path
-    diameters = positions.with_name(DIAMETERS)
+    diameters = positions.with_name(DIAMETERS_FILE)
     return [
         sha256_of(file) for file in (positions, diameters) if file.is_file() or file is positions
     ]

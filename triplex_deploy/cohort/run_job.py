@@ -138,12 +138,12 @@ def _os_errors_as_output_errors(job: Job) -> Iterator[None]:
 
 
 def _require_own(job: Job) -> None:
-    """Refuse to replace a folder, or a file of other origin: maybe the measurement."""
+    """Refuse to replace a folder, or a file that is not a prediction, such as a measurement."""
     path = job.h5ad_path
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; choose another --out")
     if path.exists() and not (is_prediction(path) or is_damaged_result(job)):
-        raise OutputError(f"{path}: is no prediction of ours; choose another --out to keep it")
+        raise OutputError(f"{path}: is not a prediction; choose another --out to keep it")
     if job.report:
         require_own_page(job.report_path)
 

@@ -1,10 +1,10 @@
-"""A manifest's rows become slides; its faults name their line."""
+"""Rows of a slide list become slides; a faulty row is named by its line."""
 
 from pathlib import Path
 
 import pytest
 
-from triplex_deploy.cohort.inputs import is_manifest, read_manifest
+from triplex_deploy.cohort.inputs import is_slide_list, read_slide_list
 from triplex_deploy.errors import ConfigError
 
 
@@ -15,18 +15,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _written(folder: Path, text: str, name: str = "manifest.csv") -> Path:
+def _written(folder: Path, text: str, name: str = "list.csv") -> Path:
     path = folder / name
     path.write_bytes(text.encode())
     return path
 
 
-def test_rows_are_read_in_order_with_paths_beside_the_manifest(folder: Path) -> None:
+def test_rows_are_read_in_order_with_paths_beside_the_list(folder: Path) -> None:
     path = _written(
         folder,
         "slide,spots,mpp,output\nb c.svs,spots.csv,0.5,run/b\nü.svs,,,\n\na.svs,,0.25,x.h5ad\n",
     )
-    first, second, third = read_manifest(path)
+    first, second, third = read_slide_list(path)
     assert (first.slide, first.spots, first.mpp) == (folder / "b c.svs", folder / "spots.csv", 0.5)
     assert first.output == "run/b"
     assert (second.slide, second.spots, second.mpp) == (folder / "ü.svs", None, None)
@@ -41,17 +41,17 @@ def test_delimiter_and_line_ends_are_those_of_the_file(
     folder: Path, delimiter: str, ending: str
 ) -> None:
     rows = [f"Slide{delimiter}MPP", f"a.svs{delimiter}0.5", ""]
-    (entry,) = read_manifest(_written(folder, "\ufeff" + ending.join(rows), "m.tsv"))
+    (entry,) = read_slide_list(_written(folder, "\ufeff" + ending.join(rows), "m.tsv"))
     assert (entry.slide.name, entry.mpp) == ("a.svs", 0.5)
 
 
 def test_slide_given_with_its_full_path(folder: Path, tmp_path_factory) -> None:
     path = _written(tmp_path_factory.mktemp("elsewhere"), f"slide\n{folder / 'a.svs'}\n")
-    assert read_manifest(path)[0].slide == folder / "a.svs"
+    assert read_slide_list(path)[0].slide == folder / "a.svs"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "parts"),
     [
         ("slide,colour\na.svs,red\n", ["line 1", "unknown column 'colour'"]),
         ("path\na.svs\n", ["line 1", "no column slide"]),
@@ -72,10 +72,10 @@ def test_slide_given_with_its_full_path(folder: Path, tmp_path_factory) -> None:
         ("slide\n\n", ["no slides"]),
     ],
 )
-def test_fault_is_one_line_with_its_place(folder: Path, text: str, told: list[str]) -> None:
+def test_fault_is_one_line_with_its_place(folder: Path, text: str, parts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_manifest(_written(folder, text))
-    for part in ("manifest.csv", *told):
+        read_slide_list(_written(folder, text))
+    for part in ("list.csv", *parts):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -84,15 +84,15 @@ def test_text_that_is_not_utf8_says_so(folder: Path) -> None:
     path = folder / "m.csv"
     path.write_bytes("slide\nü.svs\n".encode("utf-16"))
     with pytest.raises(ConfigError, match="UTF-8"):
-        read_manifest(path)
+        read_slide_list(path)
 
 
-def test_missing_manifest(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such manifest"):
-        read_manifest(tmp_path / "m.csv")
+def test_missing_slide_list(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such slide list"):
+        read_slide_list(tmp_path / "m.csv")
 
 
-def test_manifest_is_known_by_its_ending() -> None:
-    assert is_manifest(Path("a/M.CSV"))
-    assert is_manifest(Path("m.tsv"))
-    assert not is_manifest(Path("csv.svs"))
+def test_slide_list_is_known_by_its_ending() -> None:
+    assert is_slide_list(Path("a/M.CSV"))
+    assert is_slide_list(Path("m.tsv"))
+    assert not is_slide_list(Path("csv.svs"))

@@ -1,4 +1,4 @@
-"""Which slides files, folders, patterns and manifests stand for."""
+"""Which slides files, folders, patterns and slide lists stand for."""
 
 import logging
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_slide_named_twice_counts_once_in_the_first_place(tree: Path) -> None:
     assert _names(tree / "b.svs", tree, tree / "*.svs") == ["b.svs", "a [1].TIF"]
 
 
-def test_manifest_may_stand_among_files(tree: Path) -> None:
+def test_slide_list_may_stand_among_files(tree: Path) -> None:
     (tree / "low" / "m.csv").write_text("slide,output\nc.ndpi,first\nc.ndpi,second\n")
     found = find_slides([tree / "b.svs", tree / "low" / "m.csv"])
     assert [entry.output for entry in found] == ["b", "first", "second"]
@@ -67,7 +67,7 @@ def test_pattern_without_a_match_and_folder_without_slides_are_refused(tree: Pat
         _names(tree / "empty")
 
 
-def test_dicom_files_of_a_folder_are_left_out_and_told(
+def test_dicom_files_of_a_folder_are_left_out_with_a_warning(
     tree: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tree / "low" / "1.dcm").touch()
