@@ -157,6 +157,6 @@ def test_mistakes_are_one_line_and_change_nothing(
     assert invoke("report", tmp_path, "--genes", "GNAS").status == 2
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no prediction in it" in invoke("report", empty).err
+    assert "has no prediction" in invoke("report", empty).err
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"slide.h5ad", "slide.json", "truth.h5ad", "own.html", "empty"}

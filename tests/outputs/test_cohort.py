@@ -76,7 +76,7 @@ def test_an_unreadable_prediction_is_a_failed_slide(prediction: Prediction, tmp_
 
 
 def test_a_folder_without_predictions_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="no prediction in it; give the --out folder"):
+    with pytest.raises(OutputError, match="has no prediction; give the --out folder"):
         summarize_folder(tmp_path)
 
 

@@ -1,4 +1,10 @@
-from triplex_deploy.outputs.metadata import Fact, Stage, format_metadata, grouped_metadata, stages
+from triplex_deploy.outputs.metadata import (
+    MetadataRow,
+    Stage,
+    format_metadata,
+    grouped_metadata,
+    stages,
+)
 
 RUN = {
     "bundle_id": "abc",
@@ -17,21 +23,21 @@ RUN = {
 
 def test_facts_are_labelled_with_the_unit_their_name_says() -> None:
     assert format_metadata(RUN) == [
-        Fact("Bundle ID", "abc"),
-        Fact("Bundle scale", "0.5 µm/px"),
-        Fact("Level-0 px per tile px", "1"),
-        Fact("Spots per second", "23.71"),
-        Fact("Spots", "4,992"),
-        Fact("Peak memory", "1,812.4 MB"),
-        Fact("Resampled", "no"),
-        Fact("Device", "none"),
-        Fact("Genes", "A, B"),
+        MetadataRow("Bundle ID", "abc"),
+        MetadataRow("Bundle scale", "0.5 µm/px"),
+        MetadataRow("Level-0 px per tile px", "1"),
+        MetadataRow("Spots per second", "23.71"),
+        MetadataRow("Spots", "4,992"),
+        MetadataRow("Peak memory", "1,812.4 MB"),
+        MetadataRow("Resampled", "no"),
+        MetadataRow("Device", "none"),
+        MetadataRow("Genes", "A, B"),
     ]
 
 
 def test_groups_keep_the_names_they_have() -> None:
     run = {**RUN, "label_transform": {}}
-    assert grouped_metadata(run) == {"Versions": [Fact("triplex-deploy", "0.1.0")]}
+    assert grouped_metadata(run) == {"Versions": [MetadataRow("triplex-deploy", "0.1.0")]}
 
 
 def test_stages_are_parts_of_the_total() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.cli.shared_options import genes_option
 
 if TYPE_CHECKING:
     from triplex_deploy.outputs.prediction import Prediction
@@ -30,14 +31,10 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Write the metrics as JSON and, beside it, pictures as PNG.",
 )
-@click.option(
-    "--genes",
-    metavar="A,B,...",
-    help="Genes to map, measured beside predicted.  [default: the 3 best]",
-)
+@genes_option("Genes to map, measured beside predicted.  [default: the 3 best]")
 @common_options
 def command(
-    what: Path, truth: Path | None, out: Path | None, genes: str | None, as_json: bool
+    what: Path, truth: Path | None, out: Path | None, genes: tuple[str, ...] | None, as_json: bool
 ) -> None:
     """Score a finished RUN over its folds, or one PREDICTION against --truth.
 
@@ -72,7 +69,9 @@ def _of_run(run: Path, out: Path | None) -> dict[str, Any]:
     return result
 
 
-def _of_prediction(path: Path, truth: Path, out: Path | None, genes: str | None) -> dict[str, Any]:
+def _of_prediction(
+    path: Path, truth: Path, out: Path | None, genes: tuple[str, ...] | None
+) -> dict[str, Any]:
     from triplex_deploy.outputs.h5ad import read_prediction
     from triplex_deploy.training.evaluate import evaluate_prediction
     from triplex_deploy.training.match import match_truth
@@ -86,15 +85,18 @@ def _of_prediction(path: Path, truth: Path, out: Path | None, genes: str | None)
 
 
 def _draw(
-    out: Path, prediction: Prediction, matched: Matched, pcc: list[float], genes: str | None
+    out: Path,
+    prediction: Prediction,
+    matched: Matched,
+    pcc: list[float],
+    genes: tuple[str, ...] | None,
 ) -> None:
-    from triplex_deploy.outputs.genes import split_genes
     from triplex_deploy.training.figures import GeneMap, draw_histogram, draw_maps
     from triplex_deploy.training.match import choose_genes
 
     maps = [
         GeneMap(matched.genes[i], matched.labels[:, i], matched.predicted[:, i], pcc[i])
-        for i in choose_genes(split_genes(genes), prediction, matched, pcc)
+        for i in choose_genes(genes, prediction, matched, pcc)
     ]
     draw_histogram(out.with_suffix(".png"), pcc)
     if maps:

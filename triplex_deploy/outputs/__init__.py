@@ -1,4 +1,4 @@
-"""What a prediction is, and how it is written: h5ad, sidecar JSON, HTML report."""
+"""Hold predictions, write them in every file format, and read them back."""
 
 from triplex_deploy.outputs.prediction import Prediction
 

@@ -1,4 +1,4 @@
-"""The index of many slides: one HTML page that links to each slide's report."""
+"""Write the index of many slides: one HTML page with links to their reports."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from triplex_deploy.outputs.slide_summary import SlideSummary
 logger = logging.getLogger(__name__)
 
 INDEX: Final = "index.html"
+"""File name of the index."""
 
 
 def write_cohort_index(folder: str | Path, summaries: Sequence[SlideSummary]) -> Path:
-    """Write ``index.html`` into ``folder``, atomically, and return its path.
+    """Write ``index.html`` into a folder, atomically, and return its path.
 
-    A slide's report is linked where ``<slide>.html`` lies in the folder. Raises ``OutputError``
-    where the page cannot be written or another ``index.html`` is in the way.
+    Args:
+        folder: An existing folder. A slide is linked if its report ``<slide>.html`` is there.
+        summaries: The slides, in the order of the page.
+
+    Raises:
+        OutputError: If the page cannot be written, or replaces an ``index.html`` that this package
+            did not write.
     """
     path = Path(folder) / INDEX
     require_own_page(path)
@@ -35,28 +41,31 @@ def write_cohort_index(folder: str | Path, summaries: Sequence[SlideSummary]) ->
 
 
 def summarize_folder(folder: str | Path) -> list[SlideSummary]:
-    """A summary of every prediction in ``folder``, by name; an unreadable one is a failed slide.
+    """Return a summary of every prediction in a folder, sorted by name.
 
-    Other h5ad files are passed over. Raises ``OutputError`` where there is no prediction at all.
+    A prediction that cannot be read is a failed slide. Other h5ad files are ignored. Raises
+    ``OutputError`` if there is no prediction.
     """
-    tables = sorted(path for path in Path(folder).glob("*.h5ad") if is_prediction(path))
-    if not tables:
-        raise OutputError(f"{folder}: no prediction in it; give the --out folder of a predict")
-    return [summarize_prediction(table) for table in tables]
+    paths = sorted(path for path in Path(folder).glob("*.h5ad") if is_prediction(path))
+    if not paths:
+        raise OutputError(
+            f"{folder}: has no prediction; give the --out folder of triplex-deploy predict"
+        )
+    return [summarize_prediction(path) for path in paths]
 
 
-def summarize_prediction(table: Path) -> SlideSummary:
-    """The summary of one prediction on disk; an unreadable one is a failed slide."""
+def summarize_prediction(path: Path) -> SlideSummary:
+    """Return the summary of one h5ad; a failed slide if it cannot be read."""
     try:
-        return SlideSummary.of(read_prediction(table))
+        return SlideSummary.of(read_prediction(path))
     except TriplexError as error:
         logger.warning("%s", one_line(error))
-        return SlideSummary.failed(table.stem, one_line(error))
+        return SlideSummary.failed(path.stem, one_line(error))
 
 
 def render_cohort_index(summaries: Sequence[SlideSummary], reports: dict[str, str]) -> str:
-    """The index as one HTML document; ``reports`` are relative links by slide name."""
-    done = [one for one in summaries if not one.error]
+    """Return the index as one HTML document; ``reports`` are relative links by slide name."""
+    done = [summary for summary in summaries if not summary.error]
     return render_page(
         "cohort.html",
         ["page.css", "cohort.css"],
@@ -65,17 +74,17 @@ def render_cohort_index(summaries: Sequence[SlideSummary], reports: dict[str, st
         reports=reports,
         n_done=len(done),
         n_failed=len(summaries) - len(done),
-        n_spots=sum(one.n_spots for one in done),
-        genes=sorted({gene.name for one in done for gene in one.genes}),
-        data=json_for_script([_gene_data(one) for one in summaries]),
+        n_spots=sum(summary.n_spots for summary in done),
+        genes=sorted({gene.name for summary in done for gene in summary.genes}),
+        data=json_for_script([_gene_data(summary) for summary in summaries]),
     )
 
 
 def _reports(folder: Path, summaries: Sequence[SlideSummary]) -> dict[str, str]:
-    names = [one.slide_name for one in summaries]
+    names = [summary.slide_name for summary in summaries]
     return {name: quote(f"{name}.html") for name in names if (folder / f"{name}.html").is_file()}
 
 
-def _gene_data(one: SlideSummary) -> dict[str, Any]:
-    """Per gene its mean and Moran's I, in the order of the cards."""
-    return {gene.name: [gene.mean, gene.moran] for gene in one.genes}
+def _gene_data(summary: SlideSummary) -> dict[str, Any]:
+    """Return the mean and Moran's I of each gene, by name."""
+    return {gene.name: [gene.mean, gene.moran] for gene in summary.genes}

@@ -1,4 +1,4 @@
-"""Perceptually even colour scales, from dark to light, computed in the OKLab colour space."""
+"""Compute color scales with even steps of lightness, in the OKLab color space."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEPS: Final = 256
+"""Number of colors of a scale."""
 WAYPOINTS: Final = {
     "viridis": ("#440154", "#424086", "#2a788e", "#22a884", "#7ad151", "#fde725"),
     "magma": ("#000004", "#3b0f70", "#8c2981", "#de4968", "#fe9f6d", "#fcfdbf"),
     "grey": ("#161616", "#f4f4f4"),
 }
-"""Hues a scale passes through; lightness rises evenly whatever these have."""
+"""Hues along each scale. Their lightness is not used: it rises evenly along a scale."""
 
 _RGB_TO_LMS: Final = np.array(
     [
@@ -32,7 +33,7 @@ _LMS_TO_LAB: Final = np.array(
 
 
 def color_table(name: str) -> NDArray[np.uint8]:
-    """The scale ``name`` as sRGB, (256, 3): even steps in OKLab lightness (Ottosson, 2020)."""
+    """Return a scale as sRGB, (256, 3), with even steps of OKLab lightness (Ottosson, 2020)."""
     waypoints = np.array([[int(hue[i : i + 2], 16) for i in (1, 3, 5)] for hue in WAYPOINTS[name]])
     lab = _to_oklab(waypoints / 255)  # (W, 3)
     lightness = np.linspace(lab[0, 0], lab[-1, 0], STEPS)

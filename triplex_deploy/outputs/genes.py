@@ -12,14 +12,20 @@ from triplex_deploy.errors import ConfigError
 
 
 def gene_indices(requested: Sequence[str] | None, genes: Sequence[str]) -> NDArray[np.int64]:
-    """Positions in ``genes`` of the requested ones, in the order asked; None means all.
+    """Return the positions of requested genes in ``genes``, in the requested order.
 
-    Raises ``ConfigError`` naming a gene the bundle lacks, with the closest it has, or a repeat.
+    Args:
+        requested: Names of genes, None for all.
+        genes: All genes that are predicted.
+
+    Raises:
+        ConfigError: If a gene is not predicted (the closest name is suggested), is named twice, or
+            if no gene is named.
     """
     if requested is None:
         return np.arange(len(genes), dtype=np.int64)
     if not requested:
-        raise ConfigError("genes: none named; leave the option out to predict all of them")
+        raise ConfigError("genes: none is named; leave the option out to predict all genes")
     position = {gene: i for i, gene in enumerate(genes)}
     chosen: dict[str, int] = {}
     for gene in requested:
@@ -29,13 +35,6 @@ def gene_indices(requested: Sequence[str] | None, genes: Sequence[str]) -> NDArr
             raise ConfigError(f"gene {gene}: named twice; name it once")
         chosen[gene] = position[gene]
     return np.array(list(chosen.values()), dtype=np.int64)
-
-
-def split_genes(text: str | None) -> tuple[str, ...] | None:
-    """Genes of a comma-separated list, as an option gives them; None stays None."""
-    if text is None:
-        return None
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _hint(gene: str, genes: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 REMEDY: Final = "run triplex-deploy predict again"
+"""End of messages about files that cannot be used."""
 
 
 def write_h5ad(prediction: Prediction, path: str | Path) -> None:

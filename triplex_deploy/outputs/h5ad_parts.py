@@ -1,4 +1,4 @@
-"""The parts of a prediction's h5ad, as plain values: images, metadata and the HDF5 file itself."""
+"""Make the parts of a prediction's h5ad: images, metadata and the HDF5 file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 SCHEMA: Final = "triplex-prediction/1"
+"""Name and version of the layout of the h5ad."""
 LOWRES_MAX_PX: Final = 600
+"""Longest side of the small image."""
 OVERLAY_MAX_PX: Final = 800
 """Longest side of the stored tissue picture, from which a report can be made again."""
 FIDUCIAL_PER_SPOT: Final = 105 / 65

@@ -1,4 +1,4 @@
-"""The run's facts, whatever they are, as labelled text."""
+"""Turn the metadata of a run into labels and text for the report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ UNITS: Final = {
     "_px": "px",
     "mpp": "µm/px",
 }
-"""Unit by the end of a key; the project's names say their unit."""
+"""Unit of a value, by the end of its key."""
 TOTAL: Final = "total"
+"""Name of the stage that is the whole run."""
 ACRONYMS: Final = {
     "id": "ID",
     "mpp": "scale",
@@ -26,39 +27,47 @@ ACRONYMS: Final = {
     "cpu": "CPU",
     "fp16": "FP16",
 }
+"""Spelling of words of a key that are not plain words."""
 
 
 @dataclass(frozen=True)
-class Fact:
+class MetadataRow:
+    """One row of a table of metadata."""
+
     label: str
+    """Name of the value, in words."""
     value: str
+    """Text of the value, with its unit."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the run and its part of the total, 0 to 1; the total itself has no part."""
+    """One stage of the run."""
 
     label: str
+    """Name of the stage."""
     seconds: str
+    """Wall time, with its unit."""
     part: float | None
+    """Share of the total, 0 to 1; None for the total."""
 
 
-def format_metadata(run: Mapping[str, Any]) -> list[Fact]:
-    """The plain facts, without stage timings and grouped facts."""
-    return [_fact(key, value) for key, value in run.items() if not isinstance(value, Mapping)]
+def format_metadata(run: Mapping[str, Any]) -> list[MetadataRow]:
+    """Return a row for each plain value, without timings and groups."""
+    return [_row(key, value) for key, value in run.items() if not isinstance(value, Mapping)]
 
 
-def grouped_metadata(run: Mapping[str, Any]) -> dict[str, list[Fact]]:
-    """Facts that come in groups, such as versions, by the group's label, unless empty."""
+def grouped_metadata(run: Mapping[str, Any]) -> dict[str, list[MetadataRow]]:
+    """Return the rows of each group, such as versions, by its label; empty groups are left out."""
     return {
-        _label(key): [Fact(str(name), _text(value)) for name, value in group.items()]
+        _label(key): [MetadataRow(str(name), _text(value)) for name, value in group.items()]
         for key, group in run.items()
         if isinstance(group, Mapping) and group and not _is_timings(key)
     }
 
 
 def stages(run: Mapping[str, Any]) -> list[Stage]:
-    """Wall seconds of each stage, in the order they ran."""
+    """Return the wall time of each stage, in the order of the run."""
     timings = {
         str(name): float(value)
         for key, group in run.items()
@@ -81,14 +90,14 @@ def _is_timings(key: str) -> bool:
     return key.startswith("timings")
 
 
-def _fact(key: str, value: Any) -> Fact:
+def _row(key: str, value: Any) -> MetadataRow:
     if key.endswith("_per_s"):
-        return Fact(_label(key.removesuffix("s") + "second"), _text(value))
+        return MetadataRow(_label(key.removesuffix("s") + "second"), _text(value))
     for ending, unit in UNITS.items():
         if "_per_" not in key and key.endswith(ending) and isinstance(value, int | float):
             label = key if ending == "mpp" else key.removesuffix(ending)
-            return Fact(_label(label), f"{_text(value)} {unit}")
-    return Fact(_label(key), _text(value))
+            return MetadataRow(_label(label), f"{_text(value)} {unit}")
+    return MetadataRow(_label(key), _text(value))
 
 
 def _label(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Spatial autocorrelation of genes over the spots' array coordinates."""
+"""Compute the spatial autocorrelation of genes over the array coordinates of spots."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 SQUARE_STEPS: Final = ((-1, 0), (1, 0), (0, -1), (0, 1))
+"""Steps (row, column) to the adjacent spots of a square array."""
 HEXAGONAL_STEPS: Final = ((0, -2), (0, 2), (-1, -1), (-1, 1), (1, -1), (1, 1))
+"""Steps (row, column) to the adjacent spots of a Visium array."""
 GENES_AT_ONCE: Final = 256
+"""Genes per step; more need more memory."""
 
 
 def morans_i(expression: NDArray[np.float32], grid_rc: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Moran's I of every gene, (G,), with equal weights over adjacent spots (Moran, 1950).
+    """Return Moran's I of every gene, (G,), with equal weights for adjacent spots (Moran, 1950).
 
-    1 is a smooth pattern, about 0 none. NaN where it is undefined: a gene of constant or
-    non-finite expression, or no adjacent spots at all.
+    1 is a smooth pattern, and about 0 is no pattern. The value is NaN if it is undefined: if a
+    gene is constant or not finite, or no spots are adjacent.
     """
     neighbors = adjacent_spots(grid_rc)  # (N, K)
     n_weights = np.count_nonzero(neighbors >= 0)
@@ -27,7 +30,7 @@ def morans_i(expression: NDArray[np.float32], grid_rc: NDArray[np.int64]) -> NDA
         part = slice(first, first + GENES_AT_ONCE)
         deviation = expression[:, part].astype(np.float64)  # (N, g)
         deviation -= deviation.mean(axis=0)
-        padded = np.vstack([deviation, np.zeros_like(deviation[:1])])  # -1 finds the zeros
+        padded = np.vstack([deviation, np.zeros_like(deviation[:1])])  # index -1 selects the zeros
         product = sum((deviation * padded[column]).sum(axis=0) for column in neighbors.T)
         variance = (deviation**2).mean(axis=0)
         varies = np.isfinite(variance) & (np.ptp(expression[:, part], axis=0) > 0)
@@ -36,7 +39,7 @@ def morans_i(expression: NDArray[np.float32], grid_rc: NDArray[np.int64]) -> NDA
 
 
 def adjacent_spots(grid_rc: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index of each spot's adjacent spots, (N, 4) or, on a Visium lattice, (N, 6); -1 for none."""
+    """Return the indices of adjacent spots, (N, 4), or (N, 6) on a Visium array; -1 for none."""
     steps = HEXAGONAL_STEPS if is_hexagonal(grid_rc) else SQUARE_STEPS
     at = {(row, column): index for index, (row, column) in enumerate(grid_rc.tolist())}
     table = [[at.get((r + dr, c + dc), -1) for dr, dc in steps] for r, c in grid_rc.tolist()]
@@ -44,7 +47,7 @@ def adjacent_spots(grid_rc: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def is_hexagonal(grid_rc: NDArray[np.int64]) -> bool:
-    """Whether these are Visium coordinates: columns count in twos, odd rows are shifted by one."""
+    """Return True for Visium coordinates: columns count in twos, odd rows are shifted by one."""
     parity: NDArray[Any] = grid_rc.sum(axis=1) % 2
     rows = np.unique(grid_rc[:, 0] % 2)
     return len(grid_rc) > 1 and rows.size == 2 and bool((parity == parity[0]).all())

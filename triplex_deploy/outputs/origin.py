@@ -1,18 +1,18 @@
-"""What a file says about the prediction it was made from, so that it can be told from others."""
+"""Describe the source of a converted file, so that the file can be recognized later."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from triplex_deploy.files.strict_json import to_strict_json as to_strict_json
+from triplex_deploy.files.strict_json import to_strict_json
 from triplex_deploy.outputs.prediction import Prediction
 
 ORIGIN: Final = "triplex-deploy"
-"""The name under which every file format keeps it."""
+"""Name under which every file format keeps the description."""
 
 
 def origin(prediction: Prediction) -> dict[str, Any]:
-    """Slide, geometry and facts of the run; lengths are in level-0 pixels unless named."""
+    """Return the slide, its geometry and the metadata of the run; the keys name the units."""
     width, height = prediction.slide_size_wh
     return {
         "slide_name": prediction.slide_name,
@@ -25,5 +25,5 @@ def origin(prediction: Prediction) -> dict[str, Any]:
 
 
 def origin_json(prediction: Prediction) -> str:
-    """``origin`` as one line of strict JSON."""
+    """Return ``origin`` as one line of strict JSON."""
     return to_strict_json(origin(prediction))

@@ -1,4 +1,4 @@
-"""What every HTML page of ours has in common: one template, nothing outside it, and a mark."""
+"""Render HTML pages: one file with its styles and scripts, and a mark to recognize it by."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MARK: Final = '<meta name="generator" content="triplex-deploy">'
+"""Element at the start of every page that this package writes."""
 MARK_WITHIN: Final = 1024
-"""Bytes of a page in which its mark stands."""
+"""Number of bytes at the start of a page that contain the mark."""
 
 
 def render_page(template: str, stylesheets: list[str], scripts: list[str], **values: Any) -> str:
-    """A template with its styles and scripts as one HTML document."""
+    """Return a template with its styles and scripts as one HTML document."""
     return (
         _environment()
         .get_template(template)
@@ -33,13 +34,13 @@ def render_page(template: str, stylesheets: list[str], scripts: list[str], **val
 
 
 def json_for_script(payload: Any) -> str:
-    """JSON that cannot close the script element it stands in."""
+    """Return JSON that cannot close the script element around it."""
     text = json.dumps(payload, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
 def require_own_page(path: Path) -> None:
-    """Refuse to replace an existing file that is no page of ours; raises ``OutputError``."""
+    """Raise ``OutputError`` if a file exists that is not a page of this package."""
     if not path.is_file():
         return
     with path.open("rb") as stream:
@@ -51,7 +52,7 @@ def require_own_page(path: Path) -> None:
 
 @cache
 def _environment() -> Environment:
-    """Keeps the compiled templates, which take longer than a page."""
+    """Return the environment, kept because compiling templates is slower than rendering."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(

@@ -1,4 +1,4 @@
-"""Pictures inside HTML: JPEG as base64."""
+"""Encode pictures and arrays as base64 text for HTML."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 JPEG_QUALITY: Final = 82
+"""Quality of pictures, 0 to 100."""
 
 
 def jpeg_base64(image: NDArray[np.uint8], longest_px: int | None = None) -> str:
-    """``image`` (h, w, 3) as JPEG text, shrunk to fit ``longest_px``."""
+    """Return an image (h, w, 3) as JPEG text, with its longest side at most ``longest_px``."""
     from PIL import Image
 
     buffer = BytesIO()
@@ -25,5 +26,5 @@ def jpeg_base64(image: NDArray[np.uint8], longest_px: int | None = None) -> str:
 
 
 def array_base64(array: NDArray[Any]) -> str:
-    """The array's bytes in C order as text."""
+    """Return the bytes of an array, in C order, as text."""
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Expression as small integers, so that a whole slide fits into one HTML file."""
+"""Quantize expression to small integers, so that a whole slide fits into one HTML file."""
 
 from __future__ import annotations
 
@@ -9,27 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDE_VALUES: Final = 3_000_000
-"""Up to this many values take two bytes each, beyond it one."""
+"""Maximum number of values that take two bytes each; more values take one byte each."""
 
 
 @dataclass(frozen=True)
 class QuantizedGenes:
-    """``value = low + code / top_code * (high - low)``, per gene; ``top_code + 1`` is NaN.
+    """Expression of G genes as integers: ``value = low + code / top_code * (high - low)``.
 
-    The error is at most half a step: 1/131,068 of the gene's range with two bytes, 1/508 with one.
+    The code ``top_code + 1`` is NaN. The error is at most half a step: 1/131,068 of the range of a
+    gene with two bytes, 1/508 with one byte.
     """
 
-    codes: NDArray[Any]  # (G, N) little-endian uint16, or uint8
-    low: NDArray[np.float64]  # (G,)
-    high: NDArray[np.float64]  # (G,)
+    codes: NDArray[Any]
+    """(G, N), little-endian uint16, or uint8."""
+    low: NDArray[np.float64]
+    """(G,): smallest value of each gene."""
+    high: NDArray[np.float64]
+    """(G,): largest value of each gene."""
 
     @property
     def top_code(self) -> int:
+        """Code of the largest value."""
         return int(np.iinfo(self.codes.dtype).max) - 1
 
 
 def quantize(expression: NDArray[np.float32]) -> QuantizedGenes:
-    """Quantize each gene of (N, G) over its own finite range."""
+    """Return expression (N, G) as integers, each gene over its own finite range."""
     dtype = np.dtype("<u2" if expression.size <= WIDE_VALUES else "u1")
     missing = np.iinfo(dtype).max
     codes = np.full(expression.shape[::-1], missing, dtype)

@@ -1,4 +1,4 @@
-"""Which spot each pixel of a heatmap belongs to."""
+"""Assign the pixels of a heatmap to spots."""
 
 from __future__ import annotations
 
@@ -12,30 +12,37 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.outputs.prediction import Prediction
 
 PIXELS_PER_SPOT: Final = 8
+"""Pixels across a spot, unless a pixel size is given."""
 MAX_SIDE_PX: Final = 16_384
+"""Maximum side of a heatmap."""
 
 
 @dataclass(frozen=True)
 class SpotRaster:
-    """``owner`` (h, w) is the index of the spot on each pixel, -1 for none.
-
-    Pixel (row, column) covers level-0 pixels from ``level0_per_px`` times (column, row) on; the
-    raster starts at the slide's corner and covers all of it.
-    """
+    """A raster over the whole slide, from its upper left corner."""
 
     owner: NDArray[np.int32]
+    """(h, w): index of the spot on each pixel, -1 for none."""
     level0_per_px: float
+    """Side of a pixel in level-0 pixels."""
 
     def paint(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One value per spot, (N,), as a picture (h, w); NaN where there is no spot."""
+        """Return values of the spots, (N,), as a picture (h, w); NaN where there is no spot."""
         return np.append(values, np.float32(np.nan))[self.owner]
 
 
 def rasterize(prediction: Prediction, pixel_um: float | None = None) -> SpotRaster:
-    """Draw the spots, square or round, at ``pixel_um``; by default eight pixels across a spot.
+    """Return the raster of the spots of a prediction, square or round.
 
-    Where spots overlap, the nearest centre has the pixel. A pixel size that makes a side longer
-    than ``MAX_SIDE_PX``, or that misses spots between pixel centres, raises ``ConfigError``.
+    If spots overlap, a pixel belongs to the spot with the nearest center.
+
+    Args:
+        prediction: The spots and the slide.
+        pixel_um: Pixel size in microns, None for an eighth of a spot.
+
+    Raises:
+        ConfigError: If a side would be longer than ``MAX_SIDE_PX``, or pixels are so large that
+            they can miss a spot.
     """
     step = _level0_per_px(prediction, pixel_um)
     width, height = (int(np.ceil(side / step)) for side in prediction.slide_size_wh)
@@ -77,7 +84,10 @@ def _level0_per_px(prediction: Prediction, pixel_um: float | None) -> float:
 def _reached(
     center: float, radius: float, step: float, size: int
 ) -> tuple[slice, NDArray[np.float64]]:
-    """Pixels of one axis whose centres lie in [center - radius, center + radius), and how far."""
+    """Return the pixels of one axis with centers in [center - radius, center + radius).
+
+    Also returns the signed distances of these centers from ``center``.
+    """
     first = max(int(np.ceil((center - radius) / step - 0.5)), 0)
     last = min(int(np.ceil((center + radius) / step - 0.5)), size)
     centers = (np.arange(first, max(first, last)) + 0.5) * step

@@ -1,4 +1,4 @@
-"""One HTML file per slide that shows every predicted gene on the tissue, without a network."""
+"""Write the report of a slide: one HTML file that shows every predicted gene on the tissue."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from triplex_deploy.outputs.report_data import report_data
 from triplex_deploy.outputs.units import describe_units
 
 OVERLAY_PX: Final = 800
-"""Longest side of the tissue picture."""
-LEAST_PATTERN: Final = 0.05
-"""Moran's I below which a map is as good as noise."""
+"""Longest side of the tissue picture, in pixels."""
+MIN_MORAN: Final = 0.05
+"""Moran's I below which a map is hardly more than noise."""
 TOP_GENES: Final = 10
+"""Maximum number of genes in the list of strongest patterns."""
 
 
 def write_report(
@@ -55,7 +56,10 @@ def write_report(
 
 
 def render_report(prediction: Prediction, measured: Measured | None = None) -> str:
-    """The report as one HTML document; it refers to nothing outside itself."""
+    """Return the report as one HTML document that needs no other file.
+
+    Raises ``ContractError`` if ``measured`` has other spots or genes.
+    """
     moran = morans_i(prediction.expression, prediction.grid_rc)  # (G,)
     quantized = quantize(prediction.expression)
     beside = None
@@ -86,7 +90,10 @@ def render_report(prediction: Prediction, measured: Measured | None = None) -> s
 
 
 def _top_genes(genes: tuple[str, ...], moran: NDArray[np.float64]) -> list[tuple[str, float]]:
-    """The genes of strongest spatial pattern and their Moran's I; ties keep the model's order."""
+    """Return the genes with the strongest spatial pattern and their Moran's I.
+
+    Genes with equal values stay in the order of the model.
+    """
     known = np.nan_to_num(moran, nan=-np.inf)
     order = np.argsort(-known, kind="stable")[:TOP_GENES]
-    return [(genes[gene], float(moran[gene])) for gene in order if known[gene] >= LEAST_PATTERN]
+    return [(genes[gene], float(moran[gene])) for gene in order if known[gene] >= MIN_MORAN]

@@ -1,4 +1,4 @@
-"""What the report's scripts read: places, genes, colours, and expression as small integers."""
+"""Collect the data that the scripts of the report read: spots, genes and colors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.quantize import QuantizedGenes
 
 DIGITS: Final = 4
+"""Decimals of correlations and of Moran's I."""
 
 
 def report_data(
@@ -23,7 +24,10 @@ def report_data(
     measured: Measured | None = None,
     measured_codes: QuantizedGenes | None = None,
 ) -> dict[str, Any]:
-    """Everything but the codes themselves, ready for JSON; arrays are little-endian and base64."""
+    """Return the data of the report without the codes, as JSON values.
+
+    Arrays are little-endian bytes in base64.
+    """
     width, height = prediction.slide_size_wh
     genes = {"names": prediction.genes, "moran": _known(moran), **_ranges(quantized)}
     beside: dict[str, Any] | None = None

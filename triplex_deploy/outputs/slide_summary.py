@@ -1,4 +1,4 @@
-"""What an index tells of one slide: small enough to keep for a thousand of them."""
+"""Summarize one slide for the index; small, as an index may have a thousand slides."""
 
 from __future__ import annotations
 
@@ -14,45 +14,54 @@ from triplex_deploy.outputs.pictures import jpeg_base64
 from triplex_deploy.outputs.prediction import Prediction
 
 PICTURE_PX: Final = 260
-"""Longest side of a card's picture."""
+"""Longest side of the picture of a slide."""
 GENES_KEPT: Final = 300
-"""Genes of strongest pattern that are kept per slide."""
+"""Maximum number of genes of a summary."""
 
 
 @dataclass(frozen=True)
 class GeneSummary:
-    """One gene on one slide; ``moran`` is None where undefined."""
+    """One gene on one slide."""
 
     name: str
+    """Symbol of the gene."""
     mean: float | None
+    """Mean over the spots; None if undefined."""
     moran: float | None
+    """Moran's I; None if undefined."""
 
 
 @dataclass(frozen=True)
 class SlideSummary:
-    """A finished slide, or with ``error`` one that failed; pictures are JPEG as base64.
-
-    ``genes`` come strongest spatial pattern first; ``map_jpeg`` shows the first of them.
-    """
+    """A predicted slide, or a slide that failed."""
 
     slide_name: str
+    """Name of the slide, in a subfolder with the path of that."""
     error: str = ""
+    """Why the slide failed; empty if it is predicted."""
     n_spots: int = 0
+    """Number of spots."""
     spots_per_s: float | None = None
+    """Spots per second of the run."""
     seconds: float | None = None
+    """Wall time of the run."""
     size_mm: tuple[float, float] = (0.0, 0.0)
+    """Width and height of the slide."""
     genes: tuple[GeneSummary, ...] = ()
+    """Genes with the strongest spatial pattern, strongest first."""
     tissue_jpeg: str = ""
+    """Picture of the slide, as JPEG in base64."""
     map_jpeg: str = ""
+    """Picture of the slide with the first gene drawn on it, as JPEG in base64."""
 
     @classmethod
     def failed(cls, slide_name: str, error: str) -> Self:
-        """A slide without a prediction, and why."""
+        """Return the summary of a slide that failed."""
         return cls(slide_name, error=error or "failed for an unknown reason")
 
     @classmethod
     def of(cls, prediction: Prediction) -> Self:
-        """Reduce a prediction to what a card shows."""
+        """Return the summary of a prediction."""
         moran = morans_i(prediction.expression, prediction.grid_rc)
         order = np.argsort(-np.nan_to_num(moran, nan=-np.inf), kind="stable")[:GENES_KEPT]
         picture = _shrink(prediction.thumbnail)
@@ -86,7 +95,7 @@ def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _map(prediction: Prediction, gene: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One gene's spots drawn over the small picture."""
+    """Return the small picture with the spots of one gene drawn on it."""
     from PIL import Image, ImageDraw
 
     values = prediction.expression[:, gene]
@@ -106,7 +115,7 @@ def _map(prediction: Prediction, gene: int, picture: NDArray[np.uint8]) -> NDArr
 
 
 def _number(value: object) -> float | None:
-    """A finite number to four significant digits, or None."""
+    """Return a finite number with four significant digits; otherwise None."""
     if not isinstance(value, int | float | np.floating) or not np.isfinite(value):
         return None
     return float(f"{float(value):.4g}")

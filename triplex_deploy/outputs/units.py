@@ -1,4 +1,4 @@
-"""What the numbers of a prediction are, in words."""
+"""Describe the units of predicted expression in words."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 LIBRARIES: Final = {"panel": "of the model's genes", "all": "of all genes", "none": ""}
+"""Genes over which counts are divided, by ``library``."""
 LOGS: Final = {"log10": "log₁₀(1 + {})", "ln": "ln(1 + {})", "none": "{}"}
+"""Form of the logarithm, by ``log``."""
 WINDOWS: Final = {
     "3x3": "mean over each spot and the eight around it",
     "hex": "mean over each spot and the six around it",
     "none": "",
 }
+"""Window of the average, by ``smoothing``."""
 
 
 def describe_units(label_transform: Any) -> str:
-    """The label transform a model was trained with as a phrase; empty where it is not recorded."""
+    """Return the label transform of a model as a phrase; empty if it is not recorded."""
     if not isinstance(label_transform, Mapping) or not label_transform:
         return ""
     library = LIBRARIES.get(str(label_transform.get("library")), "")

@@ -1,6 +1,6 @@
 "use strict";
 
-/* Ways to a gene: a combobox that filters as one types, and a table that sorts by a column. */
+/* Ways to a gene: a combobox that filters while the user types, and a table that sorts by a column. */
 const LISTED = 300; // genes shown at once; typing narrows the rest
 
 function signed(value) {

@@ -45,7 +45,7 @@ class GeneMap {
     return this.sorted[below] + (place - below) * (this.sorted[above] - this.sorted[below]);
   }
 
-  /* From and to: the values of the first and the last colour. */
+  /* From and to: the values of the first and the last color. */
   paint(from, to, colors) {
     const shade = (value) => {
       if (!Number.isFinite(value)) return -1;
@@ -56,7 +56,7 @@ class GeneMap {
     this.drawHistogram(shade, colors);
   }
 
-  /* Bars in the colours of their values, over the colour scale itself. */
+  /* Bars in the colors of their values, over the color scale. */
   drawHistogram(shade, colors) {
     const { BINS } = GeneMap;
     const [low, high] = [this.quantile(0), this.quantile(1)];
