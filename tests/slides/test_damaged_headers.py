@@ -159,6 +159,19 @@ def test_any_error_of_tifffile_is_typed(
         open_slide(path)
 
 
+@pytest.mark.parametrize("shape", [(1, 15, 80, 3), (1, 16, 79, 3), (1, 16, 80, 4), (16, 80, 3)])
+def test_a_strip_of_another_shape_is_named(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: object, **__: object) -> tuple[np.ndarray, None, tuple[int, ...]]:
+        return np.zeros(shape, np.uint8), None, (1, *shape)
+
+    with open_slide(write_tiff(tmp_path / "slide.tif", "strips")) as slide:
+        monkeypatch.setattr(slide._pages[0].tiff, "decode", decode)  # type: ignore[attr-defined]
+        with pytest.raises(SlideError, match=r"slide\.tif: decoding part 0 .* it has the shape"):
+            slide.read(0, 0, 0, 8, 8)
+
+
 @pytest.mark.parametrize("error", ERRORS)
 def test_any_error_of_a_decoder_is_typed(
     error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

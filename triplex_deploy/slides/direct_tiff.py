@@ -6,7 +6,6 @@ import logging
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from triplex_deploy.slides.codecs import Decoder, tile_decoder
 from triplex_deploy.slides.guard import ReadGuard
 from triplex_deploy.slides.openslide_reader import OpenSlideReader
 from triplex_deploy.slides.segment_cache import SegmentCache
-from triplex_deploy.slides.slide import SegmentGrid, Size, Slide, reading_tile
+from triplex_deploy.slides.slide import SegmentGrid, Size, Slide, copy_overlap, reading_tile
 from triplex_deploy.slides.tiff_pages import RGB, YCBCR, Page, reading_header
 
 logger = logging.getLogger(__name__)
@@ -48,8 +47,7 @@ class TiffLevel:
     @classmethod
     def of(cls, page: Page) -> TiffLevel:
         """Return the level of a page."""
-        grid = SegmentGrid.over(page.size_wh, page.segment_width, page.segment_height)
-        return cls(grid, page.offsets, page.byte_counts, tile_decoder(page))
+        return cls(page.grid, page.offsets, page.byte_counts, tile_decoder(page))
 
 
 class DirectTiffReader(Slide):
@@ -100,16 +98,9 @@ class DirectTiffReader(Slide):
     ) -> NDArray[np.uint8]:
         grid = self._levels[level].grid
         window = np.empty((height, width, 3), np.uint8)
-        rows = range(y // grid.height_px, -(-(y + height) // grid.height_px))
-        columns = range(x // grid.width_px, -(-(x + width) // grid.width_px))
-        for row, column in product(rows, columns):
-            top, left = row * grid.height_px, column * grid.width_px
-            y0, y1 = max(top, y), min(top + grid.height_px, y + height)
-            x0, x1 = max(left, x), min(left + grid.width_px, x + width)
-            segment = self._segment(level, column, row)
-            window[y0 - y : y1 - y, x0 - x : x1 - x] = segment[
-                y0 - top : y1 - top, x0 - left : x1 - left
-            ]
+        for column, row in grid.under(x, y, width, height):
+            corner_xy = (column * grid.width_px, row * grid.height_px)
+            copy_overlap(self._segment(level, column, row), corner_xy, window, (x, y))
         return window
 
     def _segment(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
@@ -187,8 +178,8 @@ def _is_plain(page: Page) -> bool:
         and page.planes == 1
         and page.photometric in (RGB, YCBCR)
         and page.depth == 1
-        and low <= page.segment_width <= high
-        and low <= page.segment_height <= high
+        and low <= page.grid.width_px <= high
+        and low <= page.grid.height_px <= high
     )
 
 

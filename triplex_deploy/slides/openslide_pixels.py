@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from ctypes import c_void_p, cast
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from openslide import lowlevel
 from triplex_deploy.errors import SlideError
 from triplex_deploy.slides import _pixels
 from triplex_deploy.slides.guard import ReadGuard
-from triplex_deploy.slides.slide import RGB, Size
+from triplex_deploy.slides.slide import RGB, SegmentGrid, Size, copy_overlap
 
 BLOCK_PX = 256
 """Side of the fixed blocks in which a level with a fractional downsample is read."""
@@ -75,14 +74,13 @@ class PixelSource:
             return
         height, width, _ = out.shape
         level_width, level_height = self._pyramid.level_sizes[level]
-        for top, y0, y1 in _blocks(y, height):
-            for left, x0, x1 in _blocks(x, width):
-                size = (min(BLOCK_PX, level_height - top), min(BLOCK_PX, level_width - left), 3)
-                block = np.empty(size, np.uint8)
-                self.region(level, left, top, block)
-                out[y0 - y : y1 - y, x0 - x : x1 - x] = block[
-                    y0 - top : y1 - top, x0 - left : x1 - left
-                ]
+        blocks = SegmentGrid.over((level_width, level_height), BLOCK_PX, BLOCK_PX)
+        for column, row in blocks.under(x, y, width, height):
+            left, top = column * BLOCK_PX, row * BLOCK_PX
+            size = (min(BLOCK_PX, level_height - top), min(BLOCK_PX, level_width - left), 3)
+            block = np.empty(size, np.uint8)
+            self.region(level, left, top, block)
+            copy_overlap(block, (left, top), out, (x, y))
 
     def region(self, level: int, x: int, y: int, out: NDArray[np.uint8]) -> None:
         """Fill ``out`` with one region of OpenSlide, interpolated or not.
@@ -202,9 +200,3 @@ def _address(pointer: Any) -> int:
     if not address:
         raise AttributeError("null pointer")
     return address
-
-
-def _blocks(start: int, length: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the first pixel of each fixed block under a span, and the part of the span in it."""
-    for first in range(start - start % BLOCK_PX, start + length, BLOCK_PX):
-        yield first, max(first, start), min(first + BLOCK_PX, start + length)

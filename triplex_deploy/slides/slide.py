@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,6 +49,13 @@ class SegmentGrid:
     def segment_bytes(self) -> int:
         """Bytes of a decoded segment."""
         return 3 * self.width_px * self.height_px
+
+    def under(self, x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int]]:
+        """Yield (column, row) of the segments under a window of the level, row by row."""
+        rows = range(y // self.height_px, -(-(y + height) // self.height_px))
+        columns = range(x // self.width_px, -(-(x + width) // self.width_px))
+        for row, column in product(rows, columns):
+            yield column, row
 
 
 class Slide(ABC):
@@ -168,6 +177,23 @@ def reading_tile(
     """Turn the errors ``only`` while a reader decodes one segment into ``SlideError``."""
     what = f"{path}: level {level}, tile (column {column}, row {row}) cannot be read"
     return damage_as(SlideError, what, f"{DAMAGED}, or pass --on-bad-tile skip", only)
+
+
+def copy_overlap(
+    part: NDArray[np.uint8],
+    part_xy: tuple[int, int],
+    window: NDArray[np.uint8],
+    window_xy: tuple[int, int],
+) -> None:
+    """Copy the pixels of ``part`` that lie in ``window``, both (h, w, channels).
+
+    ``part_xy`` and ``window_xy`` are their top-left corners in the same level.
+    """
+    (left, top), (x, y) = part_xy, window_xy
+    x0, x1 = max(left, x), min(left + part.shape[1], x + window.shape[1])
+    y0, y1 = max(top, y), min(top + part.shape[0], y + window.shape[0])
+    if x0 < x1 and y0 < y1:
+        window[y0 - y : y1 - y, x0 - x : x1 - x] = part[y0 - top : y1 - top, x0 - left : x1 - left]
 
 
 def _clip(start: int, length: int, limit: int) -> tuple[int, int]:

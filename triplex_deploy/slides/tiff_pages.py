@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
-from triplex_deploy.slides.slide import Size
+from triplex_deploy.slides.slide import SegmentGrid, Size
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +50,8 @@ class Page:
     """``samples`` if each sample has segments of its own, else 1."""
     is_tiled: bool
     """True if the segments are tiles, False if they are strips."""
-    segment_width: int
-    """Width of a segment in pixels."""
-    segment_height: int
-    """Height of a segment in pixels."""
+    grid: SegmentGrid
+    """The segments of a plane."""
     dtype: Any
     """NumPy's type of a sample; None if tifffile knows none."""
     photometric: int
@@ -87,8 +85,7 @@ class Page:
             samples=samples,
             planes=samples if samples > 1 and int(tiff.planarconfig) == 2 else 1,
             is_tiled=bool(tiff.is_tiled),
-            segment_width=segment_wh[0],
-            segment_height=segment_wh[1],
+            grid=SegmentGrid.over(size_wh, *segment_wh),
             dtype=tiff.dtype,
             photometric=int(tiff.photometric),
             compression=int(tiff.compression),
@@ -100,13 +97,11 @@ class Page:
     @property
     def segment_bytes(self) -> int:
         """Bytes of a decoded segment."""
-        return self.segment_width * self.segment_height * (self.samples // self.planes)
+        return self.grid.width_px * self.grid.height_px * (self.samples // self.planes)
 
     def index(self, plane: int, row: int, column: int) -> int:
         """Return the number of a strip or tile in file order."""
-        width, height = self.size_wh
-        rows, columns = -(-height // self.segment_height), -(-width // self.segment_width)
-        return (plane * rows + row) * columns + column
+        return (plane * self.grid.rows + row) * self.grid.columns + column
 
     def to_rgb(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Convert (h, w, samples) to (h, w, 3); transparent places are white."""

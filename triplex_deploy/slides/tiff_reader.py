@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides.guard import ReadGuard
 from triplex_deploy.slides.segment_cache import SegmentCache
-from triplex_deploy.slides.slide import Slide
+from triplex_deploy.slides.slide import Slide, copy_overlap
 from triplex_deploy.slides.tiff_pages import Page, pyramid_pages, reading_header
 from triplex_deploy.slides.tiff_scale import ome_mpp_xy, tag_mpp_xy
 
@@ -65,21 +64,14 @@ class TiffReader(Slide):
     ) -> NDArray[np.uint8]:
         page = self._pages[level]
         window = np.empty((height, width, page.samples), np.uint8)
-        rows = range(y // page.segment_height, -(-(y + height) // page.segment_height))
-        columns = range(x // page.segment_width, -(-(x + width) // page.segment_width))
+        grid = page.grid
         with self._guard.reading():
-            for plane, row, column in product(range(page.planes), rows, columns):
-                top, left = row * page.segment_height, column * page.segment_width
-                segment = self._segment(level, page.index(plane, row, column))
-                y0, x0 = max(top, y), max(left, x)
-                y1, x1 = (
-                    min(top + segment.shape[0], y + height),
-                    min(left + segment.shape[1], x + width),
-                )
-                samples = slice(plane, plane + 1) if page.planes > 1 else slice(None)
-                window[y0 - y : y1 - y, x0 - x : x1 - x, samples] = segment[
-                    y0 - top : y1 - top, x0 - left : x1 - left
-                ]
+            for plane in range(page.planes):
+                samples = window if page.planes == 1 else window[..., plane : plane + 1]
+                for column, row in grid.under(x, y, width, height):
+                    segment = self._segment(level, page.index(plane, row, column))
+                    corner_xy = (column * grid.width_px, row * grid.height_px)
+                    copy_overlap(segment, corner_xy, samples, (x, y))
         return page.to_rgb(window)
 
     def _segment(self, level: int, index: int) -> NDArray[np.uint8]:
@@ -102,7 +94,7 @@ class TiffReader(Slide):
             if pixels is None:
                 return np.full(shape[1:], BACKGROUND, np.uint8)
             segment: NDArray[np.uint8] = np.asarray(pixels)[0]
-            if segment.ndim != 3 or segment.shape[2] != page.samples // page.planes:
+            if not _fits(segment, page, index):
                 raise ValueError(f"it has the shape {segment.shape}")
             return segment
 
@@ -110,3 +102,16 @@ class TiffReader(Slide):
         self._guard.shut()
         self._cache.clear()
         self._tif.close()
+
+
+def _fits(segment: NDArray[np.uint8], page: Page, index: int) -> bool:
+    """Return True if a decoded segment covers its part of the level with the right samples."""
+    row, column = divmod(index % (page.grid.rows * page.grid.columns), page.grid.columns)
+    width = min(page.grid.width_px, page.size_wh[0] - column * page.grid.width_px)
+    height = min(page.grid.height_px, page.size_wh[1] - row * page.grid.height_px)
+    return (
+        segment.ndim == 3
+        and segment.shape[0] >= height
+        and segment.shape[1] >= width
+        and segment.shape[2] == page.samples // page.planes
+    )
