@@ -109,7 +109,7 @@ def _encode_neighbors(inputs: Mapping[str, NDArray[Any]], axes: tuple[Any, ...])
 
 def _encode_spots(inputs: Mapping[str, NDArray[Any]], axes: tuple[Any, ...]) -> NDArray[Any]:
     if "grid_xy" in inputs:
-        return _relate_tokens(inputs)
+        return _encode_all_spots(inputs)
     features, table = inputs["features"], inputs["apeg_index"]
     tokens = features @ _weights(features.shape[1], axes[1])
     around = np.where(table[..., None] >= 0, tokens[table], 0)  # (N, k * k, D)
@@ -117,7 +117,7 @@ def _encode_spots(inputs: Mapping[str, NDArray[Any]], axes: tuple[Any, ...]) -> 
     return tokens + np.einsum("nkd,k->nd", around, offsets) + tokens.mean(axis=0)
 
 
-def _relate_tokens(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+def _encode_all_spots(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """Add to each spot its position and, if the graph takes a table, its nearest spots."""
     tokens = inputs["target_tokens"][:, 0]
     placed = tokens + np.sin(inputs["grid_xy"] @ _weights(2, tokens.shape[1]))

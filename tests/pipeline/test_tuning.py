@@ -25,7 +25,7 @@ def model() -> Model:
 
 
 @pytest.fixture
-def remembered(tmp_path: Path) -> Path:
+def tuning_file(tmp_path: Path) -> Path:
     return tmp_path / "cache-home" / "triplex-deploy" / "tuning.json"
 
 
@@ -35,50 +35,50 @@ def _calls(model: Model) -> list[int]:
     return session.calls
 
 
-def test_measurement_is_made_once_and_remembered(model: Model, remembered: Path) -> None:
+def test_measurement_is_made_once_and_remembered(model: Model, tuning_file: Path) -> None:
     first = choose_setting(model, model.sessions, 10_000, threads=2)
     measured = len(_calls(model))
     assert measured >= 2
     assert choose_setting(model, model.sessions, 10_000, threads=2) == first
     assert len(_calls(model)) == measured
-    (entry,) = json.loads(remembered.read_text()).values()
+    (entry,) = json.loads(tuning_file.read_text()).values()
     assert entry["batch_size"] == first.batch_size
     assert entry["bundle"] == model.bundle.id
 
 
-def test_number_of_threads_has_a_measurement_of_its_own(model: Model, remembered: Path) -> None:
+def test_number_of_threads_has_a_measurement_of_its_own(model: Model, tuning_file: Path) -> None:
     choose_setting(model, model.sessions, 10_000, threads=2)
     assert choose_setting(model, model.sessions, 10_000, threads=1).workers == 1
-    assert len(json.loads(remembered.read_text())) == 2
+    assert len(json.loads(tuning_file.read_text())) == 2
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": ', "\x00\xff", '{"KEY": 3}'])
-def test_damaged_memory_is_ignored_and_replaced(
-    content: str, model: Model, remembered: Path
+def test_damaged_file_is_ignored_and_replaced(
+    content: str, model: Model, tuning_file: Path
 ) -> None:
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    remembered.write_text(content)
+    tuning_file.parent.mkdir(parents=True, exist_ok=True)
+    tuning_file.write_text(content)
     choose_setting(model, model.sessions, 10_000, threads=2)
-    assert any("bundle" in str(entry) for entry in json.loads(remembered.read_text()).values())
+    assert any("bundle" in str(entry) for entry in json.loads(tuning_file.read_text()).values())
 
 
-def test_implausible_memory_is_measured_again(model: Model, remembered: Path) -> None:
+def test_implausible_file_is_measured_again(model: Model, tuning_file: Path) -> None:
     choose_setting(model, model.sessions, 10_000, threads=2)
-    content = json.loads(remembered.read_text())
+    content = json.loads(tuning_file.read_text())
     for entry in content.values():
         entry["batch_size"] = 10**9
-    remembered.write_text(json.dumps(content))
+    tuning_file.write_text(json.dumps(content))
     assert choose_setting(model, model.sessions, 10_000, threads=2).batch_size in (2, 4, 8)
 
 
-def test_few_tiles_and_a_given_size_are_not_measured(model: Model, remembered: Path) -> None:
+def test_few_tiles_and_a_given_size_are_not_measured(model: Model, tuning_file: Path) -> None:
     assert choose_setting(model, model.sessions, 50, threads=3) == Setting(3, 4)
     assert choose_setting(model, model.sessions, 10_000, batch_size=5, threads=3) == Setting(3, 5)
     assert _calls(model) == []
-    assert not remembered.exists()
+    assert not tuning_file.exists()
 
 
-def test_folder_that_cannot_be_written_costs_only_the_memory(
+def test_folder_that_cannot_be_written_costs_only_the_stored_setting(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
