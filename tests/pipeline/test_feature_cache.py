@@ -10,7 +10,7 @@ import pytest
 from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
 from triplex_deploy import predict_slide
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.pipeline.feature_cache import FeatureCache, TileIndex
+from triplex_deploy.pipeline.feature_cache import FeatureCache
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.spots import Spots
@@ -138,10 +138,3 @@ def test_model_without_a_frozen_encoder_has_no_cache(
 ) -> None:
     _predict(slide_path, fake_model(fake_config(model="tem")), some_spots, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
-
-
-def test_tiles_are_found_by_their_origin() -> None:
-    index = TileIndex(np.array([[5, 7], [-112, 7], [5, -3]]))
-    wanted = np.array([[5, -3], [7, 5], [-112, 7], [5, 7]])
-    assert index.find(wanted).tolist() == [2, -1, 1, 0]
-    assert TileIndex(np.zeros((0, 2), np.int64)).find(wanted).tolist() == [-1] * 4

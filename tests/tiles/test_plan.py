@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from triplex_deploy.errors import TilingError
 from triplex_deploy.tiles import plan_tiles
-from triplex_deploy.tiles.plan import CENTER_LIMIT
+from triplex_deploy.tiles.plan import CENTER_LIMIT, TileIndex
 
 
 def grid_centers(columns, rows, pitch=224, start=112):
@@ -102,3 +102,10 @@ def test_absurdly_distant_centers_are_refused(far):
 def test_centers_that_are_not_integers_are_refused():
     with pytest.raises(TilingError, match="center_xy: dtype float64; convert to int64"):
         plan_tiles(np.zeros((1, 2)), (100, 100))
+
+
+def test_tiles_are_found_by_their_origin() -> None:
+    index = TileIndex(np.array([[5, 7], [-112, 7], [5, -3]]))
+    wanted = np.array([[5, -3], [7, 5], [-112, 7], [5, 7]])
+    assert index.find(wanted).tolist() == [2, -1, 1, 0]
+    assert TileIndex(np.zeros((0, 2), np.int64)).find(wanted).tolist() == [-1] * 4

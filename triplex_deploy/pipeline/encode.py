@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from triplex_deploy.contract import CENTER, N_NEIGHBORS, GraphSpec, TensorSpec
 from triplex_deploy.pipeline.context import PredictionContext
-from triplex_deploy.pipeline.feature_cache import FeatureCache, TileIndex
+from triplex_deploy.pipeline.feature_cache import FeatureCache
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.pipeline.row_store import RowStore
 from triplex_deploy.runtime.device_array import Tensor
 from triplex_deploy.system import usable_cores
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
-from triplex_deploy.tiles.plan import TilePlan
+from triplex_deploy.tiles.plan import TileIndex, TilePlan
 from triplex_deploy.tiles.stream import StreamStats, TileBatch, stream_tiles
 from triplex_deploy.tiles.view import SlideView
 

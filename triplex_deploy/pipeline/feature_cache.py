@@ -127,28 +127,3 @@ def open_cache(
     feature_dim = spec.outputs[0].axes[-1]
     assert isinstance(feature_dim, int)
     return FeatureCache(root / key[:32], key, feature_dim)
-
-
-class TileIndex:
-    """Finds tiles of a plan by their origins."""
-
-    def __init__(self, origins_xy: Origins) -> None:
-        keys = _packed(origins_xy)
-        self._order = np.argsort(keys)
-        self._keys = keys[self._order]
-
-    def find(self, origins_xy: Origins) -> NDArray[np.int64]:
-        """Return the tile at each of ``origins_xy`` (K, 2), -1 for none."""
-        if not len(self._keys):
-            return np.full(len(origins_xy), -1, np.int64)
-        keys = _packed(origins_xy)
-        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        found: NDArray[np.int64] = np.where(self._keys[place] == keys, self._order[place], -1)
-        return found
-
-
-def _packed(origins_xy: Origins) -> NDArray[np.uint64]:
-    """Pack each origin, within +-2 ** 31, into one integer."""
-    x, y = (origins_xy + (1 << 31)).astype(np.uint64).T
-    packed: NDArray[np.uint64] = (y << 32) | x
-    return packed

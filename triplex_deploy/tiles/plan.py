@@ -58,6 +58,25 @@ def plan_tiles(center_xy: NDArray[np.int64], size_wh: tuple[int, int]) -> TilePl
     return TilePlan(_unpack(keys), neighbor_tile, mask, neighbor_tile[:, CENTER].copy())
 
 
+class TileIndex:
+    """Finds tiles of a plan by their origins."""
+
+    def __init__(self, origins_xy: NDArray[np.int64]) -> None:
+        """Index the tiles at ``origins_xy`` (T, 2) of a plan."""
+        keys = _pack(origins_xy)
+        self._order = np.argsort(keys)
+        self._keys = keys[self._order]
+
+    def find(self, origins_xy: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the tile at each of ``origins_xy`` (K, 2), -1 for none."""
+        if not len(self._keys):
+            return np.full(len(origins_xy), -1, np.int64)
+        keys = _pack(origins_xy)
+        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        found: NDArray[np.int64] = np.where(self._keys[place] == keys, self._order[place], -1)
+        return found
+
+
 def _pack(origin_xy: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Pack each origin into one sortable integer: band, then x, then row within the band."""
     x, y = (origin_xy + _OFFSET).astype(np.uint64).T
