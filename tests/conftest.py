@@ -72,6 +72,33 @@ def bundle(demo_export: Path) -> RunnableBundle:
 
 
 @pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without convolutions: exported in a second, for tests of what is around it."""
+    from tests.training.conftest import write_mean_encoder
+    from tests.variants import SMALL, variant_checkpoint
+    from triplex_deploy.contract import ModelConfig
+    from triplex_deploy.models import TileEncoderWeights, write_checkpoint
+
+    folder = tmp_path_factory.mktemp("tiny")
+    write_mean_encoder(folder / "means.onnx", batch="batch")
+    content = (folder / "means.onnx").read_bytes()
+    encoder = TileEncoderWeights("means", "onnx", {}, content, feature_dim=3)
+    config = ModelConfig(**{**SMALL, "model": "gem", "feature_dim": 3})
+    write_checkpoint(variant_checkpoint(config, encoder), folder / "tiny.ckpt")
+    return folder / "tiny.ckpt"
+
+
+@pytest.fixture
+def small_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few and small parity cases: for tests of what happens around them."""
+    from triplex_deploy.exporters import parity
+
+    for name in parity.SIZES:
+        monkeypatch.setitem(parity.SIZES, name, (1, 2))
+    monkeypatch.setattr(parity, "GRID_SIDE", 3)
+
+
+@pytest.fixture(scope="session")
 def model(bundle: RunnableBundle) -> Iterator[Model]:
     """The bundle opened on the CPU."""
     with bundle.open(device="cpu") as opened:

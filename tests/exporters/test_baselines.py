@@ -10,7 +10,7 @@ import torch
 
 from tests.variants import BASELINES, variant_checkpoint
 from triplex_deploy import load_bundle, open_slide, predict_slide
-from triplex_deploy.contract import GraphSpec
+from triplex_deploy.contract import GraphSpec, graph_specs
 from triplex_deploy.demo.slide import synthesise_slide
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
@@ -19,6 +19,7 @@ from triplex_deploy.exporters.model_card import model_card
 from triplex_deploy.exporters.parity import ParityReport
 from triplex_deploy.exporters.reference import normalise
 from triplex_deploy.exporters.tensorrt import TensorrtOptions
+from triplex_deploy.exporters.verify import replay_parity
 from triplex_deploy.models import (
     Checkpoint,
     TileEncoder,
@@ -106,6 +107,7 @@ def test_report_counts_the_rows_that_rounding_decides(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_parity")
 @pytest.mark.parametrize("name", BASELINES)
 def test_slide_is_predicted_as_by_the_model_itself(name: str, tmp_path: Path) -> None:
     checkpoint = checkpoint_of(name)
@@ -119,6 +121,8 @@ def test_slide_is_predicted_as_by_the_model_itself(name: str, tmp_path: Path) ->
         options = PredictOptions(spots=spots)
         found = predict_slide(tmp_path / "slide.tif", model, options).expression
         assert model.bundle.manifest.provenance["bank"] == BANK
+        assert list(model.sessions) == list(graph_specs(checkpoint.config))
+        assert all(result.passed for result in replay_parity(model))
     wanted = forward(checkpoint, target_tiles(tmp_path / "slide.tif"), grid_rc)
     assert np.abs(found - wanted).max() <= 1e-4
     assert np.ptp(wanted, axis=0).max() > 1e-3

@@ -13,7 +13,7 @@ from triplex_deploy.bundle import read_bundle
 from triplex_deploy.contract import ModelConfig, graph_specs
 from triplex_deploy.errors import BundleError, CheckpointError, OutputError, ParityError
 from triplex_deploy.exporters import export as export_module
-from triplex_deploy.exporters import parity, wrappers
+from triplex_deploy.exporters import wrappers
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.exporters.parity import SIZES
 from triplex_deploy.exporters.verify import replay_parity
@@ -101,14 +101,8 @@ def broken_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__()
             self.right = right
 
-        def forward(
-            self,
-            global_tokens: torch.Tensor,
-            target_tokens: torch.Tensor,
-            neighbor_tokens: torch.Tensor,
-            mask: torch.Tensor,
-        ) -> torch.Tensor:
-            right: torch.Tensor = self.right(global_tokens, target_tokens, neighbor_tokens, mask)
+        def forward(self, global_tokens: torch.Tensor) -> torch.Tensor:
+            right: torch.Tensor = self.right(global_tokens)
             return right + 0.01 * global_tokens[:, :1]
 
     def write_wrong(module, spec, target, metadata, path) -> None:
@@ -116,14 +110,6 @@ def broken_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
         write(wrong, spec, target, metadata, path)
 
     monkeypatch.setattr(export_module, "write_onnx", write_wrong)
-
-
-@pytest.fixture
-def small_parity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few and small parity cases: these tests are about what happens around them."""
-    for name in parity.SIZES:
-        monkeypatch.setitem(parity.SIZES, name, (1, 2, 3))
-    monkeypatch.setattr(parity, "GRID_SIDE", 3)
 
 
 @pytest.mark.usefixtures("small_parity")
@@ -156,7 +142,7 @@ def test_force_never_replaces_what_is_no_bundle(
 
 @pytest.mark.usefixtures("small_parity")
 def test_output_that_appears_meanwhile_is_kept(
-    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "bundle"
     check = export_module.read_bundle
@@ -168,7 +154,7 @@ def test_output_that_appears_meanwhile_is_kept(
 
     monkeypatch.setattr(export_module, "read_bundle", meanwhile)
     with pytest.raises(OutputError, match="exists already"):
-        export_bundle(checkpoint_path, out)
+        export_bundle(tiny_checkpoint, out)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert (out / "mine.txt").read_text() == "mine"
 
@@ -181,17 +167,17 @@ def test_no_graph_leaves_work_for_the_cpu_beside_a_gpu(bundle: RunnableBundle) -
 
 
 @pytest.mark.usefixtures("broken_fusion", "small_parity")
-def test_failed_parity_leaves_no_bundle(checkpoint_path: Path, tmp_path: Path) -> None:
+def test_failed_parity_leaves_no_bundle(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     with pytest.raises(ParityError, match="fusion_head at size 1: relative error"):
-        export_bundle(checkpoint_path, out)
+        export_bundle(tiny_checkpoint, out)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("broken_fusion", "small_parity")
-def test_failed_parity_can_be_kept_and_is_marked(checkpoint_path: Path, tmp_path: Path) -> None:
+def test_failed_parity_can_be_kept_and_is_marked(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    _, report = export_bundle(checkpoint_path, out, ExportOptions(allow_parity_failure=True))
+    _, report = export_bundle(tiny_checkpoint, out, ExportOptions(allow_parity_failure=True))
     assert not report.passed
     assert read_bundle(out).manifest.parity_passed is False
     assert "FAILED" in (out / "README.md").read_text()
@@ -207,16 +193,14 @@ def test_existing_output_is_kept_unless_forced(checkpoint_path: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("small_parity")
-def test_force_replaces_a_bundle_whole(
-    bundle: RunnableBundle, checkpoint_path: Path, tmp_path: Path
-) -> None:
+def test_force_replaces_a_bundle_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     out.mkdir()
     (out / "manifest.json").write_text("{}")
     (out / "old.onnx").write_text("old")
-    export_bundle(checkpoint_path, out, ExportOptions(force=True))
+    export_bundle(tiny_checkpoint, out, ExportOptions(force=True))
     assert not (out / "old.onnx").exists()
-    assert load_bundle(out).config == bundle.config
+    assert load_bundle(out).config.model == "gem"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 

@@ -196,20 +196,15 @@ def test_unknown_precision_is_refused() -> None:
         TensorrtOptions("fp64")
 
 
-def test_export_holds_graphs_settings_and_proof(
-    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("small_parity")
+def test_export_holds_graphs_settings_and_proof(checkpoint_path: Path, tmp_path: Path) -> None:
     """TensorRT and Triton beside fp32 for ONNX Runtime, and it opens on the CPU as before."""
     import json
 
-    from triplex_deploy.exporters import parity
     from triplex_deploy.exporters.export import ExportOptions, export_bundle
     from triplex_deploy.runtime.model import load_bundle
     from triplex_deploy.runtime.tensorrt.build import read_settings
 
-    for name in parity.SIZES:
-        monkeypatch.setitem(parity.SIZES, name, (1, 2))
-    monkeypatch.setattr(parity, "GRID_SIDE", 3)
     engines = TensorrtOptions("fp16", profiles=("batch=1:8:32",))
     options = ExportOptions(tensorrt=engines, triton=True)
     export_bundle(checkpoint_path, tmp_path / "bundle", options)
@@ -228,16 +223,13 @@ def test_export_holds_graphs_settings_and_proof(
         assert opened.backend == "onnxruntime"
 
 
+@pytest.mark.usefixtures("small_parity")
 def test_graph_beyond_its_gate_fails_the_export(
-    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triplex_deploy.errors import ParityError
-    from triplex_deploy.exporters import parity
     from triplex_deploy.exporters.export import ExportOptions, export_bundle
 
-    for name in parity.SIZES:
-        monkeypatch.setitem(parity.SIZES, name, (1, 2))
-    monkeypatch.setattr(parity, "GRID_SIDE", 3)
     recast = tensorrt_module.recast
 
     def careless(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
@@ -250,7 +242,7 @@ def test_graph_beyond_its_gate_fails_the_export(
     monkeypatch.setattr(tensorrt_module, "recast", careless)
     options = ExportOptions(tensorrt=TensorrtOptions("fp16"))
     with pytest.raises(ParityError, match=r"graphs for tensorrt miss the fp16 gate .*fusion_head"):
-        export_bundle(checkpoint_path, tmp_path / "bundle", options)
+        export_bundle(tiny_checkpoint, tmp_path / "bundle", options)
     assert list(tmp_path.iterdir()) == []
 
 

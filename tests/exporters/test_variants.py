@@ -183,8 +183,10 @@ def test_lookup_is_told_by_its_graph(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [name for name in ALL if name != "foreign features"])
+@pytest.mark.usefixtures("small_parity")  # the graphs above are compared at many sizes
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "foreign features"])
 def test_bundle_of_every_variant_passes_its_gate(variant: str, tmp_path: Path) -> None:
+    """Those of ``BASELINES`` are exported in ``test_baselines``."""
     from triplex_deploy.exporters.export import export_bundle
     from triplex_deploy.exporters.verify import replay_parity
     from triplex_deploy.runtime.model import load_bundle
