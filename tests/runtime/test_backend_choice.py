@@ -107,9 +107,7 @@ def test_auto_device_is_the_first_gpu_that_the_backend_can_use(
 
 
 def test_backend_that_does_not_run_on_the_device_is_refused(both_targets: Bundle) -> None:
-    with pytest.raises(
-        BackendError, match="device cpu: tensorrt does not run on it; pass --device"
-    ):
+    with pytest.raises(BackendError, match="device cpu: tensorrt does not run on it"):
         choose(both_targets, "tensorrt", CPU)
 
 
@@ -119,7 +117,7 @@ def test_importing_the_declarations_loads_no_runtime() -> None:
 
     code = (
         "import sys, triplex_deploy.runtime.backends as b; print(b.BACKEND_NAMES);"
-        "assert not {'onnxruntime', 'tensorrt', 'pycuda', 'numpy'} & set(sys.modules)"
+        "assert not {'onnxruntime', 'tensorrt', 'pycuda', 'numpy', 'pydantic'} & set(sys.modules)"
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr

@@ -15,11 +15,12 @@ from triplex_deploy.cli.settings import setting, settings
 from triplex_deploy.cli.shared import common_options
 from triplex_deploy.cli.shared_options import BatchSize, GeneList, device_option, executor_options
 from triplex_deploy.errors import OutputError
+from triplex_deploy.runtime.backends import AUTO, BACKEND_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from triplex_deploy.cli.slides_progress import OneSlide, SlidesProgress
+    from triplex_deploy.cli.slides_progress import SingleSlideProgress, SlidesProgress
     from triplex_deploy.cohort.executor import ExecutorChoice
     from triplex_deploy.cohort.job import Job, Outcome
     from triplex_deploy.pipeline.options import PredictOptions
@@ -90,8 +91,8 @@ SOME_FAILED = 3
 @device_option
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "onnxruntime", "tensorrt"]),
-    default="auto",
+    type=click.Choice(BACKEND_NAMES),
+    default=AUTO,
     show_default=True,
     help="Runtime that executes the graphs.",
 )
@@ -148,7 +149,7 @@ def command(
 
 
 def _collect(
-    under_way: Iterator[Outcome], watcher: OneSlide | SlidesProgress, jobs: Sequence[Job]
+    under_way: Iterator[Outcome], watcher: SingleSlideProgress | SlidesProgress, jobs: Sequence[Job]
 ) -> list[Outcome]:
     """Return all outcomes in the order of ``jobs``; errors are logged as they arrive."""
     outcome_of = {}

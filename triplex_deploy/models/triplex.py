@@ -200,13 +200,11 @@ class FusionGraph(nn.Module):
 
 
 def _without_encoders(model: Triplex) -> Triplex:
-    """Return a shallow copy that shares the fusion and the head, so that only they are traced."""
-    twin = copy.copy(model)
-    twin._modules = {
-        **model._modules,
-        **dict.fromkeys(("target_encoder", "neighbor_encoder", "global_encoder")),
-        **dict.fromkeys(("target_head", "neighbor_head", "global_head")),
-    }
+    """Return a copy that shares the fusion and the head, so that only they are traced."""
+    twin = copy.deepcopy(model, {id(part): part for part in model.children()})
+    for view in ("target", "neighbor", "global"):
+        setattr(twin, f"{view}_encoder", None)
+        setattr(twin, f"{view}_head", None)
     return twin
 
 

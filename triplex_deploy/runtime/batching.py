@@ -110,7 +110,7 @@ class BatchLimit:
 
 
 def cut(inputs: Tensors, length: int, most: int) -> Iterator[Tensors]:
-    """Yield pieces of ``inputs``, which have ``length`` rows, in order: at most ``most`` rows each."""
+    """Yield pieces of at most ``most`` rows, in order; ``inputs`` have ``length`` rows."""
     for begin in range(0, length, most):
         yield {name: array[begin : begin + most] for name, array in inputs.items()}
 
