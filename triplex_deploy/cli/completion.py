@@ -1,4 +1,4 @@
-"""``triplex-deploy completion``: the script that lets a shell complete commands and options."""
+"""Define ``triplex-deploy completion``: print the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from click.shell_completion import get_completion_class
 from triplex_deploy.cli.shared import common_options
 
 VARIABLE = "_TRIPLEX_DEPLOY_COMPLETE"
-"""What the script sets when it asks the program for completions; click derives it from the name."""
+"""Variable with which the script asks for completions; click derives it from the program's name."""
 
 
 @click.command(
@@ -21,7 +21,7 @@ VARIABLE = "_TRIPLEX_DEPLOY_COMPLETE"
 def command(shell: str, as_json: bool) -> None:
     """Print the completion script of SHELL.
 
-    Commands, options and their choices are completed, and file names where a file belongs.
+    The shell then completes commands, options, their choices, and file names.
     """
     from triplex_deploy.cli.shared import print_json
 

@@ -1,13 +1,13 @@
-"""Defaults for options from TOML files: the project's in the working folder, and the user's.
+"""Read defaults of options from TOML files: one in the working folder, one of the user.
 
-A table per command, a key per option without its dashes::
+A file has a table for each command and a key for each option, without dashes::
 
     [predict]
     bundle = "/models/breast"
     memory-gb = 16
 
-The command line wins over the environment (``TRIPLEX_DEPLOY_PREDICT_BUNDLE``), that over the
-project's file, and that over the user's.
+The first that has a value counts: the command line, the environment
+(``TRIPLEX_DEPLOY_PREDICT_BUNDLE``), the file in the working folder, the file of the user.
 """
 
 from __future__ import annotations
@@ -27,28 +27,38 @@ from triplex_deploy.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 PROJECT_FILE = Path("triplex-deploy.toml")
+"""File of defaults in the working folder."""
 ENVIRONMENT_PREFIX = "TRIPLEX_DEPLOY"
+"""Start of the name of every environment variable of an option."""
 _META = "triplex_deploy.defaults"
 
 
 @dataclass(frozen=True)
 class Default:
-    """An option's value as click parses it, and the file that gave it."""
+    """A default from a file."""
 
     value: Any
+    """Value as click takes it from a default."""
     file: Path
+    """File with the value."""
 
 
 def config_files() -> list[Path]:
-    """The files that exist, the one that wins last."""
+    """Return the files that exist; a later file replaces values of an earlier file."""
     return [path for path in (_user_file(), PROJECT_FILE) if path is not None and path.exists()]
 
 
 def use_defaults(ctx: click.Context, name: str, command: click.Command, known: list[str]) -> None:
-    """Let the files give defaults to ``command``, which is about to be parsed under ``ctx``.
+    """Give a command the defaults of the files, before it is parsed.
 
-    Raises ``ConfigError`` for a file that is not TOML, and for tables, keys and values that do not
-    exist; ``known`` are the names of all commands.
+    Args:
+        ctx: Context that the command will be parsed under.
+        name: Name of the command.
+        command: The command.
+        known: Names of all commands.
+
+    Raises:
+        ConfigError: If a file is not TOML, or a table, key or value is not valid.
     """
     found: dict[str, Default] = {}
     for path in config_files():
@@ -79,7 +89,7 @@ def _spellings(option: click.Option) -> list[str]:
 
 
 def announce_defaults(ctx: click.Context) -> None:
-    """Log which options neither the command line nor the program itself has set."""
+    """Log each option that a file or the environment has set, with its source."""
     files: dict[str, Default] = ctx.meta.get(_META, {})
     for param in ctx.command.params:
         if not isinstance(param, click.Option) or param.name is None:
@@ -97,7 +107,7 @@ def announce_defaults(ctx: click.Context) -> None:
 def _user_file() -> Path | None:
     try:
         folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    except RuntimeError:  # an account without a home
+    except RuntimeError:  # the account has no home folder
         return None
     return folder / "triplex-deploy" / "config.toml"
 
@@ -145,15 +155,15 @@ def _defaults(
 
 
 def _checked(where: str, command: click.Command, option: click.Option, value: Any) -> Any:
-    """The value as click takes it from a default, after one trial of its type."""
+    """Return the value as click takes it from a default; raises ``ConfigError`` if not valid."""
     if option.is_flag and not option.count and not isinstance(value, bool):
-        raise ConfigError(f"{where}: {value!r} is neither true nor false; give one of them")
+        raise ConfigError(f"{where}: {value!r} is neither true nor false; use true or false")
     several = option.multiple or option.nargs != 1
     if several and not isinstance(value, list):
         raise ConfigError(f"{where}: takes a list; write [{value!r}]")
     if isinstance(value, list):
-        value = [_home(option, one) for one in value]
-        value = value if several else ",".join(str(one) for one in value)
+        value = [_home(option, item) for item in value]
+        value = value if several else ",".join(str(item) for item in value)
     else:
         value = _home(option, value)
     try:
@@ -164,7 +174,7 @@ def _checked(where: str, command: click.Command, option: click.Option, value: An
 
 
 def _home(option: click.Option, value: Any) -> Any:
-    """``~`` means the home folder, as a shell would have it."""
+    """Return a value with ``~`` replaced by the home folder, if it is a path."""
     if not isinstance(option.type, click.Path):
         return value
     text = str(value)

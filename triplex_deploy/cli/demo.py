@@ -1,4 +1,4 @@
-"""``triplex-deploy demo``: the whole life of a model, on made-up tissue."""
+"""Define ``triplex-deploy demo``: every step, from a data set to a report, on synthetic tissue."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from triplex_deploy.demo.run import DemoResult
 
 GENES_SHOWN = 3
+"""Number of best and of worst genes in the summary."""
 
 
 @click.command(epilog="Example: triplex-deploy demo --out demo-out")
@@ -22,29 +23,31 @@ GENES_SHOWN = 3
     default="demo-out",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Folder for everything the demo makes.",
+    help="Folder for all files of the demo.",
 )
 @click.option(
-    "--quick", is_flag=True, help="Three tiny sections and few epochs: the steps, not the quality."
+    "--quick",
+    is_flag=True,
+    help="Use three tiny sections and few epochs, to see the steps; predictions are poor.",
 )
 @common_options
 def command(out: Path, quick: bool, as_json: bool) -> None:
     """Make a data set, prepare it, train, export, predict an unseen patient, evaluate, report.
 
-    All on the CPU, in minutes. The tissue is synthetic and its expression follows from what is
-    drawn, so the truth is known; the trained weights mean nothing for real slides.
+    Everything runs on the CPU, in minutes. The tissue is synthetic and its expression follows from
+    the picture, so the truth is known. The trained weights are of no use for real slides.
     """
     from triplex_deploy.cli.progress import StageBars
     from triplex_deploy.demo.run import FULL, QUICK, run_demo
 
     with StageBars() as progress:
         result = run_demo(out, QUICK if quick else FULL, progress, _echo_stage)
-    facts = {"out": str(out), "quick": quick, **result.prediction.run, "metrics": result.metrics}
-    print_summary(as_json, facts, [*_scores(result, quick), *_files(out, result), *_next(out)])
+    summary = {"out": str(out), "quick": quick, **result.prediction.run, "metrics": result.metrics}
+    print_summary(as_json, summary, [*_scores(result, quick), *_files(out, result), *_next(out)])
 
 
 def _echo_stage(text: str) -> None:
-    """The stages are the point of a demo; with -v the log shows them, and with -q nothing does."""
+    """Print a stage of the demo; with -v the log shows it, and with -q nothing is shown."""
     if screen_level() == logging.WARNING:
         click.echo(text, err=True)
 
@@ -53,7 +56,7 @@ def _scores(result: DemoResult, quick: bool) -> list[str]:
     metrics = result.metrics
     model, ceiling, constant = metrics["model"], metrics["noise_ceiling"], metrics["constant"]
     scored = zip(metrics["genes"], model["pcc"], ceiling["pcc"], strict=True)
-    ranked = sorted(scored, key=lambda one: -one[1])
+    ranked = sorted(scored, key=lambda gene: -gene[1])
     best, worst = (", ".join(map(_gene, part)) for part in _ends(ranked))
     lines = [
         "",

@@ -1,4 +1,4 @@
-"""``--log-file``: everything that is logged, with the time and tracebacks, appended to a file."""
+"""Append everything that is logged, with times and tracebacks, to the file of ``--log-file``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from triplex_deploy.errors import OutputError
 
 LOGGERS = ("triplex_deploy", "exporters")
-"""Of our packages; what other libraries log is not ours to show."""
+"""Loggers that are shown and written; those of other libraries are not."""
 
 
 class LogFile(logging.FileHandler):
-    """UTF-8, one line per record and its traceback below; opened at once, in append mode."""
+    """Writes one line per record, and its traceback below, as UTF-8 at the end of a file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, mode="a", encoding="utf-8")
@@ -25,7 +25,7 @@ class LogFile(logging.FileHandler):
 
 
 def open_log_file(path: Path, command_line: str) -> None:
-    """Append the log of this run to ``path``; raises ``OutputError`` where that cannot be."""
+    """Append the log of this run to a file; raises ``OutputError`` if it cannot be opened."""
     try:
         log_file = LogFile(path)
     except OSError as error:
@@ -45,17 +45,18 @@ def close_log_file() -> None:
     """Stop writing to the log file, if there is one."""
     for name in LOGGERS:
         logger = logging.getLogger(name)
-        for log_file in [one for one in logger.handlers if isinstance(one, LogFile)]:
+        for log_file in [h for h in logger.handlers if isinstance(h, LogFile)]:
             logger.removeHandler(log_file)
             log_file.close()
 
 
 def is_logging_to_file() -> bool:
+    """Return True if there is a log file."""
     return _log_file() is not None
 
 
 def note(level: int, text: str, error: BaseException | None = None) -> None:
-    """Write a line, and an error's traceback, into the log file alone."""
+    """Write a line, and the traceback of an error, to the log file only."""
     log_file = _log_file()
     if log_file is None:
         return
@@ -65,4 +66,4 @@ def note(level: int, text: str, error: BaseException | None = None) -> None:
 
 def _log_file() -> LogFile | None:
     handlers = logging.getLogger(LOGGERS[0]).handlers
-    return next((one for one in handlers if isinstance(one, LogFile)), None)
+    return next((handler for handler in handlers if isinstance(handler, LogFile)), None)

@@ -1,4 +1,4 @@
-"""Entry point: lazy sub-commands, and the one place where an error becomes a line of text."""
+"""Run the command line: load commands when they are used, and turn errors into one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = {
     "bench": "Measure how fast bundles are here, and compare two results.",
     "completion": "Print the script that completes commands and options in your shell.",
     "convert": "Write a prediction as a file that other programs open.",
-    "demo": "Try everything on synthetic data: checkpoint, bundle, slide, prediction.",
+    "demo": "Try every step on synthetic data, from a data set to a report.",
     "doctor": "Show versions, devices and libraries, and what is missing.",
     "evaluate": "Score a run over its folds, or a prediction against measured counts.",
     "export": "Turn a checkpoint into a bundle of ONNX graphs.",
@@ -38,17 +38,21 @@ COMMANDS = {
     "train": "Train on a prepared data set; checkpoints, curves and metrics per fold.",
     "verify": "Check a bundle's files and replay its parity inputs.",
 }
+"""All commands with their descriptions in ``--help``."""
 
 HELP = {"-h", "--help"}
+"""Options that show the help."""
 
 
 class LazyGroup(click.Group):
     """A group that lists its commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command and return it; None if the name is unknown."""
         if cmd_name not in COMMANDS:
             return None
         command = import_module(f"triplex_deploy.cli.{cmd_name.replace('-', '_')}").command
@@ -59,26 +63,27 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, suggest one for a misspelt name, and give it its defaults."""
+        """Return the command with the defaults of files; suggest a command for an unknown name."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             meant = did_you_mean(name, COMMANDS)
             raise click.UsageError(f"No such command {name!r}; {meant}", ctx)
         found = super().resolve_command(ctx, args)
-        asks_for_help = not HELP.isdisjoint(args)  # which a broken file must not refuse
+        asks_for_help = not HELP.isdisjoint(args)  # help must work with a broken file
         if found[1] is not None and not ctx.resilient_parsing and not asks_for_help:
             use_defaults(ctx, name, found[1], list(COMMANDS))
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(
     cls=LazyGroup,
-    epilog="Start with: triplex-deploy demo --out demo-out. Defaults for options can stand in "
-    "triplex-deploy.toml; `triplex-deploy doctor` says which files are read.",
+    epilog="Start with: triplex-deploy demo --out demo-out. You can set defaults of options in "
+    "triplex-deploy.toml; `triplex-deploy doctor` shows which files are read.",
     context_settings={"help_option_names": sorted(HELP)},
 )
 @click.version_option(__version__, prog_name="triplex-deploy")
@@ -127,13 +132,13 @@ def _status(given: list[str]) -> int:
         return _fail(one_line(error), given, error)
     except ModuleNotFoundError as error:
         return _fail(missing_module(error), given, error)
-    except Exception as error:  # noqa: BLE001 - a bug of ours, still told in one line
+    except Exception as error:  # noqa: BLE001 - a bug of this package; shown as one line too
         return _fail(one_line(error), given, error)
 
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let a scheduler's SIGTERM clean up like Ctrl-C does."""
+    """Treat SIGTERM, which schedulers send, like Ctrl-C, so that files are cleaned up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Progress on stderr: bars with time left in a terminal, one line per stage elsewhere."""
+"""Show progress on stderr: bars with the remaining time in a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from rich.progress import (
 from triplex_deploy.cli.shared import is_quiet
 
 EVERY_S = 15.0
-"""How often a log without a terminal hears of a long stage."""
+"""Seconds between two lines about a long stage."""
 
 
 class _Lines:
-    """A line when a stage starts, and while it is long, one now and then."""
+    """Prints a line when a stage starts, and every ``EVERY_S`` seconds during the stage."""
 
     def __init__(self) -> None:
-        self._stage, self._total, self._done, self._said = "", 0, 0, 0.0
+        self._stage, self._total, self._done, self._printed_at = "", 0, 0, 0.0
 
     def start(self, stage: str, total: int) -> None:
         self._stage, self._total, self._done = stage, total, 0
-        self._say(f"{stage}: {total}")
+        self._print(f"{stage}: {total}")
 
     def advance(self, n: int) -> None:
         self._done += n
-        if time.monotonic() - self._said >= EVERY_S:
-            self._say(f"{self._stage}: {self._done} of {self._total}")
+        if time.monotonic() - self._printed_at >= EVERY_S:
+            self._print(f"{self._stage}: {self._done} of {self._total}")
 
-    def _say(self, text: str) -> None:
-        self._said = time.monotonic()
+    def _print(self, text: str) -> None:
+        self._printed_at = time.monotonic()
         if not is_quiet():
             click.echo(text, err=True)
 
 
 class StageBars:
-    """One bar per stage of a prediction; a context manager and the pipeline's ``Progress``."""
+    """Shows one bar per stage; a context manager that implements ``Progress``."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, quiet=is_quiet())
@@ -62,11 +62,13 @@ class StageBars:
         self._line = _Lines()
 
     def start(self, stage: str, total: int) -> None:
+        """Add the bar of a stage."""
         if self._bars.disable:
             self._line.start(stage, total)
         self._task = self._bars.add_task(stage, total=total)
 
     def advance(self, n: int) -> None:
+        """Move the bar of the current stage."""
         if self._bars.disable:
             self._line.advance(n)
         if self._task is not None:

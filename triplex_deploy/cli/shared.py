@@ -1,4 +1,4 @@
-"""Options every command has: verbosity, logging to stderr, and the JSON summary on stdout."""
+"""Define what every command shares: verbosity, logging to stderr, and the summary on stdout."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ EXTRA_OF = {
     "spatialdata": "files",
     "ray": "cluster",
 }
+"""The extra of this package that installs a library."""
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 
 def common_options(command: Command) -> Command:
-    """Add ``--json``, ``-v``, ``-q`` and ``--log-file``; they take effect when they are parsed."""
+    """Add ``--json``, ``-v``, ``-q`` and ``--log-file`` to a command."""
     return verbosity_options(
         click.option(
             "--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout."
@@ -45,14 +46,14 @@ def common_options(command: Command) -> Command:
 
 
 def verbosity_options(command: Command) -> Command:
-    """Add all but ``--json``, for a command whose ``--json`` takes a file."""
+    """Add ``-v``, ``-q`` and ``--log-file``, which take effect when they are parsed."""
     command = click.option(
         "--log-file",
         type=click.Path(path_type=Path),
         expose_value=False,
         is_eager=True,
         callback=_start_log_file,
-        help="Append everything that is logged, with times and tracebacks, to this file.",
+        help="Append the whole log, with times and tracebacks, to this file.",
     )(_announcing(command))
     command = click.option(
         "-v",
@@ -61,7 +62,7 @@ def verbosity_options(command: Command) -> Command:
         expose_value=False,
         is_eager=True,
         callback=lambda _ctx, _param, count: set_verbosity(count) if count else None,
-        help="Say more; -vv adds tracebacks.",
+        help="Show more of the log; -vv adds tracebacks.",
     )(command)
     return click.option(
         "-q",
@@ -75,7 +76,7 @@ def verbosity_options(command: Command) -> Command:
 
 
 def set_verbosity(level: int) -> None:
-    """How much of the log is shown: -1 errors, 0 warnings, 1 information, 2 everything."""
+    """Choose how much of the log is shown: -1 errors, 0 warnings, 1 information, 2 everything."""
     shown = _LEVELS[min(level, 2)]
     for name in LOGGERS:
         logger = logging.getLogger(name)
@@ -86,28 +87,29 @@ def set_verbosity(level: int) -> None:
 
 
 def screen_level() -> int:
-    """The level from which the log is shown on stderr; a log file always has all of it."""
+    """Return the level from which the log is shown on stderr; a log file always gets everything."""
     handlers = logging.getLogger("triplex_deploy").handlers
     shown = (handler.level for handler in handlers if isinstance(handler, _StderrHandler))
     return next(shown, logging.WARNING)
 
 
 def start_logging() -> None:
-    """Send warnings of our packages to stderr; called once per command."""
+    """Show warnings of this package on stderr; called once per command."""
     for name in LOGGERS:
         logger = logging.getLogger(name)
         if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
             logger.addHandler(_StderrHandler())
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own error says it better
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the error that is raised says more
     set_verbosity(0)
 
 
 def is_quiet() -> bool:
+    """Return True if only errors are shown."""
     return screen_level() > logging.WARNING
 
 
 def print_summary(as_json: bool, summary: Mapping[str, Any], lines: list[str]) -> None:
-    """Print the machine-readable summary or the human lines on stdout."""
+    """Print the summary as JSON, or the lines unless the command is quiet."""
     if as_json:
         print_json(summary)
         return
@@ -117,17 +119,17 @@ def print_summary(as_json: bool, summary: Mapping[str, Any], lines: list[str]) -
 
 
 def print_json(summary: Mapping[str, Any]) -> None:
-    """Print the machine-readable summary on stdout."""
+    """Print the summary as JSON on stdout."""
     click.echo(json.dumps(summary, indent=2))
 
 
 def command_line(ctx: click.Context) -> str:
-    """The command as it was given, for files that record what made them."""
+    """Return the command line as it was typed, for files that record how they were made."""
     return shlex.join(["triplex-deploy", *(ctx.obj or ())])
 
 
 def missing_module(error: ModuleNotFoundError) -> str:
-    """Which extra brings the library that a command lacks."""
+    """Return the message for a missing library, with the extra that installs it."""
     extra = EXTRA_OF.get((error.name or "").partition(".")[0])
     if extra is None:
         return one_line(error)
@@ -140,7 +142,7 @@ def _start_log_file(ctx: click.Context, _param: click.Parameter, path: Path | No
 
 
 def _announcing(command: Command) -> Command:
-    """The same command, saying first which of its options were set elsewhere."""
+    """Return the command, which first logs the options that were not set by its command line."""
 
     @wraps(command)
     def announced(*args: Any, **kwargs: Any) -> Any:
@@ -151,7 +153,7 @@ def _announcing(command: Command) -> Command:
 
 
 class _StderrHandler(logging.Handler):
-    """``warning: what`` on whatever stderr is now, which progress bars may have replaced."""
+    """Writes ``warning: TEXT`` to the current stderr, which progress bars may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()

@@ -1,4 +1,4 @@
-"""Progress of several slides on stderr: a bar for each under way, or a line for each done."""
+"""Show the progress of slides on stderr: a bar for each slide, otherwise a line when it is done."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
     from triplex_deploy.cohort.job import Job, Outcome
 
 
-def watch(n_slides: int) -> OneSlide | SlidesProgress:
-    """Who shows the progress of so many slides."""
-    return OneSlide() if n_slides == 1 else SlidesProgress(n_slides)
+def watch(n_slides: int) -> SingleSlideProgress | SlidesProgress:
+    """Return the object that shows the progress of ``n_slides`` slides."""
+    return SingleSlideProgress() if n_slides == 1 else SlidesProgress(n_slides)
 
 
-class OneSlide(StageBars):
-    """Watches an engine that has a single job: a bar for each of its stages."""
+class SingleSlideProgress(StageBars):
+    """Shows a bar for each stage of the only slide."""
 
-    def progress(self, _job: Job) -> OneSlide:
+    def progress(self, _job: Job) -> SingleSlideProgress:
+        """Return where the stages of the job are reported."""
         return self
 
     def finished(self, outcome: Outcome) -> None:
-        """Nothing is left to tell: the summary says it."""
+        """Do nothing: the summary follows."""
 
 
 class SlidesProgress:
-    """Watches an engine, as a context manager; tell it of every outcome."""
+    """Shows a bar for all slides and a bar for each slide that is being predicted."""
 
     def __init__(self, n_slides: int) -> None:
         console = Console(stderr=True, quiet=is_quiet())
@@ -58,13 +59,14 @@ class SlidesProgress:
         self._under_way: dict[str, _SlideStages] = {}
 
     def progress(self, job: Job) -> _SlideStages:
+        """Return where the stages of the job are reported."""
         name = str(job.h5ad_path)
         if name not in self._under_way:
             self._under_way[name] = _SlideStages(self.bars, job.slide.name)
         return self._under_way[name]
 
     def finished(self, outcome: Outcome) -> None:
-        """Count a slide, and in a log say how it went."""
+        """Count a slide; without a terminal, print a line about it."""
         stages = self._under_way.pop(str(outcome.job.h5ad_path), None)
         if stages is not None:
             stages.remove()
@@ -87,12 +89,12 @@ class SlidesProgress:
 
 
 class _SlideStages:
-    """The pipeline's ``Progress`` of one slide among others."""
+    """Shows the stages of one of several slides; implements ``Progress``."""
 
     def __init__(self, bars: Progress, name: str) -> None:
         self._bars, self._name = bars, name
         self._stage, self._total, self._done = "", 0, 0
-        self._said = time.monotonic()
+        self._printed_at = time.monotonic()
         self._task: TaskID | None = None
 
     def start(self, stage: str, total: int) -> None:
@@ -105,8 +107,8 @@ class _SlideStages:
         self._done += n
         if self._task is not None:
             self._bars.advance(self._task, n)
-        elif time.monotonic() - self._said >= EVERY_S and not is_quiet():
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed_at >= EVERY_S and not is_quiet():
+            self._printed_at = time.monotonic()
             click.echo(f"{self._name}: {self._stage}: {self._done} of {self._total}", err=True)
 
     def remove(self) -> None:

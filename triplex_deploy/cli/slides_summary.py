@@ -1,4 +1,4 @@
-"""What a prediction of slides came to: JSON, one line, or a table."""
+"""Print the outcomes of slides: as JSON, as one line, or as a table."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from triplex_deploy.cohort.job import Outcome
 
 COLUMNS: Final = ("slide", "spots", "seconds", "spots/s", "status", "error")
+"""Columns of the table."""
 _NUMBERS: Final = COLUMNS[1:4]
 
 
 def summary_of(outcomes: Sequence[Outcome], index: Path | None) -> dict[str, Any]:
-    """``done``: slides whose results are complete, with their facts; ``failed``: the others."""
+    """Return ``done``, complete slides with their metadata, and ``failed``, the other slides."""
     return {
         "index": None if index is None else str(index),
         "done": [_complete(outcome) for outcome in outcomes if outcome.metadata is not None],
@@ -31,9 +32,12 @@ def summary_of(outcomes: Sequence[Outcome], index: Path | None) -> dict[str, Any
 
 
 def print_slides(outcomes: Sequence[Outcome], as_json: bool, index: Path | None = None) -> None:
-    """Print one line for one slide, a table for several: drawn in a terminal, else with tabs.
+    """Print a line for a single slide, and a table for several slides.
 
-    ``index`` is the page of all slides, where there is one.
+    Args:
+        outcomes: One outcome per slide.
+        as_json: Print JSON instead.
+        index: The page of all slides, None if there is none.
     """
     rows = [_row(outcome) for outcome in outcomes]
     console = Console()
@@ -71,16 +75,16 @@ def _failed(outcome: Outcome) -> dict[str, Any]:
 
 
 def _line(outcome: Outcome) -> str:
-    facts = outcome.metadata or {}
+    metadata = outcome.metadata or {}
     kept = " (complete already)" if outcome.status == "skipped" else ""
     return (
-        f"{outcome.job.h5ad_path}: {facts['spots']} spots, {facts['tiles_encoded']} tiles, "
-        f"{facts['spots_per_s']} spots/s on {facts['device']}{kept}"
+        f"{outcome.job.h5ad_path}: {metadata['spots']} spots, {metadata['tiles_encoded']} tiles, "
+        f"{metadata['spots_per_s']} spots/s on {metadata['device']}{kept}"
     )
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
-    """Cells as in ``COLUMNS``; what was not measured now is empty."""
+    """Return the texts of ``COLUMNS``; a value that this run did not measure is empty."""
     spots = (outcome.metadata or {}).get("spots")
     measured = outcome.status == "done" and spots is not None
     return (
@@ -98,5 +102,5 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Table:
     for name in COLUMNS:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))  # brackets in names are no markup
+        table.add_row(*map(escape, row))  # brackets in names are not markup
     return table

@@ -1,4 +1,4 @@
-"""``triplex-deploy study``: data sets x models x folds x seeds, and the tables made of them."""
+"""Define ``triplex-deploy study``: compare models over data sets, folds and seeds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from triplex_deploy.study.tables import Table
 
 SOME_FAILED = 3
+"""Exit status if some trainings failed."""
 
 
 @click.command(epilog="Example: triplex-deploy study her2st_c --out her2st_c/ --workers 2")
@@ -24,13 +25,18 @@ SOME_FAILED = 3
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Where relative paths in CONFIG start.  [default: its own folder; of a shipped one, here]",
+    help="Folder that relative paths in CONFIG start from.  [default: the folder of CONFIG; of an "
+    "included study, the working folder]",
 )
 @executor_options(
     "trainings", "Trainings at a time, a process each (default: 1; with ray, all that fit)."
 )
-@click.option("--no-train", is_flag=True, help="Make tables of the cells that are done.")
-@click.option("--no-deploy", is_flag=True, help="Export nothing: no sizes, speeds and maps.")
+@click.option(
+    "--no-train", is_flag=True, help="Train nothing: make tables of the trainings that are done."
+)
+@click.option(
+    "--no-deploy", is_flag=True, help="Export nothing: the results have no sizes, speeds and maps."
+)
 @common_options
 def command(
     config: str,
@@ -41,11 +47,12 @@ def command(
     no_deploy: bool,
     as_json: bool,
 ) -> int:
-    """Train every cell of CONFIG, a file or one of table1 to table5, her2st_c and demo.
+    """Train every model of CONFIG on its data sets, folds and seeds, and write tables.
 
-    Interrupted, the same command goes on without repeating what is done; several at once share
-    the work. Results are NAME.json, NAME.md, tables/ as CSV and figures/ as PNG, NAME being the
-    study's; studies that share trainings can share --out.
+    CONFIG is a file, or the name of a study that is included: table1 to table5, her2st_c or demo.
+    If the command is interrupted, run it again to continue; several processes share the work. NAME
+    is the name of the study: results are NAME.json, NAME.md, CSV tables in tables/ and PNG figures
+    in figures/. Studies with common trainings can use the same --out.
     """
     from triplex_deploy.cli.progress import StageBars
     from triplex_deploy.study.config import read_study
@@ -78,7 +85,7 @@ def _print(result: StudyResult, out: Path, as_json: bool) -> None:
 
 
 def _print_table(table: Table) -> None:
-    """Drawn in a terminal, else with tabs."""
+    """Print a table, drawn in a terminal, otherwise with tabs."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape

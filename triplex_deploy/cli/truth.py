@@ -1,4 +1,4 @@
-"""Measured counts as the labels a report shows beside a prediction."""
+"""Read measured counts as the labels that a report shows beside a prediction."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ if TYPE_CHECKING:
 
 
 def measured_labels(prediction: Prediction, truth: Path) -> Measured:
-    """What ``truth`` measures, in the order and units of ``prediction``, NaN where it has none.
+    """Return measured labels in the order and units of a prediction.
 
-    Raises ``DatasetError`` where nothing matches.
+    Args:
+        prediction: The prediction to compare with.
+        truth: Measured counts: h5ad, .tsv or Space Ranger folder.
+
+    Returns:
+        The labels, NaN where nothing was measured, with the correlation of each gene.
+
+    Raises:
+        DatasetError: If no spot or no gene matches.
     """
     import numpy as np
 
@@ -28,7 +36,7 @@ def measured_labels(prediction: Prediction, truth: Path) -> Measured:
     labels[place] = matched.labels
     pcc = np.full(len(prediction.genes), np.nan)
     pcc[matched.gene_index] = gene_correlations(labels[place], matched.predicted)
-    note = f"Measured values are from {truth.name}, taken as they are."
+    note = f"Measured values are from {truth.name}, used without change."
     if matched.transform is not None:
         units = describe_units(matched.transform.to_dict())
         note = f"Measured counts are from {truth.name}, as {units}."

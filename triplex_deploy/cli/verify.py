@@ -1,4 +1,4 @@
-"""``triplex-deploy verify``: is this bundle whole, and does it still compute what it did?"""
+"""Define ``triplex-deploy verify``: check a bundle and run it on stored inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from triplex_deploy.errors import ParityError
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda:N or auto.")
 @common_options
 def command(bundle: Path, device: str, as_json: bool) -> None:
-    """Check the schema and checksums of BUNDLE and replay its parity inputs on this machine."""
+    """Check the files of BUNDLE, and compare it with PyTorch on the inputs stored in it.
+
+    The inputs and the outputs of PyTorch were stored by export.
+    """
     from triplex_deploy.exporters.verify import replay_parity
     from triplex_deploy.runtime.model import load_bundle
 
@@ -35,7 +38,7 @@ def command(bundle: Path, device: str, as_json: bool) -> None:
         f"  {r.graph:17} relative error {r.relative:.1e}  {'ok' if r.passed else 'FAILED'}"
         for r in results
     ]
-    head = f"bundle {loaded.id}: {len(loaded.manifest.graphs)} graphs whole, replayed on {where}"
+    head = f"bundle {loaded.id}: {len(loaded.manifest.graphs)} graphs complete, run on {where}"
     print_summary(as_json, summary, [head, *lines])
     if failed:
         raise ParityError(
