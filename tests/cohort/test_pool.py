@@ -89,7 +89,7 @@ def test_slide_that_fells_every_worker_fails_and_the_others_go_on() -> None:
     assert "was killed; given up after 2 attempts" in (outcomes["b"].error or "")
 
 
-def test_worker_that_dies_while_it_opens_the_bundle_is_not_replaced_for_ever() -> None:
+def test_worker_that_dies_while_it_opens_the_bundle_is_not_replaced_without_end() -> None:
     outcomes = _run(ScriptedWorkers(limit=2, stillborn=1), _jobs("a", "b"))
     assert {outcome.status for outcome in outcomes.values()} == {"done"}
     outcomes = _run(ScriptedWorkers(limit=2, stillborn=99), _jobs("a", "b"))

@@ -1,4 +1,4 @@
-"""Several processes share the slides; one that dies takes no other's slide with it."""
+"""Several processes share the slides; a process that dies loses at most its own slide."""
 
 import logging
 import os

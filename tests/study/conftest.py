@@ -30,7 +30,7 @@ def prepared_path(
 
 @pytest.fixture(scope="session")
 def elsewhere_path(mean_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sections of other patients, prepared alike."""
+    """Two sections of other patients, prepared in the same way."""
     root = tmp_path_factory.mktemp("elsewhere")
     for number, name in enumerate(("D1", "E1"), start=10):
         write_section(root, name, np.random.default_rng(number))

@@ -27,7 +27,7 @@ def external(prepared: Path, **more: Any) -> dict[str, Any]:
     ("entry", "message"),
     [
         ({"section": "A1", "genes": ["KRT5"]}, "maps.ST: KRT5 is not predicted"),
-        ({"section": "C1"}, "maps.ST: no fold tests section C1; they test A1, B1"),
+        ({"section": "C1"}, "maps.ST: no fold tests section C1; use one of A1, B1"),
     ],
 )
 def test_map_that_cannot_be_drawn(
@@ -72,4 +72,4 @@ def test_external_data_of_other_labels(
 
 def test_external_sections_that_were_trained_on(prepared_path: Path, tmp_path: Path) -> None:
     values = study_values(prepared_path, **external(prepared_path))
-    refused(tmp_path, values, DatasetError, "section A1 is A1 of the data set trained on")
+    refused(tmp_path, values, DatasetError, "section A1 is section A1 of the training data")

@@ -47,7 +47,7 @@ def _triplex_on_scc(name: str) -> dict[str, Any]:
     return settings_of(study, study.config.datasets["SCC"], "TRIPLEX")
 
 
-def test_misspelt_key_is_told_the_closest(tmp_path: Path) -> None:
+def test_misspelled_key_is_refused_with_the_closest(tmp_path: Path) -> None:
     values = study_values(tmp_path, seed=[1])
     with pytest.raises(ConfigError, match=r"seed: not a key of a study; did you mean seeds\?"):
         read_study(write_study(tmp_path, values))
@@ -66,7 +66,7 @@ def test_unknown_reference_is_refused(tmp_path: Path) -> None:
         read_study(write_study(tmp_path, study_values(tmp_path, reference="GEN")))
 
 
-def test_unknown_study_is_told_the_closest_shipped_one() -> None:
+def test_unknown_study_is_refused_with_the_closest_shipped_one() -> None:
     with pytest.raises(ConfigError, match=r"did you mean table1\?"):
         read_study("tabel1")
 
@@ -84,11 +84,11 @@ def test_folder_of_the_same_name_does_not_hide_a_shipped_study(
     ("settings", "message"),
     [
         ({"epoch": 3}, "GEM: epoch is not a setting; did you mean epochs?"),
-        ({"seed": 3}, "seed is alike for all models"),
-        ({"selection": "validation"}, "selection is alike for all models"),
+        ({"seed": 3}, "seed is the same for all models"),
+        ({"selection": "validation"}, "selection is the same for all models"),
     ],
 )
-def test_odd_setting_is_refused_before_any_training(
+def test_invalid_setting_is_refused_before_any_training(
     prepared_path: Path, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     study = read_study(write_study(tmp_path, study_values(prepared_path, settings=settings)))

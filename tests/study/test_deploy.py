@@ -1,4 +1,4 @@
-"""What a model costs where it is deployed, and the maps drawn of its prediction."""
+"""What a deployed model costs, and the maps drawn of its prediction."""
 
 import json
 from pathlib import Path
@@ -17,6 +17,7 @@ from triplex_deploy.contract import (
     StNetConfig,
 )
 from triplex_deploy.models import build_model, read_checkpoint
+from triplex_deploy.study.deploy import COST_FILE
 from triplex_deploy.study.parameters import all_parameters, deployed_parameters
 from triplex_deploy.training.predict_section import predict_section
 from triplex_deploy.training.prepared import open_prepared
@@ -46,14 +47,14 @@ def test_exported_model_predicts_the_section_as_the_trained_one(
 
 def test_costs_are_in_the_results(deployed: Path) -> None:
     results = json.loads((deployed / "tiny.json").read_text())
-    facts = results["datasets"]["ST"]["models"]["GEM"]["deployed"]
+    cost = results["datasets"]["ST"]["models"]["GEM"]["deployed"]
     size = sum(f.stat().st_size for f in (deployed / "deployed/ST/GEM/bundle").iterdir())
-    assert facts["bundle_mb"] == pytest.approx(size / 1e6, abs=0.01)
-    assert facts["section"] == "B1"
-    assert facts["spots"] == 6
-    assert facts["spots_per_s"] > 0
-    assert 50 < facts["peak_memory_mb"] < 2000
-    assert facts["parity_passed"]
+    assert cost["bundle_mb"] == pytest.approx(size / 1e6, abs=0.01)
+    assert cost["section"] == "B1"
+    assert cost["spots"] == 6
+    assert cost["spots_per_s"] > 0
+    assert 50 < cost["peak_memory_mb"] < 2000
+    assert cost["parity_passed"]
     assert (deployed / "figures/tiny-ST-maps.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -65,8 +66,19 @@ def test_deployment_is_kept_as_long_as_its_checkpoint_is(deployed: Path) -> None
     assert bundle.stat().st_mtime_ns == before
 
 
-def test_deployed_parameters_leave_out_what_training_alone_needs() -> None:
-    """The counts of MODELS 2.3 in small: ZINB's three heads and the distillation network."""
+def test_cost_that_an_earlier_version_recorded_is_kept(deployed: Path) -> None:
+    folder = deployed / "deployed/ST/GEM"
+    bundle = folder / "bundle/manifest.json"
+    before = bundle.stat().st_mtime_ns
+    (folder / COST_FILE).rename(folder / "facts.json")
+    arguments = ["study", str(deployed.parent / "study.yaml"), "--out", str(deployed)]
+    assert run_command(arguments) == 0
+    assert bundle.stat().st_mtime_ns == before
+    (folder / "facts.json").rename(folder / COST_FILE)
+
+
+def test_deployed_parameters_leave_out_what_only_training_needs() -> None:
+    """A small model as in docs/models.md, "Hist2ST": three ZINB heads and the distillation network."""
     config = Hist2StConfig(
         n_genes=3, embedding_dim=256, mlp_dim=256, channels=8, depth=1, heads=2, graph_depth=1
     )
@@ -102,5 +114,5 @@ def test_bank_of_bleep_counts_no_parameters() -> None:
     ],
     ids=lambda value: getattr(value, "model", ""),
 )
-def test_deployed_parameters_are_those_of_the_specification(config: Config, count: int) -> None:
+def test_deployed_parameters_are_the_documented_ones(config: Config, count: int) -> None:
     assert deployed_parameters(build_model(config, seed=0)) == count

@@ -11,7 +11,7 @@ from tests.study.conftest import study_values, write_study
 from triplex_deploy.cli.main import run as run_command
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.expression import LabelTransform
-from triplex_deploy.study.external import Predicted, score_sample
+from triplex_deploy.study.external import SectionPrediction, score_sample
 from triplex_deploy.training.prepared import PreparedSection, open_prepared
 
 PLAIN = LabelTransform(scale=10.0, log="none", smoothing="none")
@@ -35,7 +35,9 @@ LABELS = np.array([[2.5, 7.5], [5, 5], [7.5, 2.5], [10, 0], [0, 10], [5, 5]], np
 
 def test_labels_are_divided_over_the_matched_genes_alone(section: PreparedSection) -> None:
     absent = np.full((6, 1), 9.0, np.float32)
-    exact = Predicted(("GNAS", "KRT5", "FASN"), np.hstack([LABELS[:, :1], absent, LABELS[:, 1:]]))
+    exact = SectionPrediction(
+        ("GNAS", "KRT5", "FASN"), np.hstack([LABELS[:, :1], absent, LABELS[:, 1:]])
+    )
     found = score_sample(section, PLAIN, [exact], {"GNAS": 2.0, "KRT5": 3.0, "FASN": 1.0})
     assert found["matched"] == 2
     assert found["ensemble"]["mse"] == pytest.approx(0, abs=1e-10)
@@ -45,7 +47,7 @@ def test_labels_are_divided_over_the_matched_genes_alone(section: PreparedSectio
 def test_ensemble_is_the_mean_of_predictions_and_folds_the_mean_of_errors(
     section: PreparedSection,
 ) -> None:
-    above, below = (Predicted(("GNAS", "FASN"), LABELS + shift) for shift in (1, -3))
+    above, below = (SectionPrediction(("GNAS", "FASN"), LABELS + shift) for shift in (1, -3))
     found = score_sample(section, PLAIN, [above, below], {"GNAS": 2.0, "FASN": 1.0})
     assert found["folds"]["mse"] == {"mean": pytest.approx(5), "std": pytest.approx(4)}
     assert found["ensemble"]["mse"] == pytest.approx(1)
@@ -56,7 +58,7 @@ def test_highly_predictive_genes_are_the_best_ranked_of_the_matched(
     section: PreparedSection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("triplex_deploy.study.external.N_TOP_GENES", 1)
-    wrong_gnas = Predicted(("GNAS", "FASN", "KRT5"), np.hstack([-LABELS[:, :1], LABELS]))
+    wrong_gnas = SectionPrediction(("GNAS", "FASN", "KRT5"), np.hstack([-LABELS[:, :1], LABELS]))
     predicted = replace(wrong_gnas, expression=wrong_gnas.expression[:, [0, 2, 1]])
     best_fasn = {"GNAS": 1.0, "FASN": 2.0, "KRT5": 3.0}
     assert score_sample(section, PLAIN, [predicted], best_fasn)["ensemble"]["pcc_h"] == (
@@ -69,8 +71,8 @@ def test_highly_predictive_genes_are_the_best_ranked_of_the_matched(
 
 
 def test_models_that_share_no_gene_with_a_section_are_refused(section: PreparedSection) -> None:
-    with pytest.raises(DatasetError, match="A1: shares no gene"):
-        score_sample(section, PLAIN, [Predicted(("KRT5",), LABELS[:, :1])], {})
+    with pytest.raises(DatasetError, match="A1: has no gene in common"):
+        score_sample(section, PLAIN, [SectionPrediction(("KRT5",), LABELS[:, :1])], {})
 
 
 def test_external_sections_have_a_table_with_the_papers_column(

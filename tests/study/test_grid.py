@@ -1,4 +1,4 @@
-"""The grid: what is done is not repeated, what failed is told, and tables are made of the rest."""
+"""The cells of a study: finished ones are kept, failed ones are named, and tables show the rest."""
 
 import json
 import os
@@ -152,7 +152,7 @@ run(["study", {str(tmp_path / "study.yaml")!r}, "--out", {str(tmp_path / "out")!
     assert trained_at(cells[:1]) == first
 
 
-def test_failing_cell_is_told_and_stops_no_other(
+def test_failing_cell_is_named_and_stops_no_other(
     prepared_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = study_values(prepared_path, folds=[0])
@@ -177,8 +177,8 @@ def test_cell_that_another_process_trains_is_left_to_it(
     cell = cells_of(tmp_path, study_values(prepared_path))[0]
     lock = cell.folder.with_name(".seed-1.lock")
     lock.parent.mkdir(parents=True)
-    with exclusive_lock(lock) as ours:
-        assert ours
+    with exclusive_lock(lock) as is_locked:
+        assert is_locked
         outcome = train_cell(cell)
     assert outcome.status == "elsewhere"
     assert outcome.error is not None
@@ -192,7 +192,7 @@ def test_folder_of_something_else_is_not_removed(prepared_path: Path, tmp_path: 
     outcome = train_cell(cell)
     assert outcome.status == "failed"
     assert outcome.error is not None
-    assert "holds files of no study" in outcome.error
+    assert "holds files that are not of a study" in outcome.error
     assert (cell.folder / "thesis.txt").read_text() == "mine"
 
 

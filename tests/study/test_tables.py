@@ -82,14 +82,14 @@ def test_reference_has_no_row_of_differences_to_itself() -> None:
 
 
 def test_cost_is_in_millions_and_megabytes() -> None:
-    facts = {
+    cost = {
         "parameters": 71_776_958,
         "parameters_in_training": 73_596_333,
         "bundle_mb": 288.44,
         "spots_per_s": 12.34,
         "peak_memory_mb": 1501.6,
     }
-    table = make_tables(results(Hist2ST=model(0.2, deployed=facts), NEM=model(0.3)))[2]
+    table = make_tables(results(Hist2ST=model(0.2, deployed=cost), NEM=model(0.3)))[2]
     assert table.rows == (
         ("Hist2ST", "71.78", "73.60", "288.4", "12.3", "1502", "61"),
         ("NEM", "-", "-", "-", "-", "-", "61"),

@@ -1,1 +1,1 @@
-"""Data sets x models x folds x seeds as a grid that resumes, and the tables made of it."""
+"""Compare models over data sets, folds and seeds, and make tables and figures of them."""

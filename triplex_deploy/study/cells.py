@@ -1,4 +1,4 @@
-"""The cells of a study: one training each, in a folder that says whether it is done."""
+"""Define the cells of a study: each is one training, in a folder that records its state."""
 
 from __future__ import annotations
 
@@ -23,46 +23,62 @@ from triplex_deploy.training.options import (
 )
 from triplex_deploy.training.prepared import PREPARED_FILE, Prepared, open_prepared
 
-CELLS: Final = "cells"
-CELL: Final = "cell.json"
-METRICS: Final = "metrics.json"
-CHECKPOINT: Final = "checkpoint.ckpt"
+CELLS_DIR: Final = "cells"
+"""Folder of all cells, below the study's folder."""
+CELL_FILE: Final = "cell.json"
+"""Record of a cell: its settings, their digest, and the seconds of training."""
+METRICS_FILE: Final = "metrics.json"
+CHECKPOINT_FILE: Final = "checkpoint.ckpt"
 
 
 @dataclass(frozen=True)
 class StudyCell:
-    """One model on one fold of one data set with one seed.
-
-    ``digest`` is of everything its result depends on: settings, fold, and the prepared data.
-    """
+    """One training of a study: a model on a fold of a data set with a seed."""
 
     dataset: str
+    """Label of the data set."""
     model: str
+    """Label of the model."""
     fold: int
+    """Number of the fold, counted from 0."""
     seed: int
+    """Seed of the training."""
     prepared: Path
+    """Folder of the prepared data."""
     folder: Path
+    """Folder of the training's files."""
     config: Config
+    """Configuration of the model."""
     options: TrainOptions
+    """Options of the training."""
     digest: str
+    """SHA-256 of all that the result depends on: settings, fold and prepared data."""
 
     @property
     def key(self) -> str:
+        """Name of the cell in messages."""
         return f"{self.dataset} / {self.model} / fold {self.fold} / seed {self.seed}"
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / CHECKPOINT
+        """File of the trained model."""
+        return self.folder / CHECKPOINT_FILE
 
     def settings(self) -> dict[str, Any]:
-        """Model and training, every default written out."""
+        """Return the settings of model and training, with all defaults."""
         return {**self.config.to_dict(), **self.options.to_dict()}
 
 
 def make_cells(study: Study, out: Path) -> tuple[StudyCell, ...]:
-    """Every cell, seed by seed, so that a study cut short has whole rows first.
+    """Return all cells, seed by seed, so that an interrupted study has complete rows first.
 
-    Raises ``DatasetError`` for what was not prepared and ``ConfigError`` for odd settings.
+    Args:
+        study: The study.
+        out: Folder of the study's results.
+
+    Raises:
+        DatasetError: If a data set is not prepared.
+        ConfigError: If a setting or a fold is not valid.
     """
     config = study.config
     opened = {label: open_prepared(study.path(d.prepared)) for label, d in config.datasets.items()}
@@ -76,13 +92,21 @@ def make_cells(study: Study, out: Path) -> tuple[StudyCell, ...]:
 
 
 def settings_of(study: Study, dataset: DatasetEntry, model: str) -> dict[str, Any]:
-    """What the study sets for a model on a data set: for all models, for it, for it there."""
+    """Return the settings of a model on a data set.
+
+    Settings of the model replace those of all models, and are replaced by those of the data set.
+
+    Raises:
+        ConfigError: If a setting is not known, or must be the same for all models.
+    """
     config = study.config
     layers = (config.settings, config.models[model], dataset.settings.get(model, {}))
     values = {key: value for layer in layers for key, value in current_keys(layer).items()}
     fixed = [key for key in FIXED if key in values]
     if fixed:
-        raise ConfigError(f"{model}: {fixed[0]} is alike for all models; leave it out of settings")
+        raise ConfigError(
+            f"{model}: {fixed[0]} is the same for all models; leave it out of settings"
+        )
     kind = CONFIGS.get(str(values.get("model", "triplex")))
     if kind is not None:
         values = kind.current_keys(values)
@@ -94,21 +118,21 @@ def settings_of(study: Study, dataset: DatasetEntry, model: str) -> dict[str, An
 
 
 def metrics_of(cell: StudyCell) -> dict[str, Any] | None:
-    """The metrics of a cell that is done with these very settings, else None."""
-    note = read_note(cell.folder)
-    if note is None or note.get("digest") != cell.digest:
+    """Return the metrics of a cell that is finished with exactly these settings, otherwise None."""
+    record = read_record(cell.folder)
+    if record is None or record.get("digest") != cell.digest:
         return None
-    metrics = _read(cell.folder / METRICS)
+    metrics = read_json(cell.folder / METRICS_FILE)
     return metrics if metrics is not None and "model" in metrics else None
 
 
-def read_note(folder: Path) -> dict[str, Any] | None:
-    """What a cell's folder says of itself, None where it is no cell's."""
-    return _read(folder / CELL)
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a cell, or None if ``folder`` is not the folder of a cell."""
+    return read_json(folder / CELL_FILE)
 
 
 def prepared_digest(path: Path) -> str:
-    """SHA-256 of what was prepared, wherever it and its slides lie now."""
+    """Return the SHA-256 of prepared data, which does not depend on where its files are."""
     content = json.loads((path / PREPARED_FILE).read_text(encoding="utf-8"))
     content.pop("source", None)
     content.pop("versions", None)
@@ -135,7 +159,7 @@ def _make_cell(
         "fold": asdict(fold),
         "prepared": prepared_digest(prepared.path),
     }
-    folder = out / CELLS / slug(label) / slug(model) / f"fold-{fold.index}" / f"seed-{seed}"
+    folder = out / CELLS_DIR / slug(label) / slug(model) / f"fold-{fold.index}" / f"seed-{seed}"
     return StudyCell(
         dataset=label,
         model=model,
@@ -167,7 +191,7 @@ def _folds(study: Study, label: str, prepared: Prepared) -> Iterator[Fold]:
     for number in wanted:
         if not 0 <= number < len(prepared.folds):
             raise ConfigError(
-                f"folds: {number} is none of {label}; there are 0 to {len(prepared.folds) - 1}"
+                f"folds: {label} has no fold {number}; its folds are 0 to {len(prepared.folds) - 1}"
             )
         yield prepared.folds[number]
 
@@ -176,7 +200,8 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in a file, or None if the file cannot be read or holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a study before hours of training."""
+"""Check a study before hours of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from triplex_deploy.training.prepared import Prepared, open_prepared
 
 
 def check_study(study: Study) -> None:
-    """Raise ``ConfigError`` or ``DatasetError`` for maps, tests and columns that cannot be had."""
+    """Check that maps can be drawn, external tests be run, and columns of the paper be found.
+
+    Raises:
+        ConfigError: If a map, a sample or a column of the paper does not exist.
+        DatasetError: If a data set is not prepared, or cannot be tested on.
+    """
     config = study.config
     for label, dataset in config.datasets.items():
         prepared = open_prepared(study.path(dataset.prepared))
@@ -25,13 +30,13 @@ def check_study(study: Study) -> None:
 
 
 def _check_map(study: Study, label: str, entry: MapEntry, prepared: Prepared) -> None:
-    """The section is tested on by a fold of the study, which predicts the genes."""
+    """Check that a fold of the study tests the section and predicts the genes."""
     wanted = study.config.folds
     folds = [fold for fold in prepared.folds if wanted == "all" or fold.index in wanted]
     tested = {name: fold for fold in folds for name in fold.test}
     if entry.section not in tested:
         raise ConfigError(
-            f"maps.{label}: no fold tests section {entry.section}; they test {', '.join(tested)}"
+            f"maps.{label}: no fold tests section {entry.section}; use one of {', '.join(tested)}"
         )
     panel = prepared.panel(tested[entry.section], study.config.selection)
     for gene in entry.genes:
@@ -42,7 +47,10 @@ def _check_map(study: Study, label: str, entry: MapEntry, prepared: Prepared) ->
 def _check_external(
     label: str, entry: ExternalEntry, prepared: Prepared, trained: Prepared
 ) -> None:
-    """The same frozen encoder and label steps, but for the smoothing window; no shared slide."""
+    """Check that encoder and label steps are the same, and that no slide is in both.
+
+    The smoothing window may differ.
+    """
     for name, column in entry.samples.items():
         paper_row("table2", column, "")
         if name not in prepared.sections:
@@ -52,20 +60,20 @@ def _check_external(
             )
     if prepared.tile_encoder["digest"] != trained.tile_encoder["digest"]:
         raise DatasetError(
-            f"external.{label}: prepared with another tile encoder; prepare it with that of the "
-            "data set trained on"
+            f"external.{label}: prepared with another tile encoder; use the tile encoder of the "
+            "data set that the models are trained on"
         )
-    ours, theirs = prepared.label_transform.to_dict(), trained.label_transform.to_dict()
-    changed = [key for key in ours if key != "smoothing" and ours[key] != theirs[key]]
+    given, wanted = prepared.label_transform.to_dict(), trained.label_transform.to_dict()
+    changed = [key for key in given if key != "smoothing" and given[key] != wanted[key]]
     if changed:
         raise DatasetError(
-            f"external.{label}: label {changed[0]} is {ours[changed[0]]}, the models learned "
-            f"{theirs[changed[0]]}; prepare it with that"
+            f"external.{label}: label {changed[0]} is {given[changed[0]]}, the models learned "
+            f"{wanted[changed[0]]}; prepare the sections with that"
         )
     for name, section in prepared.sections.items():
         for other, seen in trained.sections.items():
             if np.array_equal(section.features, seen.features):
                 raise DatasetError(
-                    f"external.{label}: section {name} is {other} of the data set trained on; "
-                    "prepare it without that"
+                    f"external.{label}: section {name} is section {other} of the training data; "
+                    "prepare the data set without it"
                 )

@@ -1,4 +1,4 @@
-"""What a study compares: data sets, models, folds and seeds, read from a file and checked whole."""
+"""Read the file of a study: data sets, models, folds and seeds to compare."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.training.options import YAML_SUFFIXES, current_selection, read_settings_file
 
 SHIPPED: Final = Path(__file__).parent / "configs"
-"""Studies that come with the package and are found by their name."""
+"""Folder of the studies of this package, which are found by their names."""
 FIXED: Final = ("seed", "selection", "n_genes", "feature_dim", "bank_size")
-"""Settings that the study or its data decide, alike for every model."""
+"""Settings that the study or its data decide, the same for every model."""
 
 Settings = dict[str, Any]
 
@@ -30,58 +30,71 @@ class PaperColumn(_Strict):
     """Where the paper prints values for the same data."""
 
     table: Literal["table1", "table3", "table4", "table5"]
+    """Table of the paper."""
     column: str
+    """Column of the table."""
 
 
 class DatasetEntry(_Strict):
-    """A folder that ``prepare`` made; ``settings`` are those of a model on this data set alone."""
+    """A data set to train on."""
 
     prepared: str
+    """Folder that ``prepare`` has made."""
     paper: PaperColumn | None = None
+    """Where the paper prints values for this data set."""
     settings: dict[str, Settings] = {}
+    """Settings of a model, by its label, on this data set only."""
 
 
 class ExternalEntry(_Strict):
-    """Prepared sections that the models of the data set ``trained_on`` are tested on.
-
-    ``samples`` maps a section to its column in the paper's Table 2; ``models`` [] are all.
-    """
+    """Sections that models trained on another data set are tested on."""
 
     prepared: str
+    """Folder that ``prepare`` has made."""
     trained_on: str
+    """Label of the data set that the models are trained on."""
     models: list[str] = []
+    """Labels of the models to test; empty for all."""
     samples: dict[str, str] = {}
+    """Column of the paper's Table 2, by the section's name."""
 
 
 class MapEntry(_Strict):
-    """Genes drawn over a section of a data set, the 3 that the reference predicts best if none."""
+    """Genes to draw over a section of a data set."""
 
     section: str
+    """Name of the section."""
     genes: list[str] = []
+    """Symbols of the genes; empty for the 3 that the reference predicts best."""
 
 
 class StudyConfig(_Strict):
-    """One study, whose results are called ``name``.
-
-    ``reference`` is the model others are compared with, fold by fold. ``models`` are labels with
-    any settings of model and training, and ``settings`` hold for all of them. ``folds`` are numbers
-    of the prepared folds. ``paper_rows`` says which row of the paper's table a label is, where they
-    differ.
-    """
+    """The content of a study's file."""
 
     name: str
+    """Name of the study and of the files of its results."""
     datasets: dict[str, DatasetEntry] = Field(min_length=1)
+    """Data sets by label."""
     models: dict[str, Settings] = Field(min_length=1)
+    """Settings of model and training, by the model's label."""
     reference: str | None = None
+    """Label of the model that the others are compared with, fold by fold."""
     folds: Literal["all"] | list[int] = "all"
+    """Numbers of the prepared folds to train, or ``all``."""
     seeds: list[int] = Field(default=[2021], min_length=1)
+    """Seeds to train every model with."""
     selection: Annotated[Literal["validation", "test_fold"], BeforeValidator(current_selection)] = (
         "validation"
     )
+    """Sections that decide the best epoch; ``test_fold`` as in the paper."""
     settings: Settings = {}
+    """Settings of all models."""
     paper_rows: dict[str, str] = {}
+    """Row of the paper's table, by the model's label; the label itself if it is left out."""
     external: dict[str, ExternalEntry] = {}
+    """External tests by label."""
     maps: dict[str, MapEntry] = {}
+    """Map to draw, by the data set's label."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> StudyConfig:
@@ -108,20 +121,28 @@ class StudyConfig(_Strict):
 
 @dataclass(frozen=True)
 class Study:
-    """A configuration, and the folder its relative paths start at."""
+    """A study and the folder of its relative paths."""
 
     config: StudyConfig
+    """Content of the study's file."""
     root: Path
+    """Folder at which relative paths start."""
 
     def path(self, given: str) -> Path:
+        """Return the path that the study's file gives, relative to ``root``."""
         return self.root / Path(given).expanduser()
 
 
 def read_study(name: str | Path, root: Path | None = None) -> Study:
-    """Read a configuration file, or a shipped one by its name; ``ConfigError`` if it is odd.
+    """Read the file of a study, or a study of this package by its name.
 
-    Relative paths in it start at ``root``, or else at the file's folder; a shipped study's start
-    at the working folder.
+    Args:
+        name: Path of a YAML or JSON file, or a name of ``shipped_studies``.
+        root: Folder at which relative paths start; None for the file's folder, or the working
+            folder for a study of this package.
+
+    Raises:
+        ConfigError: If there is no such study, or its file is not valid.
     """
     path = Path(name)
     shipped = shipped_studies()
@@ -136,17 +157,21 @@ def read_study(name: str | Path, root: Path | None = None) -> Study:
 
 
 def shipped_studies() -> list[str]:
-    """Names of the studies in the package."""
+    """Return the names of the studies of this package."""
     return sorted(path.stem for path in SHIPPED.iterdir() if path.suffix in YAML_SUFFIXES)
 
 
 def slug(label: str) -> str:
-    """A label as the name of a folder."""
+    """Return a label as the name of a folder."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", label).strip("-.")
 
 
 def require_known(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ``ConfigError`` for a key that is not known, with the closest that is."""
+    """Check that all keys are known.
+
+    Raises:
+        ConfigError: If a key is not known; the message suggests the closest known key.
+    """
     known = list(known)
     for key in keys:
         if key not in known:
@@ -161,7 +186,7 @@ def _parse(path: Path, values: Mapping[str, Any]) -> StudyConfig:
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing wrong, an unknown key before others, with the closest that is known."""
+    """Return the first fault; an unknown key goes first, with the closest known key."""
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
@@ -175,4 +200,4 @@ def _first(error: ValidationError) -> str:
 def _closest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+    return f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}"

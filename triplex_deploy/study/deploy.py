@@ -1,4 +1,4 @@
-"""What each model costs where it is deployed: exported once, and one section predicted."""
+"""Measure what each model costs when it is deployed: export it, and predict one section."""
 
 from __future__ import annotations
 
@@ -17,94 +17,114 @@ from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import read_checkpoint
-from triplex_deploy.study.cells import StudyCell
+from triplex_deploy.study.cells import StudyCell, read_json
 from triplex_deploy.study.config import Study, slug
+from triplex_deploy.study.measure_prediction import PredictionRequest, measure_prediction
 from triplex_deploy.study.parameters import all_parameters, deployed_parameters
-from triplex_deploy.study.predict_apart import Request, predict_apart
 from triplex_deploy.training.prepared import PREPARED_FILE, Prepared, PreparedSection, open_prepared
 
 logger = logging.getLogger(__name__)
 
-DEPLOYED: Final = "deployed"
-FACTS: Final = "facts.json"
-PREDICTION: Final = "prediction.npz"
-SPOTS: Final = "spots.npz"
-BUNDLE: Final = "bundle"
+DEPLOYED_DIR: Final = "deployed"
+"""Folder of all deployments, below the study's folder."""
+COST_FILE: Final = "cost.json"
+"""What the deployment costs."""
+OLD_COST_FILE: Final = "facts.json"
+"""Name of ``COST_FILE`` in studies of earlier versions."""
+PREDICTION_FILE: Final = "prediction.npz"
+SPOTS_FILE: Final = "spots.npz"
+BUNDLE_DIR: Final = "bundle"
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A finished cell to export, the section to predict with it, and the folder for both."""
+    """A trained model to export, and a section to predict with it."""
 
     cell: StudyCell
+    """The finished cell that has trained the model."""
     section: str
+    """Name of the section."""
     folder: Path
+    """Folder of the bundle and the prediction."""
 
     def prediction(self) -> tuple[NDArray[np.float32], tuple[str, ...]] | None:
-        """Expression (N, G) of the section and its genes, None where there is none yet."""
-        if not (self.folder / PREDICTION).is_file():
+        """Return the expression (N, G) of the section and its genes, or None before predicting."""
+        if not (self.folder / PREDICTION_FILE).is_file():
             return None
-        with np.load(self.folder / PREDICTION) as arrays:
+        with np.load(self.folder / PREDICTION_FILE) as arrays:
             return arrays["expression"], tuple(map(str, arrays["genes"]))
 
 
-def deployments(study: Study, out: Path, done: Sequence[StudyCell]) -> Iterator[Deployment]:
-    """One per data set and model: its first seed on the fold of the mapped section, or the first.
+def find_deployments(
+    study: Study, out: Path, finished: Sequence[StudyCell]
+) -> Iterator[Deployment]:
+    """Yield the deployment of each model on each data set.
 
-    A model without that cell has none.
+    The cell is the model's first seed on the fold that tests the section of the map, or on the
+    first fold if the data set has no map. A model without this cell is left out.
+
+    Args:
+        study: The study.
+        out: Folder of the study's results.
+        finished: The cells that are finished.
     """
     config, seen = study.config, set()
     opened = {label: open_prepared(study.path(d.prepared)) for label, d in config.datasets.items()}
-    for cell in done:
+    for cell in finished:
         section = _section(study, opened[cell.dataset], cell)
         if section is None or (cell.dataset, cell.model) in seen:
             continue
         seen.add((cell.dataset, cell.model))
-        folder = out / DEPLOYED / slug(cell.dataset) / slug(cell.model)
+        folder = out / DEPLOYED_DIR / slug(cell.dataset) / slug(cell.model)
         yield Deployment(cell, section, folder)
 
 
 def measure_deployment(deployment: Deployment) -> dict[str, Any]:
-    """Export and predict unless that was done with this very checkpoint.
+    """Export a model and predict a section, and return what both cost.
 
-    Returns parameters, megabytes, spots/s and peak memory; what went wrong is under ``error``.
+    The recorded cost is returned if it is of the same checkpoint and section.
+
+    Returns:
+        Numbers of parameters, sizes in MB, spots per second and peak memory in MB; or an
+        ``error``, in which case the next run tries again.
     """
     digest = sha256_of(deployment.cell.checkpoint)
-    kept = _read(deployment.folder / FACTS)
+    names = (COST_FILE, OLD_COST_FILE)
+    kept = next(filter(None, (read_json(deployment.folder / name) for name in names)), None)
     if kept is not None and (kept["checkpoint_sha256"], kept["section"]) == (
         digest,
         deployment.section,
     ):
         return kept
-    logger.info("%s: exported and predicted with", deployment.cell.key)
-    facts: dict[str, Any] = {"checkpoint_sha256": digest, "section": deployment.section}
+    logger.info("%s: export and prediction", deployment.cell.key)
+    cost: dict[str, Any] = {"checkpoint_sha256": digest, "section": deployment.section}
     try:
         deployment.folder.mkdir(parents=True, exist_ok=True)
-        facts |= _measure(deployment)
+        cost |= _measure(deployment)
     except (TriplexError, OSError) as error:
         logger.warning("%s: not deployed: %s", deployment.cell.key, error)
-        return facts | {"error": str(error)}  # and tried again the next time
-    with atomic_path(deployment.folder / FACTS) as path:
-        path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return facts
+        return cost | {"error": str(error)}
+    with atomic_path(deployment.folder / COST_FILE) as path:
+        path.write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
+    return cost
 
 
 def _measure(deployment: Deployment) -> dict[str, Any]:
     checkpoint = read_checkpoint(deployment.cell.checkpoint)
     model = checkpoint.build_model()
     bundle, report = export_bundle(
-        deployment.cell.checkpoint, deployment.folder / BUNDLE, ExportOptions(force=True)
+        deployment.cell.checkpoint, deployment.folder / BUNDLE_DIR, ExportOptions(force=True)
     )
     prepared = open_prepared(deployment.cell.prepared)
     section = prepared.sections[deployment.section]
-    with atomic_path(deployment.folder / SPOTS) as path, path.open("wb") as file:
+    with atomic_path(deployment.folder / SPOTS_FILE) as path, path.open("wb") as file:
         np.savez(file, level0_xy=section.measured.level0_xy, grid_rc=section.measured.grid_rc)
-    request = Request(
+    request = PredictionRequest(
         bundle=str(bundle.path),
         slide=str(section.measured.slide_path),
-        spots=str(deployment.folder / SPOTS),
+        spots=str(deployment.folder / SPOTS_FILE),
         mpp=slide_mpp(prepared, section),
-        out=str(deployment.folder / PREDICTION),
+        out=str(deployment.folder / PREDICTION_FILE),
     )
     return {
         "parameters": deployed_parameters(model),
@@ -112,18 +132,18 @@ def _measure(deployment: Deployment) -> dict[str, Any]:
         "graphs_mb": round(sum(f.stat().st_size for f in bundle.path.glob("*.onnx*")) / 1e6, 2),
         "bundle_mb": round(_bytes(bundle.path) / 1e6, 2),
         "parity_passed": report.passed,
-        **predict_apart(request, deployment.folder / "request.json"),
+        **measure_prediction(request, deployment.folder / "request.json"),
     }
 
 
 def slide_mpp(prepared: Prepared, section: PreparedSection) -> float:
-    """The scale at which a section is read again as it was prepared."""
+    """Return the microns per pixel of a slide, so that its tiles are those that were prepared."""
     content = json.loads((prepared.path / PREPARED_FILE).read_text(encoding="utf-8"))
     return prepared.tile_mpp if content["tile"]["native_pixels"] else section.measured.slide_mpp
 
 
 def _section(study: Study, prepared: Prepared, cell: StudyCell) -> str | None:
-    """The section to predict with a cell, None if the cell is not the one to deploy."""
+    """Return the section to predict with a cell, or None if the cell is not deployed."""
     tested = prepared.folds[cell.fold].test
     mapped = study.config.maps.get(cell.dataset)
     if mapped is None:
@@ -135,11 +155,3 @@ def _section(study: Study, prepared: Prepared, cell: StudyCell) -> str | None:
 
 def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content

@@ -1,4 +1,4 @@
-"""Models trained on one data set and tested on sections of another (the paper's Table 2)."""
+"""Test models of one data set on sections of another, as in the paper's Table 2."""
 
 from __future__ import annotations
 
@@ -30,23 +30,36 @@ from triplex_deploy.training.prepared import Prepared, PreparedSection, open_pre
 
 logger = logging.getLogger(__name__)
 
-EXTERNAL: Final = "external"
+EXTERNAL_DIR: Final = "external"
+"""Folder of the predictions, below the study's folder."""
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
-    """What one trained model says of a section: expression (N, G) of its genes."""
+class SectionPrediction:
+    """Prediction of one model for a section."""
 
     genes: tuple[str, ...]
+    """Symbols of the G genes."""
     expression: NDArray[np.float32]
+    """(N, G) expression of N spots."""
 
 
 def score_externally(
-    study: Study, out: Path, done: FinishedCells, progress: Progress
+    study: Study, out: Path, finished: FinishedCells, progress: Progress
 ) -> dict[str, Any]:
-    """Metrics of every external test, by its label, and by sample and model within."""
+    """Run the external tests of a study, and return their metrics by label, sample and model.
+
+    Args:
+        study: The study.
+        out: Folder of the study's results; predictions are kept there.
+        finished: The finished cells, with the models to test.
+        progress: Where the tests are reported.
+
+    Raises:
+        DatasetError: If a section has no gene in common with a model.
+    """
     return {
-        label: _test(study, label, entry, out / EXTERNAL / slug(label), done, progress)
+        label: _test(study, label, entry, out / EXTERNAL_DIR / slug(label), finished, progress)
         for label, entry in study.config.external.items()
     }
 
@@ -54,22 +67,35 @@ def score_externally(
 def score_sample(
     section: PreparedSection,
     transform: LabelTransform,
-    predicted: Sequence[Predicted],
+    predicted: Sequence[SectionPrediction],
     ranks: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Mean and std (ddof 0) over fold models, and their ensemble, on one section.
+    """Return the metrics of the fold models and of their ensemble on one section.
 
-    Genes are matched by symbol, and labels divided by the library over the matched ones alone.
-    Each model is scored on the genes it shares with the section; the ensemble, the mean of all
-    predictions, on those all models share. PCC(H) is over the 50 matched genes of the best
-    ``ranks``. Raises ``DatasetError`` where no gene matches.
+    Genes are matched by symbol, and the library of the labels is summed over the matched genes
+    only. A model is scored on the genes that it has in common with the section. The ensemble is the
+    mean of all predictions, and is scored on the genes that all models have.
+
+    Args:
+        section: The section.
+        transform: How labels are made of counts.
+        predicted: Prediction of each fold's model.
+        ranks: Mean rank of each gene in cross-validation, by symbol. PCC(H) is over the 50 matched
+            genes that rank best.
+
+    Returns:
+        ``folds``: mean and standard deviation (ddof 0) of each metric over the models;
+        ``ensemble``: metrics of the ensemble; numbers of ``models`` and ``matched`` genes.
+
+    Raises:
+        DatasetError: If no gene matches.
     """
     scores = [_score(section, transform, model, ranks) for model in predicted]
     common = [
         gene for gene in predicted[0].genes if all(gene in model.genes for model in predicted[1:])
     ]
     stacked = [model.expression[:, _columns(model.genes, common)] for model in predicted]
-    ensemble = Predicted(tuple(common), np.mean(stacked, axis=0))
+    ensemble = SectionPrediction(tuple(common), np.mean(stacked, axis=0))
     return {
         "folds": {
             key: asdict(Spread.over([score[key] for score in scores])) for key in METRIC_KEYS
@@ -85,15 +111,15 @@ def _test(
     label: str,
     entry: ExternalEntry,
     folder: Path,
-    done: FinishedCells,
+    finished: FinishedCells,
     progress: Progress,
 ) -> dict[str, Any]:
     prepared = open_prepared(study.path(entry.prepared))
-    rows = done.scores(entry.trained_on, entry.models or list(study.config.models))
+    rows = finished.scores(entry.trained_on, entry.models or list(study.config.models))
     samples: dict[str, Any] = {}
     progress.start("external tests", len(rows) * len(prepared.sections))
     for model, scores in rows.items():
-        cells = [c for c in done.cells if (c.dataset, c.model) == (entry.trained_on, model)]
+        cells = [c for c in finished.cells if (c.dataset, c.model) == (entry.trained_on, model)]
         for name, section in prepared.sections.items():
             predicted = [_predict(cell, prepared, name, folder) for cell in cells]
             result = score_sample(section, prepared.label_transform, predicted, _ranks(scores))
@@ -104,8 +130,8 @@ def _test(
     return {"trained_on": entry.trained_on, "samples": samples}
 
 
-def _predict(cell: StudyCell, prepared: Prepared, name: str, folder: Path) -> Predicted:
-    """Predict a section with a cell's checkpoint, or read what was predicted before."""
+def _predict(cell: StudyCell, prepared: Prepared, name: str, folder: Path) -> SectionPrediction:
+    """Predict a section with the model of a cell, or read the prediction of an earlier run."""
     checksum = hashlib.sha256(sha256_of(cell.checkpoint).encode())
     checksum.update(prepared_digest(prepared.path).encode())
     key = checksum.hexdigest()
@@ -113,26 +139,27 @@ def _predict(cell: StudyCell, prepared: Prepared, name: str, folder: Path) -> Pr
     if path.is_file():
         with np.load(path) as arrays:
             if str(arrays["key"]) == key:
-                return Predicted(tuple(map(str, arrays["genes"])), arrays["expression"])
-    logger.info("%s: predicts %s", cell.key, name)
+                return SectionPrediction(tuple(map(str, arrays["genes"])), arrays["expression"])
+    logger.info("%s: prediction of %s", cell.key, name)
     checkpoint = read_checkpoint(cell.checkpoint)
     expression = predict_section(checkpoint.build_model(), prepared.sections[name])
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, key=key, genes=np.array(checkpoint.genes), expression=expression)
-    return Predicted(checkpoint.genes, expression)
+    return SectionPrediction(checkpoint.genes, expression)
 
 
 def _score(
     section: PreparedSection,
     transform: LabelTransform,
-    model: Predicted,
+    model: SectionPrediction,
     ranks: Mapping[str, float],
 ) -> dict[str, float]:
     genes = _matched(section, model.genes)
     if not genes:
         raise DatasetError(
-            f"{section.measured.name}: shares no gene with the models; both need gene symbols"
+            f"{section.measured.name}: has no gene in common with the models; "
+            "both need gene symbols"
         )
     labels = section.labels(tuple(genes), transform)
     metrics = measure_slide(labels, model.expression[:, _columns(model.genes, genes)])

@@ -1,4 +1,7 @@
-"""The values the paper prints (Chung et al., CVPR 2024, Tables 1-5), to set beside ours."""
+"""Read the values that the paper prints, to show them beside the results.
+
+Source: Chung et al., CVPR 2024, Tables 1 to 5.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,17 @@ from typing import Any, Final
 
 from triplex_deploy.errors import ConfigError
 
-TABLES: Final = Path(__file__).parent / "paper_tables.json"
+TABLES_FILE: Final = Path(__file__).parent / "paper_tables.json"
 
 Printed = dict[str, dict[str, float | None]]
-"""Mean and standard deviation by metric; None where the paper prints no deviation."""
+"""Mean and standard deviation by metric; None if the paper prints no deviation."""
 
 
 def paper_row(table: str, column: str, row: str) -> Printed | None:
-    """The values of a row, None where the table does not have it.
+    """Return the values of a row, or None if the table does not have the row.
 
-    A column that the table does not have raises ``ConfigError``.
+    Raises:
+        ConfigError: If the table does not have the column.
     """
     columns = _read()[table]
     if column not in columns:
@@ -30,10 +34,11 @@ def paper_row(table: str, column: str, row: str) -> Printed | None:
 
 
 def paper_source() -> str:
+    """Return which publication the values are from."""
     return str(_read()["source"])
 
 
 @cache
 def _read() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(TABLES.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(TABLES_FILE.read_text(encoding="utf-8"))
     return content

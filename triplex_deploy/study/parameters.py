@@ -1,4 +1,4 @@
-"""How many parameters of a model its prediction depends on."""
+"""Count the parameters of a model that its prediction depends on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from triplex_deploy.contract import TILES, graph_specs
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.models import SpotModel
 
-SPOTS: Final = 2
+N_SPOTS: Final = 2
+"""Number of random spots that the graphs are run with."""
 
 
 def deployed_parameters(model: SpotModel) -> int:
-    """Parameters in the graphs of the bundle, the frozen tile encoder and any bank not counted.
+    """Return the number of parameters that the prediction depends on.
 
-    They are those that a gradient of the graphs' outputs reaches: heads and decoders that training
-    alone needs get none.
+    A parameter counts if a gradient of a graph's output reaches it. Not counted are heads and
+    decoders that only training needs, the frozen tile encoder, and a bank of training spots.
     """
     used: dict[int, int] = {}
     for spec in graph_specs(model.config).values():
@@ -26,9 +27,9 @@ def deployed_parameters(model: SpotModel) -> int:
             continue
         model.zero_grad(set_to_none=True)
         positions = getattr(model.config, "n_positions", 1)
-        arrays = graph_inputs(spec, SPOTS, n_positions=positions)
+        arrays = graph_inputs(spec, N_SPOTS, n_positions=positions)
         if TILES in spec.inputs:
-            inputs: dict[str, Any] = {"images": torch.randn(SPOTS, 3, 224, 224)}
+            inputs: dict[str, Any] = {"images": torch.randn(N_SPOTS, 3, 224, 224)}
         else:
             inputs = {name: torch.from_numpy(values) for name, values in arrays.items()}
         output = model.run_graph(spec.name, **inputs)
@@ -40,4 +41,5 @@ def deployed_parameters(model: SpotModel) -> int:
 
 
 def all_parameters(model: nn.Module) -> int:
+    """Return the number of all parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters())

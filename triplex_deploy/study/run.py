@@ -1,4 +1,4 @@
-"""``run_study``: every cell that is not done yet, then tables and figures of all that are."""
+"""Run a study: train the cells that are left, then make tables and figures of all."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from triplex_deploy.cohort.executor import ExecutorChoice
-from triplex_deploy.errors import OutputError
 from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.study.cells import StudyCell, make_cells
 from triplex_deploy.study.check import check_study
 from triplex_deploy.study.config import Study
-from triplex_deploy.study.deploy import Deployment, deployments, measure_deployment
+from triplex_deploy.study.deploy import Deployment, find_deployments, measure_deployment
 from triplex_deploy.study.external import score_externally
 from triplex_deploy.study.figures import draw_figures
 from triplex_deploy.study.results import FinishedCells, collect_results
 from triplex_deploy.study.run_cells import run_cells
 from triplex_deploy.study.tables import Table, make_tables
-from triplex_deploy.study.train_cell import CellOutcome
+from triplex_deploy.study.train_cell import CellOutcome, make_folder
 from triplex_deploy.study.write import write_results
 
 logger = logging.getLogger(__name__)
@@ -28,50 +27,65 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """How a study is run; what it finds does not depend on it.
-
-    Without ``train`` tables are made of the cells that are done; without ``deploy`` nothing is
-    exported, and no map is drawn. ``command`` is recorded with the results.
-    """
+    """How a study is run; the results of its cells do not depend on this."""
 
     executor: ExecutorChoice = field(default_factory=ExecutorChoice)
+    """Where cells are trained, and how many at a time."""
     train: bool = True
+    """Train the cells that are left; otherwise the tables are of the finished cells only."""
     deploy: bool = True
+    """Export each model and measure its prediction; otherwise no maps are drawn."""
     command: str | None = None
+    """Command line to record with the results."""
 
 
 @dataclass(frozen=True, eq=False)
 class StudyResult:
-    """What was found, the tables of it, and the cells that failed."""
+    """Results of a study."""
 
     results: Mapping[str, Any]
+    """Content of NAME.json."""
     tables: Sequence[Table]
+    """Tables made of the results."""
     failed: Sequence[CellOutcome]
+    """Cells that failed in this run."""
 
 
 def run_study(
     study: Study, out: Path, options: StudyOptions | None = None, progress: Progress | None = None
 ) -> StudyResult:
-    """Do what is left of a study in ``out`` and write its results there.
+    """Do what is left of a study, write its results, and return them.
 
-    Studies that share cells may share ``out``: then those are trained once.
+    A cell that fails is one of the results and does not stop the others.
 
-    A cell that fails is named in the result and does not stop the others. Raises ``ConfigError``
-    or ``DatasetError`` for a study that cannot be run at all.
+    Args:
+        study: The study.
+        out: Folder of the results. Studies that have cells in common may share it: each cell is
+            trained once.
+        options: How to run the study, None for the defaults.
+        progress: Where the stages are reported, None for nowhere.
+
+    Returns:
+        The results, which are also written into ``out`` as JSON, Markdown, CSV and PNG.
+
+    Raises:
+        ConfigError: If the study or a setting is not valid.
+        DatasetError: If a data set is not prepared, or cannot be tested on.
+        OutputError: If ``out`` cannot be made.
     """
     options, progress = options or StudyOptions(), progress or Silent()
     check_study(study)
     cells = make_cells(study, out)
-    _make_folder(out)
+    make_folder(out)
     failed = _train(cells, options.executor, progress) if options.train else []
-    done = FinishedCells.of(cells)
-    deployed = list(deployments(study, out, done.cells)) if options.deploy else []
-    facts = _deploy(deployed, progress)
-    external = score_externally(study, out, done, progress)
-    found = collect_results(study, cells, failed, facts, external)
-    results = {"command": options.command, **found}
+    finished = FinishedCells.of(cells)
+    deployments = list(find_deployments(study, out, finished.cells)) if options.deploy else []
+    costs = _deploy(deployments, progress)
+    external = score_externally(study, out, finished, progress)
+    collected = collect_results(study, cells, failed, costs, external)
+    results = {"command": options.command, **collected}
     tables = make_tables(results)
-    figures = draw_figures(study, out, done, deployed)
+    figures = draw_figures(study, out, finished, deployments)
     write_results(out, results, tables, figures)
     return StudyResult(results, tables, failed)
 
@@ -79,7 +93,7 @@ def run_study(
 def _train(
     cells: Sequence[StudyCell], choice: ExecutorChoice, progress: Progress
 ) -> list[CellOutcome]:
-    """Returns those that failed."""
+    """Train cells and return the outcomes of those that failed."""
     progress.start("cells", len(cells))
     failed = []
     for outcome in run_cells(cells, choice):
@@ -94,19 +108,13 @@ def _train(
 
 
 def _deploy(
-    deployed: Sequence[Deployment], progress: Progress
+    deployments: Sequence[Deployment], progress: Progress
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    facts = {}
-    progress.start("deployments", len(deployed))
-    for deployment in deployed:
+    """Return what each deployment costs, by data set and model."""
+    costs = {}
+    progress.start("deployments", len(deployments))
+    for deployment in deployments:
         cell = deployment.cell
-        facts[cell.dataset, cell.model] = measure_deployment(deployment)
+        costs[cell.dataset, cell.model] = measure_deployment(deployment)
         progress.advance(1)
-    return facts
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error}); choose another --out") from error
+    return costs

@@ -1,4 +1,4 @@
-"""The arithmetic of a study's tables: seeds, folds, and one model beside another."""
+"""Compute the scores of a study's tables: over seeds, over folds, and between models."""
 
 from __future__ import annotations
 
@@ -14,43 +14,51 @@ from triplex_deploy.expression.cross_validation import N_TOP_GENES, Spread, mean
 from triplex_deploy.expression.metrics import nan_mean
 
 METRIC_KEYS: Final = ("mse", "mae", "pcc_m", "pcc_h")
+"""Metrics of every table; docs/models.md, "Metrics", defines them."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelScores:
-    """A row of one data set: every fold's metrics, seeds averaged; correlations as in ``genes``."""
+    """Scores of one model on one data set, averaged over seeds."""
 
     genes: tuple[str, ...]
+    """Symbols of the G genes."""
     folds: Mapping[int, FoldMetrics]
+    """Metrics by the fold's number; correlations are in the order of ``genes``."""
 
     @property
     def pcc(self) -> NDArray[np.float64]:
-        """(F, G) correlations, NaN where a fold has no such gene or it does not vary."""
+        """Correlations (F, G) by fold; NaN if a fold lacks the gene, or the gene does not vary."""
         return np.stack([fold.pcc for fold in self.folds.values()])
 
     def ranked(self) -> NDArray[np.float64]:
-        """Mean rank (G,) of each gene over folds."""
+        """Return the mean rank (G,) of each gene over folds."""
         return mean_ranks(self.pcc)
 
     def values(self, key: str, top: NDArray[np.int64]) -> dict[int, float]:
-        """One metric by fold; ``pcc_h`` is over the genes ``top``."""
+        """Return one metric by fold; ``pcc_h`` is over the genes of the indices ``top``."""
         if key == "pcc_h":
             return {number: nan_mean(fold.pcc[top]) for number, fold in self.folds.items()}
         return {number: float(getattr(fold, key)) for number, fold in self.folds.items()}
 
     def top(self) -> NDArray[np.int64]:
-        """Indices of the model's own highly predictive genes, best first."""
+        """Return the indices of the genes that the model predicts best, best first."""
         return top_genes(self.ranked(), N_TOP_GENES)
 
     def by_fold(self) -> dict[str, dict[int, float]]:
+        """Return every metric by fold."""
         return {key: self.values(key, self.top()) for key in METRIC_KEYS}
 
 
 def score_row(runs: Mapping[int, Sequence[Mapping[str, Any]]], row: str = "model") -> ModelScores:
-    """Scores of the ``model`` or ``constant`` row from metrics.json contents by fold, one per seed.
+    """Return scores from the metrics of each fold and seed.
 
     Seeds are averaged within their fold first: error by error and gene by gene. A gene counts in
     the folds that have it.
+
+    Args:
+        runs: Contents of metrics.json by fold, one for each seed.
+        row: ``model``, or ``constant`` for the constant predictor.
     """
     genes = list(dict.fromkeys(g for seeds in runs.values() for run in seeds for g in run["genes"]))
     folds = {
@@ -61,7 +69,7 @@ def score_row(runs: Mapping[int, Sequence[Mapping[str, Any]]], row: str = "model
 
 
 def summarize(scores: ModelScores) -> dict[str, Any]:
-    """Mean and standard deviation (ddof 0) over folds of each metric, and the top genes."""
+    """Return mean and standard deviation (ddof 0) of each metric over folds, and the top genes."""
     summary = cross_validate(list(scores.folds.values()))
     return {
         **{key: asdict(getattr(summary, key)) for key in METRIC_KEYS},
@@ -70,16 +78,23 @@ def summarize(scores: ModelScores) -> dict[str, Any]:
     }
 
 
-def paired_differences(ours: ModelScores, reference: ModelScores) -> dict[str, dict[str, Any]]:
-    """Each metric's difference to the reference, fold by fold: mean, std (ddof 0) and n."""
-    mine, theirs = ours.by_fold(), reference.by_fold()
-    return {key: _paired(mine[key], theirs[key]) for key in METRIC_KEYS}
+def paired_differences(scores: ModelScores, reference: ModelScores) -> dict[str, dict[str, Any]]:
+    """Return how each metric differs from the reference, fold by fold.
+
+    Returns:
+        ``mean``, ``std`` (ddof 0) and number ``n`` of the folds' differences, by metric.
+    """
+    own, others = scores.by_fold(), reference.by_fold()
+    return {key: _paired(own[key], others[key]) for key in METRIC_KEYS}
 
 
 def common_top_scores(rows: Mapping[str, ModelScores]) -> dict[str, dict[str, float]]:
-    """PCC of every model over one set of 50 genes: those of the best mean rank over all models.
+    """Return the PCC of every model over the same 50 genes: the best by mean rank over all models.
 
-    Unlike PCC(H) it compares models on the same genes. Models are those of one data set.
+    Unlike PCC(H), this compares models on the same genes.
+
+    Args:
+        rows: Scores on one data set, by the model's label.
     """
     genes = list(dict.fromkeys(gene for scores in rows.values() for gene in scores.genes))
     ranks = np.stack([_aligned(scores.ranked(), scores.genes, genes) for scores in rows.values()])
@@ -94,9 +109,9 @@ def _over(scores: ModelScores, chosen: Sequence[str]) -> dict[str, float]:
     return asdict(Spread.over([nan_mean(row[index]) for row in scores.pcc]))
 
 
-def _paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, Any]:
-    shared = [number for number in ours if number in theirs]
-    values = [ours[number] - theirs[number] for number in shared]
+def _paired(own: Mapping[int, float], others: Mapping[int, float]) -> dict[str, Any]:
+    shared = [number for number in own if number in others]
+    values = [own[number] - others[number] for number in shared]
     return {**asdict(Spread.over(values)), "n": int(np.count_nonzero(~np.isnan(values)))}
 
 

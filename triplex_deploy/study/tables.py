@@ -1,4 +1,4 @@
-"""The tables of a study as rows of text: one form for Markdown, CSV and the terminal."""
+"""Make the tables of a study as rows of text, for Markdown, CSV and the terminal."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ COLUMNS: Final = {"mse": "MSE", "mae": "MAE", "pcc_m": "PCC(M)", "pcc_h": "PCC(H
 ABSENT: Final = "-"
 CONSTANT: Final = "constant predictor"
 
-AVERAGED: Final = "seeds are averaged within a fold first, then mean ± std over folds (ddof 0)"
+AVERAGED: Final = "seeds are averaged within a fold, then mean ± std over folds (ddof 0)"
 TOP_GENES: Final = (
-    "PCC(H) is over each model's own 50 genes of the best mean rank over the test folds, PCC(50) "
-    "over one set of 50 for all models"
+    "PCC(H) is over the 50 genes that each model ranks best over the test folds, PCC(50) over the "
+    "same 50 genes for all models"
 )
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below a title; ``note`` says what to know to read it."""
+    """A table of text."""
 
     title: str
+    """Title of the table."""
     note: str
+    """Explanation of the values."""
     header: tuple[str, ...]
+    """Names of the columns."""
     rows: tuple[tuple[str, ...], ...]
+    """Text of the rows, as long as ``header``."""
 
 
 def make_tables(results: Mapping[str, Any]) -> list[Table]:
-    """All tables of ``collect_results`` that have rows."""
+    """Return the tables of a study's results that have rows."""
     tables = []
     for label, dataset in results["datasets"].items():
         tables.append(_scores(results, label, dataset))
@@ -47,7 +51,7 @@ def _scores(results: Mapping[str, Any], label: str, dataset: Mapping[str, Any]) 
         paper = model["paper"] or {}
         cells = [_spread(model[key]) for key in (*COLUMNS, "pcc_common")]
         rows.append((_named(name, model), *cells, *(_spread(paper.get(key)) for key in printed)))
-    shared = "; test patients are trained on too" if dataset["shares_patients"] else ""
+    shared = "; test patients are also in the training data" if dataset["shares_patients"] else ""
     note = (
         f"folds {', '.join(dataset['folds'])}; seeds {', '.join(map(str, results['seeds']))}; "
         f"{results['selection']} selection{shared}; {AVERAGED}. {TOP_GENES}."
@@ -83,27 +87,32 @@ def _count(model: Mapping[str, Any]) -> str:
 
 def _costs(label: str, dataset: Mapping[str, Any]) -> Table:
     header = (
-        *("model", "parameters (M)", "in training (M)", "bundle (MB)", "spots/s"),
-        *("peak memory (MB)", "training (s)"),
+        "model",
+        "parameters (M)",
+        "in training (M)",
+        "bundle (MB)",
+        "spots/s",
+        "peak memory (MB)",
+        "training (s)",
     )
     rows = tuple(_cost_row(name, model) for name, model in dataset["models"].items())
     note = (
-        "Parameters are those the prediction depends on, without the frozen tile encoder, which is "
-        "in the bundle; one section predicted by ONNX Runtime in a process of its own, the faster "
-        "of two; training is wall time of all cells."
+        "Parameters are those that the prediction depends on, without the frozen tile encoder, "
+        "which is in the bundle. Spots/s is of the faster of two predictions of one section by "
+        "ONNX Runtime in a new process. Training is the wall time of all cells."
     )
     return Table(f"{label}: cost", note, header, rows)
 
 
 def _cost_row(name: str, model: Mapping[str, Any]) -> tuple[str, ...]:
-    facts = model["deployed"] or {}
+    cost = model["deployed"] or {}
     return (
         name,
-        _number(_millions(facts.get("parameters")), 2),
-        _number(_millions(facts.get("parameters_in_training")), 2),
-        _number(facts.get("bundle_mb"), 1),
-        _number(facts.get("spots_per_s"), 1),
-        _number(facts.get("peak_memory_mb"), 0),
+        _number(_millions(cost.get("parameters")), 2),
+        _number(_millions(cost.get("parameters_in_training")), 2),
+        _number(cost.get("bundle_mb"), 1),
+        _number(cost.get("spots_per_s"), 1),
+        _number(cost.get("peak_memory_mb"), 0),
         _number(model["training_s"], 0),
     )
 
@@ -112,7 +121,8 @@ def _external(label: str, external: Mapping[str, Any]) -> Iterator[Table]:
     for sample, content in external["samples"].items():
         printed = [key for key in COLUMNS if any(key in (m["paper"] or {}) for m in _of(content))]
         header = (
-            *("model", *COLUMNS.values()),
+            "model",
+            *COLUMNS.values(),
             *(f"ensemble {name}" for name in COLUMNS.values()),
             *(f"paper {COLUMNS[key]}" for key in printed),
         )
@@ -127,8 +137,8 @@ def _external(label: str, external: Mapping[str, Any]) -> Iterator[Table]:
         )
         note = (
             f"Models trained on {external['trained_on']}; {content['spots']} spots, "
-            f"{content['matched']} genes matched by symbol, labels over these alone; mean ± std "
-            "over the fold models (ddof 0), and the mean of their predictions as ensemble."
+            f"{content['matched']} genes matched by symbol, labels of these genes only; mean ± std "
+            "over the fold models (ddof 0); the ensemble is the mean of their predictions."
         )
         yield Table(f"{label}: {sample}", note, header, rows)
 

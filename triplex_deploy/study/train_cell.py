@@ -1,4 +1,4 @@
-"""Do one cell: lock it, go on where it was cut, and say what came of it."""
+"""Train one cell: lock it, resume where it was interrupted, and return the outcome."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from triplex_deploy.errors import OutputError, one_line
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.lock import exclusive_lock, holder
-from triplex_deploy.study.cells import CELL, METRICS, StudyCell, metrics_of, read_note
+from triplex_deploy.study.cells import CELL_FILE, METRICS_FILE, StudyCell, metrics_of, read_record
 from triplex_deploy.training.prepared import open_prepared
 from triplex_deploy.training.run_files import STATE
 from triplex_deploy.training.train import train_fold
@@ -22,70 +22,80 @@ from triplex_deploy.training.train import train_fold
 logger = logging.getLogger(__name__)
 
 SAVE_EVERY_S: Final = 5.0
+"""Seconds between two updates of the time in a cell's record."""
 
 Status = Literal["done", "kept", "failed", "elsewhere"]
-"""``kept``: was done already; ``elsewhere``: another process holds its lock."""
+"""``kept``: finished earlier. ``elsewhere``: another process holds the lock."""
 
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What came of a cell; ``error`` is one line, ``traceback`` for the curious."""
+    """Result of one cell, returned for failed cells as well."""
 
     cell: StudyCell
+    """The cell."""
     status: Status
+    """``done``, ``kept`` (finished earlier), ``failed`` or ``elsewhere``."""
     error: str | None = None
+    """What went wrong, on one line."""
     traceback: str | None = None
+    """Python's traceback of an error."""
 
 
 def train_cell(cell: StudyCell, wait: bool = False) -> CellOutcome:
-    """Train the cell unless it is done; whatever goes wrong is the outcome, not raised.
+    """Train a cell unless it is finished, and return the outcome; failures are not raised.
 
-    A cell that another process works on is waited for with ``wait``, and is ``elsewhere`` without.
-    ``KeyboardInterrupt`` alone passes; the cell then goes on where it was the next time.
+    ``KeyboardInterrupt`` is raised; the next run resumes the cell from its last whole epoch.
+
+    Args:
+        cell: The cell.
+        wait: Wait while another process trains the cell; otherwise its outcome is ``elsewhere``.
     """
     try:
         lock = cell.folder.with_name(f".{cell.folder.name}.lock")
-        _make_folder(lock.parent)
-        with exclusive_lock(lock, wait) as ours:
-            if not ours:
+        make_folder(lock.parent)
+        with exclusive_lock(lock, wait) as is_locked:
+            if not is_locked:
                 return CellOutcome(cell, "elsewhere", f"in progress elsewhere ({holder(lock)})")
             if metrics_of(cell) is not None:
                 return CellOutcome(cell, "kept")
             _train(cell)
         return CellOutcome(cell, "done")
-    except Exception as error:  # noqa: BLE001 - a bug in one cell is not the others' fault
+    except Exception as error:  # noqa: BLE001 - an error of one cell must not end the others
         return CellOutcome(cell, "failed", one_line(error), traceback.format_exc())
 
 
 def _train(cell: StudyCell) -> None:
-    note = read_note(cell.folder)
-    if note is None or note.get("digest") != cell.digest:
+    record = read_record(cell.folder)
+    if record is None or record.get("digest") != cell.digest:
         _clear(cell.folder)
-        note = None
+        record = None
     prepared = open_prepared(cell.prepared)
     fold = prepared.folds[cell.fold]
-    _make_folder(cell.folder)
-    watch = _Stopwatch(cell, float(note["training_s"]) if note else 0.0)
-    logger.info("%s: training%s", cell.key, " goes on" if note else "")
+    make_folder(cell.folder)
+    watch = _Stopwatch(cell, float(record["training_s"]) if record else 0.0)
+    logger.info("%s: %s", cell.key, "training is resumed" if record else "training")
     train_fold(prepared, fold, cell.folder, cell.config, cell.options, watch, resume=True)
     watch.save()
-    for state in cell.folder.rglob(STATE):  # up to a gigabyte, and nothing goes on from it
+    for state in cell.folder.rglob(STATE):  # up to a gigabyte, and no longer needed
         state.unlink()
 
 
 def _clear(folder: Path) -> None:
-    """Remove a cell of other settings; a folder that is no cell of ours is refused."""
+    """Remove a cell of other settings; refuse a folder that is not the folder of a cell."""
     if not folder.exists() or not any(folder.iterdir()):
         return
-    if read_note(folder) is None:
-        raise OutputError(f"{folder}: holds files of no study; choose another --out")
-    logger.info("%s: of other settings or data; trained anew", folder)
-    (folder / METRICS).unlink(missing_ok=True)  # first, so that what remains is no result
+    if read_record(folder) is None:
+        raise OutputError(f"{folder}: holds files that are not of a study; choose another --out")
+    logger.info("%s: has other settings or data; trained again", folder)
+    (folder / METRICS_FILE).unlink(
+        missing_ok=True
+    )  # first, so that a partly removed cell is not finished
     shutil.rmtree(folder)
 
 
 class _Stopwatch:
-    """A ``Progress`` that notes how long the cell has been trained, whoever interrupts it."""
+    """A ``Progress`` that records how long a cell is trained, over all its attempts."""
 
     def __init__(self, cell: StudyCell, before_s: float) -> None:
         self._cell = cell
@@ -113,11 +123,16 @@ class _Stopwatch:
             "settings": cell.settings(),
             "training_s": round(self._before_s + self._saved - self._begin, 3),
         }
-        with atomic_path(cell.folder / CELL) as path:
+        with atomic_path(cell.folder / CELL_FILE) as path:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        OutputError: If the folder cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

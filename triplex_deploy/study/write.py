@@ -1,4 +1,4 @@
-"""Results and tables as files: JSON, Markdown, and a CSV per table."""
+"""Write results and tables as files: JSON, Markdown, and a CSV for each table."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.study.config import slug
 from triplex_deploy.study.tables import Table
 
-TABLES: Final = "tables"
-FIGURES: Final = "figures"
+TABLES_DIR: Final = "tables"
+FIGURES_DIR: Final = "figures"
 
 
 def write_results(
     out: Path, results: Mapping[str, Any], tables: Sequence[Table], figures: Sequence[Path]
 ) -> None:
-    """Write NAME.json, NAME.md, which shows ``figures``, and tables/NAME-*.csv into ``out``."""
+    """Write NAME.json, NAME.md and tables/NAME-*.csv.
+
+    Args:
+        out: Folder of the files.
+        results: Content of NAME.json.
+        tables: Tables of NAME.md and of the CSV files.
+        figures: Pictures below ``out`` that NAME.md shows.
+    """
     name = slug(results["name"])
-    (out / TABLES).mkdir(parents=True, exist_ok=True)
+    (out / TABLES_DIR).mkdir(parents=True, exist_ok=True)
     for table in tables:
-        _write_csv(out / TABLES / f"{name}-{slug(table.title)}.csv", table)
+        _write_csv(out / TABLES_DIR / f"{name}-{slug(table.title)}.csv", table)
     _write(out / f"{name}.md", _page(results, tables, [path.relative_to(out) for path in figures]))
     _write(out / f"{name}.json", json.dumps(results, indent=2) + "\n")
 
 
 def markdown_table(table: Table) -> str:
-    """A table with its title and note."""
+    """Return a table as Markdown, with its title and note."""
     lines = [table.header, tuple("---" for _ in table.header), *table.rows]
     rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
     return "\n".join([f"## {table.title}", "", table.note, "", *rows, ""])

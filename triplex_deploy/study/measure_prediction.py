@@ -1,8 +1,8 @@
-"""Predict one section in a process of its own, whose peak memory is then the prediction's.
+"""Predict one section in a new process, and measure its speed and peak memory.
 
-    python -m triplex_deploy.study.predict_apart REQUEST.json
+    python -m triplex_deploy.study.measure_prediction REQUEST.json
 
-No torch is loaded: this is what deployment costs.
+The process loads no torch, so that its peak memory is that of a deployed model.
 """
 
 from __future__ import annotations
@@ -25,38 +25,51 @@ from triplex_deploy.runtime.model import load_bundle
 from triplex_deploy.spots import Spots
 
 REPEATS: Final = 2
+"""Number of predictions; the speed is that of the fastest."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to predict: ``spots`` is an .npz of ``level0_xy`` and ``grid_rc``."""
+class PredictionRequest:
+    """What to predict, with which bundle, and where the prediction goes."""
 
     bundle: str
+    """Folder of the bundle."""
     slide: str
+    """File of the slide."""
     spots: str
+    """An .npz file of ``level0_xy`` (N, 2) and ``grid_rc`` (N, 2)."""
     mpp: float
+    """Microns per pixel of the slide."""
     out: str
-    """An .npz for ``expression`` (N, G) and ``facts``."""
+    """An .npz file to write ``expression`` (N, G) and ``genes`` (G,) to."""
 
 
-def predict_apart(request: Request, request_path: Path) -> dict[str, Any]:
-    """Facts of the faster of two predictions, and the process's peak memory.
+def measure_prediction(request: PredictionRequest, request_path: Path) -> dict[str, Any]:
+    """Predict a section in a new process, and return what the prediction costs.
 
-    Raises ``TriplexError`` with what the process said if it failed.
+    Args:
+        request: What to predict.
+        request_path: File to write the request to, for the process.
+
+    Returns:
+        Spots, spots per second of the faster of two predictions, peak memory in MB, and device.
+
+    Raises:
+        TriplexError: If the process fails, with its last line of output.
     """
     with atomic_path(request_path) as path:
         path.write_text(json.dumps(vars(request)), encoding="utf-8")
-    command = [sys.executable, "-m", "triplex_deploy.study.predict_apart", str(request_path)]
+    command = [sys.executable, "-m", "triplex_deploy.study.measure_prediction", str(request_path)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         lines = finished.stderr.strip().splitlines() or [f"status {finished.returncode}"]
         raise TriplexError(f"{request.slide}: its prediction failed: {lines[-1]}")
-    facts: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
-    return facts
+    cost: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return cost
 
 
-def run_request(request: Request) -> dict[str, Any]:
-    """Predict twice, keep the expression, and return what it cost."""
+def run_request(request: PredictionRequest) -> dict[str, Any]:
+    """Predict twice, write the expression, and return what the prediction costs."""
     with np.load(request.spots) as arrays:
         spots = _spots(arrays["level0_xy"], arrays["grid_rc"])
     options = PredictOptions(spots=spots, mpp=request.mpp)
@@ -78,9 +91,9 @@ def _spots(level0_xy: NDArray[np.float64], grid_rc: NDArray[np.int64]) -> Spots:
 
 def _main(path: str) -> int:
     try:
-        request = Request(**json.loads(Path(path).read_text(encoding="utf-8")))
+        request = PredictionRequest(**json.loads(Path(path).read_text(encoding="utf-8")))
         sys.stdout.write(json.dumps(run_request(request)) + "\n")
-    except Exception as error:  # noqa: BLE001 - told to the process that waits, in one line
+    except Exception as error:  # noqa: BLE001 - the process that waits reads it as one line
         sys.stderr.write(one_line(error) + "\n")
         return 1
     return 0
