@@ -33,13 +33,16 @@ def write_h5ad(prediction: Prediction, path: str | Path) -> None:
 
 
 def read_prediction(path: str | Path) -> Prediction:
-    """Return a prediction from the h5ad file that ``predict`` or ``write_h5ad`` wrote.
+    """Read a prediction from the h5ad file that ``predict`` or ``write_h5ad`` wrote.
 
-    Files of all versions from 0.1.0 on are read. Expression, coordinates and metadata are those
-    that were written; the tissue overlay is at most 800 pixels a side.
+    Files of all versions from 0.1.0 on are read.
 
     Args:
         path: The h5ad file.
+
+    Returns:
+        The prediction with the expression, coordinates and metadata that were written. The tissue
+        overlay is at most 800 pixels a side.
 
     Raises:
         OutputError: If the file is missing, damaged, altered, of a newer version, or not a

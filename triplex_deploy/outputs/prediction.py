@@ -107,6 +107,9 @@ class Prediction:
         Args:
             names: Genes to keep, in the order of the result.
 
+        Returns:
+            A new prediction; the arrays of this one do not change.
+
         Raises:
             ConfigError: If a gene is unknown.
         """
@@ -115,7 +118,12 @@ class Prediction:
         return replace(self, expression=expression, genes=tuple(self.genes[i] for i in chosen))
 
     def to_anndata(self) -> AnnData:
-        """Return the prediction as an AnnData object of scanpy and squidpy, with copied arrays."""
+        """Return the prediction as an AnnData object of scanpy and squidpy.
+
+        Returns:
+            ``X`` (N, G) has the expression, ``obsm["spatial"]`` the spot centers in level-0 pixels,
+            ``uns["spatial"]`` the images and ``uns["triplex"]`` the metadata. Arrays are copies.
+        """
         import anndata
         import pandas as pd
 

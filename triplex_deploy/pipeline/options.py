@@ -22,7 +22,8 @@ MIN_REGION_MM: Final = 0.1
 class PredictOptions:
     """Options of ``predict_slide``; the defaults are those of the command line.
 
-    Raises ``ConfigError`` if a value is out of range or two options contradict each other.
+    Raises:
+        ConfigError: If a value is out of range, or two options contradict each other.
     """
 
     spots: str | Path | Spots | None = None

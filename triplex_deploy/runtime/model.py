@@ -102,6 +102,12 @@ class Model:
     def session(self, graph: str) -> Session:
         """Return the session of a graph, for example to keep its outputs on the device.
 
+        Args:
+            graph: The graph's name.
+
+        Returns:
+            The session, which stays open as long as the model.
+
         Raises:
             ContractError: If the bundle has no such graph.
         """

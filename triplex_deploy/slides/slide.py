@@ -121,7 +121,14 @@ class Slide(ABC):
         return window
 
     def segment_grid(self, level: int) -> SegmentGrid:
-        """Return the parts of a level that are cheapest to decode one by one."""
+        """Return the parts of a level that are cheapest to decode one by one.
+
+        Args:
+            level: Number of the level.
+
+        Returns:
+            A grid over the whole level.
+        """
         return SegmentGrid.over(self.level_sizes[level], DEFAULT_SEGMENT_PX, DEFAULT_SEGMENT_PX)
 
     def read_segment(self, level: int, column: int, row: int, out: NDArray[np.uint8]) -> None:
