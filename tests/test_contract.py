@@ -153,7 +153,7 @@ def test_widths_and_kernel_are_the_configuration_s() -> None:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"model": "tem", "use_global": False}, "use_global=False: tem sees the target view alone"),
+        ({"model": "tem", "use_global": False}, "use_global=False: tem has only the target view"),
         ({"use_target": False, "use_global": False}, "take tem, nem or gem"),
         ({"target_backbone": "vgg"}, "target_backbone='vgg'"),
         ({"fusion": "mean"}, "fusion='mean'"),

@@ -2,7 +2,7 @@
 
 
 class TriplexError(Exception):
-    """Base of all errors raised on purpose by this package."""
+    """Base class of the errors that this package raises on purpose."""
 
 
 class ConfigError(TriplexError):
@@ -18,7 +18,7 @@ class BundleError(TriplexError):
 
 
 class ContractError(TriplexError):
-    """A tensor does not have the name, dtype or shape its graph declares."""
+    """A tensor or a value does not have the name, type or shape that its contract declares."""
 
 
 class BackendError(TriplexError):
@@ -38,7 +38,7 @@ class SpotsError(TriplexError):
 
 
 class TilingError(TriplexError):
-    """Arrays handed to the tiling kernels have the wrong dtype, layout or bounds."""
+    """An array for the tiling kernels has the wrong dtype, layout or bounds."""
 
 
 class DatasetError(TriplexError):

@@ -26,7 +26,7 @@ def test_numpy_values_and_paths_become_plain() -> None:
 def test_facts_without_a_json_form_are_refused(
     prediction: Prediction, tmp_path: Path, value: object
 ) -> None:
-    with pytest.raises(ContractError, match="run facts: "):
+    with pytest.raises(ContractError, match="run metadata: "):
         write_json(replace(prediction, run={"value": value}), tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []
 

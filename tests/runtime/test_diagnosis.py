@@ -76,7 +76,7 @@ def test_gpu_with_everything_is_ok() -> None:
 def test_provider_that_would_fall_back_is_a_fault_with_its_remedy() -> None:
     found = diagnose(Driver(), missing="libcudnn.so.9")["CUDA in onnxruntime"]
     assert found.ok is False
-    assert "libcudnn.so.9 is missing, --device cuda would fail" in found.detail
+    assert "libcudnn.so.9 is missing, so --device cuda would fail" in found.detail
     assert "`pip install 'onnxruntime-gpu[cuda,cudnn]'`" in found.detail
 
 

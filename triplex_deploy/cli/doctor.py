@@ -1,4 +1,4 @@
-"""``triplex-deploy doctor``: what is installed here, what works, and what to install."""
+"""Define ``triplex-deploy doctor``: check what is installed and what works."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from triplex_deploy.system import processor_flags
 @click.command(epilog="Example: triplex-deploy doctor --json")
 @common_options
 def command(as_json: bool) -> None:
-    """Show versions, devices and libraries; exits 1 if predicting cannot work here."""
+    """Check versions, devices and libraries.
+
+    Exits 1 if this machine cannot predict.
+    """
     from triplex_deploy.runtime.diagnosis import GpuDiagnosis
 
     findings = [_system(), _number_formats(), *_libraries(), _openslide(), _kernels(), _runtime()]
-    findings += [*GpuDiagnosis().findings(), _used_unasked(), _defaults()]
+    findings += [*GpuDiagnosis().findings(), _auto_device(), _defaults()]
     faults = [finding for finding in findings if finding.ok is False]
     marks = {True: "ok", False: "FAULT", None: "-"}
     lines = [f"{marks[f.ok]:6} {f.name:20} {f.detail}" for f in findings]
@@ -71,9 +74,9 @@ def _package(name: str, extra: str | None) -> Finding:
 
 
 def _defaults() -> Finding:
-    """Which files give options their defaults."""
+    """Name the files that give options their defaults."""
     files = [str(path.absolute()) for path in reversed(config_files())]
-    return Finding("defaults", True if files else None, ", then ".join(files) or "no file of them")
+    return Finding("defaults", True if files else None, ", then ".join(files) or "no settings file")
 
 
 def _openslide() -> Finding:
@@ -107,8 +110,8 @@ def _provider_names(ort: object) -> list[str]:
     return [name.removesuffix("ExecutionProvider") for name in names]
 
 
-def _used_unasked() -> Finding:
-    """What ``--device auto`` will be."""
+def _auto_device() -> Finding:
+    """Say which device ``--device auto`` chooses."""
     from triplex_deploy.runtime.ort import cuda_usable
 
     try:

@@ -1,4 +1,4 @@
-"""``triplex-deploy export``: a checkpoint becomes a bundle."""
+"""Define ``triplex-deploy export``: write a bundle from a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
     type=click.Choice(["onnx", "tensorrt", "triton"]),
     default=("onnx",),
     show_default=True,
-    help="What to make besides fp32 ONNX, which is always there; repeatable. tensorrt adds graphs "
-    "whose engines are built where they run, triton a model repository in BUNDLE/triton.",
+    help="What to write; repeatable. The ONNX graphs are always written. tensorrt adds graphs for "
+    "TensorRT, which builds its engines on the machine that runs them. triton adds a model "
+    "repository in BUNDLE/triton.",
 )
 @click.option(
     "--precision",
@@ -47,33 +48,38 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
     "--profile",
     "profiles",
     multiple=True,
-    help="Lengths TensorRT engines are built for, NAME=MIN:OPT:MAX, where NAME is batch, spots "
-    "or a graph, such as spots=1:5000:40000; repeatable.",
+    help="Sizes that TensorRT engines are built for, as NAME=MIN:OPT:MAX; repeatable. NAME is "
+    "batch, spots or a graph. Example: spots=1:5000:40000.",
 )
 @click.option(
-    "--version-compatible", is_flag=True, help="Engines that later TensorRT 11 can load; slower."
+    "--version-compatible",
+    is_flag=True,
+    help="Build engines that any later TensorRT 11 can load. They are slower.",
 )
 @click.option(
     "--hardware-compatible",
     type=click.Choice(["none", "same_compute_capability", "ampere_plus"]),
     default="none",
     show_default=True,
-    help="Engines that other GPUs can load; slower.",
+    help="Build engines that these other GPUs can load. They are slower.",
 )
-@click.option("--refit", is_flag=True, help="Engines whose weights can be replaced.")
-@click.option("--workspace-gb", type=float, help="Most scratch memory while building engines.")
+@click.option("--refit", is_flag=True, help="Build engines with replaceable weights.")
+@click.option(
+    "--workspace-gb", type=float, help="Maximum scratch memory, in GiB, while an engine is built."
+)
 @click.option(
     "--calibration",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Slide to calibrate int8 or fp8 on, like those to be predicted; repeatable.",
+    help="Slide for the calibration of int8 or fp8, similar to those that you will predict; "
+    "repeatable.",
 )
 @click.option("--mpp", type=float, help="Microns per pixel of the calibration slides.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option(
     "--allow-parity-failure",
     is_flag=True,
-    help="Keep a bundle that differs from PyTorch beyond its gate, marked as such.",
+    help="Keep a bundle that differs from PyTorch by more than its gate, and mark it.",
 )
 @common_options
 def command(
@@ -93,9 +99,9 @@ def command(
     allow_parity_failure: bool,
     as_json: bool,
 ) -> None:
-    """Turn CHECKPOINT into a bundle of ONNX graphs for ONNX Runtime and TensorRT.
+    """Write a bundle of graphs for ONNX Runtime and TensorRT from CHECKPOINT.
 
-    Every graph is compared with PyTorch on the way; a bundle that strays is not written.
+    Every graph is compared with PyTorch. If one differs too much, no bundle is written.
     """
     from triplex_deploy.exporters.export import ExportOptions, export_bundle
     from triplex_deploy.exporters.tensorrt import TensorrtOptions
@@ -133,14 +139,14 @@ def command(
             f"bundle {bundle.id} written to {out} ({len(bundle.manifest.genes)} genes, "
             f"{bundle.manifest.tile_mpp:g} um/px, {precision} for {', '.join(formats)})",
             f"parity with PyTorch {verdict}: worst graph {worst.graph}, relative error "
-            f"{worst.relative:.1e}; least per-gene correlation "
+            f"{worst.relative:.1e}; lowest correlation of a gene "
             f"{report.end_to_end.min_gene_pcc:.7f}",
         ],
     )
 
 
 def _onnx_precision(formats: tuple[str, ...], precision: str) -> str:
-    """Of the graphs for ONNX Runtime: fp32 where they are not asked for, and only ride along."""
+    """Return the precision of the graphs for ONNX Runtime; the default if no format needs them."""
     asked = "onnx" in formats or "triton" in formats
     if asked and precision not in offered_by("onnxruntime"):
         raise ConfigError(

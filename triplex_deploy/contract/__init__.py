@@ -1,7 +1,7 @@
-"""The graphs of a bundle and the configurations of the models, which decide them.
+"""Define the configurations of all models, and the graphs that follow from them.
 
-Everything that builds, runs or checks a graph reads its tensor names from here. This is also the
-table of the families of models: ``register`` adds a family.
+Code that builds, runs or checks a graph reads the names of its tensors here. ``CONFIGS`` is the
+table of models; ``register`` adds a family.
 """
 
 from collections.abc import Mapping

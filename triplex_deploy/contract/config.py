@@ -1,7 +1,7 @@
-"""The settings and declarations that the configurations of all models have in common.
+"""Define what the configurations of all models have in common.
 
-A family of models is declared by one configuration class: its settings are the fields, and what
-the rest of the project must know about the family are class attributes.
+One configuration class declares a family of models. Its fields are the settings. Its class
+attributes are what the rest of the project must know about the family.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class EgnConfig(BankConfig):
 
     display_name: ClassVar[str] = "EGN"
     network: ClassVar[str] = "triplex_deploy.models.egn:Egn"
-    # the tile encoder finds the exemplars, which needs fp32: no graph may be quantized
+    # Nothing is quantizable: the tile encoder finds the exemplars, which needs fp32.
     lookup: ClassVar[Lookup | None] = Lookup("retrieval", "features", "n_exemplars")
     recipe: ClassVar[TrainingRecipe] = TrainingRecipe(objective="egn")
 
@@ -49,11 +49,11 @@ class EgnConfig(BankConfig):
     n_exemplars: int = 9
     """Number of training spots that are looked up for a spot."""
     exclude: str = "patient"
-    """Whose spots a training spot may not look up: those of its ``patient`` or its ``slide``."""
+    """Spots that a training spot may not look up: those of its ``patient`` or of its ``slide``."""
     bridge_query: str = "old"
-    """Query to which a bridge adds what the tokens send back: ``old`` or ``updated``."""
+    """Query that a bridge adds the tokens' messages to: ``old`` or ``updated``."""
     gate_input: str = "key"
-    """What the gates of a bridge see beside the difference: ``key`` or ``query``."""
+    """Second input of a bridge's gates, after the difference: ``key`` or ``query``."""
     correlation_weight: float = 0.5
     """Weight of 1 - r in the loss."""
 

@@ -1,4 +1,4 @@
-"""Names, dtypes and axes of tensors, and the constants that graphs of every model share."""
+"""Define graphs and tensors, and the constants that the graphs of all models share."""
 
 from __future__ import annotations
 
@@ -8,30 +8,38 @@ from typing import Final, Literal
 TILE_PX: Final = 224
 """Side of a tile in pixels at the bundle's mpp."""
 NEIGHBORHOOD: Final = 5
-"""Tiles along each side of a neighbourhood; row-major, the spot's own tile at the center."""
+"""Number of tiles along each side of a neighborhood, with the target tile in the center."""
 N_NEIGHBORS: Final = NEIGHBORHOOD * NEIGHBORHOOD
+"""Number of tiles of a neighborhood, in row-major order."""
 CENTER: Final = N_NEIGHBORS // 2
+"""Index of the target tile in its neighborhood."""
 FEATURE_DIM: Final = 512
 """Width of the pooled ResNet18 features, the default of ``ModelConfig.feature_dim``."""
 N_TARGET_TOKENS: Final = 49
-"""A 224 px tile leaves every trunk as 7 x 7 positions."""
+"""Number of tokens of a target tile: every backbone maps 224 px to 7 x 7 positions."""
 BACKBONE_WIDTH: Final = {"resnet18": 512, "efficientnet_lite0": 1280}
-"""Channels of the feature map of each image trunk we have."""
+"""Number of channels of the feature map of each backbone."""
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
+"""Mean of red, green and blue in [0, 1] over ImageNet; image encoders subtract it."""
 IMAGE_STD: Final = (0.229, 0.224, 0.225)
+"""Standard deviation of red, green and blue over ImageNet; image encoders divide by it."""
 
 Axis = int | str
+"""A fixed length, or the name of a dynamic axis."""
 GraphKind = Literal["per tile", "per slide", "per batch"]
 """How a graph is run: once per tile, once over all spots of a slide, or per batch of spots."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One graph input or output; a ``str`` axis is dynamic and named, an ``int`` axis is fixed."""
+    """An input or output of a graph."""
 
     name: str
+    """Name of the tensor."""
     dtype: str
+    """NumPy's name of the element type, such as ``float32``."""
     axes: tuple[Axis, ...]
+    """The axes in order: an ``int`` is a fixed length, a ``str`` the name of a dynamic axis."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +69,13 @@ class GraphSpec:
 
 
 TILES: Final = TensorSpec("tiles", "uint8", ("batch", TILE_PX, TILE_PX, 3))
-"""RGB tiles as read from the slide; scaling and normalisation happen inside the graph."""
+"""RGB tiles as read from the slide; the graph scales and normalizes them."""
 MASK: Final = TensorSpec("mask", "bool", ("batch", N_NEIGHBORS))
 """True where the neighbor tile lies inside the slide (docs/models.md, "Masked neighbors")."""
 
 
 def tile_encoder_graph(feature_dim: int) -> GraphSpec:
-    """The frozen encoder of single tiles."""
+    """Return the graph of the frozen encoder of single tiles."""
     features = TensorSpec("features", "float32", ("batch", feature_dim))
     return GraphSpec("tile_encoder", (TILES,), (features,), "batch")
 

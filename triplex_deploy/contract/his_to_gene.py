@@ -21,7 +21,7 @@ class SpotSequenceConfig(Config):
     """Configuration of a transformer over all spots of a slide."""
 
     n_positions: int = 64
-    """Number of rows and columns of the array that the model can tell apart."""
+    """Number of rows, and of columns, of the array that have their own position embedding."""
     embedding_dim: int = 1024
     """Width of the tokens."""
     depth: int = 8

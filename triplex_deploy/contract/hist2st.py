@@ -13,7 +13,7 @@ from triplex_deploy.errors import ConfigError
 N_ADJACENT: Final = 4
 """Number of nearest spots that the graph joins to each spot."""
 CELLS_PER_CHANNEL: Final = 32
-"""Numbers of a token per channel: 16 x 16 cells of a 112 px patch, an eighth of the channels."""
+"""Length of a token over ``channels``: 16 x 16 cells of a 112 px patch, in an eighth of them."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from triplex_deploy.contract.graphs import (
 from triplex_deploy.errors import ConfigError
 
 SYMMETRIES: Final = (1, 8)
+"""Values of ``StNetConfig.symmetries``."""
 TOKEN_DIM: Final = 1024
 """Width of the features of DenseNet-121."""
 

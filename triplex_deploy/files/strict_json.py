@@ -13,15 +13,20 @@ from triplex_deploy.errors import ContractError
 
 
 def to_strict_json(run: Mapping[str, Any], indent: int | None = None) -> str:
-    """Strict JSON of the run's facts: NumPy scalars, arrays and paths become plain values.
+    """Return values as strict JSON; NumPy scalars, arrays and paths become plain values.
 
-    NaN, infinity and other objects have no JSON and raise ``ContractError``.
+    Args:
+        run: The values, such as the metadata of a run.
+        indent: Spaces per level; None writes one line.
+
+    Raises:
+        ContractError: If a value has no JSON form, such as NaN, infinity or another object.
     """
     try:
         return json.dumps(run, indent=indent, default=_plain, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise ContractError(
-            f"run facts: {error}; keep to text, finite numbers, lists, dicts"
+            f"run metadata: {error}; use text, finite numbers, lists and dictionaries"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What of a GPU's software works here, what is missing, and the command that mends it."""
+"""Find out which GPU software works, what is missing, and which command installs it."""
 
 from __future__ import annotations
 
@@ -16,31 +16,42 @@ from triplex_deploy.runtime.tensorrt.session import import_tensorrt
 from triplex_deploy.system import installed_version
 
 CUDA_PROVIDER: Final = "libonnxruntime_providers_cuda.so"
+"""The library with which ONNX Runtime uses CUDA."""
 CUDNN: Final = "libcudnn.so.9"
-"""Opened by the CUDA provider when a session needs it, not when the provider loads."""
+"""A library that the CUDA provider opens when a session needs it, not when it is loaded."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at; ``ok`` is None where its absence is a choice, not a fault."""
+    """The result of one check."""
 
     name: str
+    """What was checked."""
     ok: bool | None
+    """True if it works, False if it is a fault, None if it is missing and need not be there."""
     detail: str
+    """What was found, and what to do if it does not work."""
 
 
 @dataclass(frozen=True)
 class GpuDiagnosis:
-    """Looks at driver, libraries and packages; ``load`` opens a library or raises ``OSError``."""
+    """Checks driver, libraries and packages; the fields are replaced in tests."""
 
     load: Callable[[str], Any] = ctypes.CDLL
+    """Opens a library by its name, or raises ``OSError``."""
     version_of: Callable[[str], str | None] = installed_version
+    """Returns the version of a package, None if it is not installed."""
     import_tensorrt: Callable[[], Any] = import_tensorrt
+    """Imports TensorRT, or raises ``BackendError``."""
     import_pycuda: Callable[[], Any] = import_pycuda
+    """Imports pycuda, or raises ``BackendError``."""
     preload: Callable[[], None] = lambda: preload_cuda(import_onnxruntime())
+    """Loads the CUDA libraries that pip installed."""
     provider: Path | None = field(default_factory=lambda: cuda_provider())
+    """Path of the CUDA provider, None if this onnxruntime has none."""
 
     def findings(self) -> list[Finding]:
+        """Run every check, and return the results in the order to show them."""
         driver, has_gpu = self._driver()
         return [driver, self._packages(), self._onnxruntime(has_gpu), *self._tensorrt(has_gpu)]
 
@@ -49,13 +60,13 @@ class GpuDiagnosis:
         try:
             driver = self.load("libcuda.so.1")
         except OSError:
-            text = "none: predictions run on the CPU; for a GPU install NVIDIA's driver"
+            text = "none, predictions run on the CPU; to use a GPU, install NVIDIA's driver"
             return Finding(name, None, text), False
         number, count = ctypes.c_int(0), ctypes.c_int(0)
         status = driver.cuInit(0)
         if status:
             text = (
-                f"there, but does not start (CUDA error {status}); "
+                f"installed, but it does not start (CUDA error {status}); "
                 "run `nvidia-smi`, and restart after a driver update"
             )
             return Finding(name, False, text), False
@@ -75,7 +86,7 @@ class GpuDiagnosis:
         return Finding(name, True, text), True
 
     def _cuda_major(self) -> int | None:
-        """The CUDA that TensorRT's wheels were built for."""
+        """Return the major version of CUDA that the installed TensorRT was built for."""
         for major in (13, 12):
             if self.version_of(f"tensorrt-cu{major}"):
                 return major
@@ -96,7 +107,7 @@ class GpuDiagnosis:
         return Finding(name, None, "CPU; `pip install 'triplex-deploy[gpu]'` brings CUDA")
 
     def _onnxruntime(self, has_gpu: bool) -> Finding:
-        """Whether the CUDA provider loads; where not, ONNX Runtime would use the CPU unasked."""
+        """Check that the CUDA provider loads; otherwise ONNX Runtime could only use the CPU."""
         name = "CUDA in onnxruntime"
         if self.provider is None:
             remedy = "install 'triplex-deploy[gpu]' in place of [cpu]" if has_gpu else "no GPU"
@@ -106,7 +117,7 @@ class GpuDiagnosis:
             try:
                 self.load(library)
             except OSError as error:
-                if "undefined symbol" in str(error):  # which only onnxruntime itself provides
+                if "undefined symbol" in str(error):  # onnxruntime itself has the symbol
                     continue
                 return Finding(name, False if has_gpu else None, _missing_library(str(error)))
         return Finding(name, True, "its libraries load")
@@ -125,7 +136,7 @@ class GpuDiagnosis:
 
 
 def cuda_provider() -> Path | None:
-    """ONNX Runtime's CUDA half, if this build has one."""
+    """Return the path of ONNX Runtime's CUDA provider, None if this build has none."""
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or spec.origin is None:
         return None
@@ -136,7 +147,7 @@ def cuda_provider() -> Path | None:
 def _missing_library(error: str) -> str:
     library = error.partition(":")[0].strip()
     return (
-        f"{library} is missing, --device cuda would fail; run "
+        f"{library} is missing, so --device cuda would fail; run "
         "`pip install 'onnxruntime-gpu[cuda,cudnn]'`, or add its folder to LD_LIBRARY_PATH"
     )
 

@@ -1,4 +1,4 @@
-"""Any ONNX file that maps tiles to feature vectors, run as a frozen tile encoder."""
+"""Run any ONNX file that maps tiles to feature vectors as a frozen tile encoder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.ort import load_session
 
 UINT8_NHWC: Final = "uint8_nhwc"
+"""Input of a graph that takes RGB bytes (B, 224, 224, 3)."""
 FLOAT_NCHW: Final = "float32_nchw"
-"""What the graph takes: RGB bytes (B, 224, 224, 3), or normalised images (B, 3, 224, 224)."""
+"""Input of a graph that takes normalized images (B, 3, 224, 224)."""
 
 _INPUTS: Final = {
     ("tensor(uint8)", (TILE_PX, TILE_PX, 3)): UINT8_NHWC,
@@ -26,20 +27,25 @@ _INPUTS: Final = {
 
 @dataclass(frozen=True, eq=False)
 class TileModel:
-    """An opened tile encoder; ``encode`` keeps nothing between calls."""
+    """An opened tile encoder."""
 
     path: Path
+    """The ONNX file."""
     input_layout: str
+    """``uint8_nhwc`` or ``float32_nchw``."""
     feature_dim: int
+    """Width F of the features."""
     fixed_batch: int | None
-    """The batch the file was exported for, None where it is free."""
+    """The batch size that the file was exported for, None if it takes any."""
     mean: tuple[float, ...]
+    """Mean of each channel, subtracted from a ``float32_nchw`` input."""
     std: tuple[float, ...]
-    """Per-channel normalisation applied to ``float32_nchw`` inputs."""
+    """Standard deviation of each channel, which then divides the input."""
     session: Any
+    """The ``onnxruntime.InferenceSession``."""
 
     def encode(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (B, F) of RGB tiles (B, 224, 224, 3)."""
+        """Return the features (B, F) of RGB tiles (B, 224, 224, 3)."""
         return _encode(self.session, self._prepare(tiles), self.fixed_batch)
 
     def _prepare(self, tiles: NDArray[np.uint8]) -> NDArray[Any]:
@@ -53,12 +59,22 @@ def open_tile_model(
     mean: tuple[float, ...] = IMAGE_MEAN,
     std: tuple[float, ...] = IMAGE_STD,
 ) -> TileModel:
-    """Load ``path`` and find out what it takes and how wide its features are.
+    """Load a tile encoder, and find out which input it takes and how wide its features are.
 
-    It has one input, RGB bytes (B, 224, 224, 3) or float images (B, 3, 224, 224) that are then
-    normalised by ``mean`` and ``std``, and one output (B, F). Another file raises
-    ``ContractError``; one that is absent or does not
-    load raises ``BackendError`` or ``BundleError``.
+    Args:
+        path: An ONNX file with one input, RGB bytes (B, 224, 224, 3) or float images
+            (B, 3, 224, 224), and one output (B, F).
+        device: Where to run it.
+        threads: Maximum number of CPU threads of one operator.
+        mean: Mean of each channel in [0, 1], for float images.
+        std: Standard deviation of each channel, for float images.
+
+    Returns:
+        The opened encoder.
+
+    Raises:
+        BackendError: If the file is missing or cannot be loaded.
+        ContractError: If its input or output has another form.
     """
     path = Path(path)
     if not path.is_file():
@@ -98,8 +114,8 @@ def _to_input(
         return tiles
     scale = 1 / (255 * np.array(std, np.float32))
     shift = np.array(mean, np.float32) / np.array(std, np.float32)
-    normalised = tiles * scale - shift
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
+    normalized = tiles * scale - shift
+    return np.ascontiguousarray(normalized.transpose(0, 3, 1, 2), np.float32)
 
 
 def _encode(session: Any, images: NDArray[Any], fixed_batch: int | None) -> NDArray[np.float32]:
