@@ -33,7 +33,7 @@ from benchmarks.serving.roofline import Peak, peak_of
 from benchmarks.serving.subjects import EAGER, Subject, export_bundles, open_subjects
 from triplex_deploy import predict_slide
 from triplex_deploy.contract import GraphSpec
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.exporters import parity
 from triplex_deploy.exporters.cost import graph_cost
 from triplex_deploy.exporters.inputs import graph_inputs
@@ -102,7 +102,7 @@ def run(
     with open_subjects(bundles, checkpoint, device, skipped) as subjects:
         graphs = [timing for s in subjects for timing in time_graphs(s, plan, peak)]
         slide = folder / "slide.tif"
-        synthesise_slide(slide, plan.slide_px, plan.slide_px, MPP, seed=1)
+        synthesize_slide(slide, plan.slide_px, plan.slide_px, MPP, seed=1)
         slides, predictions = zip(*(time_slide(s, slide, plan) for s in subjects), strict=True)
     published = time_published_way(checkpoint, slide, predictions[0], device)
     limits = {"gpu": gpu, "skipped": skipped, "roofline": None if peak is None else vars(peak)}

@@ -30,7 +30,7 @@ from benchmarks.predicting.models import PAPER, SMALL, bundles_for, make_checkpo
 from benchmarks.predicting.published import Published
 from benchmarks.record import Case, Timing, measure, report
 from triplex_deploy import load_bundle, open_slide, predict_slide
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.models import Checkpoint
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.options import PredictOptions
@@ -114,7 +114,7 @@ def make_scenes(folder: Path, quick: bool) -> list[Scene]:
     """A contiguous grid over tissue, and her2st's jittered array or one like it."""
     grid = folder / "grid.tif"
     side = 1792 if quick else 8064
-    synthesise_slide(grid, side, side, MPP, seed=1)
+    synthesize_slide(grid, side, side, MPP, seed=1)
     shared = "contiguous tiles: neighbourhoods share them"
     alone = "a measured array: its tiles coincide nowhere, every spot costs 25"
     scenes = [Scene("grid", shared, grid, PredictOptions())]

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.record import Timing
 from triplex_deploy import load_bundle, predict_slide
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.spots import Spots
 
@@ -57,7 +57,7 @@ def measure_kills(
     """
     slides = [folder / f"killed {seed}.tif" for seed in range(SLIDES)]
     for seed, slide in enumerate(slides):
-        synthesise_slide(slide, side_px, side_px, mpp, seed)
+        synthesize_slide(slide, side_px, side_px, mpp, seed)
     command = _command(slides, bundle)
     undisturbed_s = _finish(command, folder / "undisturbed")
     starting_s = _finish(command, folder / "undisturbed")  # everything is there already

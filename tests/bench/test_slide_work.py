@@ -8,7 +8,7 @@ import pytest
 from triplex_deploy.bench.clock import WallClock
 from triplex_deploy.bench.result import END_TO_END
 from triplex_deploy.bench.slide_work import SlideWork, split_run
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.model import Model
 
@@ -43,7 +43,7 @@ def test_slide_is_predicted_and_written_and_warned_about_once(
     model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "small.tif"
-    synthesise_slide(path, 700, 700, 0.5, seed=5)
+    synthesize_slide(path, 700, 700, 0.5, seed=5)
     options = PredictOptions(all_tiles=True, region_mm=0.1)  # smaller than a spot
     work = SlideWork(model, path, options, WallClock())
     with caplog.at_level(logging.WARNING, "triplex_deploy.pipeline"):

@@ -12,7 +12,7 @@ from benchmarks.bench_graphs import Plan, time_graphs, time_published_way, time_
 from benchmarks.record import report
 from benchmarks.serving.roofline import PEAKS, Peak, peak_of
 from benchmarks.serving.subjects import EAGER, Subject, eager_model
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.exporters.cost import graph_cost
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.models import read_checkpoint
@@ -35,7 +35,7 @@ def test_eager_computes_what_the_bundle_does(checkpoint_path: Path, model: Model
 def test_cases_and_ratios_follow_the_schema(
     checkpoint_path: Path, model: Model, tmp_path: Path
 ) -> None:
-    synthesise_slide(tmp_path / "slide.tif", PLAN.slide_px, PLAN.slide_px, 0.5, seed=1)
+    synthesize_slide(tmp_path / "slide.tif", PLAN.slide_px, PLAN.slide_px, 0.5, seed=1)
     peak = Peak({"fp32": 1.0}, 0.1)
     with ExitStack() as stack:
         eager = eager_model(model.bundle, read_checkpoint(checkpoint_path), CPU, stack)

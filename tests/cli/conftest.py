@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from triplex_deploy.cli.main import run
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.runtime.model import RunnableBundle
 
 
@@ -45,7 +45,7 @@ def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
 def slide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """700 x 700 px of made-up tissue at 0.5 um/px: a grid of a few tiles."""
     path = tmp_path_factory.mktemp("cli") / "my slide.tif"
-    synthesise_slide(path, 700, 700, 0.5, seed=5)
+    synthesize_slide(path, 700, 700, 0.5, seed=5)
     return path
 
 

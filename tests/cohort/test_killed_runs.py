@@ -12,7 +12,7 @@ import h5py
 import pytest
 
 from tests.cohort.stub_model import write_slide
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.runtime.model import RunnableBundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,7 +139,7 @@ def test_command_killed_ten_times_ends_as_if_undisturbed(
     folder = tmp_path / "slides"
     folder.mkdir()
     for seed in range(4):
-        synthesise_slide(folder / f"tissue {seed}.tif", 1100, 900, 0.5, seed)
+        synthesize_slide(folder / f"tissue {seed}.tif", 1100, 900, 0.5, seed)
     arguments = ["predict", folder, "--bundle", bundle.path, "--threads", 1, "--out"]
     begin = time.monotonic()
     _finish(COMMAND_LINE, [*arguments, tmp_path / "undisturbed"])

@@ -1,4 +1,4 @@
-"""One small made-up data set for all tests of the demo."""
+"""A small synthetic data set for all tests of the demo."""
 
 from dataclasses import dataclass
 from pathlib import Path

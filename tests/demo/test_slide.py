@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from triplex_deploy.demo.growth import grow_section
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.errors import ConfigError, OutputError
 
 SIZE = (1300, 900)
@@ -13,7 +13,7 @@ SIZE = (1300, 900)
 @pytest.fixture(scope="module")
 def slide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("slide") / "slide.tif"
-    synthesise_slide(path, *SIZE, mpp=0.5, seed=7)
+    synthesize_slide(path, *SIZE, mpp=0.5, seed=7)
     return path
 
 
@@ -53,9 +53,9 @@ def test_pixels_look_like_stained_tissue_on_white(slide_path: Path) -> None:
 
 
 def test_equal_seeds_give_equal_files(slide_path: Path, tmp_path: Path) -> None:
-    synthesise_slide(tmp_path / "again.tif", *SIZE, mpp=0.5, seed=7)
+    synthesize_slide(tmp_path / "again.tif", *SIZE, mpp=0.5, seed=7)
     assert (tmp_path / "again.tif").read_bytes() == slide_path.read_bytes()
-    synthesise_slide(tmp_path / "other.tif", *SIZE, mpp=0.5, seed=8)
+    synthesize_slide(tmp_path / "other.tif", *SIZE, mpp=0.5, seed=8)
     assert (tmp_path / "other.tif").read_bytes() != slide_path.read_bytes()
 
 
@@ -67,9 +67,9 @@ def test_rows_do_not_depend_on_the_band_they_are_drawn_in() -> None:
 
 def test_sizes_that_make_no_slide_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too small; use at least 256 px"):
-        synthesise_slide(tmp_path / "a.tif", 100, 900, 0.5, 0)
+        synthesize_slide(tmp_path / "a.tif", 100, 900, 0.5, 0)
     with pytest.raises(ConfigError, match=r"use 0\.1 to 2 um/px"):
-        synthesise_slide(tmp_path / "a.tif", 900, 900, 10, 0)
+        synthesize_slide(tmp_path / "a.tif", 900, 900, 10, 0)
     with pytest.raises(OutputError, match="create it first"):
-        synthesise_slide(tmp_path / "absent" / "a.tif", 300, 300, 0.5, 0)
+        synthesize_slide(tmp_path / "absent" / "a.tif", 300, 300, 0.5, 0)
     assert list(tmp_path.iterdir()) == []

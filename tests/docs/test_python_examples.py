@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.docs.pages import PAGES, ROOT, blocks
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.runtime.model import Model, RunnableBundle
 
 NEEDS_MORE = {
@@ -35,7 +35,7 @@ def reader_folder(
     folder = tmp_path_factory.mktemp("reader")
     (folder / "bundle").symlink_to(bundle.path)
     (folder / "predictions").mkdir()
-    synthesise_slide(folder / "slide.svs", 500, 500, 0.5, seed=3)
+    synthesize_slide(folder / "slide.svs", 500, 500, 0.5, seed=3)
     picture = np.random.default_rng(0).integers(90, 230, (360, 360, 3), np.uint8)
     Image.fromarray(picture).save(folder / "C3.jpg")
     (folder / "C3_selection.tsv").write_text(

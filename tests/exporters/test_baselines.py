@@ -11,7 +11,7 @@ import torch
 from tests.variants import BASELINES, variant_checkpoint
 from triplex_deploy import load_bundle, open_slide, predict_slide
 from triplex_deploy.contract import GraphSpec, graph_specs
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.exporters.gates import EndToEndParity, GraphParity
@@ -114,7 +114,7 @@ def test_slide_is_predicted_as_by_the_model_itself(name: str, tmp_path: Path) ->
     write_checkpoint(checkpoint, tmp_path / "model.ckpt")
     _, report = export_bundle(tmp_path / "model.ckpt", tmp_path / "bundle")
     assert report.passed
-    synthesise_slide(tmp_path / "slide.tif", 900, 900, 0.5, seed=3)
+    synthesize_slide(tmp_path / "slide.tif", 900, 900, 0.5, seed=3)
     grid_rc = np.array(GRID_RC)
     spots = Spots(np.array(CENTERS_XY, np.float64), grid_rc, "file", 100.0)
     with load_bundle(tmp_path / "bundle").open(device="cpu") as model:

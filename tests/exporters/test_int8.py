@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.exporters.inputs import tiles
@@ -48,7 +48,7 @@ def test_int8_without_calibration_is_refused() -> None:
 
 def test_sampled_tiles_are_the_slides_own_pixels(tmp_path: Path) -> None:
     path = tmp_path / "tissue.tif"
-    synthesise_slide(path, 900, 900, 0.5, seed=1)
+    synthesize_slide(path, 900, 900, 0.5, seed=1)
     sampled = sample_tiles(path, 0.5, count=5)
     assert sampled.shape == (5, 224, 224, 3)
     assert sampled.std() > 10

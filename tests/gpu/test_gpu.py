@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.errors import BackendError
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.exporters.gates import GATES, compare_end_to_end, compare_graph
@@ -87,7 +87,7 @@ def test_slide_matches_the_cpu_within_the_gate(
     backend: str, precision: str, opened: Opened, model: Model, tmp_path: Path
 ) -> None:
     slide = tmp_path / "slide.tif"
-    synthesise_slide(slide, 2240, 2240, 0.5, seed=5)
+    synthesize_slide(slide, 2240, 2240, 0.5, seed=5)
     options = PredictOptions(all_tiles=True)
     found = predict_slide(slide, opened(backend, precision), options).expression
     wanted = predict_slide(slide, model, options).expression

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.shared_cache import share_traces
 from triplex_deploy import open_slide
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.spots import Spots
 
 WIDTH, HEIGHT = 1400, 1200
@@ -26,7 +26,7 @@ def _no_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def slide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1400 x 1200 px of made-up tissue at the bundle's 0.5 um/px."""
     path = tmp_path_factory.mktemp("slide") / "tissue.tif"
-    synthesise_slide(path, WIDTH, HEIGHT, 0.5, seed=3)
+    synthesize_slide(path, WIDTH, HEIGHT, 0.5, seed=3)
     return path
 
 

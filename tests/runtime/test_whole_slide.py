@@ -8,7 +8,7 @@ import pytest
 
 from tests.runtime.fake_gpu import FakeGpu
 from triplex_deploy import predict_slide
-from triplex_deploy.demo.slide import synthesise_slide
+from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.concurrent_sessions import one_call_at_a_time
 from triplex_deploy.runtime.device import CPU
@@ -22,7 +22,7 @@ BATCH = 8
 @pytest.fixture(scope="module")
 def slide_path(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("slide") / "slide.tif"
-    synthesise_slide(path, 1120, 896, model.bundle.manifest.tile_mpp, seed=3)
+    synthesize_slide(path, 1120, 896, model.bundle.manifest.tile_mpp, seed=3)
     return path
 
 

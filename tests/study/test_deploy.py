@@ -78,7 +78,7 @@ def test_cost_that_an_earlier_version_recorded_is_kept(deployed: Path) -> None:
 
 
 def test_deployed_parameters_leave_out_what_only_training_needs() -> None:
-    """A small model as in docs/models.md, "Hist2ST": three ZINB heads and the distillation network."""
+    """See docs/models.md, "Hist2ST": three ZINB heads and the distillation network are left out."""
     config = Hist2StConfig(
         n_genes=3, embedding_dim=256, mlp_dim=256, channels=8, depth=1, heads=2, graph_depth=1
     )

@@ -257,10 +257,10 @@ def _measure(options: BenchOptions) -> BenchResult:
 def _synthesise(folder: Path, bundle: Path) -> Path:
     """A small section at the bundle's scale."""
     from triplex_deploy.bundle import read_bundle
-    from triplex_deploy.demo.slide import synthesise_slide
+    from triplex_deploy.demo.slide import synthesize_slide
 
     path = folder / "synthetic.tif"
-    synthesise_slide(path, *SYNTHETIC_PX, read_bundle(bundle).manifest.tile_mpp, SYNTHETIC_SEED)
+    synthesize_slide(path, *SYNTHETIC_PX, read_bundle(bundle).manifest.tile_mpp, SYNTHETIC_SEED)
     return path
 
 

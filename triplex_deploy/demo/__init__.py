@@ -1,1 +1,1 @@
-"""Everything the demo needs that is not real data: a synthetic slide and a tiny model."""
+"""Make everything the demo needs instead of real data: slides, counts and a small model."""

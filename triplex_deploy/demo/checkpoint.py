@@ -1,4 +1,4 @@
-"""The demo's checkpoints, which say in their provenance what they are worth on real slides."""
+"""Write the demo's checkpoints, whose provenance warns against their use on real slides."""
 
 from __future__ import annotations
 
@@ -20,14 +20,21 @@ from triplex_deploy.models import (
     write_checkpoint,
 )
 
-UNTRAINED: Final = "Untrained demo weights: the predictions show that it runs and mean nothing."
-SYNTHETIC: Final = (
-    "Trained on made-up tissue (triplex-deploy demo): the weights mean nothing for real slides."
-)
+UNTRAINED: Final = "Untrained demo weights: the predictions only show that the software runs."
+SYNTHETIC: Final = "Trained on synthetic tissue (triplex-deploy demo): not valid for real slides."
 
 
 def write_demo_checkpoint(path: str | Path, tile_mpp: float, seed: int = 0) -> None:
-    """Write a small, seeded, untrained checkpoint: enough to try every step."""
+    """Write a small untrained checkpoint with random weights, to try every step with.
+
+    Args:
+        path: The file.
+        tile_mpp: Microns per pixel of the tiles.
+        seed: Seed of the weights.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     config = ModelConfig(
         n_genes=len(GENES),
         global_depth=2,
@@ -52,7 +59,7 @@ def write_demo_checkpoint(path: str | Path, tile_mpp: float, seed: int = 0) -> N
 
 
 def mark_synthetic(path: Path) -> None:
-    """Note in a trained checkpoint what it was trained on; predictions and model card repeat it."""
+    """Note in a trained checkpoint that its data are synthetic, for predictions and model card."""
     checkpoint = read_checkpoint(path)
     noted = {**checkpoint.provenance, "note": SYNTHETIC}
     write_checkpoint(replace(checkpoint, provenance=noted), path)

@@ -1,4 +1,4 @@
-"""What lies under each spot of a grown section: the truth its expression is made from."""
+"""Measure what is under each spot of a synthetic section; the counts are made from this."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from triplex_deploy.demo.programs import COMPARTMENTS
 from triplex_deploy.demo.tissue import Section
 
 CAPTURE_UM: Final = 100.0
-"""Radius of what a spot captures: the disc that its 200 um tile just holds."""
+"""Radius of the disc that a spot captures: the largest within its tile of 200 um."""
 SURROUNDINGS_UM: Final = 350.0
-"""Radius within which tumour changes the stroma: beyond the tile, within its neighbourhood."""
+"""Radius within which tumor changes the stroma: larger than the tile, within the neighborhood."""
 CELLS_PER_STROMA: Final = 30.0
-"""Fibroblasts that a disc full of stroma is worth, whose matrix says more than its few nuclei."""
+"""Fibroblasts that a disc of pure stroma counts as, besides its few nuclei, for its matrix."""
 
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """Of N spots; areas are fractions of the captured disc."""
+    """What is under N spots."""
 
-    nuclei: dict[str, NDArray[np.int64]]  # (N,) by kind
-    areas: dict[str, FloatArray]  # (N,) of tissue, epithelium, tumor, stroma
-    tumor_around: FloatArray  # (N,) share of the tissue within SURROUNDINGS_UM
+    nuclei: dict[str, NDArray[np.int64]]
+    """Number of nuclei (N,) of each kind."""
+    areas: dict[str, FloatArray]
+    """Fraction (N,) of the disc that is tissue, epithelium, tumor and stroma."""
+    tumor_around: FloatArray
+    """Fraction (N,) of the tissue within ``SURROUNDINGS_UM`` that is tumor."""
 
     def abundance(self) -> FloatArray:
-        """Cells' worth of each of ``COMPARTMENTS``, (N, 5).
+        """Return the number of cells (N, 5) of each of ``COMPARTMENTS``.
 
-        The share of stroma that is ``front`` grows with the tumour around.
+        Stroma counts as cells, too. The part of it that is ``front`` grows with the tumor around.
         """
         stroma = self.nuclei["fibroblast"] + CELLS_PER_STROMA * self.areas["stroma"]
         front = stroma * self.tumor_around
@@ -48,7 +51,13 @@ class Composition:
 
 
 def compose(section: Section, mpp: float, level0_xy: FloatArray) -> Composition:
-    """Count nuclei and measure areas around spot centres (N, 2) of a section of scale ``mpp``."""
+    """Count nuclei and measure areas around spots.
+
+    Args:
+        section: The section.
+        mpp: Microns per pixel of the section.
+        level0_xy: (N, 2) centers of the spots in level-0 pixels.
+    """
     names = {EPITHELIAL: "epithelial", FIBROBLAST: "fibroblast"}
     names |= {LYMPHOCYTE: "lymphocyte", TUMOR: "tumor"}
     kind = section.nuclei.stamp // VARIANTS
@@ -70,12 +79,12 @@ def compose(section: Section, mpp: float, level0_xy: FloatArray) -> Composition:
 
 
 def tissue_share(section: Section, mpp: float, level0_xy: FloatArray) -> FloatArray:
-    """Share of the captured disc around each centre (N, 2) that is tissue, (N,)."""
+    """Return the fraction (N,) of the disc around each center (N, 2) that is tissue."""
     return _mean_near(section, section.coarse["tissue"] > 0, mpp, level0_xy, CAPTURE_UM)
 
 
 def _regions(section: Section) -> dict[str, NDArray[np.bool_]]:
-    """Where each tissue lies on the section's coarse raster, as it is drawn."""
+    """Return where each kind of tissue is on the section's coarse raster."""
     gland, tissue = section.coarse["gland"], section.coarse["tissue"] > 0
     tumor = tissue & (section.coarse["tumor"] > 1) & (gland > 1)
     return {
@@ -102,7 +111,10 @@ def _mean_near(
     level0_xy: FloatArray,
     radius_um: float,
 ) -> FloatArray:
-    """Fraction of the disc around each centre that lies in ``region``; outside the slide is not."""
+    """Return the fraction (N,) of the disc around each center that is in ``region``.
+
+    Outside the slide there is no region.
+    """
     from scipy.ndimage import map_coordinates
     from scipy.signal import fftconvolve
 

@@ -1,7 +1,7 @@
-"""A made-up data set in the layout of her2st, whose expression follows from its pictures.
+"""Write a synthetic data set in the layout of her2st; its counts follow from its pictures.
 
-Spots lie on an array 200 um apart and a tile is 224 px, so at ``MPP`` the tiles of neighbouring
-spots touch and every neighbourhood shares its tiles.
+Spots are 200 um apart and a tile is 224 px, so that at ``MPP`` the tiles of neighboring spots touch
+and neighborhoods share tiles.
 """
 
 from __future__ import annotations
@@ -25,48 +25,68 @@ from triplex_deploy.demo.tissue import Section
 from triplex_deploy.errors import OutputError
 
 PITCH_UM: Final = 200.0
+"""Distance between spots."""
 MPP: Final = PITCH_UM / TILE_PX
-LEAST_TISSUE: Final = 0.5
-"""Share of tissue below which an array place is no spot."""
+"""Microns per pixel of the slides."""
+MIN_TISSUE: Final = 0.5
+"""Minimum fraction of tissue at an array position that is a spot."""
 STAINING_SPREAD: Final = 0.08
-"""Standard deviation of a patient's log staining strength."""
+"""Standard deviation of the logarithm of a patient's staining strength."""
 
-README: Final = """# A made-up data set
+README: Final = """# A synthetic data set
 
 Pictures, spots and counts are all synthetic (triplex-deploy demo). The gene symbols are real, but
-their expression is computed from the cells drawn under each spot: nothing here says anything about
+their expression is computed from the cells that are drawn under each spot. It tells nothing about
 real tissue. The layout is that of her2st, which `triplex-deploy prepare --format st` reads.
 """
 
 
 @dataclass(frozen=True)
 class SectionPlan:
-    """One section to make, named after its patient, with ``array_wh`` places for spots."""
+    """A section to make."""
 
     patient: str
+    """Name of the patient."""
     number: int
+    """Number of the section, among those of the patient."""
     array_wh: tuple[int, int]
+    """Columns and rows of the array of spots."""
 
     @property
     def name(self) -> str:
+        """Name of the section: patient and number."""
         return f"{self.patient}{self.number}"
 
 
 @dataclass(frozen=True, eq=False)
 class MadeSection:
-    """What was made: (row, column) of the N spots, their centres, and the truth about them."""
+    """A section that was made, with N spots."""
 
     plan: SectionPlan
-    grid_rc: NDArray[np.int64]  # (N, 2)
-    level0_xy: NDArray[np.float64]  # (N, 2)
+    """What was to be made."""
+    grid_rc: NDArray[np.int64]
+    """(N, 2) rows and columns of the spots in the array."""
+    level0_xy: NDArray[np.float64]
+    """(N, 2) centers of the spots in level-0 pixels."""
     composition: Composition
+    """What is under each spot."""
     counts: Counts
+    """Counts of each spot."""
 
 
 def write_dataset(root: Path, plans: Sequence[SectionPlan], seed: int) -> list[MadeSection]:
-    """Write ST-imgs, ST-cnts and ST-spotfiles of every section under ``root``.
+    """Write the pictures, counts and spots of sections; equal arguments give equal files.
 
-    Equal arguments give equal files. Raises ``OutputError`` where they cannot be written.
+    Args:
+        root: Folder of the data set, with ST-imgs, ST-cnts and ST-spotfiles below.
+        plans: The sections.
+        seed: Seed of all sections.
+
+    Returns:
+        The sections, with what is known about their spots.
+
+    Raises:
+        OutputError: If the files cannot be written.
     """
     try:
         for folder in ("ST-cnts", "ST-spotfiles"):
@@ -80,19 +100,21 @@ def write_dataset(root: Path, plans: Sequence[SectionPlan], seed: int) -> list[M
 
 
 def image_path(root: Path, plan: SectionPlan) -> Path:
+    """Return the picture of a section in the data set ``root``."""
     return root / "ST-imgs" / plan.patient / plan.name / f"{plan.name}.tif"
 
 
 def spots_path(root: Path, plan: SectionPlan) -> Path:
+    """Return the spots file of a section in the data set ``root``."""
     return root / "ST-spotfiles" / f"{plan.name}_selection.tsv"
 
 
 def measure_section(section: Section, plan: SectionPlan, seed: int) -> MadeSection:
-    """Find the spots on tissue, look at what is under them, and draw their counts."""
+    """Find the spots on tissue, measure what is under them, and draw their counts."""
     columns, rows = plan.array_wh
     grid_rc = np.indices((rows, columns)).reshape(2, -1).T.astype(np.int64)
     level0_xy = np.asarray((grid_rc[:, ::-1] + 0.5) * TILE_PX, np.float64)
-    on_tissue = tissue_share(section, MPP, level0_xy) >= LEAST_TISSUE
+    on_tissue = tissue_share(section, MPP, level0_xy) >= MIN_TISSUE
     grid_rc, level0_xy = grid_rc[on_tissue], level0_xy[on_tissue]
     composition = compose(section, MPP, level0_xy)
     rng = np.random.default_rng([seed, *plan.name.encode()])

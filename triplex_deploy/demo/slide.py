@@ -1,4 +1,4 @@
-"""A synthetic H&E whole-slide image, so that the demo and the tests need no real one."""
+"""Write a synthetic H&E whole-slide image, for the demo and the tests."""
 
 from __future__ import annotations
 
@@ -18,36 +18,48 @@ from triplex_deploy.files.atomic import atomic_path
 TILE_PX: Final = 256
 LEVEL_FACTOR: Final = 4
 SMALLEST_LEVEL_PX: Final = 512
-"""Levels are added until one fits into a square of this side."""
+"""Levels are added until the last fits into a square of this side."""
 JPEG_QUALITY: Final = 88
-LEAST_PX: Final = 256
+MIN_PX: Final = 256
+"""Minimum side of a slide."""
 
-Image = NDArray[np.uint8]  # (h, w, 3)
+Image = NDArray[np.uint8]
+"""RGB pixels (height, width, 3)."""
 ReadRows = Callable[[int, int], Image]
+"""Returns the rows from the first up to, without, the second argument."""
 
 
-def synthesise_slide(path: str | Path, width: int, height: int, mpp: float, seed: int) -> None:
-    """Write a tiled JPEG pyramid of made-up H&E tissue that OpenSlide opens as a generic TIFF.
+def synthesize_slide(path: str | Path, width: int, height: int, mpp: float, seed: int) -> None:
+    """Write a tiled JPEG pyramid of synthetic H&E tissue that OpenSlide opens as a generic TIFF.
 
-    ``width`` and ``height`` are level-0 pixels, ``mpp`` (um per pixel) goes into the resolution
-    tags. Equal arguments give equal pixels. Written atomically; raises ``ConfigError`` for sizes
-    that make no slide and ``OutputError`` where the file cannot be written.
+    Equal arguments give equal pixels.
+
+    Args:
+        path: The file, which is complete or not there.
+        width: Width in level-0 pixels.
+        height: Height in level-0 pixels.
+        mpp: Microns per pixel, which the resolution tags give.
+        seed: Seed of the tissue.
+
+    Raises:
+        ConfigError: If the size or ``mpp`` is not suitable for a slide.
+        OutputError: If the file cannot be written.
     """
-    if min(width, height) < LEAST_PX:
-        raise ConfigError(f"slide of {width} x {height} px: too small; use at least {LEAST_PX} px")
+    if min(width, height) < MIN_PX:
+        raise ConfigError(f"slide of {width} x {height} px: too small; use at least {MIN_PX} px")
     if not 0.1 <= mpp <= 2:
         raise ConfigError(f"mpp={mpp}: nuclei cannot be drawn at this scale; use 0.1 to 2 um/px")
     write_section(grow_section((width, height), mpp, seed), path, mpp)
 
 
 def write_section(section: Section, path: str | Path, mpp: float) -> None:
-    """Write a grown section as ``synthesise_slide`` does."""
+    """Write a section as a slide, as ``synthesize_slide`` does."""
     with atomic_path(path) as temporary:
         _write_pyramid(temporary, section.rows, _level_sizes(*section.size_wh), mpp)
 
 
 def _level_sizes(width: int, height: int) -> list[tuple[int, int]]:
-    """(width, height) of every level, at least two."""
+    """Return (width, height) of every level, of at least two levels."""
     sizes = [(width, height), (width // LEVEL_FACTOR, height // LEVEL_FACTOR)]
     while max(sizes[-1]) > SMALLEST_LEVEL_PX:
         sizes.append((sizes[-1][0] // LEVEL_FACTOR, sizes[-1][1] // LEVEL_FACTOR))
@@ -57,7 +69,7 @@ def _level_sizes(width: int, height: int) -> list[tuple[int, int]]:
 def _write_pyramid(
     path: Path, read_rows: ReadRows, sizes_wh: list[tuple[int, int]], mpp: float
 ) -> None:
-    """Write each level from the rows of the finer one, which it averages as it passes."""
+    """Write the levels, each from averages of the rows of the level before."""
     import tifffile
 
     with tifffile.TiffWriter(path, bigtiff=_needs_bigtiff(sizes_wh[0])) as tiff:
@@ -89,7 +101,7 @@ def _needs_bigtiff(size_wh: tuple[int, int]) -> bool:
 
 
 def _scratch(size_wh: tuple[int, int]) -> Image:
-    """A level waiting to be written: on disk, since it grows with the slide."""
+    """Return an array for a level that is written later; on disk, as it grows with the slide."""
     with tempfile.TemporaryFile() as stream:
         return np.memmap(stream, np.uint8, "w+", shape=(size_wh[1], size_wh[0], 3))
 
@@ -99,7 +111,10 @@ def _rows_of(image: Image) -> ReadRows:
 
 
 def _tiles(read_rows: ReadRows, width: int, height: int, coarser: Image | None) -> Iterator[Image]:
-    """Tiles of one level, row by row, edges repeated; ``coarser`` gets the average of blocks."""
+    """Yield the tiles of a level, row by row, and write averages of its blocks to ``coarser``.
+
+    Tiles at the edges are filled with the pixels at the edge.
+    """
     for top in range(0, height, TILE_PX):
         rows = read_rows(top, min(top + TILE_PX, height))
         if coarser is not None:

@@ -1,7 +1,7 @@
-"""How a made-up H&E section looks, band by band.
+"""Draw a synthetic H&E section, band by band.
 
-Large structures lie on a coarse raster, fine texture in periodic tiles, nuclei in a list sorted by
-row, so that any band of rows is drawn alone in little memory.
+Large structures are on a coarse raster, fine textures are periodic, and nuclei are a list sorted by
+row. So any band of rows can be drawn separately, with little memory.
 """
 
 from __future__ import annotations
@@ -13,42 +13,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
+"""Values (height, width) on a raster."""
 
 TEXTURE_PX: Final = 1024
+"""Period of the textures."""
 BAND_PX: Final = 2**18
-"""Pixels drawn at once: some 25 float32 planes of this size are held."""
+"""Pixels drawn at a time, which take about 25 float32 arrays of this size."""
 
 BACKGROUND_RGB: Final = (244.0, 242.0, 243.0)
 HEMATOXYLIN: Final = (0.60, 0.78, 0.30)
-"""Absorbance of one unit of stain in R, G and B (natural logarithm)."""
+"""Absorbance of a unit of hematoxylin in R, G and B (natural logarithm)."""
 EOSIN: Final = (0.16, 0.80, 0.42)
+"""Absorbance of a unit of eosin in R, G and B (natural logarithm)."""
 
 
 @dataclass(frozen=True)
 class Nuclei:
-    """Sorted by ``y``; level-0 pixels. ``stamp`` indexes ``Section.stamps``."""
+    """The K nuclei of a section, sorted by ``y``."""
 
-    x: NDArray[np.int64]  # (K,)
-    y: NDArray[np.int64]  # (K,)
-    stamp: NDArray[np.int64]  # (K,)
-    strength: Field  # (K,)
+    x: NDArray[np.int64]
+    """(K,) columns in level-0 pixels."""
+    y: NDArray[np.int64]
+    """(K,) rows in level-0 pixels."""
+    stamp: NDArray[np.int64]
+    """(K,) indices into ``Section.stamps``."""
+    strength: Field
+    """(K,) factors of the stamps."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A grown section; ``coarse`` fields are sampled every ``stride_px`` level-0 pixels."""
+    """A synthetic section, ready to be drawn."""
 
     size_wh: tuple[int, int]
+    """Width and height in level-0 pixels."""
     stride_px: int
+    """Distance of the coarse raster's points in level-0 pixels."""
     coarse: dict[str, Field]
+    """Fields on the coarse raster, by name."""
     textures: dict[str, Field]
+    """Periodic textures of ``TEXTURE_PX``, by name."""
     stamps: tuple[Field, ...]
+    """Hematoxylin of single nuclei."""
     nuclei: Nuclei
+    """Where nuclei are, and which stamp each has."""
     staining: tuple[float, float] = (1.0, 1.0)
     """Strength of hematoxylin and eosin, which differs between batches."""
 
     def rows(self, top: int, bottom: int) -> NDArray[np.uint8]:
-        """Rows ``top`` to ``bottom`` of the finest level, (bottom - top, width, 3) RGB."""
+        """Draw rows ``top`` to ``bottom`` of the finest level: RGB (bottom - top, width, 3)."""
         step = max(1, BAND_PX // self.size_wh[0])
         bands = [self._band(y, min(y + step, bottom)) for y in range(top, bottom, step)]
         return np.concatenate(bands)
@@ -72,7 +85,7 @@ class Section:
     def _develop(
         self, eosin: Field, hematoxylin: Field, level: dict[str, Field], top: int
     ) -> NDArray[np.uint8]:
-        """Light left after both stains, with uneven illumination and sensor noise."""
+        """Return the light left after both stains, with uneven illumination and sensor noise."""
         noise = self._texture("noise", level, top, warped=False)
         image = np.empty((*eosin.shape, 3), np.uint8)
         blue, pink = self.staining
@@ -89,7 +102,7 @@ class Section:
         return across + (along - across) * weight
 
     def _texture(self, name: str, level: dict[str, Field], top: int, *, warped: bool) -> Field:
-        """A periodic texture under these rows, bent by the coarse displacement if ``warped``."""
+        """Return a texture from row ``top`` on, bent by the coarse displacement if ``warped``."""
         height, width = level["tissue"].shape
         y = np.arange(top, top + height)[:, None]
         x = np.arange(width)[None, :]
@@ -99,7 +112,7 @@ class Section:
         return np.asarray(self.textures[name][y % TEXTURE_PX, x % TEXTURE_PX])
 
     def _upsample(self, field: Field, top: int, bottom: int) -> Field:
-        """Bilinear interpolation of a coarse field at these rows."""
+        """Return a coarse field at these rows, by bilinear interpolation."""
         rows, row_part = _split(np.arange(top, bottom), self.stride_px)
         columns, column_part = _split(np.arange(self.size_wh[0]), self.stride_px)
         part = row_part[:, None]
@@ -108,7 +121,7 @@ class Section:
         return np.asarray(left + (right - left) * column_part, np.float32)
 
     def _draw_nuclei(self, top: int, bottom: int) -> Field:
-        """Hematoxylin of the nuclei in these rows; overlapping ones do not add up."""
+        """Return the hematoxylin of the nuclei in these rows; overlaps are not added up."""
         margin = max(stamp.shape[0] for stamp in self.stamps)
         canvas = np.zeros((bottom - top + 2 * margin, self.size_wh[0] + 2 * margin), np.float32)
         nuclei = self.nuclei
@@ -124,16 +137,17 @@ class Section:
 
 
 def _split(positions: NDArray[np.int64], stride_px: int) -> tuple[NDArray[np.int64], Field]:
-    """Coarse cell and the fraction within it."""
-    cells, rest = np.divmod(positions, stride_px)
-    return cells, (rest / stride_px).astype(np.float32)
+    """Return the point of the coarse raster before each position, and the fraction after it."""
+    points, rest = np.divmod(positions, stride_px)
+    return points, (rest / stride_px).astype(np.float32)
 
 
 def smoothstep(values: Field, low: float, high: float) -> Field:
+    """Return 0 below ``low``, 1 above ``high``, and a smooth transition between."""
     part = ((values - np.float32(low)) / np.float32(high - low)).clip(0, 1)
     return np.asarray(part * part * (3 - 2 * part))
 
 
 def _plateau(values: Field, low: float, rise: float, fall: float, high: float) -> Field:
-    """1 between ``rise`` and ``fall``, 0 below ``low`` and above ``high``."""
+    """Return 1 between ``rise`` and ``fall``, and 0 below ``low`` and above ``high``."""
     return smoothstep(values, low, rise) * (1 - smoothstep(values, fall, high))

@@ -1,4 +1,4 @@
-"""The truth about a made-up section, and how much of it its noisy counts let anyone predict."""
+"""Write what is known about a synthetic section, and compute the best score its noise allows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from triplex_deploy.training.match import Matched
 
 
 def write_truth(path: Path, section: MadeSection) -> None:
-    """Write raw counts as h5ad, with the noiseless ``expected`` counts as a layer."""
+    """Write raw counts as h5ad, with the counts without noise as the layer ``expected``.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     import anndata
     import pandas as pd
 
@@ -43,10 +47,20 @@ def write_truth(path: Path, section: MadeSection) -> None:
 def measure_ceiling(
     section: MadeSection, matched: Matched, prediction: Prediction
 ) -> dict[str, Any]:
-    """What a predictor that knew the expected counts would score on the noisy labels.
+    """Return the scores of a predictor that knows the expected counts, on the noisy labels.
 
-    ``prediction_pcc`` is the prediction's own correlation with those noiseless labels. Per-gene
-    values are in the order of ``matched.genes``.
+    Args:
+        section: The section, with its expected counts.
+        matched: Labels and prediction of the same spots and genes.
+        prediction: The prediction.
+
+    Returns:
+        ``pcc_m``, ``pcc`` by gene and ``mse`` of that predictor, and ``prediction_pcc_m`` and
+        ``prediction_pcc`` of the prediction on labels without noise. Genes are in the order of
+        ``matched.genes``.
+
+    Raises:
+        ContractError: If section and prediction do not belong together.
     """
     expected = _expected_labels(section, matched, prediction)
     pcc = gene_correlations(matched.labels, expected)
@@ -63,9 +77,9 @@ def measure_ceiling(
 def _expected_labels(
     section: MadeSection, matched: Matched, prediction: Prediction
 ) -> NDArray[np.float64]:
-    """Labels (N, G) of the expected counts, in the order of the prediction's spots."""
+    """Return labels (N, G) of the expected counts, in the order of the prediction's spots."""
     if matched.transform is None or len(matched.labels) != prediction.n_spots:
-        raise ContractError(f"{asdict(section.plan)}: the truth is not of the predicted spots")
+        raise ContractError(f"{asdict(section.plan)}: does not hold the predicted spots")
     expected = section.counts.expected[:, [GENES.index(gene) for gene in matched.genes]]
     labels = matched.transform(expected, section.grid_rc, section.counts.expected.sum(axis=1))
     row_of = {f"{c}x{r}": i for i, (r, c) in enumerate(section.grid_rc.tolist())}
@@ -73,7 +87,7 @@ def _expected_labels(
 
 
 def measured_beside(matched: Matched) -> Measured:
-    """The labels as the report shows them beside the prediction; all of it was measured."""
+    """Return the labels for the report, to show beside the prediction."""
     return Measured(
         values=matched.labels.astype(np.float32),
         pcc=gene_correlations(matched.labels, matched.predicted),
