@@ -29,6 +29,7 @@ from triplex_deploy.contract import (
     graph_specs,
 )
 from triplex_deploy.runtime.device import CPU
+from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.session import Arrays, Session
 
@@ -66,7 +67,8 @@ class FakeSession(Session):
         self.failed_s = 0.0
         self._delay_s = delay_s
 
-    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def _run(self, inputs: Tensors) -> Arrays:
+        arrays = {name: np.asarray(values) for name, values in inputs.items()}
         self.calls.append(len(next(iter(inputs.values()))))
         if self.fail_at is not None and len(self.calls) > self.fail_at:
             self.failed_s = time.monotonic()
@@ -74,7 +76,7 @@ class FakeSession(Session):
         if "tiles" in inputs:
             time.sleep(self._delay_s)
         (output,) = self.spec.outputs
-        tokens = _GRAPHS[self.spec.name](inputs, output.axes)
+        tokens = _GRAPHS[self.spec.name](arrays, output.axes)
         return {output.name: tokens.astype(np.float32)}
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ def predict_one_by_one(
         tiles = window.reshape(5, 224, 5, 224, 3).swapaxes(1, 2).reshape(25, 224, 224, 3).copy()
         mask = _mask(x, y, pixels.shape[1], pixels.shape[0])
         tiles[~mask] = MEAN_COLOR
-        inputs = {"mask": mask[None]}
+        inputs: dict[str, NDArray[Any]] = {"mask": mask[None]}
         if "global_encoder" in model.sessions:
             inputs["global_tokens"] = tokens[spot : spot + 1]
         if "target_encoder" in model.sessions:

@@ -1,5 +1,6 @@
 """Predictions with shared tiles equal those of a plain loop over the spots."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from triplex_deploy.tiles import SlideView
 MAX_ABS = 1e-5
 
 
-def _spots(level0_xy: list[tuple[float, float]], grid_rc: list[tuple[int, int]]) -> Spots:
+def _spots(level0_xy: Sequence[tuple[float, float]], grid_rc: list[tuple[int, int]]) -> Spots:
     return Spots(np.array(level0_xy, np.float64), np.array(grid_rc, np.int64), "file", 100.0)
 
 

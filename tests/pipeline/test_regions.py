@@ -1,6 +1,7 @@
 """Every spot is in exactly one region, and no region has a single spot."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.placing import spot_regions
 
 
-def _regions(xy: list[tuple[float, float]], region_mm: float | None) -> list[list[int]]:
+def _regions(xy: Sequence[tuple[float, float]], region_mm: float | None) -> list[list[int]]:
     """At 0.5 um/px, so that 2,000 px are a millimeter."""
     return [rows.tolist() for rows in spot_regions(np.array(xy, float), 0.5, region_mm)]
 

@@ -28,7 +28,7 @@ def read_nothing(*_):
 
 def bgra_to_rgb(argb, background_rgb=(255, 255, 255), out=None):
     rgb = np.empty((*argb.shape, 3), np.uint8) if out is None else out
-    address = ctypes.cast(read_nothing, ctypes.c_void_p).value
+    address = ctypes.cast(read_nothing, ctypes.c_void_p).value or 0
     _pixels.read_region(address, 0, argb, 0, 0, 0, rgb, *background_rgb)
     return rgb
 

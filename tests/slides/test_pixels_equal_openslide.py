@@ -11,7 +11,7 @@ from triplex_deploy.slides import Slide, open_slide
 from triplex_deploy.slides.direct_tiff import DirectTiffReader
 from triplex_deploy.slides.openslide_reader import OpenSlideReader
 
-REAL = {
+REAL: dict[str, type[Slide]] = {
     "CMU-1-Small-Region.svs": DirectTiffReader,
     "openslide_boxes.tiff": DirectTiffReader,
     "openslide_small.svs": DirectTiffReader,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,11 @@ def write(kind: str, folder: Path) -> Path:
         tifffile.imwrite(path, rgb, photometric="rgb", tile=(64, 48), compression="zlib")
     else:
         with tifffile.TiffWriter(path, ome=True) as writer:
-            options = {"photometric": "rgb", "tile": (64, 64), "compression": "zlib"}
+            options: dict[str, Any] = {
+                "photometric": "rgb",
+                "tile": (64, 64),
+                "compression": "zlib",
+            }
             writer.write(rgb, subifds=1, metadata={"axes": "YXS"}, **options)
             writer.write(rgb[::2, ::2], subfiletype=1, **options)
     return path
@@ -98,9 +103,9 @@ def test_reading_in_parts_equals_reading_the_whole(slide: Slide) -> None:
 
 def test_threads_read_the_same_pixels(slide: Slide) -> None:
     windows = [(x, y) for x in range(0, 160, 40) for y in range(0, 160, 40)] * 3
-    expected = {window: slide.read(0, *window, 50, 50) for window in windows}
+    expected = {(x, y): slide.read(0, x, y, 50, 50) for x, y in windows}
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda window: slide.read(0, *window, 50, 50), windows))
+        found = list(pool.map(lambda xy: slide.read(0, xy[0], xy[1], 50, 50), windows))
     for window, pixels in zip(windows, found, strict=True):
         assert np.array_equal(pixels, expected[window])
 

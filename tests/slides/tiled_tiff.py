@@ -24,14 +24,14 @@ def picture(width: int, height: int, seed: int = 3) -> NDArray[np.uint8]:
 
 
 def jpeg(tile: NDArray[np.uint8], subsampling: str = "420", rgb: bool = False) -> bytes:
-    options = {"colorspace": "RGB", "outcolorspace": "RGB" if rgb else "YCBCR"}
+    options: dict[str, Any] = {"colorspace": "RGB", "outcolorspace": "RGB" if rgb else "YCBCR"}
     return bytes(imagecodecs.jpeg8_encode(tile, 85, subsampling=subsampling, **options))
 
 
 def jpeg2000(tile: NDArray[np.uint8], ycbcr: bool = False) -> bytes:
     if ycbcr:
         tile = to_ycbcr(tile)
-    options = {"codecformat": "j2k", "mct": not ycbcr}
+    options: dict[str, Any] = {"codecformat": "j2k", "mct": not ycbcr}
     return bytes(imagecodecs.jpeg2k_encode(tile, level=45, **options))
 
 
@@ -43,28 +43,36 @@ def to_ycbcr(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 KINDS: dict[str, tuple[Any, dict[str, Any], bool]] = {
-    "jpeg 4:2:0": (jpeg, {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)}, 0),
+    "jpeg 4:2:0": (
+        jpeg,
+        {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)},
+        False,
+    ),
     "jpeg 4:2:2": (
         lambda tile: jpeg(tile, "422"),
         {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 1)},
-        0,
+        False,
     ),
     "jpeg 4:4:4": (
         lambda tile: jpeg(tile, "444"),
         {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (1, 1)},
-        0,
+        False,
     ),
-    "svs jpeg": (jpeg, {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)}, 1),
+    "svs jpeg": (
+        jpeg,
+        {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)},
+        True,
+    ),
     "svs jpeg rgb": (
         lambda tile: jpeg(tile, "444", rgb=True),
         {"compression": "jpeg", "photometric": "rgb"},
-        1,
+        True,
     ),
-    "svs 33005": (jpeg2000, {"compression": "aperio_jp2000_rgb", "photometric": "rgb"}, 1),
+    "svs 33005": (jpeg2000, {"compression": "aperio_jp2000_rgb", "photometric": "rgb"}, True),
     "svs 33003": (
         lambda tile: jpeg2000(tile, ycbcr=True),
         {"compression": "aperio_jp2000_ycbc", "photometric": "rgb"},
-        1,
+        True,
     ),
 }
 

@@ -20,7 +20,7 @@ def hex_xy(grid_rc: np.ndarray, pitch: float) -> np.ndarray:
 
 
 def square(rows: int, columns: int) -> np.ndarray:
-    return np.stack(np.mgrid[:rows, :columns], axis=2).reshape(-1, 2)
+    return np.argwhere(np.ones((rows, columns)))
 
 
 def turned(xy: np.ndarray, degrees: float) -> np.ndarray:

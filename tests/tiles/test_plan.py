@@ -101,7 +101,7 @@ def test_absurdly_distant_centers_are_refused(far):
 
 def test_centers_that_are_not_integers_are_refused():
     with pytest.raises(TilingError, match="center_xy: dtype float64; convert to int64"):
-        plan_tiles(np.zeros((1, 2)), (100, 100))
+        plan_tiles(np.zeros((1, 2)), (100, 100))  # type: ignore[arg-type]
 
 
 def test_tiles_are_found_by_their_origin() -> None:

@@ -43,14 +43,16 @@ def test_area_weights_of_a_step_of_two_and_a_half():
     axis = area_weights(0, 2, 2.5, 5)
     assert axis.start.tolist() == [0, 2]
     assert axis.count.tolist() == [3, 3]
-    np.testing.assert_allclose(axis.weight, [[0.4, 0.4, 0.2], [0.2, 0.4, 0.4]], rtol=1e-6)
+    expected = np.array([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4]])
+    np.testing.assert_allclose(axis.weight, expected, rtol=1e-6)
 
 
 def test_bilinear_weights_continue_the_outermost_pixel():
     axis = bilinear_weights(0, 4, 0.5, 2)
     assert axis.start.tolist() == [0, 0, 0, 1]
     assert axis.count.tolist() == [2, 2, 2, 1]
-    np.testing.assert_allclose(axis.weight, [[1, 0], [0.75, 0.25], [0.25, 0.75], [1, 0]])
+    expected = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [1, 0]])
+    np.testing.assert_allclose(axis.weight, expected)
 
 
 def test_area_weights_do_not_reach_beyond_the_last_pixel():

@@ -170,7 +170,7 @@ def test_counts_below_one_are_refused_at_once(memory_slide, batch_size, threads)
 def test_an_unknown_way_with_bad_tiles_is_refused(memory_slide):
     view = SlideView.open(memory_slide((300, 300)), 0.5, 0.5)
     with pytest.raises(TilingError, match="use 'raise' or 'skip'"):
-        stream_tiles(view, grid_plan(view), 1, on_bad_tile="ignore")
+        stream_tiles(view, grid_plan(view), 1, on_bad_tile="ignore")  # type: ignore[arg-type]
 
 
 def test_bad_segments_are_zero_and_listed_when_skipped(memory_slide):
