@@ -70,5 +70,5 @@ def test_truth_of_other_spots_is_refused(
 ) -> None:
     matched = match_truth(prediction, truth_path)
     fewer: Matched = replace(matched, labels=matched.labels[:-1])
-    with pytest.raises(ContractError, match="not of the predicted spots"):
+    with pytest.raises(ContractError, match="A1: does not hold the predicted spots"):
         measure_ceiling(made_dataset.sections[0], fewer, prediction)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def _expected_labels(
 ) -> NDArray[np.float64]:
     """Return labels (N, G) of the expected counts, in the order of the prediction's spots."""
     if matched.transform is None or len(matched.labels) != prediction.n_spots:
-        raise ContractError(f"{asdict(section.plan)}: does not hold the predicted spots")
+        raise ContractError(f"{section.plan.name}: does not hold the predicted spots")
     expected = section.counts.expected[:, [GENES.index(gene) for gene in matched.genes]]
     labels = matched.transform(expected, section.grid_rc, section.counts.expected.sum(axis=1))
     row_of = {f"{c}x{r}": i for i, (r, c) in enumerate(section.grid_rc.tolist())}
