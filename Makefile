@@ -5,32 +5,23 @@ BIN := $(VENV)/bin
 TOOLS := build/release-tools
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard ext/*.pyx ext/*.pxd ext/*.h)
 
-.PHONY: demo docs quick test lint types pytest test-gpu bench-gpu wheel wheels clean
+.PHONY: demo docs quick test test-all lint types pytest pytest-all test-gpu bench-gpu wheel wheels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/triplex-deploy demo --out demo-out
 
 # Under a minute on two cores: style, and the tests that need neither PyTorch nor an exported
-# bundle. CONTRIBUTING.md says how to keep the list; `make test` runs all tests.
-QUICK_TESTS := tests/test_architecture.py tests/test_bundle.py tests/test_contract.py \
-	tests/test_precision_table.py tests/bench tests/cohort tests/data tests/expression \
-	tests/outputs tests/pipeline tests/slides tests/spots tests/tiles tests/docs/test_command_lines.py \
-	tests/cli/test_help.py tests/cli/test_config_file.py tests/cli/test_completion.py
-# These need PyTorch or a bundle:
-QUICK_SKIPPED := bench/test_run.py bench/test_slide_work.py outputs/test_barcodes.py \
-	pipeline/test_graph_digest.py pipeline/test_predict_slide.py pipeline/test_real_models.py \
-	pipeline/test_real_slides.py
-# These take long: they start and stop processes, or read whole sections.
-QUICK_SKIPPED += cohort/test_killed_runs.py cohort/test_processes.py cohort/test_ray.py \
-	data/test_her2st_labels.py data/test_st.py pipeline/test_stopping.py
-
+# bundle. tests/conftest.py finds them; CONTRIBUTING.md describes the markers.
 quick: $(VENV)/.quick
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not gpu" \
-		$(addprefix --ignore=tests/,$(QUICK_SKIPPED)) $(QUICK_TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+		-m "not torch and not lengthy and not slow and not gpu"
 
 test: lint types docs pytest
+
+# The same with the slow tests, as continuous integration runs it.
+test-all: lint types docs pytest-all
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -39,9 +30,15 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-# Two processes: more would each export the fixtures' models again, and compete in what is timed.
+# Two processes: more would compete for memory and in what is timed. What is slow to make is shared
+# between them, and between runs, in build/test-cache.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 pytest: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+pytest-all: $(VENV)/.dev
+	$(PYTEST)
 
 # Into build/docs; a dead link or a name that no longer exists fails it.
 docs: $(VENV)/.dev

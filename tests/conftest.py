@@ -2,11 +2,14 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
 
+from tests.needs_torch import EXPORTED, LIBRARIES, needs_torch
 from tests.shared_cache import EXPORT, share_traces, shared
 from triplex_deploy.runtime.model import Model, RunnableBundle, load_bundle
 
@@ -16,6 +19,47 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BUNDLE_MPP = 0.5
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide PyTorch from a run that leaves its tests out, so that none of the others needs it."""
+    if _without_torch(config):
+        sys.meta_path.insert(0, _Hidden())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files out that could not be imported without PyTorch."""
+    is_test = collection_path.is_dir() or collection_path.name.startswith("test_")
+    if _without_torch(config) and is_test and needs_torch(collection_path):
+        return True
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that need PyTorch or an exported bundle, if the run asks for the marker."""
+    if "torch" not in config.getoption("markexpr"):
+        return
+    for item in items:
+        fixtures = EXPORTED.intersection(getattr(item, "fixturenames", ()))
+        if fixtures or needs_torch(item.path) or needs_torch(item.path.parent):
+            item.add_marker("torch")
+
+
+def _without_torch(config: pytest.Config) -> bool:
+    """Return whether the run is ``-m "not torch"``."""
+    return "not torch" in config.getoption("markexpr")
+
+
+class _Hidden(MetaPathFinder):
+    """Answer imports of PyTorch and ONNX as where they are not installed."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname.partition(".")[0] in LIBRARIES:
+            raise ModuleNotFoundError(
+                f"{fullname} is hidden from this run: mark the test with pytest.mark.torch",
+                name=fullname,
+            )
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ import pytest
 from tests.cli.conftest import Finished, Invoke
 from triplex_deploy.cli.main import run
 
+pytestmark = pytest.mark.torch
+
 STAGES = ("data", "prepare", "train", "export", "predict", "evaluate", "report")
 
 

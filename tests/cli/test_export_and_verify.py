@@ -9,6 +9,8 @@ import pytest
 from tests.cli.conftest import Invoke
 from triplex_deploy.runtime.model import RunnableBundle
 
+pytestmark = pytest.mark.torch
+
 
 def test_verify_replays_every_graph(invoke: Invoke, bundle: RunnableBundle) -> None:
     finished = invoke("verify", bundle.path, "--json")

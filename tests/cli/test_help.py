@@ -1,8 +1,8 @@
 """``--help`` answers at once: it imports none of the heavy libraries."""
 
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -36,12 +36,18 @@ def test_every_command_has_help_with_an_example(capsys) -> None:
 
 
 def test_help_answers_at_once() -> None:
-    """Of several, the fastest counts: others may be using the machine."""
+    """The processor time counts, and of several runs the fastest: others may use the machine."""
     took = []
     for _ in range(5):
-        before = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, "-m", "triplex_deploy.cli", "--help"], check=True)
-        took.append(time.perf_counter() - before)
+        after = os.times()
+        took.append(
+            after.children_user
+            - before.children_user
+            + after.children_system
+            - before.children_system
+        )
         if took[-1] < 0.3:
             break
     assert min(took) < 0.3

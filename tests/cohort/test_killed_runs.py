@@ -15,6 +15,8 @@ from tests.cohort.stub_model import write_slide
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.runtime.model import RunnableBundle
 
+pytestmark = pytest.mark.lengthy
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SAVE_OFTEN = """

@@ -24,6 +24,8 @@ from triplex_deploy.cohort.process_workers import ProcessWorkers
 from triplex_deploy.errors import BackendError
 from triplex_deploy.system import usable_cores
 
+pytestmark = pytest.mark.lengthy
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import h5py
 import pytest
 
+pytestmark = pytest.mark.lengthy
+
 ROOT = Path(__file__).resolve().parents[2]
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is absent: pip install 'triplex-deploy[cluster]'"

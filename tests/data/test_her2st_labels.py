@@ -13,6 +13,8 @@ from triplex_deploy.expression import (
     select_genes,
 )
 
+pytestmark = pytest.mark.lengthy
+
 
 @pytest.fixture(scope="module")
 def sections(shared_data: Path) -> tuple[Section, ...]:

@@ -6,6 +6,8 @@ import pytest
 from triplex_deploy.data import SectionEntry, read_dataset, read_section_list
 from triplex_deploy.errors import DatasetError
 
+pytestmark = pytest.mark.lengthy
+
 
 def test_sections_come_with_patient_scale_and_rounded_places(st_root: Path) -> None:
     sections = read_dataset(st_root, "st")

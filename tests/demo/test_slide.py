@@ -7,6 +7,8 @@ from triplex_deploy.demo.growth import grow_section
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.errors import ConfigError, OutputError
 
+pytestmark = pytest.mark.lengthy
+
 SIZE = (1300, 900)
 
 

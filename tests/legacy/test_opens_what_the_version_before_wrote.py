@@ -24,6 +24,8 @@ from tests.shared_cache import share_traces
 from triplex_deploy import PredictOptions, load_bundle, predict_slide
 from triplex_deploy.cli import main
 
+pytestmark = pytest.mark.torch
+
 ARCHIVE = Path(__file__).with_name("version-0.1.0.tar.xz")
 FAMILIES = ("triplex", "his_to_gene")
 COMMANDS = (

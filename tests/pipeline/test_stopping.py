@@ -13,6 +13,8 @@ from triplex_deploy import predict_slide
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.spots import Spots
 
+pytestmark = pytest.mark.lengthy
+
 WITHIN_S = 2.0
 
 
