@@ -123,6 +123,18 @@ def test_damaged_cache_is_rebuilt_with_a_warning(
     assert third.run["tiles_from_cache"] == first.run["tiles_encoded"]
 
 
+def test_no_damaged_byte_of_a_cache_file_escapes(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, "key", 3)
+    cache._write(np.zeros((2, 2), np.int64), np.ones((2, 3), np.float32))
+    (path,) = tmp_path.glob("*.npz")
+    content = path.read_bytes()
+    for at in range(0, len(content), 3):
+        for value in (0, 0x7F, 0xFF):
+            path.write_bytes(content[:at] + bytes([value]) + content[at + 1 :])
+            for _, features in cache.parts():
+                assert features.shape == (2, 3)
+
+
 def test_cache_that_cannot_be_written_does_not_fail_the_prediction(
     slide_path: Path, some_spots: Spots, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

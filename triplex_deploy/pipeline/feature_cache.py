@@ -13,7 +13,6 @@ import json
 import logging
 import secrets
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.pipeline.graph_digest import graph_digest
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.slides.slide_files import slide_digest
@@ -55,8 +55,8 @@ class FeatureCache:
         for path in sorted(self.folder.glob("*.npz")):
             try:
                 yield self._read(path)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                logger.warning("%s: damaged, its tiles are encoded again (%s)", path, error)
+            except OutputError as error:
+                logger.warning("%s", error)
                 path.unlink(missing_ok=True)
 
     def add(self, origins_xy: Origins, features: Features) -> None:
@@ -89,19 +89,28 @@ class FeatureCache:
             np.savez(stream, **arrays)
 
     def _read(self, path: Path) -> tuple[Origins, Features]:
-        """Return the content of a file; the archive's checksums detect changed bytes."""
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+        """Return the content of a file; the archive's checksums detect changed bytes.
+
+        Raises ``OutputError`` if the file is damaged or belongs to another slide or encoder.
+        """
+        what, remedy = f"{path}: damaged", "its tiles are encoded again"
+        with (
+            damage_as(OutputError, what, remedy),
+            path.open("rb") as stream,
+            np.load(stream, allow_pickle=False) as content,
+        ):
             key, origins, features = (content[n] for n in ("key", "origins_xy", "features"))
         if str(key) != self.key:
-            raise ValueError("belongs to another slide or encoder")
+            raise OutputError(f"{path}: belongs to another slide or encoder; {remedy}")
         fits = (
             origins.dtype == np.int64
             and features.dtype == np.float32
+            and features.ndim == 2
             and origins.shape == (len(features), 2)
             and features.shape == (len(origins), self.feature_dim)
         )
         if not fits or not np.isfinite(features).all():
-            raise ValueError(f"holds {features.dtype} {features.shape}")
+            raise OutputError(f"{what}: holds {features.dtype} {features.shape}; {remedy}")
         return origins, features
 
 
