@@ -1,7 +1,7 @@
 """Read, verify and describe a bundle: the directory of ONNX graphs that predicts a slide.
 
-Reading is strict. A bundle whose schema is unknown, whose files are missing or altered, or whose
-manifest points outside its own directory is refused with a ``BundleError`` that names the culprit.
+Reading is strict. An unknown schema, a missing or altered file, and a path that leaves the bundle
+are refused with a ``BundleError`` that names the file.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from triplex_deploy.files.digest import sha256_of
 
 SCHEMA_VERSION: Final = 1
 MIN_MPP: Final = 0.05
+"""Smallest plausible scale of a model, in microns per pixel."""
 MAX_MPP: Final = 5.0
-"""Microns per pixel a model of tissue can plausibly work at."""
+"""Largest plausible scale of a model, in microns per pixel."""
 MANIFEST: Final = "manifest.json"
 PARITY: Final = "parity.json"
 PARITY_INPUTS: Final = "parity_inputs.npz"
@@ -46,74 +47,99 @@ class _Strict(BaseModel):
 
 
 class TensorEntry(_Strict):
-    """A graph's input or output as the manifest records it."""
+    """An input or output of a graph, as the manifest records it."""
 
     name: str
+    """Name of the tensor."""
     dtype: str
+    """NumPy's name of the element type."""
     axes: tuple[int | str, ...]
+    """Fixed lengths, and names of dynamic axes."""
 
 
 class GraphEntry(_Strict):
-    """One ONNX file: which graph, for which runtime, at which precision."""
+    """One ONNX file of a bundle."""
 
     name: str
+    """Name of the graph."""
     file: str
+    """Path of the file in the bundle."""
     sha256: str
+    """SHA-256 of the file."""
     precision: str
+    """Precision of the graph."""
     opset: int
+    """Version of ONNX's operator set."""
     target: Target
+    """Runtime that the file is written for."""
     inputs: tuple[TensorEntry, ...]
+    """Inputs of the graph."""
     outputs: tuple[TensorEntry, ...]
+    """Outputs of the graph."""
 
 
 class Manifest(_Strict):
-    """``manifest.json``: everything a runtime must know about a bundle besides the weights.
-
-    ``tile_mpp`` is in microns per pixel; ``mean`` and ``std`` are those the graphs apply to RGB in
-    [0, 1]; ``precision`` names the gate the bundle passed, and each graph its own;
-    ``files`` maps every other file to its sha256, and ``digest`` seals the manifest itself.
-    """
+    """The content of ``manifest.json``: what a runtime must know of a bundle beside the graphs."""
 
     schema_version: int
+    """Version of this format."""
     config: dict[str, Any]
+    """Configuration of the model, see ``contract.config_from_dict``."""
     genes: tuple[str, ...]
+    """Names of the predicted genes, in the order of the outputs."""
     tile_px: int
+    """Side of a tile in pixels."""
     tile_mpp: float
+    """Scale of the tiles in microns per pixel."""
     neighborhood: int
+    """Number of tiles along each side of a neighborhood."""
     mean: tuple[float, float, float]
+    """Mean that the graphs subtract from RGB in [0, 1]."""
     std: tuple[float, float, float]
+    """Standard deviation that the graphs then divide by."""
     label_transform: dict[str, Any]
+    """How counts became the labels that the model predicts."""
     precision: str
+    """Precision whose gate the graphs for ONNX Runtime were compared with, end to end."""
     graphs: tuple[GraphEntry, ...]
+    """The ONNX files."""
     files: dict[str, str]
+    """SHA-256 of each other file, by its path in the bundle."""
     parity_passed: bool
+    """Whether every graph passed its parity gate."""
     provenance: dict[str, Any]
+    """Where the model comes from, and which software exported it."""
     digest: str = ""
+    """SHA-256 of the manifest without this field."""
 
     def sealed(self) -> Manifest:
-        """The same manifest with the sha256 of its own content, as it is written."""
+        """Return the manifest with its ``digest``, as it is written."""
         return self.model_copy(update={"digest": self.content_digest()})
 
     def content_digest(self) -> str:
-        """sha256 of everything but the digest itself."""
+        """Return the SHA-256 of the manifest without its ``digest``."""
         content = self.model_dump(mode="json", exclude={"digest"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
+        """Return the content of ``manifest.json``."""
         return self.model_dump_json(indent=2) + "\n"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: its directory, manifest and model configuration."""
+    """A verified bundle."""
 
     path: Path
+    """Its folder."""
     manifest: Manifest
+    """Its manifest."""
     config: Config
+    """Configuration of its model."""
 
     @property
     def id(self) -> str:
-        """Twelve hex digits over the contents: equal for equal graphs, genes and scale."""
+        """Return twelve hexadecimal digits that are equal for equal graphs, genes and scale."""
         manifest = self.manifest
         content = {
             "config": manifest.config,
@@ -125,10 +151,15 @@ class Bundle:
 
     @property
     def specs(self) -> dict[str, GraphSpec]:
+        """Return the contract of each graph by its name."""
         return graph_specs(self.config)
 
     def entry(self, graph: str, target: Target) -> GraphEntry:
-        """The file that serves ``graph`` on ``target``; ``BundleError`` says what there is."""
+        """Return the entry of the file of ``graph`` for ``target``.
+
+        Raises:
+            BundleError: If there is none; the message names those that there are.
+        """
         for entry in self.manifest.graphs:
             if (entry.name, entry.target) == (graph, target):
                 return entry
@@ -139,9 +170,16 @@ class Bundle:
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """Read a bundle and check every file against its recorded sha256.
+    """Read a bundle, and compare the SHA-256 of every file with the manifest.
 
-    Raises ``BundleError`` naming the file and what is wrong with it.
+    Args:
+        path: The bundle's folder.
+
+    Returns:
+        The verified bundle.
+
+    Raises:
+        BundleError: If something is missing, altered or unknown; the message names the file.
     """
     root = Path(path)
     manifest = _read_manifest(root)
@@ -163,7 +201,7 @@ def parity_file(target: Target) -> str:
 
 
 def tensor_entries(spec: GraphSpec) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
-    """The manifest form of a graph's inputs and outputs."""
+    """Return a graph's inputs and outputs in the form of the manifest."""
     inputs = tuple(TensorEntry(**asdict(tensor)) for tensor in spec.inputs)
     outputs = tuple(TensorEntry(**asdict(tensor)) for tensor in spec.outputs)
     return inputs, outputs
@@ -175,7 +213,7 @@ def _read_manifest(root: Path) -> Manifest:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
-            f"{root}: not a bundle, it is no folder with a {MANIFEST}; "
+            f"{root}: not a bundle, because it is not a folder with a {MANIFEST}; "
             "make one with `triplex-deploy export`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -225,7 +263,7 @@ def _check_contract(root: Path, manifest: Manifest, config: Config) -> None:
 
 
 def _check_constants(path: Path, manifest: Manifest) -> None:
-    """Refuse what this release would silently run otherwise."""
+    """Refuse values that differ from those of this release, which would run with its own."""
     if manifest.digest != manifest.content_digest():
         raise BundleError(f"{path}: altered (it does not match its digest); export it again")
     compiled_in = {
@@ -255,7 +293,7 @@ def _check_constants(path: Path, manifest: Manifest) -> None:
 
 
 def _check_file(root: Path, name: str, digest: str) -> None:
-    """Refuse a path that leaves the bundle, a missing file and a changed one."""
+    """Refuse a path that leaves the bundle, a missing file and an altered file."""
     relative = PurePosixPath(name)
     path = root / relative
     if relative.is_absolute() or ".." in relative.parts or "\\" in name:
