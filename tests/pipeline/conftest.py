@@ -16,10 +16,13 @@ WIDTH, HEIGHT = 1400, 1200
 
 
 @pytest.fixture(autouse=True)
-def _no_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the measurements of a test in a folder of its own."""
-    share_traces(tmp_path / "cache-home")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+def _no_cache_of_the_user(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forget after each test what it measured of the machine; traces are shared."""
+    folder = tmp_path_factory.mktemp("cache-home")
+    share_traces(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
 
 
 @pytest.fixture(scope="session")
