@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import TracebackType
@@ -106,19 +107,10 @@ class Slide(ABC):
             raise SlideError(f"{self.path}: no level {level}; its levels are 0 to {coarsest}")
         if width < 0 or height < 0:
             raise SlideError(f"{self.path}: window {width}x{height} is negative; use sizes >= 0")
-        level_width, level_height = self.level_sizes[level]
-        left, right = _clip(x, width, level_width)
-        top, bottom = _clip(y, height, level_height)
-        if right <= left or bottom <= top:
-            return np.zeros((height, width, 3), np.uint8)
         what = f"{self.path}: level {level} cannot be read"
         with damage_as(SlideError, what, "read a smaller window at a time", (MemoryError,)):
-            inside = self._read_inside(level, left, top, right - left, bottom - top)
-        if inside.shape == (height, width, 3):
-            return inside
-        window = np.zeros((height, width, 3), np.uint8)
-        window[top - y : bottom - y, left - x : right - x] = inside
-        return window
+            read_inside = partial(self._read_inside, level)
+            return read_padded(read_inside, self.level_sizes[level], (x, y), (width, height))
 
     def segment_grid(self, level: int) -> SegmentGrid:
         """Return the parts of a level that are cheapest to decode one by one.
@@ -201,6 +193,33 @@ def copy_overlap(
     y0, y1 = max(top, y), min(top + part.shape[0], y + window.shape[0])
     if x0 < x1 and y0 < y1:
         window[y0 - y : y1 - y, x0 - x : x1 - x] = part[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+def read_padded(
+    read_inside: Callable[[int, int, int, int], NDArray[np.uint8]],
+    limit_wh: Size,
+    window_xy: tuple[int, int],
+    window_wh: Size,
+) -> NDArray[np.uint8]:
+    """Return a window (height, width, 3) of an image; pixels outside the image are 0.
+
+    Args:
+        read_inside: Returns the pixels of a window inside the image: x, y, width, height.
+        limit_wh: Size of the image.
+        window_xy: Top-left corner of the window; may lie outside the image.
+        window_wh: Size of the window.
+    """
+    (x, y), (width, height) = window_xy, window_wh
+    left, right = _clip(x, width, limit_wh[0])
+    top, bottom = _clip(y, height, limit_wh[1])
+    if right <= left or bottom <= top:
+        return np.zeros((height, width, 3), np.uint8)
+    inside = read_inside(left, top, right - left, bottom - top)
+    if inside.shape == (height, width, 3):
+        return inside
+    window = np.zeros((height, width, 3), np.uint8)
+    window[top - y : bottom - y, left - x : right - x] = inside
+    return window
 
 
 def _clip(start: int, length: int, limit: int) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError, TilingError
 from triplex_deploy.slides import Slide
+from triplex_deploy.slides.slide import read_padded
 from triplex_deploy.tiles.kernels import resample
 from triplex_deploy.tiles.weights import AxisWeights, area_weights, bilinear_weights
 
@@ -119,16 +120,7 @@ class SlideView:
         The window may lie anywhere; pixels outside the view are 0. A pixel has the same value
         in every window.
         """
-        left, right = _clip(x, width, self.size_wh[0])
-        top, bottom = _clip(y, height, self.size_wh[1])
-        if right <= left or bottom <= top:
-            return np.zeros((height, width, 3), np.uint8)
-        inside = self._read_inside(left, top, right - left, bottom - top)
-        if inside.shape == (height, width, 3):
-            return inside
-        window = np.zeros((height, width, 3), np.uint8)
-        window[top - y : bottom - y, left - x : right - x] = inside
-        return window
+        return read_padded(self._read_inside, self.size_wh, (x, y), (width, height))
 
     def _read_inside(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         if self.resampling == "none":
@@ -196,7 +188,3 @@ def _view_size(slide: Slide, level: int, scale_xy: Pair, resampling: Resampling)
         width = min(width, slide.level_sizes[level][0])
         height = min(height, slide.level_sizes[level][1])
     return width, height
-
-
-def _clip(start: int, length: int, limit: int) -> tuple[int, int]:
-    return min(max(start, 0), limit), min(max(start + length, 0), limit)
