@@ -32,7 +32,8 @@ from triplex_deploy.data import Fold
 from triplex_deploy.expression import FoldMetrics, constant_predictor, measure_fold, measure_slide
 from triplex_deploy.system import installed_versions
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepare import prepare_dataset
+from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import Prepared, PreparedSection
 from triplex_deploy.training.run_files import METRICS, without_nan
 from triplex_deploy.training.train import train_fold

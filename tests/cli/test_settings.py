@@ -1,5 +1,6 @@
 """Options are declared once: names and defaults are those of the settings classes."""
 
+import sys
 from dataclasses import fields
 
 import click
@@ -12,7 +13,7 @@ from triplex_deploy.cli.settings import Setting
 from triplex_deploy.cohort.executor import ExecutorChoice
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.training.prepare import PrepareOptions
+from triplex_deploy.training.prepare_options import PrepareOptions
 
 
 def _settings(command: click.Command, home: type) -> dict[str | None, Setting]:
@@ -82,3 +83,13 @@ def test_a_variable_may_have_the_old_name(
     finished = invoke("study", "demo", "--out", "out")
     assert finished.status == 2
     assert "slurm" in finished.err
+
+
+def test_help_works_without_the_libraries_of_an_extra(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "triplex_deploy.training.prepare_options", None)
+    shown = invoke("prepare", "--help")
+    assert shown.status == 0
+    assert "--format" in shown.out
+    assert invoke("prepare", "data", "--format", "st", "--out", "out").status == 1

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import mean_encoder, st_root, write_section
-from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepare import prepare_dataset
+from triplex_deploy.training.prepare_options import PrepareOptions
 
 __all__ = ["mean_encoder", "st_root"]
 

@@ -10,7 +10,8 @@ from triplex_deploy.errors import ConfigError, DatasetError, TriplexError
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.study.config import read_study
 from triplex_deploy.study.run import run_study
-from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepare import prepare_dataset
+from triplex_deploy.training.prepare_options import PrepareOptions
 
 
 def refused(folder: Path, values: dict[str, Any], error: type[TriplexError], message: str) -> None:

@@ -9,7 +9,8 @@ from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.training import encode_section as encoding
-from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepare import prepare_dataset
+from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import Prepared, open_prepared
 from triplex_deploy.training.tile_encoder import OnnxEncoder
 

@@ -7,7 +7,8 @@ import torch
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.models import TileEncoder, TileEncoderWeights, build_model, state_of
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepare import prepare_dataset
+from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import LabelledSections, Prepared
 from triplex_deploy.training.starting_point import principal_components, start_triplex
 

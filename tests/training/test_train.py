@@ -15,7 +15,8 @@ from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.training.batches import SpotSampler, augment_tiles
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepare import prepare_dataset
+from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import Prepared
 from triplex_deploy.training.train import train_fold
 

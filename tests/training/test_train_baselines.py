@@ -30,7 +30,8 @@ from triplex_deploy.training.evaluate import evaluate_run
 from triplex_deploy.training.images import normalize_tiles
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.predict_section import predict_section
-from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepare import prepare_dataset
+from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import Prepared, PreparedSection, label_sections
 from triplex_deploy.training.train import train_fold
 

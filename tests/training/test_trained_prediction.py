@@ -12,7 +12,8 @@ from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.runtime.model import load_bundle
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.predict_section import predict_section
-from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepare import prepare_dataset
+from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.train import train_fold
 
 

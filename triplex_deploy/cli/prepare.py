@@ -13,7 +13,7 @@ from triplex_deploy.cli.shared import common_options, print_summary
 
 if TYPE_CHECKING:
     from triplex_deploy.expression import LabelTransform
-    from triplex_deploy.training.prepare import PrepareOptions
+    from triplex_deploy.training.prepare_options import PrepareOptions
     from triplex_deploy.training.prepared import Prepared
 
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to fill.")
 @settings(
     "options",
-    "triplex_deploy.training.prepare:PrepareOptions",
+    "triplex_deploy.training.prepare_options:PrepareOptions",
     setting(
         "--format",
         "layout",

@@ -37,7 +37,11 @@ class Setting(click.Option):
     def _field_default(self) -> Any:
         if self.home is None:
             return None
-        default_of = {field.name: field.default for field in fields(_load(self.home))}
+        try:
+            home = _load(self.home)
+        except ModuleNotFoundError:  # help works without the libraries of an extra
+            return None
+        default_of = {field.name: field.default for field in fields(home)}
         default = default_of[self.name or ""]
         return None if default is MISSING else default
 

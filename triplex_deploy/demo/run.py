@@ -34,7 +34,8 @@ from triplex_deploy.runtime.model import load_bundle
 from triplex_deploy.training.evaluate import evaluate_prediction
 from triplex_deploy.training.figures import GeneMap, draw_histogram, draw_maps
 from triplex_deploy.training.match import Matched, choose_genes, match_truth
-from triplex_deploy.training.prepare import PrepareOptions, prepare_dataset
+from triplex_deploy.training.prepare import prepare_dataset
+from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import Prepared
 from triplex_deploy.training.run_files import CHECKPOINT, without_nan
 from triplex_deploy.training.train import train_fold

@@ -7,22 +7,19 @@ import logging
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILE_PX
+from triplex_deploy.contract import TILE_PX
 from triplex_deploy.data import Section, make_folds, read_dataset, read_section_list
 from triplex_deploy.data.folds import patients_of
-from triplex_deploy.errors import ConfigError, DatasetError, OutputError
-from triplex_deploy.expression import LabelTransform, select_genes
+from triplex_deploy.errors import DatasetError, OutputError
+from triplex_deploy.expression import select_genes
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.progress import Progress, Silent
-from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.training.encode_section import EncodeOptions, encode_section
+from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import (
     PREPARED_FILE,
     SCHEMA,
@@ -35,45 +32,6 @@ from triplex_deploy.training.tile_encoder import FrozenEncoder, open_tile_encode
 logger = logging.getLogger(__name__)
 
 MPP_DIGITS = 4
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """Options of ``prepare_dataset``; every default is what the command line uses.
-
-    ``layout`` is st, visium or hest; ``section_list`` the table of ``read_section_list``;
-    ``gene_list`` a file of one symbol a line, in place of the ``n_genes`` most abundant;
-    ``tile_encoder`` a trunk's weights or an ONNX file, None for random weights of ``seed``;
-    ``encoder_mean`` and ``encoder_std`` normalise RGB in [0, 1] for an ONNX file that takes floats;
-    ``folds`` a scheme of ``make_folds``; ``tile_mpp`` the scale of tiles, the sections' median if
-    None; ``native_pixels`` reads slides without rescaling, as the published code does.
-    """
-
-    layout: str
-    section_list: Path | None = None
-    n_genes: int = 250
-    gene_list: Path | None = None
-    tile_encoder: Path | None = None
-    encoder_mean: tuple[float, float, float] = IMAGE_MEAN
-    encoder_std: tuple[float, float, float] = IMAGE_STD
-    folds: str = "patients"
-    tile_mpp: float | None = None
-    native_pixels: bool = False
-    labels: LabelTransform = field(default_factory=LabelTransform)
-    seed: int = 2021
-    batch_size: int = 32
-    threads: int | None = None
-    device: Device = CPU
-
-    def __post_init__(self) -> None:
-        if self.n_genes < 1:
-            raise ConfigError(f"genes: {self.n_genes} asked for; use at least 1")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size}: must be at least 1")
-        if min(self.encoder_std) <= 0:
-            raise ConfigError(f"encoder std {self.encoder_std}: use positive numbers")
-        if self.tile_mpp is not None and not 0 < self.tile_mpp < np.inf:
-            raise ConfigError(f"tile mpp {self.tile_mpp}: use positive microns per pixel")
 
 
 def prepare_dataset(

@@ -1,0 +1,63 @@
+"""Define the options of ``prepare_dataset`` and check them once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
+from triplex_deploy.errors import ConfigError
+from triplex_deploy.expression import LabelTransform
+from triplex_deploy.runtime.device import CPU, Device
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Options of ``prepare_dataset``; the defaults are those of the command line.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    layout: str
+    """Layout of the data set: ``st``, ``visium`` or ``hest``."""
+    section_list: Path | None = None
+    """Table of sections and patients, see ``read_section_list``."""
+    n_genes: int = 250
+    """Number of most abundant genes to train on."""
+    gene_list: Path | None = None
+    """File of genes to train on, one per line, in place of ``n_genes``."""
+    tile_encoder: Path | None = None
+    """Weights of a backbone, or an ONNX file; None for random weights of ``seed``."""
+    encoder_mean: tuple[float, float, float] = IMAGE_MEAN
+    """RGB mean that is subtracted, in [0, 1], for an ONNX file that takes floats."""
+    encoder_std: tuple[float, float, float] = IMAGE_STD
+    """RGB standard deviation that is divided by, for an ONNX file that takes floats."""
+    folds: str = "patients"
+    """Scheme of ``make_folds``."""
+    tile_mpp: float | None = None
+    """Microns per pixel of the tiles; None for the median of the sections."""
+    native_pixels: bool = False
+    """Read slides without rescaling, as the published code does."""
+    labels: LabelTransform = field(default_factory=LabelTransform)
+    """How labels are made from counts."""
+    seed: int = 2021
+    """Seed of folds and of random weights."""
+    batch_size: int = 32
+    """Tiles per call of the encoder."""
+    threads: int | None = None
+    """CPU threads of an ONNX encoder; None leaves it to the runtime."""
+    device: Device = CPU
+    """Device that encodes the tiles."""
+
+    def __post_init__(self) -> None:
+        if self.n_genes < 1:
+            raise ConfigError(f"genes: {self.n_genes} asked for; use at least 1")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size={self.batch_size}: must be at least 1")
+        if min(self.encoder_std) <= 0:
+            raise ConfigError(f"encoder std {self.encoder_std}: use positive numbers")
+        if self.tile_mpp is not None and not 0 < self.tile_mpp < np.inf:
+            raise ConfigError(f"tile mpp {self.tile_mpp}: use positive microns per pixel")
