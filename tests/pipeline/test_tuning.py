@@ -17,6 +17,7 @@ from triplex_deploy.pipeline.tuning import (
 )
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.model import Model
+from triplex_deploy.system import cache_folder
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def model() -> Model:
 
 
 @pytest.fixture
-def tuning_file(tmp_path: Path) -> Path:
-    return tmp_path / "cache-home" / "triplex-deploy" / "tuning.json"
+def tuning_file() -> Path:
+    return cache_folder() / "tuning.json"
 
 
 def _calls(model: Model) -> list[int]:
