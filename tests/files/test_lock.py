@@ -1,4 +1,4 @@
-"""One process at most holds an output's lock; death frees it."""
+"""At most one process holds a lock; the lock is free when its process ends."""
 
 import subprocess
 import sys
@@ -15,8 +15,8 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from triplex_deploy.files.lock import exclusive_lock
-with exclusive_lock(Path(sys.argv[1])) as ours:
-    print(ours, flush=True)
+with exclusive_lock(Path(sys.argv[1])) as held:
+    print(held, flush=True)
     time.sleep(60)
 """
 
@@ -39,13 +39,13 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     with other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
-        with exclusive_lock(path) as ours:
-            assert not ours
+        with exclusive_lock(path) as held:
+            assert not held
         assert f"process {other.pid}" in holder(path)
         other.kill()
     assert path.exists()
-    with exclusive_lock(path) as ours:
-        assert ours
+    with exclusive_lock(path) as held:
+        assert held
     assert not path.exists()
 
 
@@ -53,8 +53,8 @@ def test_waiting_ends_when_the_lock_is_free(tmp_path: Path) -> None:
     path, order = tmp_path / ".a.lock", []
 
     def wait_for_it() -> None:
-        with exclusive_lock(path, wait=True) as ours:
-            order.append(("second", ours))
+        with exclusive_lock(path, wait=True) as held:
+            order.append(("second", held))
 
     with exclusive_lock(path):
         waiting = threading.Thread(target=wait_for_it)
@@ -73,8 +73,8 @@ def test_many_takers_never_hold_it_together(tmp_path: Path) -> None:
     def take() -> None:
         nonlocal inside, most
         for _ in range(40):
-            with exclusive_lock(path) as ours:
-                if ours:
+            with exclusive_lock(path) as held:
+                if held:
                     with guard:
                         inside += 1
                         most = max(most, inside)
