@@ -1,4 +1,4 @@
-"""Strict reading of bundles; the graphs here are stand-in files, since nothing is run."""
+"""Bundles are read strictly. The graphs are stand-in files, because nothing runs them."""
 
 import contextlib
 import json
@@ -176,6 +176,6 @@ def test_manifest_that_is_not_json_is_refused(folder: Path) -> None:
         read_bundle(folder)
 
 
-def test_absent_target_names_what_there_is(folder: Path) -> None:
+def test_absent_target_is_an_error_that_lists_the_graphs(folder: Path) -> None:
     with pytest.raises(BundleError, match="fusion_head for onnxruntime"):
         read_bundle(folder).entry("fusion_head", "tensorrt")

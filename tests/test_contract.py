@@ -8,7 +8,7 @@ from triplex_deploy.contract import GraphSpec, ModelConfig, config_from_dict, gr
 from triplex_deploy.errors import ConfigError
 
 
-def test_graphs_have_the_names_and_axes_runtimes_rely_on() -> None:
+def test_graphs_have_the_names_and_axes_that_runtimes_use() -> None:
     specs = graph_specs(ModelConfig())
     assert list(specs) == [
         "tile_encoder",
@@ -118,7 +118,7 @@ ALL = ["tile_encoder", "target_encoder", "neighbor_encoder", "global_encoder", "
 def test_model_has_the_graphs_and_tokens_it_needs(
     values: dict[str, Any], absent: list[str], fused: dict[str, int | None]
 ) -> None:
-    """``fused`` are the fusion head's inputs with their tokens per spot, None for one vector."""
+    """``fused`` has the fusion head's inputs with their tokens per spot; None is one vector."""
     specs = graph_specs(ModelConfig(**values))
     assert list(specs) == [name for name in ALL if name not in absent]
     head = specs["fusion_head"]
@@ -181,7 +181,9 @@ def test_contradictory_views_are_refused(values: dict[str, object], named: str) 
         ({"model": "bleep", "global_depth": 3}, "global_depth: not a model option"),
     ],
 )
-def test_odd_values_of_the_compared_models_are_refused(values: dict[str, Any], reason: str) -> None:
+def test_wrong_values_of_the_compared_models_are_refused(
+    values: dict[str, Any], reason: str
+) -> None:
     with pytest.raises(ConfigError, match=reason):
         config_from_dict(values)
 
@@ -196,7 +198,7 @@ def test_odd_values_of_the_compared_models_are_refused(values: dict[str, Any], r
         ("bleep", ["target_encoder", "fusion_head"]),
     ],
 )
-def test_compared_models_are_cut_into_the_graphs_they_need(model: str, graphs: list[str]) -> None:
+def test_compared_models_have_the_graphs_that_they_need(model: str, graphs: list[str]) -> None:
     assert list(graph_specs(config_from_dict({"model": model}))) == graphs
 
 

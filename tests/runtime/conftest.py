@@ -1,4 +1,4 @@
-"""A GPU that is none, and a bundle whose engines run on it."""
+"""Fixtures: a stand-in for a GPU, and a bundle with engines that run on it."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ from triplex_deploy.runtime.tensorrt.cuda import Cuda
 
 
 def add_tensorrt(bundle: RunnableBundle, folder: Path, options: TensorrtOptions) -> RunnableBundle:
-    """A copy of ``bundle`` in ``folder`` that has graphs for TensorRT too."""
+    """Return a copy of ``bundle`` in ``folder`` that also has graphs for TensorRT."""
     shutil.copytree(bundle.path, folder)
     write_settings(folder, options.settings(bundle.specs))
     exact = {name: folder / f"{name}.onnx" for name in bundle.specs}
@@ -42,7 +42,7 @@ def shared_engine_bundle(
 
 @pytest.fixture
 def engine_bundle(shared_engine_bundle: RunnableBundle, tmp_path: Path) -> RunnableBundle:
-    """A bundle of one's own for fp32 engines of up to 8 tiles and 2 to 40 spots."""
+    """Return a new bundle for fp32 engines of up to 8 tiles and 2 to 40 spots."""
     folder = tmp_path / "bundle"
     without_engines = shutil.ignore_patterns("engines")
     shutil.copytree(shared_engine_bundle.path, folder, copy_function=_link, ignore=without_engines)
@@ -73,7 +73,7 @@ def cuda(gpu: FakeGpu) -> Cuda:
 def installed(
     trt: FakeTensorrt, cuda: Cuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> FakeTensorrt:
-    """TensorRT and a GPU, as far as the backend can tell; the user's cache is the test's own."""
+    """Make the backend find TensorRT and a GPU, and a cache folder of the test."""
     monkeypatch.setattr(engines, "import_tensorrt", lambda: trt)
     monkeypatch.setattr(engines, "open_cuda", lambda index: cuda)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -1,7 +1,7 @@
 """Stand-ins for pycuda and TensorRT that compute on the CPU and are as strict as the originals.
 
-Work on a stream happens when somebody waits for it, not before; memory is reachable by its address
-while it is allocated; every call needs a current context. An engine's plan holds its ONNX graph,
+Work on a stream is done only when a caller waits for it. Memory can be read at its address while it
+is allocated. Every call needs a current context. An engine's plan holds its ONNX graph,
 which ONNX Runtime computes.
 """
 
@@ -21,7 +21,7 @@ MAGIC = b"FAKEPLAN"
 
 
 class FakeGpu:
-    """``driver`` looks like ``pycuda.driver`` of a machine with one GPU."""
+    """Stands in for a GPU; ``driver`` has the names of ``pycuda.driver``."""
 
     def __init__(self, name: str = "NVIDIA Test 1", total_bytes: int = 1 << 30) -> None:
         self.name = name
@@ -43,7 +43,7 @@ class FakeGpu:
         assert getattr(self.current, "depth", 0) > 0, "CUDA called without a current context"
 
     def view(self, address: int, n_bytes: int) -> np.ndarray:
-        """The bytes at an address; dead or foreign memory is an error as on a GPU."""
+        """Return the bytes at an address; memory that is not allocated is an error, as on a GPU."""
         bases = sorted(self.memory)
         base = bases[bisect.bisect_right(bases, address) - 1] if bases else 0
         block = self.memory.get(base)
@@ -153,7 +153,7 @@ class FakeDevice:
 
 
 class FakeStream:
-    """Runs its work in order, up to where somebody waits."""
+    """Runs its work in order when a caller waits for it."""
 
     def __init__(self, gpu: FakeGpu) -> None:
         gpu.require_context()
@@ -204,7 +204,7 @@ class FakeEvent:
 
 
 class FakeTensorrt:
-    """Looks like the module ``tensorrt`` 11: builder, runtime, engine, context."""
+    """Has the names of the module ``tensorrt`` 11: builder, runtime, engine, context."""
 
     __version__ = "11.4.0.106"
 

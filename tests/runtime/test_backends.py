@@ -1,6 +1,6 @@
-"""One contract for every backend: the same inputs, outputs of the contract, each within its gate.
+"""Every backend passes the same tests: it takes the same inputs, and its outputs keep the gate.
 
-A backend that this machine lacks skips and says what is missing.
+If this machine lacks a backend, its tests are skipped, and the reason names what is missing.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ GRAPHS = ("tile_encoder", "target_encoder", "neighbor_encoder", "global_encoder"
 
 
 class TorchSession(Session):
-    """The export wrapper of one graph, eager: what the others are compared with."""
+    """Runs the PyTorch module of a graph; the backends are compared with it."""
 
     def __init__(self, spec: Any, module: Any) -> None:
         super().__init__(spec)

@@ -1,4 +1,4 @@
-"""Sessions that threads share: alike in what they give, and safe to call at the same time."""
+"""Threads share sessions: the outputs are equal, and calls at the same time are safe."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from triplex_deploy.runtime.model import Model, RunnableBundle
 
 
 def test_calls_on_a_gpu_take_turns() -> None:
-    """Stands in for a GPU, which no test machine need have: the lock is what is tested."""
+    """No GPU is needed, because the lock is tested."""
     model = replace(fake_model(fake_config()), device=Device("cuda"))
     at_once: list[int] = []
     inside = 0
@@ -43,7 +43,7 @@ def test_calls_on_a_gpu_take_turns() -> None:
 
 
 def test_single_threaded_sessions_give_the_same_bits(model: Model) -> None:
-    """At every batch size: a run that was cut off may batch its tiles otherwise."""
+    """They do at every batch size: a run that is resumed may have other batches."""
     rng = np.random.default_rng(1)
     tiles = rng.integers(0, 256, (5, 224, 224, 3), dtype=np.uint8)
     whole = model.run("tile_encoder", {"tiles": tiles})["features"]

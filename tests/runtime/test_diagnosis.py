@@ -1,4 +1,4 @@
-"""What doctor says of machines with and without a GPU, a driver, and the right libraries."""
+"""Doctor on machines with and without a GPU, a driver, and the right libraries."""
 
 import ctypes
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_provider_that_would_fall_back_is_a_fault_with_its_remedy() -> None:
 
 
 def test_symbols_of_onnxruntime_itself_are_not_missing_libraries() -> None:
-    """The provider is loaded alone here, without the library that calls it."""
+    """The test loads only the provider, without the library that calls it."""
     found = diagnose(Driver(), missing="providers_cuda.so: undefined symbol: Provider_GetHost")
     assert found["CUDA in onnxruntime"].ok is True
 

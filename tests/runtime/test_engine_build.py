@@ -1,4 +1,4 @@
-"""What the builder is told, on a stand-in that records it, and what happens when it fails."""
+"""The settings that reach the builder, on a stand-in that records them, and failed builds."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""An engine built for something else than what is here is refused, by the reason."""
+"""An engine that was built for another GPU, library or graph is refused, with the reason."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_folder_names_all_a_plan_depends_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"gpu": "NVIDIA L4"}, r"built for NVIDIA L4 \(compute capability 9.0\), this is NVIDIA H"),
         ({"compute_capability": (8, 9)}, r"capability 8.9\), this is NVIDIA H100 .* \(9.0\)"),
@@ -60,10 +60,10 @@ def test_folder_names_all_a_plan_depends_on() -> None:
     ],
 )
 def test_engine_of_something_else_is_refused(
-    change: dict[str, Any], said: str, tmp_path: Path
+    change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     folder = store(tmp_path / "engines", manifest(**change))
-    with pytest.raises(BackendError, match=rf"{said}.*; delete {folder} to have it built"):
+    with pytest.raises(BackendError, match=rf"{message}.*; delete {folder} to have it built"):
         read_plan(folder, manifest())
 
 

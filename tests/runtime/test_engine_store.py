@@ -1,4 +1,4 @@
-"""Engines are built once, kept where they can be, and never taken from strangers."""
+"""Engines are built once, kept in a writable folder, and refused if others could write them."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ L4 = Platform("NVIDIA L4", (8, 9), "11.4.0.106")
 
 
 class Builder:
-    """Counts what it is asked to build, and remembers the timing cache it was given."""
+    """Counts the builds, and keeps the timing cache of each."""
 
     def __init__(self) -> None:
         self.caches: list[bytes] = []
@@ -130,7 +130,7 @@ def test_failed_build_leaves_nothing_to_load(engine_bundle: RunnableBundle, buil
 def test_engines_that_anyone_may_write_are_refused(
     engine_bundle: RunnableBundle, build: Builder
 ) -> None:
-    """A plan is code, and its manifest beside it proves nothing about who wrote both."""
+    """A plan is code, and its manifest does not prove who wrote it."""
     store_of(engine_bundle).plan("fusion_head", build)
     folder = engine_bundle.path / "engines" / L4.folder("fp32")
     folder.chmod(0o777)

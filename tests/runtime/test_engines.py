@@ -1,4 +1,4 @@
-"""Which GPUs are offered engines of which precision."""
+"""The GPUs that each precision needs."""
 
 import pytest
 
@@ -16,14 +16,14 @@ def test_gpu_with_the_instructions_is_accepted(precision: str, capability: tuple
 
 
 @pytest.mark.parametrize(
-    ("precision", "capability", "said"),
+    ("precision", "capability", "message"),
     [
         ("fp8", (8, 6), "precision fp8: NVIDIA A10 has compute capability 8.6, and it needs 8.9"),
         ("bf16", (7, 5), "precision bf16: NVIDIA A10 has compute capability 7.5, and it needs 8.0"),
     ],
 )
 def test_gpu_without_them_is_named_with_the_way_out(
-    precision: str, capability: tuple[int, int], said: str
+    precision: str, capability: tuple[int, int], message: str
 ) -> None:
-    with pytest.raises(BackendError, match=f"{said}; export with --precision fp16"):
+    with pytest.raises(BackendError, match=f"{message}; export with --precision fp16"):
         require_capability(precision, Platform("NVIDIA A10", capability, "11.4.0.106"))

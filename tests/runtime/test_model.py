@@ -1,4 +1,4 @@
-"""Opening a bundle and running its graphs; devices and inputs that do not fit are refused."""
+"""Open a bundle and run its graphs; devices and inputs that do not fit are refused."""
 
 from typing import Any
 

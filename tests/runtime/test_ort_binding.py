@@ -1,4 +1,4 @@
-"""ONNX Runtime with inputs and outputs bound in the device's memory, here the CPU's own."""
+"""ONNX Runtime with inputs and outputs bound in the device's memory; here the device is the CPU."""
 
 import logging
 from typing import Any
@@ -64,7 +64,7 @@ def test_uploaded_array_feeds_graphs_by_rows(bundle: RunnableBundle, model: Mode
 def test_array_without_room_for_it_is_not_uploaded(
     bundle: RunnableBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each graph then copies its own batch, and cuts it if it must."""
+    """Each graph then copies its own batch, and cuts it if memory is too small."""
 
     def no_room(*_: object) -> object:
         raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 9")
@@ -93,7 +93,7 @@ def test_threads_do_not_share_input_buffers(bundle: RunnableBundle, model: Model
 
 
 def test_remedy_is_for_what_the_graph_takes(bundle: RunnableBundle) -> None:
-    """``--batch-size`` is of tiles; no option sets how many spots a call takes."""
+    """``--batch-size`` counts tiles; no option sets the number of spots in a call."""
 
     def refuse(*_: object) -> Any:
         raise DeviceMemoryError("no memory")
@@ -113,7 +113,7 @@ def test_remedy_is_for_what_the_graph_takes(bundle: RunnableBundle) -> None:
 
 
 class Exhausted:
-    """A GPU session that has memory for three rows at most."""
+    """Stands in for a session on a GPU with memory for at most three rows."""
 
     def __init__(self, session: Any) -> None:
         self.session = session

@@ -1,4 +1,4 @@
-"""Optimisation profiles: the default, what may be asked for, and the shapes that follow."""
+"""Optimization profiles: the default, what users may choose, and the shapes that follow."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_graph_s_own_profile_wins_over_its_axis() -> None:
     assert str(profiles["global_encoder"]) == "9:99:999"
 
 
-def test_shapes_fill_the_dynamic_axis_alone() -> None:
+def test_shapes_fill_only_the_dynamic_axis() -> None:
     features, mask = SPECS["neighbor_encoder"].inputs
     assert ProfileRange(1, 4, 8).shapes(features) == ((1, 25, 512), (4, 25, 512), (8, 25, 512))
     assert ProfileRange(1, 4, 8).shapes(mask) == ((1, 25), (4, 25), (8, 25))

@@ -1,4 +1,4 @@
-"""Graphs over a whole slide run once for it; what they needed must not stay behind."""
+"""Graphs that run per slide free their working memory afterwards."""
 
 import subprocess
 import sys
@@ -37,14 +37,14 @@ with load_bundle(sys.argv[1]).open(device="cpu") as model:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is in /proc")
-def test_memory_of_a_large_slide_is_given_back(bundle: RunnableBundle) -> None:
-    """Unless asked to, ONNX Runtime keeps seven tensors of the slide's size."""
+def test_memory_of_a_large_slide_is_freed(bundle: RunnableBundle) -> None:
+    """By default ONNX Runtime would keep seven tensors of the slide's size."""
     command = [sys.executable, "-c", CHILD, str(bundle.path), str(SPOTS)]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(finished.stdout) < SPOTS * 512 * 4
 
 
-def test_only_graphs_of_a_whole_slide_are_laid_out_tensor_by_tensor(model: Model) -> None:
+def test_only_graphs_of_a_whole_slide_share_no_block_of_memory(model: Model) -> None:
     laid_out = {
         name: session._session.get_session_options().enable_mem_pattern  # type: ignore[attr-defined]
         for name, session in model.sessions.items()
@@ -52,7 +52,7 @@ def test_only_graphs_of_a_whole_slide_are_laid_out_tensor_by_tensor(model: Model
     assert {name for name, layout in laid_out.items() if not layout} == {"global_encoder"}
 
 
-def test_slides_of_changing_size_give_what_they_gave_before(model: Model) -> None:
+def test_slides_of_changing_size_have_the_same_outputs(model: Model) -> None:
     session = model.session("global_encoder")
     first = session.run(graph_inputs(session.spec, 30))["global_tokens"]
     session.run(graph_inputs(session.spec, 500))

@@ -1,7 +1,7 @@
-"""Every name and argument we use of TensorRT 11 is there, in its real Python bindings.
+"""The real Python bindings of TensorRT 11 have every name and argument that this package uses.
 
-The bindings need three shared libraries that do nothing until a builder is made; a C compiler makes
-empty ones, so that no GPU and no NVIDIA library is needed.
+The bindings load three shared libraries, which do nothing until a builder is made. The test
+compiles empty ones with a C compiler, so that it needs no GPU and no library of NVIDIA.
 """
 
 import importlib.util
@@ -85,7 +85,7 @@ print(json.dumps({
 
 
 def look(folder: Path, used: dict[str, list[str]]) -> dict[str, object]:
-    """What the bindings say of ``used``, in a process of their own."""
+    """Return what the bindings have of ``used``; they are loaded in a process of their own."""
     if importlib.util.find_spec("tensorrt_bindings") is None:
         pytest.skip("tensorrt-cu13-bindings is not installed")
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -123,6 +123,6 @@ def test_all_that_we_use_of_tensorrt_11_exists(tmp_path: Path) -> None:
         assert signature in docs[key], docs[key][:200]
 
 
-def test_what_tensorrt_11_took_away_is_not_there(tmp_path: Path) -> None:
+def test_names_that_tensorrt_11_removed_are_absent(tmp_path: Path) -> None:
     missing = look(tmp_path, GONE)["missing"]
     assert missing == [f"{owner}.{name}" for owner, names in GONE.items() for name in names]

@@ -1,4 +1,4 @@
-"""TensorRT sessions on stand-ins for the GPU: same numbers, no races, clear refusals."""
+"""TensorRT sessions on stand-ins for the GPU: equal numbers, no races, clear errors."""
 
 import gc
 import logging
@@ -79,10 +79,10 @@ def test_outputs_stay_on_the_device_between_graphs(
 
 
 @pytest.mark.usefixtures("installed")
-def test_rows_off_alignment_are_copied_on_the_device(
+def test_rows_that_are_not_aligned_are_copied_on_the_device(
     engine_bundle: RunnableBundle, model: Model, gpu: FakeGpu
 ) -> None:
-    """A row of expression, 120 bytes, begins where TensorRT could not read it."""
+    """A row of expression has 120 bytes, so the next row begins at an unaligned address."""
     spec = engine_bundle.specs["fusion_head"]
     views = graph_inputs(spec, 3)
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
@@ -94,7 +94,7 @@ def test_rows_off_alignment_are_copied_on_the_device(
 
 
 @pytest.mark.usefixtures("installed")
-def test_buffers_are_used_again(engine_bundle: RunnableBundle, gpu: FakeGpu) -> None:
+def test_buffers_are_reused(engine_bundle: RunnableBundle, gpu: FakeGpu) -> None:
     inputs = neighbors(engine_bundle, 8)
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
         for _ in range(3):
@@ -142,9 +142,9 @@ def test_out_of_memory_goes_on_with_half_the_batch_and_says_so(
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
         with caplog.at_level(logging.WARNING):
             assert_equal(engines.run("neighbor_encoder", inputs), wanted)
-        said = [line for line in caplog.messages if "no memory" in line]
-        assert len(said) == 1
-        assert "a batch of 8, going on with 4; free its memory" in said[0]
+        warned = [line for line in caplog.messages if "no memory" in line]
+        assert len(warned) == 1
+        assert "a batch of 8, going on with 4; free its memory" in warned[0]
         caplog.clear()
         assert_equal(engines.run("neighbor_encoder", inputs), wanted)
         assert caplog.messages == []
@@ -187,7 +187,7 @@ def test_other_threads_may_run_the_graphs(engine_bundle: RunnableBundle, model: 
 
 
 @pytest.mark.usefixtures("installed")
-def test_stages_of_a_run_are_told_apart(engine_bundle: RunnableBundle, model: Model) -> None:
+def test_stages_of_a_run_are_timed_separately(engine_bundle: RunnableBundle, model: Model) -> None:
     from triplex_deploy.bench.stages import StagedSession
 
     inputs = neighbors(engine_bundle, 4)

@@ -1,4 +1,4 @@
-"""A whole slide by sessions that hold tensors in a device's memory: same numbers, few copies."""
+"""A slide is predicted by sessions that keep tensors on the device: equal numbers, few copies."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +28,7 @@ def slide_path(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def options() -> PredictOptions:
-    """Three spots that share tiles and one that shares none: some tiles are only neighbours."""
+    """Three spots share tiles, and one shares none: some tiles are only neighbors."""
     level0_xy = np.array([(336, 448), (560, 448), (784, 448), (600, 500)], np.float64)
     grid_rc = np.array([(2, 1), (2, 2), (2, 3), (3, 2)], np.int64)
     spots = Spots(level0_xy, grid_rc, "file", 100.0)
@@ -54,14 +54,14 @@ def test_tiles_are_copied_once_and_tokens_stay(
     assert n_tiles > 3 * BATCH
     n_inputs = {name: len(spec.inputs) for name, spec in engine_bundle.specs.items()}
     tiles = -(-n_tiles // BATCH) + 1  # each batch once for both encoders, and the masked tile
-    spots = n_inputs["neighbor_encoder"] + n_inputs["fusion_head"] - 1  # neighbour tokens stay
+    spots = n_inputs["neighbor_encoder"] + n_inputs["fusion_head"] - 1  # neighbor tokens stay
     assert copied_in == tiles + n_inputs["global_encoder"] + spots
 
 
 def test_bound_sessions_predict_the_same(
     bundle: RunnableBundle, model: Model, slide_path: Path, options: PredictOptions
 ) -> None:
-    """ONNX Runtime's way on a GPU, its memory here the CPU's own."""
+    """Run ONNX Runtime as on a GPU; the device is the CPU."""
     with ExitStack() as stack:
         sessions = {}
         for name, spec in bundle.specs.items():
