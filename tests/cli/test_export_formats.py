@@ -56,15 +56,27 @@ def test_precision_is_that_of_the_formats_asked_for(
 
 def test_engine_options_reach_the_exporter(invoke: Any, asked: Any, tmp_path: Path) -> None:
     arguments = (
-        *("--format", "tensorrt", "--profile", "batch=1:8:16", "--profile", "spots=1:9:99"),
-        *("--version-compatible", "--hardware-compatible", "ampere_plus", "--refit"),
-        *("--workspace-gb", "4"),
+        "--format",
+        "tensorrt",
+        "--profile",
+        "batch=1:8:16",
+        "--profile",
+        "spots=1:9:99",
+        "--version-compatible",
+        "--hardware-compatible",
+        "ampere_plus",
+        "--refit",
+        "--workspace-gb",
+        "4",
     )
     assert export(invoke, tmp_path, *arguments).status == 0
     engines = asked[0].tensorrt
     assert engines.profiles == ("batch=1:8:16", "spots=1:9:99")
     assert (engines.version_compatible, engines.hardware, engines.refit, engines.workspace_gb) == (
-        *(True, "ampere_plus", True, 4.0),
+        True,
+        "ampere_plus",
+        True,
+        4.0,
     )
 
 

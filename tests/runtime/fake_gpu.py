@@ -215,14 +215,13 @@ class FakeTensorrt:
         self.build_errors: list[str] = []
         trt = self
 
-        class Severity:
-            INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
-
         class Logger:
+            class Severity:
+                INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
             def __init__(self) -> None:
                 pass
 
-        Logger.Severity = Severity  # type: ignore[attr-defined]
         self.ILogger = Logger
         self.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
         self.BuilderFlag = SimpleNamespace(

@@ -29,7 +29,7 @@ def test_calls_on_a_gpu_take_turns() -> None:
 
     for session in model.sessions.values():
         assert isinstance(session, FakeSession)
-        session._run = run  # type: ignore[method-assign, assignment]
+        session._run = run  # type: ignore[method-assign]
     tiles = {"tiles": np.zeros((1, 224, 224, 3), np.uint8)}
     calls = [
         threading.Thread(target=model.concurrent_sessions()[name].run, args=(tiles,))

@@ -122,6 +122,9 @@ def test_tensorrt_that_does_not_load_is_a_fault_only_if_installed(
 def test_this_machine_can_be_diagnosed() -> None:
     names = [finding.name for finding in GpuDiagnosis().findings()]
     assert names == [
-        *("GPU driver", "onnxruntime for", "CUDA in onnxruntime"),
-        *("TensorRT", "pycuda"),
+        "GPU driver",
+        "onnxruntime for",
+        "CUDA in onnxruntime",
+        "TensorRT",
+        "pycuda",
     ]

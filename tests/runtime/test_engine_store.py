@@ -9,7 +9,6 @@ from tests.runtime.fake_gpu import MAGIC
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.errors import BackendError, OutputError
 from triplex_deploy.runtime.model import RunnableBundle
-from triplex_deploy.runtime.tensorrt import store as engine_store
 from triplex_deploy.runtime.tensorrt.build import Plan, read_settings
 from triplex_deploy.runtime.tensorrt.manifest import EngineManifest, Platform
 from triplex_deploy.runtime.tensorrt.store import EngineStore
@@ -144,7 +143,7 @@ def test_half_written_engine_never_appears(
     def full(path: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(engine_store.Path, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OutputError, match=r"No space left on device.; check .* free space"):
         store_of(engine_bundle).plan("fusion_head", build)
     folder = engine_bundle.path / "engines" / L4.folder("fp32")

@@ -35,7 +35,7 @@ def test_bound_run_equals_the_plain_one_at_changing_sizes(
 
 def test_kept_output_feeds_the_next_graph_by_rows(bundle: RunnableBundle, model: Model) -> None:
     around = graph_inputs(bundle.specs["neighbor_encoder"], 6)
-    views = graph_inputs(bundle.specs["fusion_head"], 3)
+    views: dict[str, Any] = graph_inputs(bundle.specs["fusion_head"], 3)
     views["neighbor_tokens"] = model.run("neighbor_encoder", around)["neighbor_tokens"][2:5]
     wanted = model.run("fusion_head", views)["expression"]
     with bound(bundle, "neighbor_encoder") as first, bound(bundle, "fusion_head") as second:
@@ -44,8 +44,8 @@ def test_kept_output_feeds_the_next_graph_by_rows(bundle: RunnableBundle, model:
         assert kept.shape == (6, 25, 512)
         tokens = kept[2:5]
         np.testing.assert_array_equal(tokens[1:].numpy(), kept.numpy()[3:5])
-        views["neighbor_tokens"] = tokens
-        np.testing.assert_allclose(second.run(views)["expression"], wanted, atol=1e-6)
+        found = second.run({**views, "neighbor_tokens": tokens})["expression"]
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_uploaded_array_feeds_graphs_by_rows(bundle: RunnableBundle, model: Model) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.runtime.fake_gpu import FakeGpu, FakeTensorrt
 from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.exporters.inputs import graph_inputs
-from triplex_deploy.runtime.device_array import DeviceArray
+from triplex_deploy.runtime.device_array import DeviceArray, Tensors
 from triplex_deploy.runtime.model import Model, RunnableBundle
 
 SIZES = {"tile_encoder": 3, "target_encoder": 2, "global_encoder": 30}
@@ -63,18 +63,19 @@ def test_outputs_stay_on_the_device_between_graphs(
     engine_bundle: RunnableBundle, model: Model, gpu: FakeGpu
 ) -> None:
     around = neighbors(engine_bundle, 6)
-    views = graph_inputs(engine_bundle.specs["fusion_head"], 4)
+    views: dict[str, Any] = graph_inputs(engine_bundle.specs["fusion_head"], 4)
     views["neighbor_tokens"] = model.run("neighbor_encoder", around)["neighbor_tokens"][1:5]
     wanted = model.run("fusion_head", views)
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
         gpu.log.clear()
         kept = engines.session("neighbor_encoder").run_kept(around)["neighbor_tokens"]
         assert isinstance(kept, DeviceArray)
-        assert (kept.shape, kept.dtype) == ((6, 25, 512), np.float32)
+        assert kept.shape == (6, 25, 512)
+        assert kept.dtype == np.float32
         assert "do compute" not in gpu.log
-        views["neighbor_tokens"] = kept[1:5]
+        inputs: Tensors = {**views, "neighbor_tokens": kept[1:5]}
         del kept
-        assert_equal(engines.run("fusion_head", views), wanted)
+        assert_equal(engines.run("fusion_head", inputs), wanted)
         assert gpu.log.count("queue dtoh") == 1
 
 
@@ -84,7 +85,7 @@ def test_rows_that_are_not_aligned_are_copied_on_the_device(
 ) -> None:
     """A row of expression has 120 bytes, so the next row begins at an unaligned address."""
     spec = engine_bundle.specs["fusion_head"]
-    views = graph_inputs(spec, 3)
+    views: dict[str, Any] = graph_inputs(spec, 3)
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
         kept = engines.session("fusion_head").run_kept(views)["expression"]
         np.testing.assert_allclose(
