@@ -1,4 +1,4 @@
-"""Slides and a place for results; the model is a stub unless a test says otherwise."""
+"""Slides and a folder for results; the model is a stub."""
 
 import logging
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def slides(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture(autouse=True)
 def _level_restored() -> Iterator[None]:
-    """Workers set the level of our log; in this process too, where they are called directly."""
+    """Restore the log level, which workers set; tests call them in this process, too."""
     logger = logging.getLogger("triplex_deploy")
     before = logger.level
     yield

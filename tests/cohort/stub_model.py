@@ -1,14 +1,12 @@
-"""The fake model of the pipeline's tests, for workers that must open fast, dawdle or crash."""
+"""A fake model for workers that open fast, are slow or crash."""
 
 import os
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
 from triplex_deploy.bundle import Bundle
@@ -17,11 +15,12 @@ from triplex_deploy.cohort.slide_worker import ModelOpener
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Arrays
 
 DEADLY = 250
-"""A tile this bright takes the process down, where a slide is to crash its worker."""
+"""Mean of a tile from which on the process crashes."""
 
 
 def stub_bundle() -> Bundle:
@@ -30,13 +29,12 @@ def stub_bundle() -> Bundle:
 
 @dataclass(frozen=True)
 class StubOpener(ModelOpener):
-    """``bundle`` is a folder for the workers' traces: one empty file per process, its id.
-
-    Every call of an encoder of tiles lasts ``delay_s``.
-    """
+    """Open the fake model; in the folder ``bundle`` each process leaves a file named by its id."""
 
     delay_s: float = 0.0
+    """Seconds that each call of a tile encoder takes."""
     breaks: bool = False
+    """Fail to open."""
 
     def open(self) -> Model:
         if self.breaks:
@@ -57,9 +55,9 @@ class StubSession(FakeSession):
         super().__init__(spec, delay_s)
         self._traces = traces
 
-    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def _run(self, inputs: Tensors) -> Arrays:
         tiles = inputs.get("tiles")
-        if tiles is not None and (tiles.min(axis=(1, 2, 3)) > DEADLY).any():
+        if tiles is not None and (np.asarray(tiles).min(axis=(1, 2, 3)) > DEADLY).any():
             self._crash()
         return super()._run(inputs)
 

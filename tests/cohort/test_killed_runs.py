@@ -1,4 +1,4 @@
-"""A run over several slides is killed at random moments and resumed; the results do not show it."""
+"""A run over several slides is killed at random moments and resumed; the results are the same."""
 
 import os
 import random
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAVE_OFTEN = """
 import sys
 from triplex_deploy.pipeline import feature_cache
-feature_cache.EVERY_S = 0.05  # else nothing is saved before these small slides are done
+feature_cache.EVERY_S = 0.05  # so that features are saved before these small slides are done
 """
 
 WITH_STUB = (
@@ -47,7 +48,7 @@ for outcome in run_jobs(
 COMMAND_LINE = SAVE_OFTEN + "from triplex_deploy.cli import main\nmain(sys.argv[1:])\n"
 
 
-def _start(script: str, arguments: list[object]) -> subprocess.Popen[str]:
+def _start(script: str, arguments: Sequence[object]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -58,15 +59,15 @@ def _start(script: str, arguments: list[object]) -> subprocess.Popen[str]:
     )
 
 
-def _finish(script: str, arguments: list[object]) -> str:
+def _finish(script: str, arguments: Sequence[object]) -> str:
     process = _start(script, arguments)
     output = process.communicate()[0]
     assert process.returncode == 0, output
     return output
 
 
-def _kill_after(seconds: float, script: str, arguments: list[object]) -> bool:
-    """Whether the run was still under way."""
+def _kill_after(seconds: float, script: str, arguments: Sequence[object]) -> bool:
+    """Return True if the run had not ended."""
     process = _start(script, arguments)
     try:
         process.communicate(timeout=seconds)
@@ -137,7 +138,7 @@ def test_slide_that_was_cut_off_goes_on_from_its_features(
 def test_command_killed_ten_times_ends_as_if_undisturbed(
     bundle: RunnableBundle, tmp_path: Path
 ) -> None:
-    """With one process and with two by turns; what the one has saved, the others go on from."""
+    """With one process and two processes in turn, which continue with each other's features."""
     folder = tmp_path / "slides"
     folder.mkdir()
     for seed in range(4):

@@ -1,6 +1,7 @@
 """Every slide gets an output of its own, and its own spots and scale."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.pipeline.options import PredictOptions
 
 
-def _entry(name: str, **values: object) -> SlideEntry:
+def _entry(name: str, **values: Any) -> SlideEntry:
     return SlideEntry(Path(f"{name}.svs"), **{"output": name, "origin": f"{name}.svs", **values})
 
 

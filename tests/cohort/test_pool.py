@@ -1,4 +1,4 @@
-"""How jobs are shared out among workers that come, work, die and fail to start."""
+"""Jobs are shared among workers that start, work, die or fail to start."""
 
 from collections import deque
 from pathlib import Path
@@ -12,7 +12,7 @@ from triplex_deploy.pipeline.options import PredictOptions
 
 
 class ScriptedWorkers:
-    """Workers that do as ``fate`` says: per slide, how often its worker dies."""
+    """Workers whose deaths are given: for each slide in ``fate``, how often its worker dies."""
 
     def __init__(self, limit: int, fate: dict[str, int] | None = None, stillborn: int = 0) -> None:
         self.limit, self.max_attempts = limit, 2
@@ -82,7 +82,7 @@ def test_slide_of_a_dead_worker_is_tried_again_by_a_new_one() -> None:
     assert workers.started == 2
 
 
-def test_slide_that_fells_every_worker_fails_and_the_others_go_on() -> None:
+def test_slide_that_kills_every_worker_fails_and_the_others_go_on() -> None:
     workers = ScriptedWorkers(limit=2, fate={"b": 99})
     outcomes = _run(workers, _jobs(*"abc"))
     assert [outcomes[name].status for name in "abc"] == ["done", "failed", "done"]

@@ -111,6 +111,6 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(
     monkeypatch.setattr(model, "load_bundle", lambda _: stub_bundle())
     slide = write_slide(tmp_path / "a.png")
     out = tmp_path / "out"
-    arguments = ["predict", slide, "--bundle", tmp_path, "--out", out, "--engine", "ray"]
+    arguments = ["predict", slide, "--bundle", tmp_path, "--out", out, "--executor", "ray"]
     assert run([str(argument) for argument in arguments]) == 1
     assert "pip install 'triplex-deploy[cluster]'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""One job: what it leaves, when it is skipped, and what makes it be done again."""
+"""One job: which files it leaves, and when it is skipped or run again."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.cohort.stub_model import StubOpener, job_of, write_slide
-from triplex_deploy.cohort import run_job as perform_module
+from triplex_deploy.cohort import run_job as run_job_module
 from triplex_deploy.cohort.executor import run_jobs
 from triplex_deploy.cohort.job import Job, Outcome
 from triplex_deploy.cohort.pool import SerialExecutor
@@ -47,9 +47,9 @@ def test_job_leaves_its_files_and_nothing_hidden(job: Job, stub: Model, out: Pat
     outcome = _run(job, stub)
     assert (outcome.status, outcome.error) == ("done", None)
     assert sorted(path.name for path in out.iterdir()) == ["Übersicht 0.h5ad", "Übersicht 0.json"]
-    facts = json.loads(job.metadata_path.read_text(encoding="utf-8"))
-    assert facts["spots"] == 4
-    assert len(facts["resume_key"]) == len(facts["h5ad_sha256"]) == 64
+    metadata = json.loads(job.metadata_path.read_text(encoding="utf-8"))
+    assert metadata["spots"] == 4
+    assert len(metadata["resume_key"]) == len(metadata["h5ad_sha256"]) == 64
 
 
 def test_output_of_another_name_is_that_slides_name_in_the_table(
@@ -63,7 +63,7 @@ def test_output_of_another_name_is_that_slides_name_in_the_table(
     assert renamed.metadata_path.exists()
 
 
-def test_complete_slide_is_skipped_with_its_facts(job: Job, stub: Model) -> None:
+def test_complete_slide_is_skipped_with_its_metadata(job: Job, stub: Model) -> None:
     done = _run(job, stub)
     written = job.h5ad_path.stat().st_mtime_ns
     again = _run(job, stub)
@@ -76,7 +76,7 @@ def test_complete_slide_is_skipped_with_its_facts(job: Job, stub: Model) -> None
     assert job.h5ad_path.stat().st_mtime_ns > written
 
 
-def test_options_of_speed_alone_do_not_matter(job: Job, stub: Model) -> None:
+def test_options_of_speed_do_not_matter(job: Job, stub: Model) -> None:
     _run(job, stub)
     faster = replace(job.options, batch_size=3, memory_gb=1.0)
     assert _run(replace(job, options=faster), stub).status == "skipped"
@@ -94,19 +94,19 @@ def _change_one_byte_of_x(job: Job) -> Job:
     return job
 
 
-def _lose_the_facts(job: Job) -> Job:
+def _lose_the_metadata(job: Job) -> Job:
     job.metadata_path.unlink()
     return job
 
 
-def _garble_the_facts(job: Job) -> Job:
+def _garble_the_metadata(job: Job) -> Job:
     job.metadata_path.write_text("[1,")
     return job
 
 
 def _lie_about_the_spots(job: Job) -> Job:
-    facts = json.loads(job.metadata_path.read_text(encoding="utf-8"))
-    job.metadata_path.write_text(json.dumps({**facts, "spots": 5}))
+    metadata = json.loads(job.metadata_path.read_text(encoding="utf-8"))
+    job.metadata_path.write_text(json.dumps({**metadata, "spots": 5}))
     return job
 
 
@@ -144,8 +144,8 @@ def _want_a_report(job: Job) -> Job:
     [
         _cut_the_table,
         _change_one_byte_of_x,
-        _lose_the_facts,
-        _garble_the_facts,
+        _lose_the_metadata,
+        _garble_the_metadata,
         _lie_about_the_spots,
         _touch_the_slide,
         _redraw_the_slide_and_set_its_clock_back,
@@ -163,7 +163,7 @@ def test_anything_else_is_predicted_again(job: Job, stub: Model, change: Any) ->
     assert _run(changed, stub).status == "skipped"
 
 
-def test_table_of_somebody_else_is_never_written_over(job: Job, stub: Model) -> None:
+def test_table_of_somebody_else_is_never_overwritten(job: Job, stub: Model) -> None:
     _run(job, stub)
     with h5py.File(job.h5ad_path, "w") as table:
         table["X"] = np.ones((4, 3))
@@ -207,13 +207,13 @@ def test_failure_and_interrupt_leave_no_output_but_the_features(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(perform_module, "save_outputs", interrupted)
+    monkeypatch.setattr(run_job_module, "save_outputs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _run(replace(job, resume=False), stub)
     assert list(out.iterdir()) == []
     with pytest.raises(KeyboardInterrupt):
         _run(job, stub)
-    monkeypatch.setattr(perform_module, "save_outputs", broken)
+    monkeypatch.setattr(run_job_module, "save_outputs", broken)
     outcome = _run(job, stub)
     assert (outcome.status, outcome.error) == ("failed", "disk full; free some space")
     assert list(out.iterdir()) == [job.work_dir]
@@ -238,7 +238,7 @@ def test_results_appear_together_with_the_table_last(
     job: Job, stub: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _run(job, stub)
-    old_table, old_facts = job.h5ad_path.read_bytes(), job.metadata_path.read_bytes()
+    old_table, old_metadata = job.h5ad_path.read_bytes(), job.metadata_path.read_bytes()
     real, seen = Path.replace, []
 
     def dies_before_the_table(self: Path, target: Path) -> Path:
@@ -254,8 +254,8 @@ def test_results_appear_together_with_the_table_last(
     monkeypatch.undo()
     assert seen == [".json", ".h5ad"]
     assert job.h5ad_path.read_bytes() == old_table
-    assert job.metadata_path.read_bytes() != old_facts
-    assert _run(changed, stub).status == "done", "facts of another table are not believed"
+    assert job.metadata_path.read_bytes() != old_metadata
+    assert _run(changed, stub).status == "done", "metadata of another table are not believed"
     assert _run(changed, stub).status == "skipped"
 
 
@@ -275,7 +275,7 @@ def test_leftovers_of_a_killed_run_are_swept(
 def test_slide_done_elsewhere_meanwhile_is_waited_for_and_skipped(
     slides: list[Path], out: Path, tmp_path: Path, opening: StubOpener, stub: Model, watcher: Any
 ) -> None:
-    """Another process holds the first slide's lock, and delivers while we do the second."""
+    """Another process locks the first slide, and finishes it while the second is predicted."""
     first, second = (job_of(slide, out) for slide in slides[:2])
     (tmp_path / "other").mkdir()
     theirs = replace(first, h5ad_path=tmp_path / "other" / first.h5ad_path.name)
@@ -292,7 +292,7 @@ def test_slide_done_elsewhere_meanwhile_is_waited_for_and_skipped(
     assert seen == [(second.slide, "done"), (first.slide, "skipped")]
 
 
-def test_engine_is_not_opened_when_all_is_complete(job: Job, stub: Model) -> None:
+def test_executor_is_not_started_when_all_is_complete(job: Job, stub: Model) -> None:
     _run(job, stub)
 
     def never(_n: int) -> Any:

@@ -80,7 +80,7 @@ def test_fault_is_one_line_with_its_place(folder: Path, text: str, parts: list[s
     assert "\n" not in str(caught.value)
 
 
-def test_text_that_is_not_utf8_says_so(folder: Path) -> None:
+def test_text_that_is_not_utf8_is_refused(folder: Path) -> None:
     path = folder / "m.csv"
     path.write_bytes("slide\nü.svs\n".encode("utf-16"))
     with pytest.raises(ConfigError, match="UTF-8"):

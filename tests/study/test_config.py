@@ -1,4 +1,4 @@
-"""Studies as files: what is refused, and that every shipped one names what exists."""
+"""Files of studies: which are refused, and whether the shipped ones are valid."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def test_shipped_studies_are_the_tables_and_one_for_real_sections() -> None:
 
 
 def test_tables_three_to_five_share_their_reference_with_table_one() -> None:
-    """Else TRIPLEX on SCC would be trained four times."""
+    """Otherwise TRIPLEX on SCC would be trained four times."""
     wanted = _triplex_on_scc("table1")
     assert wanted["fusion_heads"] == 8
     for number in (3, 4, 5):

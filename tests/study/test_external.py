@@ -30,10 +30,10 @@ def section(prepared_path: Path) -> PreparedSection:
 
 
 LABELS = np.array([[2.5, 7.5], [5, 5], [7.5, 2.5], [10, 0], [0, 10], [5, 5]], np.float32)
-"""Ten times the share of both genes' counts: genes that are not measured take no part."""
+"""Ten times the fraction of each gene's counts; genes that are not measured do not count."""
 
 
-def test_labels_are_divided_over_the_matched_genes_alone(section: PreparedSection) -> None:
+def test_labels_are_divided_over_the_matched_genes_only(section: PreparedSection) -> None:
     absent = np.full((6, 1), 9.0, np.float32)
     exact = SectionPrediction(
         ("GNAS", "KRT5", "FASN"), np.hstack([LABELS[:, :1], absent, LABELS[:, 1:]])

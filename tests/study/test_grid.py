@@ -111,7 +111,7 @@ def test_other_settings_train_their_own_cells_anew(finished: Path, tmp_path: Pat
 
 
 def test_killed_study_repeats_no_finished_cell(prepared_path: Path, tmp_path: Path) -> None:
-    """Killed within the second cell's second epoch; that cell goes on from its first."""
+    """Killed in the second epoch of the second cell, which resumes after its first epoch."""
     values = study_values(prepared_path, folds=[0])
     values["settings"]["epochs"] = 3
     cells = cells_of(tmp_path, values)
@@ -237,6 +237,35 @@ def test_process_that_is_killed_fails_its_cell_and_the_others_are_trained(
     assert (lost.error or "").endswith("given up after 1 attempt; run the study again")
     assert [outcome.status for outcome in outcomes.values()] == ["done", "done"]
     assert killed[0] != os.getpid()
+
+
+def test_interrupt_stops_the_workers_and_leaves_no_result(
+    prepared_path: Path, tmp_path: Path
+) -> None:
+    values = study_values(prepared_path, folds=[0])
+    values["settings"]["epochs"] = 2000
+    cells = cells_of(tmp_path, values)
+    arguments = ["study", tmp_path / "study.yaml", "--out", tmp_path / "out", "--workers", "2"]
+    script = "import sys; from triplex_deploy.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments), "--no-deploy"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 180
+        while not all((cell.folder / "history.csv").exists() for cell in cells):
+            assert process.poll() is None, "the study ended"
+            assert time.monotonic() < deadline, "the trainings did not start"
+            time.sleep(0.05)
+        locks = [cell.folder.with_name(f".{cell.folder.name}.lock") for cell in cells]
+        workers = [int(lock.read_text().split()[1]) for lock in locks]
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 130
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    finally:
+        process.kill()
+    assert [metrics_of(cell) for cell in cells] == [None, None]
 
 
 needs_ray = pytest.mark.skipif(

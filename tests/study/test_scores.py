@@ -1,4 +1,4 @@
-"""The tables' arithmetic on numbers done by hand."""
+"""Scores of the tables, compared with numbers computed by hand."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ NAN = float("nan")
 
 
 def run(mse: float, pcc: list[float | None], genes: str = "abc") -> dict[str, Any]:
-    """What metrics.json holds, of one fold and seed."""
+    """Content of metrics.json of one fold and seed."""
     row = {"mse": mse, "mae": mse / 2, "pcc": pcc}
     return {"genes": list(genes), "tested_on": ["A1"], "model": row, "constant": row}
 

@@ -1,4 +1,4 @@
-"""Results as rows of text, on numbers written out."""
+"""Tables made of given results."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def results(**models: Any) -> dict[str, Any]:
     return {**common, "datasets": {"BC1": dataset}}
 
 
-def test_values_of_the_paper_stand_beside_ours_below_the_constant() -> None:
+def test_values_of_the_paper_stand_beside_results_below_the_constant() -> None:
     paper = {"mse": spread(0.228, 0.07), "pcc_m": spread(0.314, None)}
     table = make_tables(results(TRIPLEX=model(0.2, paper=paper), Mine=model(0.3)))[0]
     assert table.title == "BC1: accuracy"
@@ -69,7 +69,7 @@ def test_single_fold_has_no_deviation() -> None:
     assert differences.rows[0][1:] == ("+0.250",) * 4 + ("1",)
 
 
-def test_unfinished_row_says_so() -> None:
+def test_unfinished_row_is_marked() -> None:
     table = make_tables(results(NEM=model(0.2, cells_done=3)))[0]
     assert table.rows[1][0] == "NEM (3 of 8 cells)"
 
