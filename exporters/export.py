@@ -27,7 +27,6 @@ from triplex_deploy.bundle import (
     Manifest,
     Target,
     read_bundle,
-    tensor_entries,
 )
 from triplex_deploy.contract import (
     IMAGE_MEAN,
@@ -47,16 +46,17 @@ from triplex_deploy.contract.precision import (
 )
 from triplex_deploy.errors import ConfigError, ParityError
 from triplex_deploy.exporters.foreign_tile_encoder import open_foreign, write_foreign
-from triplex_deploy.exporters.int8 import quantise, quantised_graphs, split_calibration
+from triplex_deploy.exporters.graph_entry import graph_entry
+from triplex_deploy.exporters.int8 import quantize, quantized_graphs, split_calibration
 from triplex_deploy.exporters.lookup import is_lookup
 from triplex_deploy.exporters.model_card import model_card
 from triplex_deploy.exporters.parity import ParityReport, measure_parity, store_parity_inputs
-from triplex_deploy.exporters.precision import recast
+from triplex_deploy.exporters.precision import convert_precision
 from triplex_deploy.exporters.reference import Reference, torch_tile_encoder
 from triplex_deploy.exporters.staging import replace, require_free, staging
 from triplex_deploy.exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
-from triplex_deploy.exporters.tensorrt_parity import TENSORRT_PARITY, rehearse
-from triplex_deploy.exporters.to_onnx import OPSET, write_onnx
+from triplex_deploy.exporters.tensorrt_parity import TENSORRT_PARITY, measure_emulated_parity
+from triplex_deploy.exporters.to_onnx import write_onnx
 from triplex_deploy.exporters.triton import require_served, write_repository
 from triplex_deploy.exporters.wrappers import graph_modules
 from triplex_deploy.files.digest import sha256_of
@@ -136,7 +136,7 @@ def export_bundle(
 def _require_possible(config: Config, options: ExportOptions) -> None:
     """Refuse what a model does not export to, before any work."""
     if options.precision in QUANTIZED:
-        quantised_graphs(config)
+        quantized_graphs(config)
     if options.tensorrt is not None and not config.supports_tensorrt:
         raise ConfigError(
             f"format tensorrt: {config.model} was never tried on TensorRT; export for ONNX Runtime"
@@ -150,16 +150,16 @@ def _fill(
 ) -> dict[Target, ParityReport]:
     """Write all of the bundle's files into ``stage``; returns a report for each runtime."""
     specs = graph_specs(checkpoint.config)
-    reference, opsets = _write_graphs(stage, checkpoint, specs)
+    reference = _write_graphs(stage, checkpoint, specs)
     calibration, held_out = _split(options.calibration)
     engines = _add_tensorrt(stage, checkpoint.config, options.tensorrt, calibration)
     precisions = dict.fromkeys(specs, DEFAULT)
     if options.precision in CONVERTED:
-        precisions |= _recast(stage, specs, options.precision)
+        precisions |= _convert(stage, specs, options.precision)
     elif options.precision in QUANTIZED and calibration is not None:
-        precisions |= _quantise(stage, quantised_graphs(checkpoint.config), calibration)
+        precisions |= _quantize(stage, quantized_graphs(checkpoint.config), calibration)
     entries = tuple(
-        _entry(stage / f"{name}.onnx", spec, precisions[name], opsets[name])
+        graph_entry(stage, stage / f"{name}.onnx", spec, precisions[name], "onnxruntime")
         for name, spec in specs.items()
     )
     with _sessions(stage, entries, specs) as sessions:
@@ -167,7 +167,9 @@ def _fill(
         report = measure_parity(reference, sessions, precisions, options.precision, held_out)
     reports: dict[Target, ParityReport] = {"onnxruntime": report}
     if options.tensorrt is not None:
-        reports["tensorrt"] = rehearse(stage, engines, options.tensorrt, reference, held_out)
+        reports["tensorrt"] = measure_emulated_parity(
+            stage, engines, options.tensorrt, reference, held_out
+        )
         _write_json(stage / TENSORRT_PARITY, reports["tensorrt"].to_dict())
     _write_json(stage / PARITY, report.to_dict())
     store_parity_inputs(stage / PARITY_INPUTS, specs, reference)
@@ -175,7 +177,7 @@ def _fill(
     (stage / MODEL_CARD).write_text(card, encoding="utf-8")
     passed = all(report.passed for report in reports.values())
     manifest = _manifest(
-        *(stage, checkpoint, checkpoint_path, (*entries, *engines), report.precision, passed)
+        stage, checkpoint, checkpoint_path, (*entries, *engines), report.precision, passed
     )
     (stage / MANIFEST).write_text(manifest.sealed().to_json(), encoding="utf-8")
     return reports
@@ -202,38 +204,36 @@ def _add_tensorrt(
     return write_tensorrt_graphs(stage, exact, config, options.precision, calibration)
 
 
-def _recast(stage: Path, specs: Mapping[str, GraphSpec], precision: str) -> dict[str, str]:
+def _convert(stage: Path, specs: Mapping[str, GraphSpec], precision: str) -> dict[str, str]:
     """Replace the graphs by their fp16 form, but for those that look up; returns which."""
-    recasts = [name for name in specs if not is_lookup(stage / f"{name}.onnx")]
-    for name in recasts:
+    converted = [name for name in specs if not is_lookup(stage / f"{name}.onnx")]
+    for name in converted:
         path = stage / f"{name}.onnx"
-        path.write_bytes(recast(onnx.load(path), precision).SerializeToString())
-    return dict.fromkeys(recasts, precision)
+        path.write_bytes(convert_precision(onnx.load(path), precision).SerializeToString())
+    return dict.fromkeys(converted, precision)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_graphs(
-    stage: Path, checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]
-) -> tuple[Reference, dict[str, int]]:
-    """Write every graph; returns what they must compute, and the opset of each."""
+def _write_graphs(stage: Path, checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]) -> Reference:
+    """Write every graph and return what they must compute."""
     model, encoder = checkpoint.build_model(), checkpoint.tile_encoder
     ours = None if encoder.kind == ONNX else encoder.build()
     encode_tiles = open_foreign(encoder).encode if ours is None else torch_tile_encoder(ours)
-    modules, opsets = graph_modules(model, ours), dict.fromkeys(specs, OPSET)
+    modules = graph_modules(model, ours)
     for name, spec in specs.items():
         logger.info("exporting %s", name)
         path, metadata = stage / f"{name}.onnx", _metadata(checkpoint, spec)
         if name in modules:
             write_onnx(modules[name], spec, "onnxruntime", metadata, path)
         else:
-            opsets[name] = write_foreign(encoder, spec, metadata, path)
-    return Reference(model, encode_tiles), opsets
+            write_foreign(encoder, spec, metadata, path)
+    return Reference(model, encode_tiles)
 
 
-def _quantise(
+def _quantize(
     stage: Path, names: tuple[str, ...], calibration: NDArray[np.uint8]
 ) -> dict[str, str]:
     """Replace the encoders ``names`` by their int8 form; returns which."""
@@ -241,23 +241,9 @@ def _quantise(
         logger.info("quantising %s on %d tiles", name, len(calibration))
         path = stage / f"{name}.onnx"
         exact = path.rename(stage / f"{name}.fp32.onnx")
-        quantise(exact, calibration, path)
+        quantize(exact, calibration, path)
         exact.unlink()
     return dict.fromkeys(names, "int8")
-
-
-def _entry(path: Path, spec: GraphSpec, precision: str, opset: int) -> GraphEntry:
-    inputs, outputs = tensor_entries(spec)
-    return GraphEntry(
-        name=spec.name,
-        file=path.name,
-        sha256=sha256_of(path),
-        precision=precision,
-        opset=opset,
-        target="onnxruntime",
-        inputs=inputs,
-        outputs=outputs,
-    )
 
 
 def _metadata(checkpoint: Checkpoint, spec: GraphSpec) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A user's own ONNX tile encoder as the ``tile_encoder`` graph of a bundle."""
+"""Write a user's own ONNX tile encoder as the ``tile_encoder`` graph of a bundle."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from triplex_deploy.models import TileEncoderWeights
 from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
 
 _KINDS = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
-_THEIRS: Final = "encoder/"
-"""Prefix given to every name in the file, which may use the contract's for something else."""
+_PREFIX: Final = "encoder/"
+"""Put before every name in the file, which may use the contract's names for other tensors."""
 
 
 def open_foreign(weights: TileEncoderWeights) -> TileModel:
-    """The file as training ran it; ``CheckpointError`` if its batch is fixed."""
+    """Open the file as training ran it; raises ``CheckpointError`` if its batch size is fixed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tile_encoder.onnx"
         path.write_bytes(weights.onnx)
@@ -37,18 +37,18 @@ def open_foreign(weights: TileEncoderWeights) -> TileModel:
 
 def write_foreign(
     weights: TileEncoderWeights, spec: GraphSpec, metadata: dict[str, str], path: Path
-) -> int:
-    """Write the file with the contract's input and output, and return its opset.
+) -> None:
+    """Write the file with the contract's input and output.
 
-    Scaling and normalisation move into the graph where the file takes float images.
+    If the file takes float images, the graph scales and normalizes the bytes first.
     """
-    proto = onnx.compose.add_prefix(onnx.load_model_from_string(weights.onnx), _THEIRS)
+    proto = onnx.compose.add_prefix(onnx.load_model_from_string(weights.onnx), _PREFIX)
     graph = proto.graph
     constants = {tensor.name for tensor in graph.initializer}
     (taken,) = (value for value in graph.input if value.name not in constants)
     given = graph.output[0].name
     takes_floats = taken.type.tensor_type.elem_type == TensorProto.FLOAT
-    before = _normalise(taken.name) if takes_floats else [_same(TILES.name, taken.name)]
+    before = _normalize(taken.name) if takes_floats else [_same(TILES.name, taken.name)]
     nodes = [*before, *graph.node, _same(given, spec.outputs[0].name)]
     for field in (graph.node, graph.input, graph.output, graph.value_info):
         del field[:]
@@ -57,26 +57,24 @@ def write_foreign(
         graph.initializer.extend(_statistics(weights))
     graph.input.extend(_value(tensor) for tensor in spec.inputs)
     graph.output.extend(_value(tensor) for tensor in spec.outputs)
-    theirs = {entry.key: entry.value for entry in proto.metadata_props}
-    helper.set_model_props(proto, theirs | metadata)
+    properties = {entry.key: entry.value for entry in proto.metadata_props}
+    helper.set_model_props(proto, properties | metadata)
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
-    opsets = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
-    return int(opsets[0])
 
 
-def _normalise(image: str) -> list[Any]:
-    """uint8 (B, H, W, 3) to the float image (B, 3, H, W) that the file takes."""
+def _normalize(image: str) -> list[Any]:
+    """Return nodes from uint8 (B, H, W, 3) to the float image (B, 3, H, W) that the file takes."""
     return [
         helper.make_node("Cast", [TILES.name], ["float_tiles"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["float_tiles", "tile_mean"], ["centred_tiles"]),
-        helper.make_node("Div", ["centred_tiles", "tile_std"], ["normalised_tiles"]),
-        helper.make_node("Transpose", ["normalised_tiles"], [image], perm=[0, 3, 1, 2]),
+        helper.make_node("Sub", ["float_tiles", "tile_mean"], ["centered_tiles"]),
+        helper.make_node("Div", ["centered_tiles", "tile_std"], ["normalized_tiles"]),
+        helper.make_node("Transpose", ["normalized_tiles"], [image], perm=[0, 3, 1, 2]),
     ]
 
 
 def _statistics(weights: TileEncoderWeights) -> list[Any]:
-    """Mean and standard deviation of bytes, along the last axis."""
+    """Return the mean and the standard deviation of bytes (3,) as constants."""
     return [
         numpy_helper.from_array(255 * np.array(values, np.float32), name)
         for name, values in (("tile_mean", weights.mean), ("tile_std", weights.std))

@@ -21,11 +21,11 @@ MIN_TILES: Final = 32
 HELD_OUT: Final = 16
 """Tiles kept from calibration, on which the quantised graphs must pass their gate."""
 _BATCH: Final = 8
-_QUANTISED_OPS: Final = ("Conv", "Relu", "Clip", "Add", "MaxPool")
+_QUANTIZED_OPS: Final = ("Conv", "Relu", "Clip", "Add", "MaxPool")
 """Activations too, or what they cut off takes part of the range of the convolution before them."""
 
 
-def quantised_graphs(config: Config) -> tuple[str, ...]:
+def quantized_graphs(config: Config) -> tuple[str, ...]:
     """The graphs of a model that int8 is for; ``ConfigError`` where there is none."""
     encoders = [name for name in config.quantizable if name in graph_specs(config)]
     if not encoders:
@@ -52,7 +52,7 @@ def split_calibration(tiles: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDAr
     return tiles[~held], tiles[held]
 
 
-def quantise(
+def quantize(
     source: Path, tiles: NDArray[np.uint8], out: Path, target: Target = "onnxruntime"
 ) -> None:
     """Write ``source``'s int8 form for ``target``, its weights per channel.
@@ -80,7 +80,7 @@ def _for_cpus() -> dict[str, Any]:
     from onnxruntime.quantization import QuantType
 
     return {
-        "op_types_to_quantize": list(_QUANTISED_OPS),
+        "op_types_to_quantize": list(_QUANTIZED_OPS),
         "reduce_range": True,
         "activation_type": QuantType.QUInt8,
         "weight_type": QuantType.QInt8,

@@ -1,7 +1,8 @@
-"""Encoders of slides written so that ONNX Runtime holds few tensors of a slide's size at once.
+"""Rewrite encoders of whole slides so that ONNX Runtime holds few large tensors at once.
 
-No tensor is wider than the tokens: the fused projection and the hidden layer, three and four times
-as wide, come in pieces of that width, each used up before the next is made.
+No tensor is wider than the tokens. The fused projection is three times as wide and the hidden layer
+four times, so they are computed in pieces as wide as the tokens, and each piece is used before the
+next is computed. The attention is an operator with memory linear in the number of spots.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from triplex_deploy.errors import ContractError
-from triplex_deploy.exporters.attention import OrtMultiHeadAttention
 from triplex_deploy.models.transformer import Mlp, SelfAttention, SelfAttentionBlock
 from triplex_deploy.models.triplex import Apeg
 
@@ -22,9 +22,13 @@ Encoder = TypeVar("Encoder", bound=nn.Module)
 
 
 def with_linear_memory(encoder: Encoder) -> Encoder:
-    """A copy of the encoder that computes the same to rounding, for inference on one slide.
+    """Return a copy of an encoder that computes the same up to rounding, for inference alone.
 
-    ``encoder`` is any module whose transformer blocks see all spots of one slide, without mask.
+    Args:
+        encoder: A module with transformer blocks that see all spots of one slide, without a mask.
+
+    Raises:
+        ContractError: The attention has a bias.
     """
     twin = copy.deepcopy(encoder, {id(parameter): parameter for parameter in encoder.parameters()})
     for block in [part for part in twin.modules() if isinstance(part, SelfAttentionBlock)]:
@@ -37,10 +41,42 @@ def with_linear_memory(encoder: Encoder) -> Encoder:
     return twin.eval()
 
 
-class ThreeProjections(nn.Module):
-    """Self-attention whose queries, keys and values are products of their own.
+class OrtMultiHeadAttention(nn.Module):
+    """ONNX Runtime's operator ``com.microsoft.MultiHeadAttention`` on packed heads (1, N, D).
 
-    A fused product would be held while it is split.
+    It can be traced, but not run in PyTorch. Attention in standard operators stores heads x N x N
+    scores: 1.6 GB at 5,000 spots, where this operator needs 52 MB. TensorRT does not have it and
+    fuses the standard operators.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None = None,
+        key_mask: Tensor | None = None,
+    ) -> Tensor:
+        if bias is not None or key_mask is not None:
+            raise ContractError("linear-memory attention: takes no bias and no mask")
+        return torch.onnx.ops.symbolic(
+            "com.microsoft::MultiHeadAttention",
+            (query, key, value),
+            {"num_heads": self.heads},
+            dtype=query.dtype,
+            shape=query.shape,
+            version=1,
+        )
+
+
+class ThreeProjections(nn.Module):
+    """Self-attention with separate products for queries, keys and values.
+
+    ONNX Runtime would keep a fused product in memory while it is split.
     """
 
     def __init__(self, attention: SelfAttention) -> None:
@@ -59,7 +95,7 @@ class ThreeProjections(nn.Module):
 
 
 class SlicedMlp(nn.Module):
-    """An MLP as the sum of MLPs, each with a part of the hidden units as wide as the tokens."""
+    """An MLP as a sum of MLPs, each with as many of the hidden units as the tokens are wide."""
 
     def __init__(self, mlp: Mlp) -> None:
         super().__init__()
@@ -77,10 +113,10 @@ class SlicedMlp(nn.Module):
 
 
 class TermwiseApeg(nn.Module):
-    """The position encoding with its terms, one for each offset, written before their sum.
+    """The position encoding as a sum of one term per grid offset.
 
-    All of it has the shape (1, N, D) of the other layers' tensors, whose memory ONNX Runtime then
-    uses again.
+    Every tensor has the shape (1, N, D) of the other layers' tensors, so that ONNX Runtime can use
+    their memory again.
     """
 
     def __init__(self, apeg: Apeg) -> None:
@@ -89,7 +125,7 @@ class TermwiseApeg(nn.Module):
 
     def forward(self, tokens: Tensor, apeg_index: Tensor) -> Tensor:
         tokens = tokens.unsqueeze(0)
-        padded = F.pad(tokens, (0, 0, 1, 0))  # row 0 stands for 'no spot'
+        padded = F.pad(tokens, (0, 0, 1, 0))  # row 0 is used where there is no spot
         offsets = zip(self.apeg.weight, (apeg_index + 1).unbind(1), strict=True)
         terms = [weight * padded.index_select(1, row) for weight, row in offsets]
         own = tokens + self.apeg.bias if self.apeg.residual else self.apeg.bias
@@ -97,10 +133,10 @@ class TermwiseApeg(nn.Module):
 
 
 def _sum(terms: list[Tensor]) -> Tensor:
-    """The sum, written after all of its terms.
+    """Return the sum of the terms, with all additions traced after all terms.
 
-    Of two inputs ONNX Runtime's scheduler first computes the one written later in the file: so
-    written, each term is made when the sum of those before it is there, and is gone with it.
+    ONNX Runtime computes that input of an operator first which comes later in the file. In this
+    order it adds each term to the sum before it computes the next, so that only one is in memory.
     """
     total = terms[0]
     for term in terms[1:]:
@@ -109,7 +145,7 @@ def _sum(terms: list[Tensor]) -> Tensor:
 
 
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """A layer over a part of another's weights (out, in)."""
+    """Return a layer with a part (out, in) of the weights of another layer."""
     outputs, inputs = weight.shape
     layer = nn.Linear(inputs, outputs, bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.detach().contiguous())

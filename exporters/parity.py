@@ -24,11 +24,11 @@ from triplex_deploy.exporters.gates import (
     GraphParity,
     compare_end_to_end,
     compare_graph,
+    in_one_order,
 )
 from triplex_deploy.exporters.inputs import SEED, graph_inputs, tiles
 from triplex_deploy.exporters.lookup import without_ties
 from triplex_deploy.exporters.reference import Reference, SmallSlide
-from triplex_deploy.exporters.unordered import in_one_order
 from triplex_deploy.runtime.session import Session
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 from triplex_deploy.tiles.spot_tables import spot_tables
@@ -46,7 +46,7 @@ SIZES: Final = {
 GRID_SIDE: Final = 5
 """The end-to-end comparison predicts a GRID_SIDE x GRID_SIDE slide, edges masked."""
 
-MOST_UNCLEAR: Final = 0.1
+MAX_TIES: Final = 0.1
 """Share of spots up to which rounding may decide what a model looks up for them."""
 
 STORED_SIZE: Final = 3
@@ -109,25 +109,25 @@ def measure_parity(
         outputs = [(found, wanted) for found, wanted, _ in compared]
         results = compare_graph(name, outputs, precision_of(precisions[name]).gate)
         graphs += [
-            replace(result, excused=excused)
-            for result, (_, _, excused) in zip(results, compared, strict=True)
+            replace(result, ties_skipped=ties_skipped)
+            for result, (_, _, ties_skipped) in zip(results, compared, strict=True)
         ]
-    found, wanted, excused = _predict_grid(reference, sessions)
+    found, wanted, ties_skipped = _predict_grid(reference, sessions)
     end_to_end = compare_end_to_end(found, wanted, precision_of(precision).gate)
-    return ParityReport(precision, tuple(graphs), replace(end_to_end, excused=excused))
+    return ParityReport(precision, tuple(graphs), replace(end_to_end, ties_skipped=ties_skipped))
 
 
 def store_parity_inputs(path: Path, specs: Mapping[str, GraphSpec], reference: Reference) -> None:
     """Write ``<graph>/in/<name>`` inputs and ``<graph>/out/<name>`` PyTorch outputs for replay."""
     arrays: dict[str, NDArray[Any]] = {}
     for graph, spec in specs.items():
-        inputs = _clear_inputs(reference, spec)
+        inputs = _inputs_without_ties(reference, spec)
         arrays |= {f"{graph}/in/{name}": array for name, array in inputs.items()}
         arrays[f"{graph}/out/{spec.outputs[0].name}"] = reference.run(graph, inputs)
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def _clear_inputs(reference: Reference, spec: GraphSpec) -> dict[str, NDArray[Any]]:
+def _inputs_without_ties(reference: Reference, spec: GraphSpec) -> dict[str, NDArray[Any]]:
     """Inputs whose outputs rounding does not decide: the first seeds' that give such."""
     for seed in range(SEED, SEED + TRIES):
         inputs = graph_inputs(spec, STORED_SIZE, seed, _n_positions(reference))
@@ -166,7 +166,7 @@ def _compared(
         for output in (_run(session, inputs), reference.run(spec.name, inputs))
     )
     unclear = ~without_ties(reference.model, spec, inputs)
-    if unclear.mean() > MOST_UNCLEAR:
+    if unclear.mean() > MAX_TIES:
         return found, wanted, 0
     found[unclear] = wanted[unclear]
     return found, wanted, int(unclear.sum())
@@ -202,7 +202,7 @@ def _predict_grid(
         if name == "tile_encoder":
             masked[spec.outputs[0].name] = _run(sessions[name], {"tiles": mean_color_tile()})
     predicted = reference.predict(slide)
-    kept = clear if (~clear).mean() <= MOST_UNCLEAR else np.ones_like(clear)
+    kept = clear if (~clear).mean() <= MAX_TIES else np.ones_like(clear)
     return known["expression"][kept], predicted[kept], int((~kept).sum())
 
 

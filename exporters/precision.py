@@ -1,4 +1,4 @@
-"""fp32 ONNX graphs recast to fp16 or bf16, and run as if on hardware that rounds so.
+"""fp32 ONNX graphs convert_precision to fp16 or bf16, and run as if on hardware that rounds so.
 
 TensorRT takes precision from the file, so every tensor of the result has its final type. Inputs
 and outputs stay fp32. Pixels are normalised and layers normalised in fp32, where half precision
@@ -30,22 +30,24 @@ _ON_PIXELS: Final = ("Cast", "Transpose", "Sub", "Div", "Mul", "Add")
 """What may stand between the bytes of a tile and the first layer."""
 
 
-def recast(model: ModelProto, precision: str, kept_fp32: Iterable[str] = KEPT_FP32) -> ModelProto:
+def convert_precision(
+    model: ModelProto, precision: str, kept_fp32: Iterable[str] = KEPT_FP32
+) -> ModelProto:
     """A copy of an fp32 ``model`` computing in ``precision``, fp16 or bf16.
 
     Weights are converted in the file; operators named in ``kept_fp32`` get casts around them.
     """
     low = LOW_PRECISIONS.get(precision)
     if low is None:
-        raise ConfigError(f"precision {precision!r}: recast to {' or '.join(LOW_PRECISIONS)}")
-    work = _Recast(model, low, frozenset(kept_fp32))
+        raise ConfigError(f"precision {precision!r}: convert to {' or '.join(LOW_PRECISIONS)}")
+    work = _Conversion(model, low, frozenset(kept_fp32))
     for node in model.graph.node:
         work.add(node)
     return work.finish()
 
 
 def as_rounded_fp32(model: ModelProto) -> ModelProto:
-    """A copy of a recast ``model`` whose every fp16 or bf16 result is rounded, but held in fp32.
+    """Return a copy of a converted ``model`` that rounds each fp16 or bf16 result but stores fp32.
 
     It computes what hardware does that accumulates in fp32 and stores low, on any runtime that has
     a ``Cast``. Run it without graph optimisation, which would remove the rounding.
@@ -67,7 +69,7 @@ def as_rounded_fp32(model: ModelProto) -> ModelProto:
 
 
 @dataclass
-class _Recast:
+class _Conversion:
     """One conversion: the nodes so far, and in which types each float tensor is at hand."""
 
     source: ModelProto

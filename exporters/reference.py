@@ -61,7 +61,7 @@ class Reference:
     def predict(self, slide: SmallSlide) -> NDArray[np.float32]:
         """Expression (N, G) of all spots of a slide, by the model's own ``forward``."""
         tensors = SlideTensors(
-            normalise(slide.tiles),
+            normalize(slide.tiles),
             torch.from_numpy(slide.around),
             {name: torch.from_numpy(table) for name, table in slide.tables.items()},
             lambda: torch.from_numpy(
@@ -82,13 +82,13 @@ def torch_tile_encoder(encoder: TileEncoder) -> EncodeTiles:
 
     def encode(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            features: NDArray[np.float32] = encoder(normalise(tiles)).numpy()
+            features: NDArray[np.float32] = encoder(normalize(tiles)).numpy()
         return features
 
     return encode
 
 
-def normalise(tiles: NDArray[np.uint8]) -> Tensor:
+def normalize(tiles: NDArray[np.uint8]) -> Tensor:
     """uint8 RGB tiles (B, H, W, 3) as the normalised images (B, 3, H, W) the encoders see."""
     unit = tiles.astype(np.float32) / np.float32(255)
     images = (unit - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32)
@@ -96,4 +96,4 @@ def normalise(tiles: NDArray[np.uint8]) -> Tensor:
 
 
 def _tensor(name: str, array: NDArray[Any]) -> Tensor:
-    return normalise(array) if name == TILES.name else torch.from_numpy(array)
+    return normalize(array) if name == TILES.name else torch.from_numpy(array)

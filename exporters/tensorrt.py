@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from triplex_deploy.bundle import GraphEntry, tensor_entries
+from triplex_deploy.bundle import GraphEntry
 from triplex_deploy.contract import Config, GraphSpec, graph_specs
 from triplex_deploy.contract.precision import (
     DEFAULT,
@@ -27,10 +27,10 @@ from triplex_deploy.contract.precision import (
 )
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.fp8 import to_fp8
-from triplex_deploy.exporters.int8 import quantise
-from triplex_deploy.exporters.precision import LOW_PRECISIONS, recast
+from triplex_deploy.exporters.graph_entry import graph_entry
+from triplex_deploy.exporters.int8 import quantize
+from triplex_deploy.exporters.precision import LOW_PRECISIONS, convert_precision
 from triplex_deploy.exporters.standard_form import to_standard
-from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.runtime.tensorrt.build import Compatibility, EngineSettings
 from triplex_deploy.runtime.tensorrt.profiles import choose_profiles
 
@@ -89,7 +89,7 @@ def write_tensorrt_graphs(
         logger.info("writing %s for TensorRT in %s", name, own)
         out = folder / FOLDER / f"{name}.onnx"
         _write(exact[name], own, calibration, out)
-        entries.append(_entry(folder, out, spec, own))
+        entries.append(graph_entry(folder, out, spec, own, "tensorrt"))
     return tuple(entries)
 
 
@@ -97,30 +97,15 @@ def _write(exact: Path, precision: str, calibration: NDArray[np.uint8] | None, o
     model: ModelProto = onnx.load(exact)
     to_standard(model)
     if precision in LOW_PRECISIONS:
-        model = recast(model, precision)
+        model = convert_precision(model, precision)
     out.write_bytes(model.SerializeToString())
     if precision in QUANTIZED:
         if calibration is None:
             raise ConfigError(f"calibration: {precision} needs slides to calibrate on")
         plain = out.rename(out.with_suffix(".fp32.onnx"))
-        quantise(plain, calibration, out, "tensorrt")
+        quantize(plain, calibration, out, "tensorrt")
         plain.unlink()
     if PRECISIONS[precision].onnx_type == "FLOAT8E4M3FN":
         model = onnx.load(out)
         to_fp8(model)
         out.write_bytes(model.SerializeToString())
-
-
-def _entry(folder: Path, path: Path, spec: GraphSpec, precision: str) -> GraphEntry:
-    inputs, outputs = tensor_entries(spec)
-    opsets = {opset.domain: opset.version for opset in onnx.load(path).opset_import}
-    return GraphEntry(
-        name=spec.name,
-        file=path.relative_to(folder).as_posix(),
-        sha256=sha256_of(path),
-        precision=precision,
-        opset=opsets[""],
-        target="tensorrt",
-        inputs=inputs,
-        outputs=outputs,
-    )

@@ -30,7 +30,7 @@ from triplex_deploy.runtime.session import Session
 TENSORRT_PARITY: Final = parity_file("tensorrt")
 
 
-def rehearse(
+def measure_emulated_parity(
     folder: Path,
     entries: tuple[GraphEntry, ...],
     options: TensorrtOptions,
@@ -42,7 +42,7 @@ def rehearse(
     Graphs for TF32 answer to the gate of fp32, in which they are run here.
     """
     specs = graph_specs(reference.model.config)
-    with rehearsal_sessions(folder, entries, specs) as sessions:
+    with emulated_sessions(folder, entries, specs) as sessions:
         precisions = {entry.name: _as_run(entry.precision) for entry in entries}
         return measure_parity(
             reference, sessions, precisions, _as_run(options.precision), slide_tiles
@@ -54,7 +54,7 @@ def _as_run(precision: str) -> str:
 
 
 @contextmanager
-def rehearsal_sessions(
+def emulated_sessions(
     folder: Path, entries: tuple[GraphEntry, ...], specs: Mapping[str, GraphSpec]
 ) -> Iterator[dict[str, Session]]:
     """The graphs on the CPU, as rounded by the precision of each."""

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.bundle import PARITY_INPUTS
 from triplex_deploy.errors import BundleError
-from triplex_deploy.exporters.gates import GATES, GraphParity, compare_graph
-from triplex_deploy.exporters.unordered import in_one_order
+from triplex_deploy.exporters.gates import GATES, GraphParity, compare_graph, in_one_order
 from triplex_deploy.runtime.model import Model
 
 

@@ -1,6 +1,7 @@
 """Bundles are read strictly. The graphs are stand-in files, because nothing runs them."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -179,3 +180,25 @@ def test_manifest_that_is_not_json_is_refused(folder: Path) -> None:
 def test_absent_target_is_an_error_that_lists_the_graphs(folder: Path) -> None:
     with pytest.raises(BundleError, match="fusion_head for onnxruntime"):
         read_bundle(folder).entry("fusion_head", "tensorrt")
+
+
+def test_graph_without_a_digest_of_its_content_keeps_its_old_seal(folder: Path) -> None:
+    """Bundles of version 0.1 have no ``graph_sha256``."""
+    manifest = read_bundle(folder).manifest
+    content = json.loads(manifest.to_json())
+    del content["digest"]
+    assert all("graph_sha256" not in graph for graph in content["graphs"])
+    seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert manifest.content_digest() == seal
+    assert [graph.content_sha256 for graph in manifest.graphs] == [
+        graph.sha256 for graph in manifest.graphs
+    ]
+
+
+def test_digest_of_a_graphs_content_is_sealed_and_read(folder: Path) -> None:
+    before = read_bundle(folder)
+    _edit(folder, lambda m: m["graphs"][0].update(graph_sha256="a" * 64))
+    bundle = read_bundle(folder)
+    assert bundle.manifest.graphs[0].content_sha256 == "a" * 64
+    assert bundle.manifest.digest != before.manifest.digest
+    assert bundle.id == before.id

@@ -12,7 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from triplex_deploy.contract import (
     IMAGE_MEAN,
@@ -76,6 +82,22 @@ class GraphEntry(_Strict):
     """Inputs of the graph."""
     outputs: tuple[TensorEntry, ...]
     """Outputs of the graph."""
+    graph_sha256: str | None = None
+    """SHA-256 of the file without its properties, so that files of equal graphs and weights have
+    equal values; None in bundles of version 0.1."""
+
+    @property
+    def content_sha256(self) -> str:
+        """SHA-256 that differs for files that compute something else."""
+        return self.graph_sha256 or self.sha256
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``graph_sha256`` out if it is None, so that the digest of an old bundle matches."""
+        content: dict[str, Any] = serialize(self)
+        if self.graph_sha256 is None:
+            content.pop("graph_sha256", None)
+        return content
 
 
 class Manifest(_Strict):

@@ -16,7 +16,7 @@ from triplex_deploy.bundle import MANIFEST
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.exporters import parity
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
-from triplex_deploy.exporters.int8 import quantise
+from triplex_deploy.exporters.int8 import quantize
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import (
     Checkpoint,
@@ -105,9 +105,10 @@ def make_bundles_quickly(
     entries = []
     for entry in bundle.manifest.graphs:
         if entry.name in bundle.config.quantizable:
-            quantise(exact / entry.file, calibration, int8 / entry.file)
+            quantize(exact / entry.file, calibration, int8 / entry.file)
             digest = sha256_of(int8 / entry.file)
-            entry = entry.model_copy(update={"sha256": digest, "precision": "int8"})
+            changes = {"sha256": digest, "graph_sha256": None, "precision": "int8"}
+            entry = entry.model_copy(update=changes)
         entries.append(entry)
     manifest = bundle.manifest.model_copy(update={"graphs": tuple(entries), "precision": "int8"})
     (int8 / MANIFEST).write_text(manifest.sealed().to_json(), encoding="utf-8")

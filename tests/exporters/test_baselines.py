@@ -17,7 +17,7 @@ from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.exporters.gates import EndToEndParity, GraphParity
 from triplex_deploy.exporters.model_card import model_card
 from triplex_deploy.exporters.parity import ParityReport
-from triplex_deploy.exporters.reference import normalise
+from triplex_deploy.exporters.reference import normalize
 from triplex_deploy.exporters.tensorrt import TensorrtOptions
 from triplex_deploy.exporters.verify import replay_parity
 from triplex_deploy.models import (
@@ -95,15 +95,15 @@ def test_report_counts_the_rows_that_rounding_decides(
     monkeypatch.setattr("triplex_deploy.exporters.parity.without_ties", first_is_unclear)
     write_checkpoint(checkpoint_of("bleep"), tmp_path / "model.ckpt")
     _, report = export_bundle(tmp_path / "model.ckpt", tmp_path / "bundle")
-    excused = {(graph.graph, graph.size): graph.excused for graph in report.graphs}
-    assert {size: n for (graph, size), n in excused.items() if graph == "fusion_head"} == {
+    ties_skipped = {(graph.graph, graph.size): graph.ties_skipped for graph in report.graphs}
+    assert {size: n for (graph, size), n in ties_skipped.items() if graph == "fusion_head"} == {
         1: 0,
         32: 1,
         256: 1,
     }
-    assert not any(n for (graph, _), n in excused.items() if graph != "fusion_head")
-    assert (report.end_to_end.spots, report.end_to_end.excused) == (24, 1)
-    assert report.to_dict()["end_to_end"]["excused"] == 1
+    assert not any(n for (graph, _), n in ties_skipped.items() if graph != "fusion_head")
+    assert (report.end_to_end.spots, report.end_to_end.ties_skipped) == (24, 1)
+    assert report.to_dict()["end_to_end"]["ties_skipped"] == 1
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def target_tiles(path: Path) -> np.ndarray:
 
 def forward(checkpoint: Checkpoint, tiles: np.ndarray, grid_rc: np.ndarray) -> np.ndarray:
     """What PyTorch predicts, with the model's own ``forward``."""
-    model, images = checkpoint.build_model(), normalise(tiles)
+    model, images = checkpoint.build_model(), normalize(tiles)
     tables = spot_tables(checkpoint.config, grid_rc)
     with torch.inference_mode():
         if isinstance(model, Egn):

@@ -89,7 +89,7 @@ def test_quantised_tensors_count_one_byte(tmp_path: Path) -> None:
         helper.make_node("QuantizeLinear", ["positive", "scale", "zero"], ["yq"]),
         helper.make_node("DequantizeLinear", ["yq", "scale", "zero"], ["y"]),
     ]
-    weights = {
+    weights: dict[str, np.ndarray] = {
         "wq": np.zeros((3, 5), np.uint8),
         "scale": np.array(scale),
         "zero": np.array(zero),

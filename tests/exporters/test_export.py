@@ -16,6 +16,7 @@ from triplex_deploy.exporters import export as export_module
 from triplex_deploy.exporters import wrappers
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.exporters.parity import SIZES
+from triplex_deploy.exporters.to_onnx import write_onnx
 from triplex_deploy.exporters.verify import replay_parity
 from triplex_deploy.runtime.model import RunnableBundle, load_bundle
 
@@ -47,6 +48,7 @@ def test_graphs_are_opset_20_with_dynamic_axes_and_metadata(bundle: RunnableBund
 def test_global_encoder_attends_in_linear_memory(bundle: RunnableBundle) -> None:
     graph = onnx.load(bundle.path / "global_encoder.onnx").graph
     kinds = [node.op_type for node in graph.node]
+    assert isinstance(bundle.config, ModelConfig)
     assert kinds.count("MultiHeadAttention") == bundle.config.global_depth
     assert "Softmax" not in kinds
 
@@ -94,7 +96,7 @@ def test_replay_without_its_arrays_is_a_bundle_error(
 @pytest.fixture
 def broken_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
     """Export a fusion head that adds a little too much; only the parity gate can notice."""
-    write = export_module.write_onnx
+    write = write_onnx
 
     class Wrong(torch.nn.Module):
         def __init__(self, right: torch.nn.Module) -> None:
@@ -145,7 +147,7 @@ def test_output_that_appears_meanwhile_is_kept(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "bundle"
-    check = export_module.read_bundle
+    check = read_bundle
 
     def meanwhile(stage: Path) -> Any:
         out.mkdir()

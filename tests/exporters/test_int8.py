@@ -34,7 +34,7 @@ def test_too_few_or_odd_calibration_tiles_are_refused() -> None:
     with pytest.raises(ConfigError, match="31 tiles"):
         split_calibration(_tiles(31))
     with pytest.raises(ConfigError, match="float32"):
-        split_calibration(np.zeros((40, 224, 224, 3), np.float32))  # type: ignore[arg-type]
+        split_calibration(np.zeros((40, 224, 224, 3), np.float32))
 
 
 def test_int8_without_calibration_is_refused() -> None:

@@ -27,7 +27,7 @@ SPEC = graph_specs(ModelConfig())["global_encoder"]
 def graph_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published shape: three layers, hidden layers four times as wide as the tokens."""
     encoder = build_model(ModelConfig(), seed=0).eval().global_encoder
-    assert encoder is not None
+    assert isinstance(encoder, GlobalEncoder)
     path = tmp_path_factory.mktemp("global") / "global_encoder.onnx"
     write_onnx(encoder.eval(), SPEC, "onnxruntime", {}, path)
     return path

@@ -8,8 +8,8 @@ import torch
 
 from tests.variants import BASELINES, model_of
 from triplex_deploy.contract import graph_specs
+from triplex_deploy.exporters.gates import in_one_order
 from triplex_deploy.exporters.lookup import without_ties
-from triplex_deploy.exporters.unordered import in_one_order
 from triplex_deploy.models.bleep import Bleep, RetrievedMean
 
 BLEEP = BASELINES["bleep"]

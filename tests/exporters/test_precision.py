@@ -1,5 +1,7 @@
 """Recasting graphs to half precision: which tensors change, and what rounding is imitated."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,10 +11,17 @@ from onnx import TensorProto, numpy_helper
 from triplex_deploy.errors import ConfigError, ContractError
 from triplex_deploy.exporters.gates import GATES, compare_graph
 from triplex_deploy.exporters.inputs import graph_inputs
-from triplex_deploy.exporters.plain_attention import take_attention_apart
-from triplex_deploy.exporters.precision import as_rounded_fp32, recast
-from triplex_deploy.exporters.standard_form import cast_bytes_first, to_standard
+from triplex_deploy.exporters.precision import as_rounded_fp32, convert_precision
+from triplex_deploy.exporters.standard_form import (
+    cast_bytes_first,
+    decompose_attention,
+    to_standard,
+)
 from triplex_deploy.runtime.model import Model, RunnableBundle
+
+
+def floats(values: Any) -> np.ndarray:
+    return np.array(values, np.float32)
 
 
 def parsed(text: str, **weights: np.ndarray) -> onnx.ModelProto:
@@ -26,11 +35,11 @@ def parsed(text: str, **weights: np.ndarray) -> onnx.ModelProto:
 def scaled(**weights: np.ndarray) -> onnx.ModelProto:
     return parsed(
         "g (float[batch, 2] x) => (float[batch, 2] y) { h = Mul (x, w) y = Add (h, b) }",
-        **{"w": np.float32([1.1, 3.0]), "b": np.float32([0.0, 1.0]), **weights},
+        **{"w": floats([1.1, 3.0]), "b": floats([0.0, 1.0]), **weights},
     )
 
 
-def run(model: onnx.ModelProto, optimise: bool = True, **inputs: np.ndarray) -> np.ndarray:
+def run(model: onnx.ModelProto, optimise: bool = True, **inputs: Any) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
     if not optimise:
@@ -48,7 +57,7 @@ def casts(model: onnx.ModelProto) -> list[tuple[str, int]]:
 
 
 def test_weights_change_and_inputs_and_outputs_do_not() -> None:
-    model = recast(scaled(), "fp16")
+    model = convert_precision(scaled(), "fp16")
     onnx.checker.check_model(model, full_check=True)
     assert {w.data_type for w in model.graph.initializer} == {TensorProto.FLOAT16}
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
@@ -64,17 +73,17 @@ def test_layers_are_normalised_in_fp32() -> None:
             n = LayerNormalization (h, s)
             y = Mul (n, w)
         }""",
-        w=np.float32([1, 2, 3, 4]),
+        w=floats([1, 2, 3, 4]),
         s=np.ones(4, np.float32),
     )
-    half = recast(model, "fp16")
+    half = convert_precision(model, "fp16")
     assert [cast for cast in casts(half) if cast[0] in ("h", "n")] == [
         ("h", TensorProto.FLOAT),
         ("n", TensorProto.FLOAT16),
     ]
     kinds = {w.name: w.data_type for w in half.graph.initializer}
     assert kinds == {"w_low": TensorProto.FLOAT16, "s": TensorProto.FLOAT}
-    x = np.float32([[500, -400, 300, 200]])  # squares beyond fp16's 65,504
+    x = floats([[500, -400, 300, 200]])  # squares beyond fp16's 65,504
     np.testing.assert_allclose(run(half, x=x), run(model, x=x), rtol=2e-3)
 
 
@@ -86,10 +95,10 @@ def test_pixels_are_normalised_in_fp32_up_to_the_first_layer() -> None:
             n = Sub (t, mean)
             y = Conv (n, w)
         }""",
-        mean=np.float32(np.full((1, 3, 1, 1), 123.675)),
+        mean=np.full((1, 3, 1, 1), 123.675, np.float32),
         w=np.full((1, 3, 1, 1), 0.01, np.float32),
     )
-    half = recast(model, "fp16")
+    half = convert_precision(model, "fp16")
     assert casts(half) == [
         ("tiles", TensorProto.FLOAT),
         ("n", TensorProto.FLOAT16),
@@ -98,14 +107,14 @@ def test_pixels_are_normalised_in_fp32_up_to_the_first_layer() -> None:
 
 
 def test_overflowing_weights_are_clipped_and_infinite_ones_kept() -> None:
-    big = np.float32([1e6, -np.inf])
-    half = recast(scaled(b=big), "fp16")
+    big = floats([1e6, -np.inf])
+    half = convert_precision(scaled(b=big), "fp16")
     bias = next(w for w in half.graph.initializer if w.name == "b_low")
     assert numpy_helper.to_array(bias).tolist() == [65504.0, -np.inf]
 
 
 def test_bf16_raises_the_opset_to_one_that_has_it() -> None:
-    model = recast(scaled(), "bf16")
+    model = convert_precision(scaled(), "bf16")
     onnx.checker.check_model(model, full_check=True)
     assert model.opset_import[0].version == 22
     assert {w.data_type for w in model.graph.initializer} == {TensorProto.BFLOAT16}
@@ -121,22 +130,22 @@ def test_bf16_raises_the_opset_to_one_that_has_it() -> None:
 )
 def test_rounding_is_that_of_the_precision(precision: str, wanted: list[list[float]]) -> None:
     """3 x 1000.5 = 3001.5 rounds to 3002 (fp16: steps of 2); 3 x 1000 to 3008 (bf16: of 16)."""
-    model = as_rounded_fp32(recast(scaled(b=np.float32([0, 0])), precision))
+    model = as_rounded_fp32(convert_precision(scaled(b=floats([0, 0])), precision))
     onnx.checker.check_model(model, full_check=True)
-    found = run(model, optimise=False, x=np.float32([[1.0, 1000.5]]))
-    np.testing.assert_array_equal(found, np.float32(wanted))
+    found = run(model, optimise=False, x=floats([[1.0, 1000.5]]))
+    np.testing.assert_array_equal(found, floats(wanted))
 
 
 def test_unknown_precision_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"recast to fp16 or bf16"):
-        recast(scaled(), "int8")
+    with pytest.raises(ConfigError, match=r"convert to fp16 or bf16"):
+        convert_precision(scaled(), "int8")
 
 
 def test_fp16_graphs_run_on_the_cpu_within_their_gate(bundle: RunnableBundle, model: Model) -> None:
     """As written for ONNX Runtime, its own attention included."""
     for entry in bundle.manifest.graphs:
-        half = recast(onnx.load(bundle.path / entry.file), "fp16")
-        inputs = graph_inputs(bundle.specs[entry.name], 3)
+        half = convert_precision(onnx.load(bundle.path / entry.file), "fp16")
+        inputs: dict[str, Any] = graph_inputs(bundle.specs[entry.name], 3)
         (wanted,) = model.run(entry.name, inputs).values()
         (result,) = compare_graph(entry.name, [(run(half, **inputs), wanted)], GATES["fp16"])
         assert result.passed, result
@@ -148,7 +157,7 @@ def test_standard_form_computes_the_same(bundle: RunnableBundle, model: Model) -
         to_standard(standard)
         onnx.checker.check_model(standard, full_check=True)
         assert {opset.domain for opset in standard.opset_import} == {""}
-        inputs = graph_inputs(bundle.specs[entry.name], 7)
+        inputs: dict[str, Any] = graph_inputs(bundle.specs[entry.name], 7)
         (wanted,) = model.run(entry.name, inputs).values()
         np.testing.assert_allclose(run(standard, **inputs), wanted, atol=2e-5, err_msg=entry.name)
 
@@ -167,4 +176,4 @@ def test_attention_of_another_form_is_refused(bundle: RunnableBundle) -> None:
     node = next(node for node in graph.graph.node if node.op_type == "MultiHeadAttention")
     node.input.append("bias")
     with pytest.raises(ContractError, match=r"attention of another form"):
-        take_attention_apart(graph)
+        decompose_attention(graph)

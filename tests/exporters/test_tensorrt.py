@@ -13,8 +13,9 @@ from triplex_deploy.errors import BackendError, ConfigError
 from triplex_deploy.exporters import tensorrt as tensorrt_module
 from triplex_deploy.exporters.gates import GATES, compare_graph
 from triplex_deploy.exporters.inputs import graph_inputs, tiles
+from triplex_deploy.exporters.precision import convert_precision
 from triplex_deploy.exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
-from triplex_deploy.exporters.tensorrt_parity import rehearsal_sessions
+from triplex_deploy.exporters.tensorrt_parity import emulated_sessions
 from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.tensorrt.build import build_plan
 
@@ -22,7 +23,7 @@ from triplex_deploy.runtime.tensorrt.build import build_plan
 pytestmark = pytest.mark.filterwarnings("ignore:.*TensorRT-RTX:DeprecationWarning")
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
-QUANTISED = ("int8", "fp8")
+QUANTIZED = ("int8", "fp8")
 Written = dict[str, tuple[Path, tuple[GraphEntry, ...]]]
 
 
@@ -63,7 +64,7 @@ def test_precision_is_in_the_file(written: Written) -> None:
         for entry in entries:
             model = onnx.load(folder / entry.file)
             weights = [w for w in model.graph.initializer if len(w.dims) > 1 and w.raw_data]
-            if entry.precision in QUANTISED:
+            if entry.precision in QUANTIZED:
                 steps = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
                 zeros = {w.name: w.data_type for w in model.graph.initializer}
                 assert len(steps) > 20
@@ -89,10 +90,10 @@ def test_graphs_pass_the_gate_of_their_precision(
     precision: str, written: Written, bundle: RunnableBundle, model: Model
 ) -> None:
     folder, entries = written[precision]
-    if precision in QUANTISED:
+    if precision in QUANTIZED:
         expected = [precision, precision, "fp16", "fp16", "fp16"]
         assert [entry.precision for entry in entries] == expected
-    with rehearsal_sessions(folder, entries, bundle.specs) as sessions:
+    with emulated_sessions(folder, entries, bundle.specs) as sessions:
         for entry in entries:
             inputs = graph_inputs(bundle.specs[entry.name], 3)
             (found,) = sessions[entry.name].run(inputs).values()
@@ -122,7 +123,7 @@ def test_every_graph_is_built(precision: str, written: Written, bundle: Runnable
             compute_capability=BUILD_FOR,
         )
         share = len(plan.engine) / _stored_bytes(content)  # a quantised graph's file stores fp32
-        bounds = (0.25, 0.4) if entry.precision in QUANTISED else (0.9, 1.5)
+        bounds = (0.25, 0.4) if entry.precision in QUANTIZED else (0.9, 1.5)
         assert bounds[0] < share < bounds[1], entry.name
         assert steps
 
@@ -182,7 +183,7 @@ def test_fp8_is_refused_by_a_gpu_that_has_none(written: Written, bundle: Runnabl
         )
 
 
-@pytest.mark.parametrize("precision", QUANTISED)
+@pytest.mark.parametrize("precision", QUANTIZED)
 def test_quantising_without_calibration_is_refused(
     precision: str, bundle: RunnableBundle, tmp_path: Path
 ) -> None:
@@ -230,16 +231,14 @@ def test_graph_beyond_its_gate_fails_the_export(
     from triplex_deploy.errors import ParityError
     from triplex_deploy.exporters.export import ExportOptions, export_bundle
 
-    recast = tensorrt_module.recast
-
     def careless(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-        result = recast(model, precision)
+        result = convert_precision(model, precision)
         for weight in result.graph.initializer:
             if weight.name.endswith("head.bias_low"):
                 weight.raw_data = np.full(weight.dims, 50, np.float16).tobytes()
         return result
 
-    monkeypatch.setattr(tensorrt_module, "recast", careless)
+    monkeypatch.setattr(tensorrt_module, "convert_precision", careless)
     options = ExportOptions(tensorrt=TensorrtOptions("fp16"))
     with pytest.raises(ParityError, match=r"graphs for tensorrt miss the fp16 gate .*fusion_head"):
         export_bundle(tiny_checkpoint, tmp_path / "bundle", options)

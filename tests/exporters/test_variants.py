@@ -12,11 +12,11 @@ import torch
 
 from tests.variants import BASELINES, VARIANTS, model_of, variant_checkpoint
 from triplex_deploy.contract import CENTER, BleepConfig, Config, EgnConfig, graph_specs
+from triplex_deploy.exporters.gates import in_one_order
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.exporters.lookup import is_lookup
 from triplex_deploy.exporters.reference import Reference, torch_tile_encoder
 from triplex_deploy.exporters.to_onnx import write_onnx
-from triplex_deploy.exporters.unordered import in_one_order
 from triplex_deploy.exporters.wrappers import graph_modules
 from triplex_deploy.models import (
     TileEncoder,

@@ -159,7 +159,10 @@ def test_checkpoint_exports_to_the_same_numbers(
     assert_same_prediction(out / "slide.h5ad", old / family / "predictions" / "slide.h5ad")
 
 
-def test_cache_of_tile_features_is_used(invoke: Invoke, old: Path, tmp_path: Path) -> None:
+def test_cache_of_tile_features_may_miss_and_is_never_wrong(
+    invoke: Invoke, old: Path, tmp_path: Path
+) -> None:
+    """An old bundle lacks the digest of the encoder's content, by which the cache was named."""
     shutil.copytree(old / "cache", tmp_path / "cache")
     finished = invoke(
         *("predict", old / "slide.png", "--bundle", old / "triplex" / "bundle", "--mpp", 0.5),
@@ -169,7 +172,7 @@ def test_cache_of_tile_features_is_used(invoke: Invoke, old: Path, tmp_path: Pat
     wanted = old / "triplex" / "predictions"
     facts, before = (read_json(folder / "slide.json") for folder in (tmp_path / "out", wanted))
     assert before["tiles_encoded"] > 0
-    assert (facts["tiles_encoded"], facts["tiles_from_cache"]) == (0, before["tiles_encoded"])
+    assert facts["tiles_encoded"] + facts["tiles_from_cache"] == before["tiles_encoded"]
     assert facts["bundle_id"] == before["bundle_id"]
     assert_same_prediction(tmp_path / "out" / "slide.h5ad", wanted / "slide.h5ad")
 

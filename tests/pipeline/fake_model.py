@@ -6,14 +6,10 @@ averaged, each spot of the slide, each entry of the position table.
 
 from __future__ import annotations
 
-import atexit
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -50,7 +46,7 @@ def fake_model(config: Config, delay_s: float = 0.0, weights: str = "frozen") ->
     """
     specs = graph_specs(config)
     sessions = {name: FakeSession(spec, delay_s) for name, spec in specs.items()}
-    bundle = RunnableBundle(_folder_with(weights), _manifest(config), config)
+    bundle = RunnableBundle(Path("fake-bundle"), _manifest(config, weights), config)
     return Model(bundle, sessions, CPU, "fake", ExitStack())
 
 
@@ -158,17 +154,7 @@ _GRAPHS = {
 }
 
 
-@cache
-def _folder_with(weights: str) -> Path:
-    """Return a folder with the file of a tile encoder: a protocol buffer with a field of bytes."""
-    folder = Path(mkdtemp(prefix="fake-bundle-"))
-    atexit.register(rmtree, folder, ignore_errors=True)
-    field = bytes([7 << 3 | 2, len(weights)]) + weights.encode()
-    (folder / "tile_encoder.onnx").write_bytes(field)
-    return folder
-
-
-def _manifest(config: Config) -> Manifest:
+def _manifest(config: Config, weights: str) -> Manifest:
     entries = []
     for name, spec in graph_specs(config).items():
         inputs, outputs = tensor_entries(spec)
@@ -182,6 +168,7 @@ def _manifest(config: Config) -> Manifest:
                 target="onnxruntime",
                 inputs=inputs,
                 outputs=outputs,
+                graph_sha256=weights,
             )
         )
     return Manifest(

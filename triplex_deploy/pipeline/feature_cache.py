@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.damaged import damage_as
-from triplex_deploy.pipeline.graph_digest import graph_digest
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.slides.slide_files import slide_digest
 from triplex_deploy.tiles.view import SlideView
@@ -129,7 +128,7 @@ def open_cache(
         "scale_xy": view.scale_xy,
         "size_wh": view.size_wh,
         "on_bad_tile": on_bad_tile,
-        "encoder": graph_digest(model.bundle.path / model.entry(spec.name).file),
+        "encoder": model.entry(spec.name).content_sha256,
         "runs_on": (model.backend, model.device.kind),
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
