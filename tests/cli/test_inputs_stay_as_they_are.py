@@ -26,10 +26,8 @@ def test_inputs_with_unusual_names_are_read_and_not_touched(
     for path in [inputs, *inputs.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     out = tmp_path / "Aus gang"
-    finished = invoke(
-        *("predict", inputs / "Größe 1 組織.tif", "--bundle", inputs / "Modell für Brust"),
-        *("--out", out, "--genes", "GNAS"),
-    )
+    slide, model = inputs / "Größe 1 組織.tif", inputs / "Modell für Brust"
+    finished = invoke("predict", slide, "--bundle", model, "--out", out, "--genes", "GNAS")
     for path in [inputs, *inputs.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     assert finished.status == 0, finished.err

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -97,10 +98,8 @@ def test_two_workers_write_what_one_process_writes(
 ) -> None:
     values = []
     for out, workers in (("one", 1), ("two", 2)):
-        finished = invoke(
-            *("predict", manifest, "--bundle", bundle.path, "--out", tmp_path / out),
-            *("--all-tiles", "--no-report", "--workers", workers, "--threads", 1),
-        )
+        where = ["--bundle", bundle.path, "--out", tmp_path / out, "--all-tiles", "--no-report"]
+        finished = invoke("predict", manifest, *where, "--workers", workers, "--threads", 1)
         assert finished.status == 3, finished.err
         tables = sorted((tmp_path / out).rglob("*.h5ad"))
         assert [path.name for path in tables] == ["first.h5ad", "second.h5ad", "third.h5ad"]
@@ -158,7 +157,7 @@ def test_terminal_gets_a_drawn_table(capsys: pytest.CaptureFixture[str], monkeyp
     from triplex_deploy.cohort.job import Job, Outcome
     from triplex_deploy.pipeline.options import PredictOptions
 
-    def outcome(name: str, **told: object) -> Outcome:
+    def outcome(name: str, **told: Any) -> Outcome:
         job = Job(Path(name), Path("out") / f"{name}.h5ad", PredictOptions())
         return Outcome(job, **{"status": "done", "seconds": 2.0, **told})
 

@@ -1,4 +1,4 @@
-"""The command line: one module per command, loaded when that command runs."""
+"""Define the command line: one module per command, loaded when that command runs."""
 
 from triplex_deploy.cli.main import main
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class FileFormat:
-    """How one format is named, written and recognized."""
+    """The name of a format, and how its files are written and recognized."""
 
     name: str
     """Name in ``convert --to``."""

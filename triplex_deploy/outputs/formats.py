@@ -36,7 +36,7 @@ def convert(
     Args:
         prediction: What to write.
         format_name: Name of the format.
-        path: File or folder to write; one that this package wrote is replaced, others are kept.
+        path: File or folder to write. It may replace what this package wrote, and nothing else.
         genes: Genes to write, None for all.
         pixel_um: Pixel size in microns, for a format that is a picture; None for its default.
 
