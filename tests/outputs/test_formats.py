@@ -6,6 +6,7 @@ import pytest
 from triplex_deploy.cli.convert import command as convert_command
 from triplex_deploy.errors import ConfigError, OutputError
 from triplex_deploy.outputs import Prediction, formats
+from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.formats import FORMATS, convert, require_also, write_also
 
 FILES = [name for name in FORMATS if name != "spatialdata"]
@@ -13,7 +14,7 @@ FILES = [name for name in FORMATS if name != "spatialdata"]
 
 def test_the_command_offers_every_format() -> None:
     (option,) = (param for param in convert_command.params if "--to" in param.opts)
-    assert option.type.to_info_dict()["choices"] == tuple(FORMATS)
+    assert option.type.to_info_dict()["choices"] == tuple(FORMATS)  # type: ignore[typeddict-item]
     for name, known in FORMATS.items():
         assert f"{name} {known.description}" in (convert_command.help or "")
 
@@ -30,8 +31,9 @@ def test_several_formats_are_named_after_the_slide(prediction: Prediction, tmp_p
 def test_a_file_of_ours_is_replaced_and_a_foreign_one_kept(
     prediction: Prediction, tmp_path: Path, name: str
 ) -> None:
-    if FORMATS[name].library:
-        pytest.importorskip(FORMATS[name].library)
+    library = FORMATS[name].library
+    if library:
+        pytest.importorskip(library)
     path = tmp_path / f"a{FORMATS[name].suffix}"
     convert(prediction, name, path)
     size = path.stat().st_size
@@ -84,3 +86,22 @@ def test_a_folder_that_is_not_there_is_named(
 ) -> None:
     with pytest.raises(OutputError, match="is not a folder; create it first"):
         convert(prediction, name, tmp_path / "absent" / "a")
+
+
+def test_a_new_format_is_a_registration_away(
+    prediction: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(chosen: Prediction, path: Path) -> None:
+        path.write_text("names of genes: " + " ".join(chosen.genes))
+
+    def is_own(path: Path) -> bool:
+        return path.read_text().startswith("names of genes: ")
+
+    names = FileFormat("names", ".names", "is a list of genes", write, is_own)
+    monkeypatch.setitem(FORMATS, names.name, names)
+    (path,) = write_also(prediction, tmp_path, ["names"], ["FASN"])
+    assert path.name == "section A.names"
+    assert convert(prediction, "names", path, ["GNAS"]).read_text() == "names of genes: GNAS"
+    path.write_text("my own list")
+    with pytest.raises(OutputError, match="is not a names written by triplex-deploy"):
+        convert(prediction, "names", path)

@@ -125,7 +125,9 @@ def _slide_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _run_lines(result: dict[str, Any]) -> list[str]:
-    title = f"{len(result['folds'])} folds, {result['selection']} selection"
+    n_folds = len(result["folds"])
+    noun = "fold" if n_folds == 1 else "folds"
+    title = f"{n_folds} {noun}, {result['selection']} selection"
     if result["shares_patients"]:
         title += "; test patients are trained on too"
     header = f"{'':<10}{'MSE':>17}{'MAE':>17}{'PCC(M)':>17}{'PCC(H)':>17}"
