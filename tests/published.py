@@ -82,7 +82,8 @@ def self_block(state: State, x: Tensor, heads: int, interleaved=False, mask=None
 def cross_block(state: State, q: Tensor, context: Tensor, heads: int, mask=None) -> Tensor:
     query = F.linear(norm(state, "0.norm", q), state["0.fn.to_q.weight"])
     kv = F.linear(norm(state, "0.norm", context), state["0.fn.to_kv.weight"])
-    attended = attend(query, *kv.chunk(2, -1), heads, mask=mask)
+    key, value = kv.chunk(2, -1)
+    attended = attend(query, key, value, heads, mask=mask)
     return feed_forward(state, q + out(state, attended))
 
 

@@ -33,32 +33,30 @@ SMALL: dict[str, Any] = {
     "neighbor_heads": 4,
 }
 
-VARIANTS: dict[str, ModelConfig] = {
-    name: ModelConfig(**{**SMALL, **changes})
-    for name, changes in {
-        "triplex": {},
-        "tem": {"model": "tem"},
-        "nem": {"model": "nem"},
-        "gem": {"model": "gem"},
-        "without target": {"use_target": False},
-        "without neighbor": {"use_neighbor": False},
-        "without global": {"use_global": False},
-        "sum": {"fusion": "sum"},
-        "concat": {"fusion": "concat"},
-        "attention pool": {"fusion": "attention_pool"},
-        "sum without global": {"fusion": "sum", "use_global": False},
-        "peg": {"position": "peg"},
-        "no position": {"position": "none"},
-        "no auxiliary heads": {"auxiliary_heads": False},
-        "as in 2025": {
-            "target_projection": True,
-            "apeg_residual": False,
-            "nonnegative": True,
-        },
-        "efficientnet-lite0": {"target_backbone": "efficientnet_lite0", "feature_dim": 1280},
-        "foreign features": {"feature_dim": 3, "apeg_kernel": 5},
-    }.items()
+CHANGES: dict[str, dict[str, Any]] = {
+    "triplex": {},
+    "tem": {"model": "tem"},
+    "nem": {"model": "nem"},
+    "gem": {"model": "gem"},
+    "without target": {"use_target": False},
+    "without neighbor": {"use_neighbor": False},
+    "without global": {"use_global": False},
+    "sum": {"fusion": "sum"},
+    "concat": {"fusion": "concat"},
+    "attention pool": {"fusion": "attention_pool"},
+    "sum without global": {"fusion": "sum", "use_global": False},
+    "peg": {"position": "peg"},
+    "no position": {"position": "none"},
+    "no auxiliary heads": {"auxiliary_heads": False},
+    "as in 2025": {
+        "target_projection": True,
+        "apeg_residual": False,
+        "nonnegative": True,
+    },
+    "efficientnet-lite0": {"target_backbone": "efficientnet_lite0", "feature_dim": 1280},
+    "foreign features": {"feature_dim": 3, "apeg_kernel": 5},
 }
+VARIANTS = {name: ModelConfig(**{**SMALL, **changes}) for name, changes in CHANGES.items()}
 
 BANK_SIZE = 60
 BASELINES: dict[str, Config] = {

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,10 +133,11 @@ def test_bug_on_one_slide_does_not_stop_the_others(
     predict, slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triplex_deploy.cohort import run_job as perform
+    from triplex_deploy.pipeline.predict import predict_slide
 
-    real = perform.predict_slide
+    real = predict_slide
 
-    def fails_on_the_first(slide: Path, *rest: object) -> object:
+    def fails_on_the_first(slide: Path, *rest: Any) -> object:
         if slide.name == "first.tif":
             raise RuntimeError("a bug of ours")
         return real(slide, *rest)

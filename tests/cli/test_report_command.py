@@ -29,7 +29,7 @@ def prediction(counts: np.ndarray) -> Prediction:
         slide_name="slide",
         expression=LN(counts, RC, counts.sum(axis=1) + 7).astype(np.float32),
         genes=GENES,
-        level0_xy=RC[:, ::-1] * 100.0 + 50,
+        level0_xy=RC[:, ::-1].astype(np.float64) * 100 + 50,
         grid_rc=RC,
         slide_size_wh=(500, 400),
         slide_mpp=0.5,

@@ -82,5 +82,5 @@ def test_wrong_lines_would_be_found() -> None:
 
 
 def test_every_command_is_shown_somewhere() -> None:
-    shown = {values[0][0] for values in (param.values for param in LINES)}
+    shown = {values[0][0] for values in (param.values for param in LINES)}  # type: ignore[index]
     assert set(COMMANDS) <= shown

@@ -6,6 +6,7 @@ executed until docs/gpu-servers.md says so.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_slide_matches_the_cpu_within_the_gate(
 def test_kept_outputs_feed_the_next_graph(backend: str, opened: Opened, model: Model) -> None:
     engines = opened(backend, "fp32")
     around = graph_inputs(model.bundle.specs["neighbor_encoder"], 20)
-    views = graph_inputs(model.bundle.specs["fusion_head"], 7)
+    views: dict[str, Any] = graph_inputs(model.bundle.specs["fusion_head"], 7)
     views["neighbor_tokens"] = model.run("neighbor_encoder", around)["neighbor_tokens"][3:10]
     wanted = model.run("fusion_head", views)["expression"]
     kept = engines.session("neighbor_encoder").run_kept(around)["neighbor_tokens"]

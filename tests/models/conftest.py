@@ -99,6 +99,7 @@ def tiny_config() -> ModelConfig:
 def tiny_model() -> Triplex:
     """A small seeded model whose bias tables are not zero, in evaluation mode."""
     model = build_model(TINY, seed=1).eval()
+    assert isinstance(model, Triplex)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,6 +1,7 @@
 """DenseNet: the standard network's size, names and arithmetic, and strict loading of weights."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from triplex_deploy.errors import CheckpointError
 from triplex_deploy.models.densenet import DenseLayer, DenseNet, load_densenet_weights
 
-TINY = {"growth": 4, "blocks": (2, 3), "stem_channels": 8}
+TINY: dict[str, Any] = {"growth": 4, "blocks": (2, 3), "stem_channels": 8}
 COUNTER = "num_batches_tracked"
 
 
@@ -82,6 +83,7 @@ def test_a_map_is_what_its_parts_make_of_it():
     with torch.inference_mode():
         for module in trunk.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
+                assert module.running_mean is not None
                 module.running_mean.uniform_(-1, 1)
                 module.bias.uniform_(-1, 1)
         x = F.relu(norm(conv(images, "conv0", stride=2, padding=3), "norm0"))

@@ -4,6 +4,7 @@ import io
 import logging
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -40,7 +41,7 @@ def random(*shape: int, seed: int = 5) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def tiny_egn(**options: object) -> Egn:
+def tiny_egn(**options: Any) -> Egn:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return networks.egn(**{**TINY, **options}).eval()
@@ -67,6 +68,7 @@ def test_a_token_is_a_linear_map_of_its_patch_in_channel_row_column_order() -> N
     images = random(1, 3, 224, 224)
     patch = images[0, :, 32:64, 64:96].flatten()  # row 1, column 2
     weight, bias = encoder.projection.weight.flatten(1), encoder.projection.bias
+    assert bias is not None
     tokens = encoder(images)
     assert tokens.shape == (1, 49, 4)
     torch.testing.assert_close(tokens[0, 7 * 1 + 2], weight @ patch + bias, rtol=0, atol=1e-5)
@@ -146,7 +148,7 @@ def test_a_prediction_follows_its_equations() -> None:
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
-def _predict_by_hand(model: Egn, x: Tensor, e: Tensor, e_j: Tensor, y_j: Tensor) -> Tensor:
+def _predict_by_hand(model: Any, x: Tensor, e: Tensor, e_j: Tensor, y_j: Tensor) -> Tensor:
     """The equations in their order, the bridges taken as they are."""
     position = model.position[:49]
     q = model.projector.query(e)[:, None]
@@ -159,7 +161,8 @@ def _predict_by_hand(model: Egn, x: Tensor, e: Tensor, e_j: Tensor, y_j: Tensor)
         if number in (2, 4):
             x, q, keys = layer.bridge(x, q, keys, model.value(y_j))
         x = x + layer.mlp(layer.mlp_norm(x))
-    return model.head(torch.cat([model.pool(x), q[:, 0]], 1))
+    expression: Tensor = model.head(torch.cat([model.pool(x), q[:, 0]], 1))
+    return expression
 
 
 @pytest.mark.parametrize("bridge_query", ["old", "updated"])

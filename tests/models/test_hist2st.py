@@ -67,6 +67,7 @@ def test_a_token_is_the_map_of_the_middle_112_pixels():
     stem, squeeze = model.target_encoder.stem, model.target_encoder.squeeze
     for convolution in (stem, squeeze):
         convolution.weight.zero_()
+        assert convolution.bias is not None
         convolution.bias.zero_()
     stem.weight[0, 1, 6, 5] = 1.0  # green, row 6, column 5 of each 7 x 7 cell
     squeeze.weight[0, 0] = 1.0

@@ -1,5 +1,7 @@
 """Hist2ST's objective: counts, augmented patches, distillation, and learning by it."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,7 +24,14 @@ from triplex_deploy.models.image_encoders import center_crop
 from triplex_deploy.tiles.spot_tables import adjacency_index
 
 GENES, SPOTS = 6, 20
-SMALL = {"patch_px": 28, "depth": 1, "graph_depth": 2, "heads": 4, "n_pos": 9, "dropout": 0.0}
+SMALL: dict[str, Any] = {
+    "patch_px": 28,
+    "depth": 1,
+    "graph_depth": 2,
+    "heads": 4,
+    "n_pos": 9,
+    "dropout": 0.0,
+}
 
 
 @pytest.fixture
@@ -77,7 +86,9 @@ def test_extreme_logits_stay_in_range_with_finite_gradients():
     assert zinb.inflation.flatten().tolist() == [0.0, 1.0]
     counts = torch.tensor([[5.0], [5.0]])
     zinb_nll(counts, zinb, torch.tensor([[1.0], [0.0]])).backward()
-    assert all(weight.grad.isfinite().all() for weight in heads.parameters())
+    assert all(
+        weight.grad is not None and weight.grad.isfinite().all() for weight in heads.parameters()
+    )
 
 
 def test_a_patch_not_turned_is_the_centre_of_its_tile():
@@ -113,7 +124,7 @@ def test_augmentations_are_as_frequent_as_published(monkeypatch):
     monkeypatch.setattr(patch_augment, "cut_patches", lambda *given, **named: (given, named))
     monkeypatch.setattr(patch_augment, "in_gray", lambda patches: (*patches, "gray"))
     torch.manual_seed(0)
-    cuts = [augment_patches(None, 8) for _ in range(4000)]
+    cuts: Any = [augment_patches(torch.empty(0), 8) for _ in range(4000)]
     degrees = torch.tensor([given[2] for given, *_ in cuts])
     mirrored = [named["mirrored"] for _, named, *_ in cuts]
     assert degrees.min() > -90

@@ -83,7 +83,7 @@ def test_tile_encoder_comes_back_frozen(written, checkpoint):
     assert_eval(encoder)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     stem = checkpoint.tile_encoder.state_dict["conv1.weight"]
-    assert torch.equal(encoder.trunk.conv1.weight, stem)
+    assert torch.equal(encoder.trunk.state_dict()["conv1.weight"], stem)
 
 
 def test_layout_of_the_file(written):

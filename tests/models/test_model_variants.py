@@ -174,8 +174,10 @@ def test_a_slide_of_one_spot_is_predicted(config):
 def test_without_global_the_mean_target_token_queries_the_neighbors():
     config = VARIANTS["without global"]
     model, given = build_model(config, seed=0).eval(), inputs(config)
+    assert isinstance(model, Triplex)
     with torch.inference_mode():
         targets = model.encode_targets(given["images"])
+        assert targets is not None
         neighbors = model.encode_neighbors(given["neighbor_features"], given["mask"])
         mean_only = model.predict_from_tokens(
             None, targets.mean(1, keepdim=True), neighbors, given["mask"]

@@ -1,5 +1,7 @@
 """Every block against outputs and gradients of the published code (width 32, seeded weights)."""
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -156,7 +158,7 @@ def test_global_encoder_and_its_gradients(
     golden, apeg_index_of, matches, matches_gradients, generation
 ):
     reference = golden(f"{generation}_global_encoder")
-    layout = {"v1": "2024", "v2": "2025"}[generation]
+    layout: Literal["2024", "2025"] = "2024" if generation == "v1" else "2025"
     grid_rc = reference["pos"] if generation == "v1" else grid_of(reference["pos"])
     apeg = Apeg(DIM, kernel=3, residual=generation == "v1")
     encoder = GlobalEncoder(reference.number("depth"), block_shape(reference), apeg)

@@ -32,8 +32,8 @@ def test_global_encoder(golden, matches, generation):
 @GENERATIONS
 def test_fusion_encoder(golden, matches, generation):
     reference = golden(f"{generation}_fusion_encoder")
-    tokens = [reference[name] for name in ("x_g", "x_t", "x_n")]
-    mask = reference["mask"].bool()
-    out = fusion_encoder(reference.group("sd"), *tokens, mask, reference.number("heads"))
+    x_g, x_t, x_n = (reference[name] for name in ("x_g", "x_t", "x_n"))
+    mask, heads = reference["mask"].bool(), reference.number("heads")
+    out = fusion_encoder(reference.group("sd"), x_g, x_t, x_n, mask, heads)
     matches(out, reference["out"])
     assert not torch.equal(mask, torch.ones_like(mask))

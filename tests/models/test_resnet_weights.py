@@ -40,6 +40,7 @@ def test_pooled_features_are_the_mean_of_the_target_tokens(encoder):
 
 def test_histology_weights_lose_their_prefix_and_classifier(encoder):
     fresh = TileEncoder().eval()
+    assert isinstance(fresh.trunk, ResNet18)
     load_resnet18_weights(fresh.trunk, histology_style(encoder))
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():

@@ -1,5 +1,7 @@
 """ST-Net: its size, its start from the mean, its symmetries, and that spots are independent."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.models.spot_model import assert_eval
 from triplex_deploy.models.st_net import dihedral_images
 
-TINY = {"growth": 4, "blocks": (2, 2), "stem_channels": 8}
+TINY: dict[str, Any] = {"growth": 4, "blocks": (2, 2), "stem_channels": 8}
 GENES = 6
 
 

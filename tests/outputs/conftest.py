@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Browser, find_browser
 
+from tests.outputs.browser import Browser, find_browser
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.measured import Measured
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser
 
+from tests.outputs.browser import Browser
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.cohort import write_cohort_index
 from triplex_deploy.outputs.slide_summary import SlideSummary

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser
 
+from tests.outputs.browser import Browser
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.measured import Measured
 from triplex_deploy.outputs.report import write_report

@@ -218,8 +218,8 @@ def test_writing_leaves_the_prediction_untouched(prediction: Prediction, tmp_pat
 
 
 def test_the_tissue_picture_is_kept_small(prediction: Prediction, tmp_path: Path) -> None:
-    overlay = np.repeat(np.arange(1000, dtype=np.uint32)[:, None, None] // 4, 600, axis=1)
-    overlay = np.repeat(overlay.astype(np.uint8), 3, axis=2)
+    rows = (np.arange(1000) // 4).astype(np.uint8)
+    overlay = np.repeat(np.repeat(rows[:, None, None], 600, axis=1), 3, axis=2)
     replace(prediction, tissue_overlay=overlay).write_h5ad(tmp_path / "a.h5ad")
     kept = read_prediction(tmp_path / "a.h5ad").tissue_overlay
     assert kept is not None

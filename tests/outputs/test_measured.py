@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_report import data_of
 
+from tests.outputs.test_report import data_of
 from triplex_deploy.errors import ContractError
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.measured import Measured

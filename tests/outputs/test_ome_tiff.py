@@ -21,6 +21,7 @@ def test_each_gene_is_a_float_channel_at_the_slides_scale(
         assert series.axes == "CYX"
         assert series.dtype == np.float32
         picture = series.asarray()
+        assert file.ome_metadata is not None
         pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
     assert picture.shape == (3, 86, 115)  # 2400 / 28 and 3200 / 28, rounded up
     assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeXUnit"]) == (7.0, "µm")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser
 
+from tests.outputs.browser import Browser
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.report import write_report
 

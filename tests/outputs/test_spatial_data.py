@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from triplex_deploy.errors import OutputError
-from triplex_deploy.files import atomic
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.formats import convert
 
@@ -84,7 +83,7 @@ def test_a_failed_write_keeps_the_earlier_store(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return rename(self, target)
 
-    monkeypatch.setattr(atomic.Path, "rename", fill_disk)
+    monkeypatch.setattr(Path, "rename", fill_disk)
     with pytest.raises(OutputError, match=r"No space left on device.*free space"):
         convert(prediction, "spatialdata", path, genes=["FASN"])
     assert list(tmp_path.iterdir()) == [path]

@@ -16,7 +16,7 @@ def test_csv_reads_back_to_the_same_numbers(prediction: Prediction, tmp_path: Pa
     prediction.expression[4, 1] = np.nan
     table = pd.read_csv(convert(prediction, "csv", tmp_path / "a.csv"))
     assert list(table) == [*PLACE, "GNAS", "FASN", "ERBB2"]
-    assert table.loc[13, PLACE].to_list() == ["1x2", 2, 1, 748.5, 1156.0]
+    assert table[PLACE].iloc[13].to_list() == ["1x2", 2, 1, 748.5, 1156.0]
     values = table[["GNAS", "FASN", "ERBB2"]].to_numpy(np.float32)
     np.testing.assert_array_equal(values, prediction.expression)
 

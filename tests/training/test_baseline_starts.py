@@ -83,7 +83,8 @@ def test_st_net_starts_from_the_mean_where_it_is_asked_to(
 
 def test_bleep_starts_from_a_frozen_encoder_of_its_kind(tmp_path: Path) -> None:
     config = BleepConfig(n_genes=3, embedding_dim=8)
-    frozen, published = TileEncoder().trunk, TileEncoder().trunk
+    frozen: Any = TileEncoder().trunk
+    published: Any = TileEncoder().trunk
     encoder = TileEncoderWeights("ours", state_dict=weights_of(frozen))
     model: Any = build_model(config, seed=1)
     recipe_of(config).start(model, TRAIN, encoder, TrainOptions())

@@ -49,7 +49,7 @@ def test_chunks_of_any_size_find_what_all_distances_say(
 
 
 def test_identical_spots_of_the_same_patient_are_not_found() -> None:
-    features = [np.zeros((5, 8), np.float32), np.zeros((5, 8), np.float32), np.ones((4, 8))]
+    features = [np.full((rows, 8), value, np.float32) for rows, value in ((5, 0), (5, 0), (4, 1))]
     found = training_exemplars(features, ["A", "A", "B"], k=3)
     assert np.isin(found[:10], [10, 11, 12, 13]).all()
     assert (found[10:] < 10).all()

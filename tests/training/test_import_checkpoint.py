@@ -7,6 +7,7 @@ import types
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,7 @@ def test_imported_model_predicts_what_the_published_one_does(
     checkpoint = read_checkpoint(out)
     assert checkpoint.genes[-1] == "gene36"
     assert checkpoint.label_transform["log"] == {"2024": "log10", "2025": "ln"}[layout]
+    assert isinstance(checkpoint.config, ModelConfig)
     assert checkpoint.config.nonnegative == (layout == "2025")
     generator = torch.Generator().manual_seed(2)
     images = torch.randn((SPOTS, 3, 224, 224), generator=generator)
@@ -301,7 +303,7 @@ def test_settings_of_libraries_that_are_not_installed_are_passed_over(tmp_path: 
         def __getstate__(self):
             return dict(self)
 
-    addict = types.ModuleType("addict.addict")
+    addict: Any = types.ModuleType("addict.addict")
     addict.Dict, Dict.__module__, Dict.__qualname__ = Dict, "addict.addict", "Dict"
     path = tmp_path / "official.ckpt"
     with pytest.MonkeyPatch.context() as patch:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.training.options import TrainOptions, read_settings, split_settings
 
@@ -11,6 +12,7 @@ def test_assignments_override_the_file_and_go_to_their_owner(tmp_path: Path) -> 
     path.write_text('{"global_depth": 5, "patience": 3}')
     values = read_settings(path, ["global_depth=2", "learning_rate=3e-4", "position=none"])
     config, options = split_settings(values)
+    assert isinstance(config, ModelConfig)
     assert (config.global_depth, config.position) == (2, "none")
     assert (options.patience, options.learning_rate) == (3, 3e-4)
 

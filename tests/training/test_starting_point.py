@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ from triplex_deploy.training.prepared import LabelledSections, Prepared
 from triplex_deploy.training.starting_point import principal_components, start_triplex
 
 OPTIONS = TrainOptions(seed=0)
-SMALL = {"n_genes": 3, "global_depth": 2, "neighbor_depth": 1, "global_mlp_ratio": 1.0}
+SMALL: dict[str, Any] = {
+    "n_genes": 3,
+    "global_depth": 2,
+    "neighbor_depth": 1,
+    "global_mlp_ratio": 1.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def test_components_turn_features_without_bending_them(prepared: Prepared) -> No
 def test_projections_and_heads_start_from_the_training_sections(prepared: Prepared) -> None:
     sections = list(prepared.sections.values())
     labels = [np.full((6, 3), [1.0, 2.0, 3.0], np.float32) for _ in sections]
-    model = build_model(ModelConfig(feature_dim=3, model="gem", **SMALL), seed=1)
+    model: Any = build_model(ModelConfig(feature_dim=3, model="gem", **SMALL), seed=1)
     weights = TileEncoderWeights("means", "onnx", onnx=b"file", feature_dim=3)
     start_triplex(model, LabelledSections(sections, labels), weights, OPTIONS)
     assert model.expression_head.bias.tolist() == [1.0, 2.0, 3.0]
@@ -58,13 +64,13 @@ def test_trained_trunk_starts_from_a_frozen_one_of_its_kind(
 ) -> None:
     sections = list(prepared.sections.values())
     labels = [np.zeros((6, 3), np.float32) for _ in sections]
-    frozen = TileEncoder().trunk
+    frozen: Any = TileEncoder().trunk
     weights = TileEncoderWeights("ours", state_dict=state_of(frozen))
-    model = build_model(ModelConfig(model="tem", **SMALL), seed=1)
+    model: Any = build_model(ModelConfig(model="tem", **SMALL), seed=1)
     start_triplex(model, LabelledSections(sections, labels), weights, OPTIONS)
     assert model.target_encoder is not None
     assert torch.equal(model.target_encoder.trunk.conv1.weight, frozen.conv1.weight)
-    other = build_model(
+    other: Any = build_model(
         ModelConfig(model="tem", target_backbone="efficientnet_lite0", **SMALL), seed=1
     )
     start_triplex(other, LabelledSections(sections, labels), weights, OPTIONS)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def test_stored_encoder_opens_to_the_same_features(tmp_path: Path) -> None:
 
 
 def test_lightning_file_with_prefixes_and_classifier_is_loaded(tmp_path: Path) -> None:
-    state = state_of(open_tile_encoder(None, 1)._encoder.trunk)
+    encoder: Any = open_tile_encoder(None, 1)
+    state = state_of(encoder._encoder.trunk)
     prefixed = {f"model.resnet.{key}": value for key, value in state.items()}
     prefixed["model.resnet.fc.weight"] = torch.zeros(5, 512)
     path = tmp_path / "tenpercent_resnet18.ckpt"

@@ -13,6 +13,7 @@ import torch
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
 from triplex_deploy.models import read_checkpoint
+from triplex_deploy.models.triplex import Triplex
 from triplex_deploy.training.batches import SpotSampler, augment_tiles
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepare import prepare_dataset
@@ -285,7 +286,9 @@ def test_hidden_features_are_at_their_mean_while_training_alone(prepared: Prepar
     from triplex_deploy.training.objectives import TriplexObjective
 
     sections = list(prepared.sections.values())
-    objective = TriplexObjective(build_model(GEM, seed=0), sections, feature_dropout=0.5)
+    model = build_model(GEM, seed=0)
+    assert isinstance(model, Triplex)
+    objective = TriplexObjective(model, sections, feature_dropout=0.5)
     features = torch.from_numpy(sections[0].spot_features())
     mean = objective.get_buffer("feature_mean")
     hidden = (objective._hide(features) == mean).float().mean()
