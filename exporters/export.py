@@ -50,7 +50,12 @@ from triplex_deploy.exporters.graph_entry import graph_entry
 from triplex_deploy.exporters.int8 import quantize, quantized_graphs, split_calibration
 from triplex_deploy.exporters.lookup import is_lookup
 from triplex_deploy.exporters.model_card import model_card
-from triplex_deploy.exporters.parity import ParityReport, measure_parity, store_parity_inputs
+from triplex_deploy.exporters.parity import (
+    ParityReport,
+    measure_parity,
+    session_threads,
+    store_parity_inputs,
+)
 from triplex_deploy.exporters.precision import convert_precision
 from triplex_deploy.exporters.reference import Reference, torch_tile_encoder
 from triplex_deploy.exporters.staging import replace, require_free, staging
@@ -304,6 +309,8 @@ def _sessions(
     """The runtime that will serve the bundle, on the CPU."""
     with ExitStack() as stack:
         yield {
-            entry.name: stack.enter_context(open_ort_session(stage / entry.file, specs[entry.name]))
+            entry.name: stack.enter_context(
+                open_ort_session(stage / entry.file, specs[entry.name], threads=session_threads())
+            )
             for entry in entries
         }

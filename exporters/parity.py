@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +32,7 @@ from triplex_deploy.exporters.inputs import SEED, graph_inputs, tiles
 from triplex_deploy.exporters.lookup import without_ties
 from triplex_deploy.exporters.reference import Reference, SmallSlide
 from triplex_deploy.runtime.session import Session
+from triplex_deploy.system import usable_cores
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 from triplex_deploy.tiles.spot_tables import spot_tables
 
@@ -51,6 +54,8 @@ MAX_TIES: Final = 0.1
 
 STORED_SIZE: Final = 3
 """Batch of the inputs and reference outputs kept in the bundle for ``verify``."""
+MAX_WORKERS: Final = 4
+"""Largest number of comparisons at once; each holds the tensors of one run."""
 TRIES: Final = 20
 """Seeds among which inputs are sought whose outputs rounding does not decide."""
 
@@ -102,19 +107,50 @@ def measure_parity(
     Each graph answers to the gate of its own precision in ``precisions``, the chain to that of the
     bundle. ``slide_tiles`` (T, 224, 224, 3), where given, are one more size of the image graphs.
     """
+    with _workers() as workers:
+        predicted = workers.submit(_predict_grid, reference, sessions)
+        pending = {
+            name: [
+                workers.submit(_compared, reference, session, inputs)
+                for inputs in _graph_cases(reference, session.spec, slide_tiles)
+            ]
+            for name, session in sessions.items()
+        }
+        compared = {name: [case.result() for case in cases] for name, cases in pending.items()}
+        found, wanted, ties = predicted.result()
     graphs: list[GraphParity] = []
-    for name, session in sessions.items():
-        cases = _graph_cases(reference, session.spec, slide_tiles)
-        compared = [_compared(reference, session, inputs) for inputs in cases]
-        outputs = [(found, wanted) for found, wanted, _ in compared]
+    for name, cases in compared.items():
+        outputs = [(output, expected) for output, expected, _ in cases]
         results = compare_graph(name, outputs, precision_of(precisions[name]).gate)
         graphs += [
-            replace(result, ties_skipped=ties_skipped)
-            for result, (_, _, ties_skipped) in zip(results, compared, strict=True)
+            replace(result, ties_skipped=skipped)
+            for result, (_, _, skipped) in zip(results, cases, strict=True)
         ]
-    found, wanted, ties_skipped = _predict_grid(reference, sessions)
     end_to_end = compare_end_to_end(found, wanted, precision_of(precision).gate)
-    return ParityReport(precision, tuple(graphs), replace(end_to_end, ties_skipped=ties_skipped))
+    return ParityReport(precision, tuple(graphs), replace(end_to_end, ties_skipped=ties))
+
+
+def session_threads() -> int:
+    """Return the number of threads of each graph while parity is measured."""
+    return max(1, usable_cores() // MAX_WORKERS)
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool that compares several graphs at once, so that few threads wait for each other.
+
+    PyTorch uses ``session_threads`` threads per worker, and as many as before afterwards. An error
+    cancels what has not begun.
+    """
+    before, threads = torch.get_num_threads(), session_threads()
+    pool = ThreadPoolExecutor(
+        min(usable_cores(), MAX_WORKERS), "parity", torch.set_num_threads, (threads,)
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
 
 
 def store_parity_inputs(path: Path, specs: Mapping[str, GraphSpec], reference: Reference) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from triplex_deploy.bundle import GraphEntry, parity_file
 from triplex_deploy.contract import GraphSpec, graph_specs
 from triplex_deploy.contract.precision import PRECISIONS, precision_of
-from triplex_deploy.exporters.parity import ParityReport, measure_parity
+from triplex_deploy.exporters.parity import ParityReport, measure_parity, session_threads
 from triplex_deploy.exporters.precision import as_rounded_fp32
 from triplex_deploy.exporters.reference import Reference
 from triplex_deploy.exporters.tensorrt import TensorrtOptions
@@ -68,6 +68,8 @@ def emulated_sessions(
                 path, optimize = rounded, False
             elif PRECISIONS[entry.precision].emulation == "unoptimized":
                 optimize = False
-            session = open_ort_session(path, specs[entry.name], tuning=Tuning(optimize=optimize))
+            session = open_ort_session(
+                path, specs[entry.name], tuning=Tuning(session_threads(), optimize=optimize)
+            )
             sessions[entry.name] = stack.enter_context(session)
         yield sessions
