@@ -1,4 +1,4 @@
-"""Checkpoint in, bundle out: trace, write, prove parity, and only then put the bundle in place."""
+"""Export a checkpoint as a bundle, which appears only after its graphs agree with PyTorch."""
 
 from __future__ import annotations
 
@@ -79,22 +79,21 @@ TRITON: Final = "triton"
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a caller may choose about one export.
-
-    ``precision`` is that of the graphs for ONNX Runtime: fp16 is for GPUs; int8 quantises the
-    convolutional image encoders and needs ``calibration``, tiles (T, 224, 224, 3) uint8 of slides
-    like those to be predicted. Graphs that look training spots up stay fp32. ``tensorrt`` adds
-    graphs for TensorRT, at a precision of their own; ``triton`` a model repository in the bundle's
-    folder ``triton``. ``force`` replaces an existing bundle;
-    ``allow_parity_failure`` keeps one that missed its gate, marked as such.
-    """
+    """Options of an export."""
 
     precision: str = DEFAULT
+    """Precision of the graphs for ONNX Runtime. fp16 is for GPUs; int8 quantizes the convolutional
+    image encoders. Graphs that look up training spots stay fp32."""
     calibration: NDArray[np.uint8] | None = None
+    """Tiles (T, 224, 224, 3) of slides like those to be predicted, for int8 and fp8 alone."""
     force: bool = False
+    """Replace an existing bundle."""
     allow_parity_failure: bool = False
+    """Keep a bundle that does not pass its parity gate; its manifest says so."""
     tensorrt: TensorrtOptions | None = None
+    """Options of the graphs for TensorRT, which are added if this is given."""
     triton: bool = False
+    """Write a Triton model repository into the bundle's folder ``triton``."""
 
     def __post_init__(self) -> None:
         require_offered(self.precision, "onnxruntime")
@@ -109,11 +108,23 @@ class ExportOptions:
 def export_bundle(
     checkpoint_path: str | Path, out: str | Path, options: ExportOptions | None = None
 ) -> tuple[Bundle, ParityReport]:
-    """Export a checkpoint for ONNX Runtime, and for TensorRT if asked; reports on the former.
+    """Export a checkpoint as a bundle.
 
-    The bundle appears at ``out`` whole or not at all. Raises ``CheckpointError`` for the
-    checkpoint, ``ConfigError`` for a precision or format that the model does not have,
-    ``OutputError`` for ``out`` and ``ParityError`` for a missed gate.
+    After an error there is no bundle at ``out``, and an older one is unchanged.
+
+    Args:
+        checkpoint_path: The checkpoint.
+        out: The folder of the bundle.
+        options: What to export; None for fp32 for ONNX Runtime.
+
+    Returns:
+        The bundle, and the comparison of its graphs for ONNX Runtime with PyTorch.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        ConfigError: The model does not have this precision or format.
+        OutputError: ``out`` exists or cannot be written.
+        ParityError: A graph does not pass its gate.
     """
     options = options or ExportOptions()
     target = Path(out).absolute()
@@ -139,7 +150,7 @@ def export_bundle(
 
 
 def _require_possible(config: Config, options: ExportOptions) -> None:
-    """Refuse what a model does not export to, before any work."""
+    """Raise ``ConfigError`` for options that the model does not have, before any work."""
     if options.precision in QUANTIZED:
         quantized_graphs(config)
     if options.tensorrt is not None and not config.supports_tensorrt:
@@ -153,7 +164,7 @@ def _require_possible(config: Config, options: ExportOptions) -> None:
 def _fill(
     stage: Path, checkpoint: Checkpoint, checkpoint_path: Path, options: ExportOptions
 ) -> dict[Target, ParityReport]:
-    """Write all of the bundle's files into ``stage``; returns a report for each runtime."""
+    """Write all files of the bundle into ``stage`` and return a report for each runtime."""
     specs = graph_specs(checkpoint.config)
     reference = _write_graphs(stage, checkpoint, specs)
     calibration, held_out = _split(options.calibration)
@@ -200,7 +211,7 @@ def _add_tensorrt(
     options: TensorrtOptions | None,
     calibration: NDArray[np.uint8] | None,
 ) -> tuple[GraphEntry, ...]:
-    """The graphs for TensorRT and the settings of their engines, if asked for."""
+    """Write the graphs for TensorRT and the settings of their engines, if there are options."""
     if options is None:
         return ()
     specs = graph_specs(config)
@@ -210,7 +221,7 @@ def _add_tensorrt(
 
 
 def _convert(stage: Path, specs: Mapping[str, GraphSpec], precision: str) -> dict[str, str]:
-    """Replace the graphs by their fp16 form, but for those that look up; returns which."""
+    """Convert the graphs that do not look up, and return their precision by name."""
     converted = [name for name in specs if not is_lookup(stage / f"{name}.onnx")]
     for name in converted:
         path = stage / f"{name}.onnx"
@@ -241,9 +252,9 @@ def _write_graphs(stage: Path, checkpoint: Checkpoint, specs: Mapping[str, Graph
 def _quantize(
     stage: Path, names: tuple[str, ...], calibration: NDArray[np.uint8]
 ) -> dict[str, str]:
-    """Replace the encoders ``names`` by their int8 form; returns which."""
+    """Quantize the encoders ``names`` to int8 and return their precision by name."""
     for name in names:
-        logger.info("quantising %s on %d tiles", name, len(calibration))
+        logger.info("quantizing %s on %d tiles", name, len(calibration))
         path = stage / f"{name}.onnx"
         exact = path.rename(stage / f"{name}.fp32.onnx")
         quantize(exact, calibration, path)
@@ -252,7 +263,7 @@ def _quantize(
 
 
 def _metadata(checkpoint: Checkpoint, spec: GraphSpec) -> dict[str, str]:
-    """What travels inside each ONNX file, so that a file alone still says what it is."""
+    """Return the properties of an ONNX file, which tell what it is without its bundle."""
     return {
         "triplex.graph": spec.name,
         "triplex.config": json.dumps(checkpoint.config.to_dict()),
@@ -306,7 +317,7 @@ def _provenance(checkpoint: Checkpoint, checkpoint_path: Path) -> dict[str, Any]
 def _sessions(
     stage: Path, entries: tuple[GraphEntry, ...], specs: Mapping[str, GraphSpec]
 ) -> Iterator[dict[str, Session]]:
-    """The runtime that will serve the bundle, on the CPU."""
+    """Open the graphs in ONNX Runtime on the CPU."""
     with ExitStack() as stack:
         yield {
             entry.name: stack.enter_context(

@@ -52,4 +52,6 @@ def graph_digest(model: ModelProto) -> str:
 
 def _opset(model: ModelProto) -> int:
     """Return the version of ONNX's own operators."""
-    return next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
+    return next(
+        int(opset.version) for opset in model.opset_import if opset.domain in ("", "ai.onnx")
+    )

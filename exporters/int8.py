@@ -1,4 +1,4 @@
-"""The image encoders in int8, calibrated on tiles of real slides; CPUs and GPUs differ."""
+"""Quantize the image encoders to int8, calibrated on tiles of real slides."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from triplex_deploy.errors import ConfigError
 
 MIN_TILES: Final = 32
 HELD_OUT: Final = 16
-"""Tiles kept from calibration, on which the quantised graphs must pass their gate."""
+"""Tiles that are not used for calibration; the quantized graphs must pass their gate on them."""
 _BATCH: Final = 8
 _QUANTIZED_OPS: Final = ("Conv", "Relu", "Clip", "Add", "MaxPool")
-"""Activations too, or what they cut off takes part of the range of the convolution before them."""
+"""Activations are included, so that the values they cut off do not widen a convolution's range."""
 
 
 def quantized_graphs(config: Config) -> tuple[str, ...]:
-    """The graphs of a model that int8 is for; ``ConfigError`` where there is none."""
+    """Return the graphs that int8 quantizes; raises ``ConfigError`` if the model has none."""
     encoders = [name for name in config.quantizable if name in graph_specs(config)]
     if not encoders:
         raise ConfigError(
-            f"precision int8: {config.model} has no convolutional encoder that may be quantised; "
+            f"precision int8: {config.model} has no convolutional encoder that may be quantized; "
             "use fp32 or fp16"
         )
     return tuple(encoders)
 
 
 def split_calibration(tiles: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Tiles (T, 224, 224, 3) as (for calibration, held out), evenly over their order.
+    """Split tiles (T, 224, 224, 3) into tiles for calibration and held-out tiles.
 
-    Raises ``ConfigError`` if they are no tiles or too few.
+    The held-out tiles are spread evenly. Raises ``ConfigError`` for other arrays and for too few
+    tiles.
     """
     if tiles.dtype != np.uint8 or tiles.shape[1:] != (TILE_PX, TILE_PX, 3):
         raise ConfigError(f"calibration: {tiles.dtype} {tiles.shape}; give uint8 (T, 224, 224, 3)")
@@ -126,7 +127,7 @@ def _batches(tiles: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the quantiser's remarks on its own defaults; its errors still raise."""
+    """Silence the quantizer's warnings; its errors still raise."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""The parity gate: exported graphs against PyTorch fp32, one by one and chained."""
+"""Compare exported graphs with PyTorch fp32, each alone and all together."""
 
 from __future__ import annotations
 
@@ -44,36 +44,40 @@ SIZES: Final = {
     "retrieval": (1, 32, 256),
     "fusion_head": (1, 32, 256),
 }
-"""Batch or spots at which each graph is compared: one, typical, many."""
+"""Tiles or spots of each comparison: a single row, a usual batch and a large batch."""
 
 GRID_SIDE: Final = 5
-"""The end-to-end comparison predicts a GRID_SIDE x GRID_SIDE slide, edges masked."""
+"""The end-to-end comparison predicts GRID_SIDE x GRID_SIDE spots; neighbors outside are masked."""
 
 MAX_TIES: Final = 0.1
-"""Share of spots up to which rounding may decide what a model looks up for them."""
+"""Largest share of spots that may be skipped because rounding decides what is looked up."""
 
 STORED_SIZE: Final = 3
-"""Batch of the inputs and reference outputs kept in the bundle for ``verify``."""
+"""Number of rows of the inputs and outputs that the bundle stores for ``verify``."""
 MAX_WORKERS: Final = 4
 """Largest number of comparisons at once; each holds the tensors of one run."""
 TRIES: Final = 20
-"""Seeds among which inputs are sought whose outputs rounding does not decide."""
+"""Number of seeds that are tried to find stored inputs without ties."""
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Everything the gate measured; ``passed`` decides whether the bundle may exist."""
+    """The result of comparing a bundle's graphs with PyTorch."""
 
     precision: str
+    """Precision of the bundle."""
     graphs: tuple[GraphParity, ...]
+    """One result per graph and size."""
     end_to_end: EndToEndParity
+    """The result of all graphs together."""
 
     @property
     def passed(self) -> bool:
+        """True if every comparison is within its gate, so that the bundle may be written."""
         return self.end_to_end.passed and all(graph.passed for graph in self.graphs)
 
     def failures(self) -> list[str]:
-        """One phrase per missed gate, naming the graph and by how much."""
+        """Return a phrase for each comparison outside its gate, with the graph and the error."""
         missed = [
             f"{g.graph} at size {g.size}: relative error {g.relative:.1e}, cosine {g.cosine:.6f}"
             for g in self.graphs
@@ -84,6 +88,7 @@ class ParityReport:
         return missed
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``parity.json``."""
         return {
             "passed": self.passed,
             "precision": self.precision,
@@ -102,10 +107,17 @@ def measure_parity(
     precision: str,
     slide_tiles: NDArray[np.uint8] | None = None,
 ) -> ParityReport:
-    """Compare every graph at three sizes and the chained prediction of a small slide.
+    """Compare every graph at three sizes, and the prediction of a small slide by all graphs.
 
-    Each graph answers to the gate of its own precision in ``precisions``, the chain to that of the
-    bundle. ``slide_tiles`` (T, 224, 224, 3), where given, are one more size of the image graphs.
+    Args:
+        reference: What PyTorch computes.
+        sessions: The graphs by name.
+        precisions: The precision of each graph, which decides its gate.
+        precision: The precision of the bundle, which decides the gate of the prediction.
+        slide_tiles: Tiles (T, 224, 224, 3) of real slides, one more input for the graphs of tiles.
+
+    Returns:
+        The results; nothing is raised for a comparison outside its gate.
     """
     with _workers() as workers:
         predicted = workers.submit(_predict_grid, reference, sessions)
@@ -154,7 +166,7 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
 
 def store_parity_inputs(path: Path, specs: Mapping[str, GraphSpec], reference: Reference) -> None:
-    """Write ``<graph>/in/<name>`` inputs and ``<graph>/out/<name>`` PyTorch outputs for replay."""
+    """Write inputs as ``<graph>/in/<name>`` and PyTorch's outputs as ``<graph>/out/<name>``."""
     arrays: dict[str, NDArray[Any]] = {}
     for graph, spec in specs.items():
         inputs = _inputs_without_ties(reference, spec)
@@ -164,7 +176,7 @@ def store_parity_inputs(path: Path, specs: Mapping[str, GraphSpec], reference: R
 
 
 def _inputs_without_ties(reference: Reference, spec: GraphSpec) -> dict[str, NDArray[Any]]:
-    """Inputs whose outputs rounding does not decide: the first seeds' that give such."""
+    """Return the inputs of the first seed that has no ties, or else of the last seed."""
     for seed in range(SEED, SEED + TRIES):
         inputs = graph_inputs(spec, STORED_SIZE, seed, _n_positions(reference))
         if without_ties(reference.model, spec, inputs).all():
@@ -173,7 +185,7 @@ def _inputs_without_ties(reference: Reference, spec: GraphSpec) -> dict[str, NDA
 
 
 def _n_positions(reference: Reference) -> int:
-    """Rows and columns of the array that the model knows, where it knows them apart."""
+    """Return the number of rows and columns of the array that the model has embeddings for."""
     return int(getattr(reference.model.config, "n_positions", 1))
 
 
@@ -190,10 +202,10 @@ def _graph_cases(
 def _compared(
     reference: Reference, session: Session, inputs: dict[str, NDArray[Any]]
 ) -> tuple[NDArray[Any], NDArray[Any], int]:
-    """A graph's output and PyTorch's, and in how many rows the first was replaced by the second.
+    """Return a graph's output, PyTorch's output, and the number of rows that were not compared.
 
-    Those are the spots for which rounding decides what is looked up; a bank for which that is so
-    of most spots excuses none of them.
+    In these rows rounding decides which training spots are looked up, and the graph's output is
+    replaced by PyTorch's. If they are more than ``MAX_TIES`` of all rows, all rows are compared.
     """
     spec = session.spec
     name = spec.outputs[0].name
@@ -201,15 +213,15 @@ def _compared(
         in_one_order(name, output)
         for output in (_run(session, inputs), reference.run(spec.name, inputs))
     )
-    unclear = ~without_ties(reference.model, spec, inputs)
-    if unclear.mean() > MAX_TIES:
+    ties = ~without_ties(reference.model, spec, inputs)
+    if ties.mean() > MAX_TIES:
         return found, wanted, 0
-    found[unclear] = wanted[unclear]
-    return found, wanted, int(unclear.sum())
+    found[ties] = wanted[ties]
+    return found, wanted, int(ties.sum())
 
 
 def _run(session: Session, known: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """The output of a graph, its inputs picked by name from what is known."""
+    """Return the output of a graph; its inputs are taken from ``known`` by name."""
     inputs = {tensor.name: known[tensor.name] for tensor in session.spec.inputs}
     (output,) = session.run(inputs).values()
     return output
@@ -218,9 +230,9 @@ def _run(session: Session, known: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
 def _predict_grid(
     reference: Reference, sessions: Mapping[str, Session]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """Expression (spots, G) of a synthetic grid slide: all graphs chained, and PyTorch.
+    """Return expression (spots, G) of a synthetic slide by the graphs and by PyTorch.
 
-    Spots for which rounding decides what is looked up are left out; the third is how many.
+    Spots for which rounding decides what is looked up are left out. Their number is returned last.
     """
     slide = _grid_slide(reference)
     known: dict[str, NDArray[Any]] = {
@@ -229,21 +241,21 @@ def _predict_grid(
         **slide.tables,
     }
     masked: dict[str, NDArray[Any]] = {}
-    clear = np.ones(len(slide.tiles), bool)
+    without = np.ones(len(slide.tiles), bool)
     for name in graph_specs(reference.model.config):
         spec = sessions[name].spec
         given = {tensor.name: _chained(tensor, known, masked, slide) for tensor in spec.inputs}
-        clear &= without_ties(reference.model, spec, given)
+        without &= without_ties(reference.model, spec, given)
         known[spec.outputs[0].name] = _run(sessions[name], given)
         if name == "tile_encoder":
             masked[spec.outputs[0].name] = _run(sessions[name], {"tiles": mean_color_tile()})
     predicted = reference.predict(slide)
-    kept = clear if (~clear).mean() <= MAX_TIES else np.ones_like(clear)
+    kept = without if (~without).mean() <= MAX_TIES else np.ones_like(without)
     return known["expression"][kept], predicted[kept], int((~kept).sum())
 
 
 def _grid_slide(reference: Reference) -> SmallSlide:
-    """GRID_SIDE x GRID_SIDE spots whose neighbours' tiles are each other's."""
+    """Return a slide of GRID_SIDE x GRID_SIDE spots that are neighbors of each other."""
     spots = GRID_SIDE**2
     shape = (spots, *(int(axis) for axis in TILES.axes[1:]))
     images = tiles(shape, np.random.default_rng(SEED))
@@ -257,7 +269,7 @@ def _chained(
     masked: Mapping[str, NDArray[Any]],
     slide: SmallSlide,
 ) -> NDArray[Any]:
-    """Return one input, as the graphs before gave it.
+    """Return an input, from the outputs of the graphs before it.
 
     Features of whole neighborhoods are gathered; ``masked`` holds those of masked neighbors (1, F).
     """
@@ -268,7 +280,7 @@ def _chained(
 
 
 def _lattice(window: int) -> NDArray[np.int64]:
-    """For each grid cell the cells of its window x window surroundings, -1 off the grid."""
+    """Return for each cell of the grid its window x window neighbors, -1 outside the grid."""
     reach = window // 2
     cells = np.arange(GRID_SIDE**2, dtype=np.int64).reshape(GRID_SIDE, GRID_SIDE)
     padded = np.pad(cells, reach, constant_values=-1)

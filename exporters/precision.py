@@ -1,8 +1,8 @@
-"""fp32 ONNX graphs convert_precision to fp16 or bf16, and run as if on hardware that rounds so.
+"""Convert fp32 ONNX graphs to fp16 or bf16, and emulate the rounding on other hardware.
 
-TensorRT takes precision from the file, so every tensor of the result has its final type. Inputs
-and outputs stay fp32. Pixels are normalised and layers normalised in fp32, where half precision
-would cost accuracy and save nothing.
+TensorRT takes the precision from the file, so every tensor of the result has its final type. Inputs
+and outputs stay fp32. Pixels and layers are normalized in fp32, because half precision would lose
+accuracy there and save no time.
 """
 
 from __future__ import annotations
@@ -22,20 +22,26 @@ LOW_PRECISIONS: Final = {
     name: TensorProto.DataType.Value(PRECISIONS[name].onnx_type) for name in CONVERTED
 }
 KEPT_FP32: Final = ("LayerNormalization",)
-"""Operators whose sums of squares leave the range or the resolution of half precision."""
+"""Operators with sums of squares, which half precision cannot hold."""
 BF16_OPSET: Final = 22
-"""The first opset whose convolutions take bf16; it too is older than ``Attention``."""
+"""The first opset with convolutions in bf16; it has no ``Attention`` operator either."""
 MAX_FP16: Final = 65504.0
 _ON_PIXELS: Final = ("Cast", "Transpose", "Sub", "Div", "Mul", "Add")
-"""What may stand between the bytes of a tile and the first layer."""
+"""Operators that may be between the bytes of a tile and the first layer."""
 
 
 def convert_precision(
     model: ModelProto, precision: str, kept_fp32: Iterable[str] = KEPT_FP32
 ) -> ModelProto:
-    """A copy of an fp32 ``model`` computing in ``precision``, fp16 or bf16.
+    """Return a copy of an fp32 ``model`` that computes in fp16 or bf16.
 
-    Weights are converted in the file; operators named in ``kept_fp32`` get casts around them.
+    Args:
+        model: The fp32 model.
+        precision: ``fp16`` or ``bf16``.
+        kept_fp32: Operators that stay in fp32, with casts before and after them.
+
+    Raises:
+        ConfigError: The precision is another one.
     """
     low = LOW_PRECISIONS.get(precision)
     if low is None:
@@ -49,8 +55,8 @@ def convert_precision(
 def as_rounded_fp32(model: ModelProto) -> ModelProto:
     """Return a copy of a converted ``model`` that rounds each fp16 or bf16 result but stores fp32.
 
-    It computes what hardware does that accumulates in fp32 and stores low, on any runtime that has
-    a ``Cast``. Run it without graph optimisation, which would remove the rounding.
+    It computes on any runtime what hardware computes that accumulates in fp32 and stores fp16 or
+    bf16. Run it without graph optimization, which would remove the rounding.
     """
     result = ModelProto()
     result.CopyFrom(model)
@@ -70,7 +76,7 @@ def as_rounded_fp32(model: ModelProto) -> ModelProto:
 
 @dataclass
 class _Conversion:
-    """One conversion: the nodes so far, and in which types each float tensor is at hand."""
+    """A conversion: the new nodes, and the types in which each float tensor exists."""
 
     source: ModelProto
     low: int
@@ -93,7 +99,7 @@ class _Conversion:
         }
 
     def add(self, node: NodeProto) -> None:
-        """Append ``node`` in the type it is to compute in, with the casts its inputs need."""
+        """Append ``node`` in the type that it computes in, with casts of its inputs if needed."""
         kind = self._kind_of(node)
         copy = NodeProto()
         copy.CopyFrom(node)
@@ -108,7 +114,7 @@ class _Conversion:
         self.nodes.append(copy)
 
     def finish(self) -> ModelProto:
-        """The converted model, its unused fp32 weights left out."""
+        """Return the converted model without unused weights."""
         for name in sorted(self.outputs):
             if self._is_float(name) and (name, TensorProto.FLOAT) not in self.names:
                 low_name = self.names[name, self.low]
@@ -126,20 +132,20 @@ class _Conversion:
         return result
 
     def _kind_of(self, node: NodeProto) -> int:
-        """fp32 for kept operators and for what is done to pixels; pixels spread to its outputs."""
+        """Return fp32 for kept operators and operators on pixels, and mark outputs as pixels."""
         if node.op_type in _ON_PIXELS and any(name in self.pixels for name in node.input):
             self.pixels.update(node.output)
             return int(TensorProto.FLOAT)
         return int(TensorProto.FLOAT) if node.op_type in self.kept_fp32 else self.low
 
     def _declare(self, name: str, kind: int) -> str:
-        """The name under which a node's result appears: graph outputs keep theirs for fp32."""
+        """Return the name of a node's result; the name of a graph's output is kept for fp32."""
         at_output = name in self.outputs and kind != TensorProto.FLOAT
         self.names[name, kind] = f"{name}_low" if at_output else name
         return self.names[name, kind]
 
     def _in_type(self, name: str, kind: int) -> str:
-        """The name of a float tensor in ``kind``, cast once for all who need it so."""
+        """Return the name of a float tensor in type ``kind``; it is cast only once."""
         if (name, kind) not in self.names:
             suffix = "fp32" if kind == TensorProto.FLOAT else "low"
             self.names[name, kind] = f"{name}_{suffix}"
@@ -155,14 +161,14 @@ class _Conversion:
 
 
 def _raise_opset(model: ModelProto, version: int) -> None:
-    """From 20 to 22 our operators only gained types, so that the number alone changes."""
+    """Raise the opset number; from 20 to 22 the operators used here only gained types."""
     for opset in model.opset_import:
         if opset.domain == "":
             opset.version = max(opset.version, version)
 
 
 def _element_types(model: ModelProto) -> Mapping[str, int]:
-    """Element type of every tensor: as declared, else as inferred."""
+    """Return the element type of every tensor, as declared or else as inferred."""
     graph = shape_inference.infer_shapes(model).graph
     kinds = {weight.name: weight.data_type for weight in graph.initializer}
     for tensor in [*graph.value_info, *graph.input, *graph.output]:
@@ -172,7 +178,7 @@ def _element_types(model: ModelProto) -> Mapping[str, int]:
 
 def _low_weight(weight: TensorProto, kind: int, name: str) -> TensorProto:
     array = numpy_helper.to_array(weight)
-    if kind == TensorProto.FLOAT16:  # an infinite bias is meant, an overflowing weight is not
+    if kind == TensorProto.FLOAT16:  # keep an infinite bias, clip a weight that overflows
         array = np.where(np.isinf(array), array, np.clip(array, -MAX_FP16, MAX_FP16))
     low = array.astype(helper.tensor_dtype_to_np_dtype(kind))
     return numpy_helper.from_array(low, name)
@@ -183,7 +189,7 @@ def _to_fp32(weight: TensorProto) -> NDArray[np.float32]:
 
 
 def _rounded(node: NodeProto, kinds: Mapping[str, int]) -> list[NodeProto]:
-    """``node`` in fp32, then a cast down and up again for each result that was low."""
+    """Return ``node`` in fp32, and for each fp16 or bf16 result a cast to it and back."""
     low_kinds = set(LOW_PRECISIONS.values())
     copy = NodeProto()
     copy.CopyFrom(node)

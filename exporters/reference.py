@@ -1,7 +1,7 @@
-"""What the graphs must compute: the PyTorch model in fp32, called without the export wrappers.
+"""Compute with PyTorch in fp32 what the exported graphs must compute.
 
-Preprocessing is written once more here, in NumPy, so that a mistake in a wrapper cannot hide by
-being made on both sides of the comparison.
+The export wrappers are not used. Preprocessing is written a second time here, in NumPy, so that a
+mistake in a wrapper makes the comparison fail.
 """
 
 from __future__ import annotations
@@ -26,26 +26,25 @@ EncodeTiles = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class SmallSlide:
-    """A slide of N spots, no two on one tile.
-
-    ``tiles`` (N, 224, 224, 3) are the spots' own; ``around`` (N, 25) indexes the tiles of each
-    neighbourhood, -1 outside the slide; ``tables`` (N, ...) are ``spot_tables`` of its places.
-    """
+    """A slide of N spots, each with its own tile."""
 
     tiles: NDArray[np.uint8]
+    """(N, 224, 224, 3) target tile of each spot."""
     around: NDArray[np.int64]
+    """(N, 25) tile of each neighbor, -1 outside the slide."""
     tables: Mapping[str, NDArray[np.int64]]
+    """(N, ...) tables of grid positions, from ``spot_tables``."""
 
 
 class Reference:
-    """The model in evaluation mode, and what its frozen tile encoder makes of uint8 tiles."""
+    """A model in evaluation mode with its frozen tile encoder."""
 
     def __init__(self, model: SpotModel, encode_tiles: EncodeTiles) -> None:
         self.model = model
         self.encode_tiles = encode_tiles
 
     def run(self, graph: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """The output that ``graph`` should have for ``inputs``, both of the contract's shapes."""
+        """Return the output that ``graph`` must have for ``inputs``, with the contract's shapes."""
         if graph == "tile_encoder":
             return self.encode_tiles(inputs["tiles"])
         tensors = {
@@ -59,7 +58,7 @@ class Reference:
         return output.numpy()
 
     def predict(self, slide: SmallSlide) -> NDArray[np.float32]:
-        """Expression (N, G) of all spots of a slide, by the model's own ``forward``."""
+        """Return expression (N, G) of all spots of a slide from the model's own ``forward``."""
         tensors = SlideTensors(
             normalize(slide.tiles),
             torch.from_numpy(slide.around),
@@ -78,7 +77,7 @@ class Reference:
 
 
 def torch_tile_encoder(encoder: TileEncoder) -> EncodeTiles:
-    """A trunk of ours as the reference calls it."""
+    """Return a function that encodes uint8 tiles with a backbone of this package."""
 
     def encode(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -89,7 +88,7 @@ def torch_tile_encoder(encoder: TileEncoder) -> EncodeTiles:
 
 
 def normalize(tiles: NDArray[np.uint8]) -> Tensor:
-    """uint8 RGB tiles (B, H, W, 3) as the normalised images (B, 3, H, W) the encoders see."""
+    """Return uint8 RGB tiles (B, H, W, 3) as normalized images (B, 3, H, W)."""
     unit = tiles.astype(np.float32) / np.float32(255)
     images = (unit - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32)
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))

@@ -1,4 +1,4 @@
-"""A bundle appears whole or not at all: it is made beside its place and then moved there."""
+"""Write a bundle beside its final place and move it there when it is complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triplex_deploy.errors import OutputError
 
 
 def require_free(target: Path, force: bool) -> None:
-    """Refuse to replace anything but a bundle, and a bundle only by ``force``."""
+    """Raise ``OutputError`` if ``target`` exists, unless it is a bundle and ``force`` is set."""
     if not target.exists() and not target.is_symlink():
         return
     if not force:
@@ -24,7 +24,7 @@ def require_free(target: Path, force: bool) -> None:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that is gone afterwards unless it was moved into place."""
+    """Yield a new folder beside ``target``; it is removed afterwards if it was not moved."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -40,7 +40,7 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def replace(stage: Path, target: Path) -> None:
-    """Move the finished bundle into place; a replaced one is removed only after the move."""
+    """Move the finished bundle to ``target``; an old bundle is removed only after the move."""
     if not target.exists():
         stage.rename(target)
         return

@@ -1,8 +1,7 @@
-"""What can be known of an engine's accuracy before there is a GPU to build it on.
+"""Emulate the graphs for TensorRT on the CPU, to check their accuracy without a GPU.
 
-Each graph is run on the CPU, fp16 and bf16 with every result rounded as it is stored, and must pass
-the gate of its precision. That is how GPUs with tensor cores work, but for the order of sums and
-for TF32's rounding, which only a GPU shows.
+Each graph must pass the gate of its precision. For fp16 and bf16 every result is rounded as it is
+stored, as on GPUs with tensor cores. The order of sums and the rounding of TF32 are not emulated.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ def measure_emulated_parity(
     reference: Reference,
     slide_tiles: NDArray[np.uint8] | None = None,
 ) -> ParityReport:
-    """Compare the graphs for TensorRT in ``folder`` with PyTorch, one by one and chained.
+    """Compare the emulated graphs for TensorRT in ``folder`` with PyTorch.
 
-    Graphs for TF32 answer to the gate of fp32, in which they are run here.
+    Graphs for TF32 run in fp32 here, and must pass the gate of fp32.
     """
     specs = graph_specs(reference.model.config)
     with emulated_sessions(folder, entries, specs) as sessions:
@@ -57,7 +56,7 @@ def _as_run(precision: str) -> str:
 def emulated_sessions(
     folder: Path, entries: tuple[GraphEntry, ...], specs: Mapping[str, GraphSpec]
 ) -> Iterator[dict[str, Session]]:
-    """The graphs on the CPU, as rounded by the precision of each."""
+    """Open the graphs on the CPU with results rounded to the precision of each."""
     with ExitStack() as stack, tempfile.TemporaryDirectory() as scratch:
         sessions: dict[str, Session] = {}
         for entry in entries:

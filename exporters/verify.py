@@ -1,4 +1,4 @@
-"""Replay a bundle's stored inputs through the runtime and compare with PyTorch's stored outputs."""
+"""Run a bundle's stored inputs and compare the outputs with PyTorch's stored outputs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ from triplex_deploy.runtime.model import Model
 
 
 def replay_parity(model: Model) -> tuple[GraphParity, ...]:
-    """Run every graph of an opened bundle on its stored inputs; needs no PyTorch.
+    """Run every graph of an opened bundle on its stored inputs, without PyTorch.
 
-    Raises ``BundleError`` if the stored arrays do not cover the bundle's graphs.
+    Args:
+        model: The opened bundle.
+
+    Returns:
+        One result per graph.
+
+    Raises:
+        BundleError: The stored arrays cannot be read, or a graph has none.
     """
     path = model.bundle.path / PARITY_INPUTS
     arrays = _load(path)

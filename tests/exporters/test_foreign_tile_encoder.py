@@ -12,6 +12,7 @@ from tests.variants import VARIANTS, variant_checkpoint
 from triplex_deploy.contract import graph_specs
 from triplex_deploy.errors import CheckpointError, ContractError
 from triplex_deploy.exporters.foreign_tile_encoder import open_foreign, write_foreign
+from triplex_deploy.exporters.graph_entry import graph_entry
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.models import TileEncoderWeights
 from triplex_deploy.runtime.ort import open_ort_session
@@ -65,7 +66,9 @@ def test_graph_gives_the_features_training_saw(
 ) -> None:
     """Bytes stay bytes; float images are normalised by the file's own mean and deviation."""
     encoder = weights(channel_means(takes, names))
-    assert write_foreign(encoder, SPEC, {}, tmp_path / "t.onnx") == 18
+    write_foreign(encoder, SPEC, {}, tmp_path / "t.onnx")
+    entry = graph_entry(tmp_path, tmp_path / "t.onnx", SPEC, "fp32", "onnxruntime")
+    assert entry.opset == 18
     with open_ort_session(tmp_path / "t.onnx", SPEC) as session:
         for size in (1, 5):
             tiles = graph_inputs(SPEC, size)["tiles"]

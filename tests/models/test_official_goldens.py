@@ -8,8 +8,8 @@ import torch
 from triplex_deploy.contract import NEIGHBORHOOD
 from triplex_deploy.errors import CheckpointError
 from triplex_deploy.models.published.keys import (
+    ATTENTION_KEYS,
     apeg_state,
-    attention_state,
     contiguous_qkv,
     encoder_state,
     global_encoder_state,
@@ -29,6 +29,11 @@ def block_shape(reference):
 def loaded(module, state):
     load_strictly(module, state, "reference weights")
     return module.eval()
+
+
+def attention_state(official: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the published weights of an attention under this package's names."""
+    return {ATTENTION_KEYS[key]: value for key, value in official.items()}
 
 
 @pytest.mark.parametrize(("name", "side"), [("3x3", 3), ("5x5", 5)])

@@ -14,7 +14,7 @@ from triplex_deploy.errors import CheckpointError, ConfigError
 Layout = Literal["2024", "2025"]
 State = Mapping[str, Tensor]
 
-_ATTENTION: Final = {
+ATTENTION_KEYS: Final = {
     "attention_biases": "bias.table",
     "to_qkv.weight": "qkv.weight",
     "to_q.weight": "query.weight",
@@ -25,7 +25,7 @@ _ATTENTION: Final = {
 BLOCK_KEYS: Final = {
     "0.norm.weight": "attention_norm.weight",
     "0.norm.bias": "attention_norm.bias",
-    **{f"0.fn.{theirs}": f"attention.{ours}" for theirs, ours in _ATTENTION.items()},
+    **{f"0.fn.{theirs}": f"attention.{ours}" for theirs, ours in ATTENTION_KEYS.items()},
     "1.norm.weight": "mlp_norm.weight",
     "1.norm.bias": "mlp_norm.bias",
     "1.fn.net.0.weight": "mlp.expand.weight",
@@ -115,14 +115,6 @@ def apeg_state(official: State, layout: Layout) -> dict[str, Tensor]:
     kernel = official[f"{name}.weight"].squeeze(1)  # (D, k, k)
     by_row_and_col = kernel.transpose(1, 2) if layout == "2024" else kernel
     return {"weight": by_row_and_col.flatten(1).T.contiguous(), "bias": official[f"{name}.bias"]}
-
-
-def attention_state(official: State) -> dict[str, Tensor]:
-    """State of ``SelfAttention`` or ``CrossAttention`` whose q, k and v are contiguous."""
-    unknown = [key for key in official if key not in _ATTENTION]
-    if unknown:
-        raise _unknown(unknown)
-    return {_ATTENTION[key]: value for key, value in official.items()}
 
 
 def contiguous_qkv(weight: Tensor) -> Tensor:
