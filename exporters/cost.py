@@ -1,4 +1,4 @@
-"""Floating-point operations and memory traffic of an ONNX graph, counted from its file.
+"""Count floating-point operations and memory traffic of an ONNX graph from its file.
 
 A multiplication and its addition are two operations. Only matrix products, convolutions and
 attention count as operations; what runtimes fuse into them (bias, activation, scaling) is free.
@@ -21,21 +21,24 @@ Shape = tuple[int, ...]
 
 
 class GraphCost(NamedTuple):
-    """Work of one run at one size.
-
-    ``traffic_bytes`` is what the operators that are not fused away read and write, each tensor at
-    the width it is stored in. Caches may save some of it.
-    """
+    """The work of one run at one size."""
 
     flops: int
+    """Floating-point operations."""
     traffic_bytes: int
+    """Bytes that operators read and write, without operators that runtimes fuse into others."""
 
 
 def graph_cost(path: str | Path, sizes: Mapping[str, int]) -> GraphCost:
-    """Cost of one run of the graph with its dynamic axes (``batch``, ``spots``) as in ``sizes``.
+    """Return the cost of one run.
 
-    Raises ``ContractError`` if the file is no ONNX graph, a dynamic axis is not in ``sizes``, or
-    the shape of a counted tensor does not follow from them.
+    Args:
+        path: The ONNX file.
+        sizes: Length of each dynamic axis (``batch``, ``spots``).
+
+    Raises:
+        ContractError: The file is no ONNX graph, an axis is not in ``sizes``, or the shape of
+            a counted tensor is unknown.
     """
     graph = _Graph.read(Path(path), sizes)
     flops = traffic = 0
@@ -129,7 +132,7 @@ class _Graph:
         return name in self.users
 
     def stored_bytes(self, name: str) -> int:
-        """Size of a tensor where it is kept: quantised, if it only exists between QDQ pairs."""
+        """Return the size of a tensor in memory: quantized, if it only exists between QDQ pairs."""
         return math.ceil(math.prod(self.shape(name)) * self.itemsizes[self._kept_as(name)])
 
     def _kept_as(self, name: str) -> str:
@@ -161,7 +164,7 @@ def _copies(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
 
 
 def _infer(model: ModelProto, path: Path, sizes: Mapping[str, int]) -> GraphProto:
-    """The graph with every shape that follows from ``sizes``; changes ``model``."""
+    """Return the graph with every shape that follows from ``sizes``; changes ``model``."""
     graph = model.graph
     for tensor in graph.input:
         for axis in tensor.type.tensor_type.shape.dim:
@@ -182,7 +185,7 @@ def _infer(model: ModelProto, path: Path, sizes: Mapping[str, int]) -> GraphProt
 
 
 def _tensors(graph: GraphProto) -> tuple[dict[str, Shape], dict[str, float]]:
-    """Shapes, where wholly known, and bytes per element, by tensor name."""
+    """Return shapes, if completely known, and bytes per element, by tensor name."""
     shapes: dict[str, Shape] = {}
     itemsizes: dict[str, float] = {}
     for weight in graph.initializer:
@@ -199,7 +202,7 @@ def _tensors(graph: GraphProto) -> tuple[dict[str, Shape], dict[str, float]]:
 
 
 def _itemsize(element: int) -> float:
-    """Bytes of one element; types of less than a byte are packed."""
+    """Return the bytes of an element; types of less than a byte are packed."""
     if element in (TensorProto.INT4, TensorProto.UINT4):
         return 0.5
     return float(onnx.helper.tensor_dtype_to_np_dtype(element).itemsize)

@@ -1,7 +1,6 @@
-"""The image encoders in fp8 (E4M3) for TensorRT, on GPUs from Ada and Hopper on.
+"""Convert int8 image encoders to fp8 (E4M3) for TensorRT, on GPUs since Ada and Hopper.
 
-Made of their int8 form: the same tensors are rounded, over the same calibrated ranges, to a type
-whose steps grow with the value.
+The same tensors are rounded over the same calibrated ranges. The steps of fp8 grow with the value.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ E4M3_MAX: Final = 448.0
 
 
 def to_fp8(model: ModelProto) -> None:
-    """Turn a symmetric int8 ``model``, its weights stored in fp32, into E4M3 in place."""
+    """Change a symmetric int8 ``model`` with weights stored in fp32 to E4M3, in place."""
     weights = {weight.name: weight for weight in model.graph.initializer}
     pairs = {
         (node.input[1], node.input[2])

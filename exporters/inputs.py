@@ -1,4 +1,4 @@
-"""Seeded inputs for any graph of the contract, used to trace, to prove parity and to verify."""
+"""Make seeded inputs for any graph, to trace it and to compare it with PyTorch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from triplex_deploy.contract import CENTER, GraphSpec, TensorSpec
 SEED: Final = 2024
 _PATCH_PX: Final = 16
 _STAINS: Final = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
-"""Optical density of haematoxylin and eosin in red, green, blue (Ruifrok and Johnston 2001)."""
+"""Optical density of hematoxylin and eosin in red, green, blue (Ruifrok and Johnston 2001)."""
 
 
 def graph_inputs(
     spec: GraphSpec, size: int, seed: int = SEED, n_positions: int = 1
 ) -> dict[str, NDArray[Any]]:
-    """One distinct array per input, every dynamic axis ``size`` long.
+    """Return an array for each input of a graph.
 
-    Array coordinates are below ``n_positions``, as many rows and columns as the model knows.
+    Args:
+        spec: The graph.
+        size: Length of the dynamic axes.
+        seed: Seed of the values.
+        n_positions: Rows and columns of the array that the model has embeddings for.
     """
     rng = np.random.default_rng([seed, size])
     return {tensor.name: _tensor(tensor, size, rng, n_positions) for tensor in spec.inputs}
 
 
 def tiles(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Tiles (B, H, W, 3) stained like H&E: patches of haematoxylin and eosin under fine grain."""
+    """Return tiles (B, H, W, 3) that look like H&E: stained patches with fine grain."""
     batch, height, width, _ = shape
     coarse = (batch, -(-height // _PATCH_PX), -(-width // _PATCH_PX), len(_STAINS))
     amount = rng.gamma(2.0, 0.25, coarse) * rng.uniform(0.0, 2.0, (batch, 1, 1, len(_STAINS)))
@@ -53,7 +57,7 @@ def _tensor(
 
 
 def _mask(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Every other spot with all its neighbours, the rest with some; the centre always inside."""
+    """Return a mask with all neighbors of every second spot and some of the others."""
     mask = rng.random(shape) < 0.6
     mask[0::2] = True
     mask[:, CENTER] = True

@@ -1,4 +1,4 @@
-"""The README of a bundle: what it predicts, at which scale, how it was checked."""
+"""Write the README of a bundle: what it predicts, at which scale, and how it was checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from triplex_deploy.models import Checkpoint
 
 
 def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping[str, str]) -> str:
-    """Markdown for whoever finds the bundle without its history; ``precisions`` are by graph."""
+    """Return the README as Markdown; ``precisions`` has the precision of each graph."""
     genes = ", ".join(checkpoint.genes[:8]) + (", ..." if len(checkpoint.genes) > 8 else "")
     worst = max(report.graphs, key=lambda graph: graph.relative)
     verdict = "passed" if report.passed else "FAILED (kept by --allow-parity-failure)"
@@ -46,7 +46,7 @@ def _units(checkpoint: Checkpoint) -> str:
 
 
 def _precision(precisions: Mapping[str, str]) -> str:
-    """The one precision of all graphs, or the graphs of each."""
+    """Return the precision of all graphs, or the graphs of each precision."""
     graphs: dict[str, list[str]] = {}
     for graph, precision in precisions.items():
         graphs.setdefault(precision, []).append(graph)

@@ -1,4 +1,4 @@
-"""A bundle's graphs for TensorRT: standard operators, and the precision in the file.
+"""Write a bundle's graphs for TensorRT: standard operators, with the precision in the file.
 
 The engines themselves are built where they run (``triplex_deploy/runtime/tensorrt/engines.py``).
 """
@@ -41,23 +41,26 @@ FOLDER: Final = "tensorrt"
 
 @dataclass(frozen=True)
 class TensorrtOptions:
-    """What a caller may choose about the engines; ``profiles`` are ``NAME=MIN:OPT:MAX``.
-
-    ``precision`` tf32 is fp32 whose matrix products may round their factors to 10 bits.
-    """
+    """Options of the engines."""
 
     precision: str = DEFAULT
+    """Precision; tf32 is fp32 in which matrix products may round their factors to 10 bits."""
     profiles: tuple[str, ...] = ()
+    """Ranges of the dynamic axes as ``NAME=MIN:OPT:MAX``."""
     version_compatible: bool = False
+    """Build engines that later versions of TensorRT can load."""
     hardware: Compatibility = "none"
+    """GPUs other than the building GPU that the engines must run on."""
     refit: bool = False
+    """Build engines in which the weights can be replaced."""
     workspace_gb: float | None = None
+    """Largest working memory of an engine in GB; None leaves it to TensorRT."""
 
     def __post_init__(self) -> None:
         require_offered(self.precision, "tensorrt")
 
     def settings(self, specs: Mapping[str, GraphSpec]) -> EngineSettings:
-        """The settings of every engine; raises ``ConfigError`` for profiles that do not fit."""
+        """Return the settings of the engines; raises ``ConfigError`` for unsuitable profiles."""
         profiles = choose_profiles(specs, self.profiles)
         return EngineSettings(
             precision=self.precision,
