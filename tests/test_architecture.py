@@ -66,6 +66,7 @@ ONLY_IN = {
     ),
     "onnx": ("exporters",),
     "onnxruntime": ("triplex_deploy/runtime/ort.py", "exporters/int8.py"),
+    "openvino": ("triplex_deploy/runtime/openvino.py",),
     "tensorrt": ("triplex_deploy/runtime/tensorrt/session.py",),
     "pycuda": ("triplex_deploy/runtime/tensorrt/cuda.py",),
     "ray": ("triplex_deploy/cohort/ray_workers.py",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
@@ -11,7 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-PACKAGES: Final = ("numpy", "onnxruntime", "onnxruntime-gpu", "openslide-python", "openslide-bin")
+PACKAGES: Final = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "openslide-python",
+    "openslide-bin",
+)
 """Packages with versions that can change a prediction or its speed."""
 CPU_INFO: Final = Path("/proc/cpuinfo")
 """The file in which Linux describes each core of the processor."""
@@ -75,6 +83,16 @@ def peak_memory_mb() -> float:
             return round(peaks[0] * 1024 / 1e6, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def return_freed_memory() -> None:
+    """Return memory that was freed, but is kept for later use, to the system.
+
+    It does nothing on a system without the GNU C library.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _cpu_info(key: str) -> str:

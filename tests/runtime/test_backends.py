@@ -48,7 +48,14 @@ def torch_sessions(checkpoint_path: Any, bundle: RunnableBundle) -> dict[str, Se
 
 @pytest.fixture(
     scope="module",
-    params=["torch", "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-stand-in"],
+    params=[
+        "torch",
+        "onnxruntime-cpu",
+        "openvino",
+        "onnxruntime-cuda",
+        "tensorrt",
+        "tensorrt-stand-in",
+    ],
 )
 def sessions(
     request: pytest.FixtureRequest, bundle: RunnableBundle, torch_sessions: dict[str, Session]
@@ -56,8 +63,9 @@ def sessions(
     if request.param == "torch":
         yield torch_sessions
         return
-    if request.param == "onnxruntime-cpu":
-        with bundle.open(device="cpu") as model:
+    if request.param in ("onnxruntime-cpu", "openvino"):
+        backend = request.param.removesuffix("-cpu")
+        with bundle.open(device="cpu", backend=backend) as model:
             yield dict(model.sessions)
         return
     try:

@@ -101,7 +101,7 @@ def test_missing_onnxruntime_names_the_install_command(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(BackendError, match=r"pip install 'triplex-deploy\[cpu\]'"):
-        bundle.open(device="cpu")
+        bundle.open(device="cpu", backend="onnxruntime")
 
 
 def test_failure_inside_the_runtime_is_typed_and_never_the_cpu(bundle: RunnableBundle) -> None:

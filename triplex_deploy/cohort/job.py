@@ -36,6 +36,8 @@ class Job:
     """Keep complete results, and use features that an earlier run has saved."""
     wait: bool = False
     """Wait for a slide that another process works on."""
+    precision: str | None = None
+    """Precision of the run; None is that of the bundle, and ``auto`` accepts any."""
 
     @property
     def key(self) -> str:
@@ -102,6 +104,7 @@ def plan_jobs(
     out: Path,
     report: bool = True,
     resume: bool = True,
+    precision: str | None = None,
 ) -> list[Job]:
     """Return one job per slide; paths become absolute.
 
@@ -111,6 +114,7 @@ def plan_jobs(
         out: Folder of the results.
         report: Write a report for every slide.
         resume: Keep complete results, and use saved features.
+        precision: Precision that complete results must have, see ``Job.precision``.
 
     Raises:
         ConfigError: If two slides would write the same file, if a file that belongs to one slide
@@ -126,6 +130,7 @@ def plan_jobs(
             options=_own_options(entry, options),
             report=report,
             resume=resume,
+            precision=precision,
         )
         for entry in entries
     ]

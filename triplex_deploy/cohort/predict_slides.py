@@ -24,6 +24,7 @@ def predict_slides(
     *,
     device: str = "auto",
     backend: str = "auto",
+    precision: str | None = None,
     executor: str = "local",
     workers: int | None = None,
     recursive: bool = False,
@@ -41,7 +42,9 @@ def predict_slides(
         out: Folder of the results; it is made if needed.
         options: Options of all slides, None for the defaults.
         device: ``auto``, ``cpu`` or ``cuda:N``.
-        backend: ``auto``, ``onnxruntime`` or ``tensorrt``.
+        backend: ``auto``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
+        precision: On a CPU ``fp32``, ``bf16``, ``int8`` or ``auto``; None is the precision of the
+            bundle.
         executor: ``local`` for this machine, ``ray`` for a Ray cluster.
         workers: Number of worker processes; None for 1, or with Ray for as many as fit.
         recursive: Look for slides below the folders, too.
@@ -60,11 +63,11 @@ def predict_slides(
     arguments = [slides] if isinstance(slides, str | Path) else slides
     choice = ExecutorChoice(executor, workers)
     folder, options = Path(out), options or PredictOptions()
-    jobs = plan_jobs(find_slides(arguments, recursive), options, folder, report, resume)
+    jobs = plan_jobs(find_slides(arguments, recursive), options, folder, report, resume, precision)
     loaded = load_bundle(bundle)
     if (folder / "manifest.json").exists():
         raise OutputError(f"{folder}: is a bundle; choose another folder for the predictions")
-    opener = ModelOpener(Path(bundle).absolute(), device, backend, options.threads)
+    opener = ModelOpener(Path(bundle).absolute(), device, backend, options.threads, precision)
     outcomes = run_jobs(jobs, loaded, partial(choice.make, opener, _NoWatcher()))
     outcome_of = {outcome.job.h5ad_path: outcome for outcome in outcomes}
     found = [outcome_of[job.h5ad_path] for job in jobs]

@@ -102,6 +102,9 @@ def _check_record(job: Job, bundle: Bundle, metadata: dict[str, Any]) -> None:
         raise _NotCompleteError("bundle, options, version or slide differ")
     if metadata.get("bundle_id") != bundle.id:
         raise _NotCompleteError(f"{job.metadata_path.name} names another bundle")
+    wanted = job.precision or bundle.manifest.precision
+    if wanted != "auto" and metadata.get("precision") != wanted:
+        raise _NotCompleteError(f"it was predicted in {metadata.get('precision')}, not {wanted}")
     if metadata.get(H5AD_DIGEST) != sha256_of(job.h5ad_path):
         raise _NotCompleteError(f"{job.h5ad_path.name} was altered or cut short")
     if job.report and not job.report_path.is_file():

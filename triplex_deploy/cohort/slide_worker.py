@@ -26,9 +26,11 @@ class ModelOpener:
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda:N``."""
     backend: str = "auto"
-    """``auto``, ``onnxruntime`` or ``tensorrt``."""
+    """``auto``, ``onnxruntime``, ``openvino`` or ``tensorrt``."""
     threads: int | None = None
     """CPU threads of each process, None for all cores."""
+    precision: str | None = None
+    """``fp32``, ``bf16``, ``int8`` or ``auto`` on a CPU; None is the precision of the bundle."""
 
     def open(self) -> Model:
         """Read, verify and load the bundle.
@@ -37,7 +39,8 @@ class ModelOpener:
             BundleError: If the bundle cannot be read or was altered.
             BackendError: If the device or backend cannot be used.
         """
-        return load_bundle(self.bundle).open(self.device, self.backend, self.threads)
+        bundle = load_bundle(self.bundle)
+        return bundle.open(self.device, self.backend, self.threads, precision=self.precision)
 
 
 @dataclass(frozen=True)

@@ -129,9 +129,15 @@ def open_cache(
         "size_wh": view.size_wh,
         "on_bad_tile": on_bad_tile,
         "encoder": model.entry(spec.name).content_sha256,
-        "runs_on": (model.backend, model.device.kind),
+        "runs_on": (model.backend, model.device.kind, *_float_type(model)),
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
     feature_dim = spec.outputs[0].axes[-1]
     assert isinstance(feature_dim, int)
     return FeatureCache(root / key[:32], key, feature_dim)
+
+
+def _float_type(model: Model) -> tuple[str, ...]:
+    """Return the type of products in float layers, if it is not the exact one."""
+    float_type = model.options.float_type
+    return () if float_type == "fp32" else (float_type,)

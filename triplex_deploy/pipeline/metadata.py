@@ -11,6 +11,7 @@ import numpy as np
 
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.encode import Encoded
+from triplex_deploy.runtime.model import Model
 from triplex_deploy.spots import Spots
 from triplex_deploy.system import PACKAGES, installed_versions, peak_memory_mb
 from triplex_deploy.tiles.plan import TilePlan
@@ -48,7 +49,8 @@ def run_metadata(
         "panel": list(bundle.manifest.genes),
         "device": str(context.model.device),
         "backend": context.model.backend,
-        "precision": bundle.manifest.precision,
+        "precision": context.model.precision,
+        **_choice(context.model),
         "slide_mpp": slide_mpp,
         "bundle_mpp": bundle.manifest.tile_mpp,
         "level0_px_per_tile_px": view.scale,
@@ -61,6 +63,16 @@ def run_metadata(
             "python": platform.python_version(),
             **installed_versions(PACKAGES),
         },
+    }
+
+
+def _choice(model: Model) -> dict[str, Any]:
+    """Return why the backend and the precision were chosen, and the measured rates."""
+    if model.choice is None:
+        return {}
+    return {
+        "float_type": model.choice.float_type,
+        "backend_reason": model.choice.reason,
     }
 
 

@@ -6,8 +6,6 @@ only the time it takes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +16,11 @@ from typing import Any, Final
 import numpy as np
 
 from triplex_deploy.contract import TILE_PX
-from triplex_deploy.errors import OutputError
-from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.measurements import (
+    measurement_key,
+    read_measurement,
+    store_measurement,
+)
 from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.model import Model
@@ -93,7 +94,7 @@ def choose_setting(
     chosen = fastest(rates)
     measured = [{**asdict(tried), "tiles_per_s": rate} for tried, rate in rates.items()]
     logger.info("using %s, the fastest of %s", chosen, measured)
-    _store(path, key, {**asdict(chosen), "measured": measured, **conditions})
+    store_measurement(path, key, {**asdict(chosen), "measured": measured, **conditions})
     return chosen
 
 
@@ -155,43 +156,21 @@ def _key(model: Model, workers: int) -> tuple[str, dict[str, Any]]:
         "bundle": model.bundle.id,
         "device": asdict(model.device),
         "backend": model.backend,
+        "precision": model.precision,
         "processor": processor_name(),
         "cores": usable_cores(),
         "workers": workers,
         "versions": {"triplex-deploy": __version__, **installed_versions(PACKAGES)},
     }
-    text = json.dumps(conditions, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32], conditions
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the stored settings by key; empty if the file is absent or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        logger.warning("%s: ignored (%s)", path, error)
-        return {}
-    return content if isinstance(content, dict) else {}
+    return measurement_key(conditions), conditions
 
 
 def _stored(path: Path, key: str) -> Setting | None:
-    entry = _read(path).get(key)
-    if not isinstance(entry, dict):
+    entry = read_measurement(path, key)
+    if entry is None:
         return None
     workers, batch_size = entry.get("workers"), entry.get("batch_size")
     sizes = {size for sizes in BATCHES.values() for size in sizes}
     if not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS or batch_size not in sizes:
         return None
     return Setting(workers, batch_size)
-
-
-def _store(path: Path, key: str, entry: dict[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            text = json.dumps({**_read(path), key: entry}, indent=1)
-            temporary.write_text(text, encoding="utf-8")
-    except (OSError, OutputError) as error:
-        logger.info("%s: the measured setting is not stored (%s)", path, error)

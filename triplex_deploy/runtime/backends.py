@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from triplex_deploy.contract.precision import Runtime
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.device import CPU, Device
 
@@ -33,13 +32,15 @@ class OpenOptions:
     """Maximum number of CPU threads of one operator; None leaves it to the runtime."""
     spinning: bool = True
     """Whether idle threads of the runtime poll for work between operators, or sleep."""
+    float_type: str = "fp32"
+    """Type of products in layers that are not quantized, one of the backend's ``float_types``."""
 
 
 @dataclass(frozen=True)
 class Backend:
     """A runtime and what the rest of the package must know of it."""
 
-    name: Runtime
+    name: str
     """Name in options and reports."""
     target: Target
     """Which graph files of a bundle it takes."""
@@ -55,12 +56,21 @@ class Backend:
     """
     has_gpu: Callable[[], bool]
     """Return whether the runtime can use a GPU on this machine."""
-    open_for_threads: Callable[[Bundle, Mapping[str, Session], ExitStack], Sessions] | None = None
+    open_for_threads: (
+        Callable[[Bundle, Mapping[str, Session], OpenOptions, ExitStack], Sessions] | None
+    ) = None
     """Open sessions on the CPU that several threads call at once with one thread per call.
 
     It takes the sessions that ``open`` returned, and may keep some of them. None if those serve
     several threads already.
     """
+    float_types: tuple[str, ...] = ("fp32",)
+    """Types in which it can compute the layers of an fp32 graph, see ``OpenOptions``."""
+
+    @property
+    def is_installed(self) -> bool:
+        """Return whether every module that it imports is installed."""
+        return all(find_spec(module) for module in self.modules)
 
 
 def _open_onnxruntime(
@@ -72,7 +82,7 @@ def _open_onnxruntime(
 
 
 def _open_onnxruntime_for_threads(
-    bundle: Bundle, sessions: Mapping[str, Session], stack: ExitStack
+    bundle: Bundle, sessions: Mapping[str, Session], _: OpenOptions, stack: ExitStack
 ) -> Sessions:
     from triplex_deploy.runtime.ort import open_single_threaded
 
@@ -83,6 +93,20 @@ def _onnxruntime_has_gpu() -> bool:
     from triplex_deploy.runtime.ort import cuda_usable
 
     return cuda_usable()
+
+
+def _open_openvino(bundle: Bundle, _: Device, options: OpenOptions, stack: ExitStack) -> Sessions:
+    from triplex_deploy.runtime.openvino import open_graphs
+
+    return open_graphs(bundle, stack, options.float_type, options.threads)
+
+
+def _open_openvino_for_threads(
+    bundle: Bundle, sessions: Mapping[str, Session], options: OpenOptions, stack: ExitStack
+) -> Sessions:
+    from triplex_deploy.runtime.openvino import open_single_threaded
+
+    return open_single_threaded(bundle, sessions, stack, options.float_type)
 
 
 def _open_tensorrt(bundle: Bundle, device: Device, _: OpenOptions, stack: ExitStack) -> Sessions:
@@ -114,21 +138,40 @@ TENSORRT: Final = Backend(
     open=_open_tensorrt,
     has_gpu=_tensorrt_has_gpu,
 )
-BACKENDS: Final[dict[str, Backend]] = {backend.name: backend for backend in (TENSORRT, ONNXRUNTIME)}
+OPENVINO: Final = Backend(
+    name="openvino",
+    target="onnxruntime",
+    devices=("cpu",),
+    modules=("openvino",),
+    open=_open_openvino,
+    has_gpu=lambda: False,
+    open_for_threads=_open_openvino_for_threads,
+    float_types=("fp32", "bf16"),
+)
+BACKENDS: Final[dict[str, Backend]] = {
+    backend.name: backend for backend in (TENSORRT, ONNXRUNTIME, OPENVINO)
+}
 """Every backend by its name, in the order in which ``auto`` prefers them."""
 BACKEND_NAMES: Final = (AUTO, *sorted(BACKENDS))
 """The values of ``--backend``."""
+RUN_PRECISIONS: Final = (AUTO, "fp32", "bf16", "int8")
+"""The values of ``predict --precision``, see ``cpu_choice``."""
 
 
-def choose(bundle: Bundle, backend: str, device: Device | None) -> tuple[Backend, Device]:
+def choose(bundle: Bundle, backend: str, device: Device | None) -> tuple[Backend | None, Device]:
     """Return the backend and the device to open a bundle with.
 
     Args:
         bundle: The bundle to open.
-        backend: A name of ``BACKEND_NAMES``. ``auto`` is the first backend of ``BACKENDS`` that
-            runs on the device, finds its graphs in the bundle and has its modules installed.
+        backend: A name of ``BACKEND_NAMES``. ``auto`` is, on a GPU, the first backend of
+            ``BACKENDS`` that runs on it, finds its graphs in the bundle and has its modules
+            installed.
         device: The device; None is the first GPU if the backend can use one, otherwise the CPU.
             If both are to be chosen, ONNX Runtime decides about the device.
+
+    Returns:
+        The backend and the device. The backend is None for ``auto`` on a CPU, where a measurement
+        decides (``cpu_choice``).
 
     Raises:
         BackendError: If the name is unknown, or the backend does not run on the device.
@@ -138,6 +181,8 @@ def choose(bundle: Bundle, backend: str, device: Device | None) -> tuple[Backend
     named = None if backend == AUTO else BACKENDS[backend]
     if device is None:
         device = Device("cuda") if (named or ONNXRUNTIME).has_gpu() else CPU
+    if named is None and device == CPU:
+        return None, device
     chosen = named or _preferred(bundle, device)
     if device.kind not in chosen.devices:
         kinds = " or ".join(chosen.devices)
@@ -152,6 +197,6 @@ def _preferred(bundle: Bundle, device: Device) -> Backend:
     targets = {entry.target for entry in bundle.manifest.graphs}
     for backend in BACKENDS.values():
         fits = device.kind in backend.devices and backend.target in targets
-        if fits and all(find_spec(module) for module in backend.modules):
+        if fits and backend.is_installed:
             return backend
     return ONNXRUNTIME

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Self
 
 from triplex_deploy.bundle import Bundle, GraphEntry, Target, read_bundle
-from triplex_deploy.errors import ContractError
-from triplex_deploy.runtime.backends import AUTO, BACKENDS, OpenOptions, choose
+from triplex_deploy.errors import BackendError, ContractError
+from triplex_deploy.runtime.backends import AUTO, BACKENDS, Backend, OpenOptions, choose
 from triplex_deploy.runtime.concurrent_sessions import one_call_at_a_time
+from triplex_deploy.runtime.cpu_choice import RunChoice, choose_on_cpu
 from triplex_deploy.runtime.device import CPU, Device, parse_device
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.session import Arrays, Session
@@ -30,31 +31,60 @@ class RunnableBundle(Bundle):
         backend: str = AUTO,
         threads: int | None = None,
         spinning: bool = True,
+        precision: str | None = None,
     ) -> Model:
         """Load every graph; use the result as a context manager.
 
         Args:
             device: ``auto``, ``cpu`` or ``cuda:N``. ``auto`` is the first GPU if the backend can
                 use one, otherwise the CPU.
-            backend: ``auto``, ``onnxruntime`` or ``tensorrt``. ``auto`` is TensorRT on a GPU if
-                the bundle has graphs for it and its packages are installed, otherwise ONNX
-                Runtime. TensorRT engines that are missing are built first.
+            backend: ``auto``, ``onnxruntime``, ``openvino`` or ``tensorrt``. ``auto`` on a GPU is
+                TensorRT if the bundle has graphs for it and its packages are installed, otherwise
+                ONNX Runtime; on a CPU it is the faster of ONNX Runtime and OpenVINO, measured
+                once. TensorRT engines that are missing are built first.
             threads: Maximum number of CPU threads of one operator; None leaves it to the runtime.
             spinning: Whether idle threads poll for work between operators, or sleep.
+            precision: On a CPU ``fp32``, ``bf16``, ``int8`` or ``auto``, see ``choose_on_cpu``;
+                None is the precision of the bundle.
 
         Returns:
             The opened model.
 
         Raises:
-            BackendError: If the device or backend cannot be used; it is never replaced by another.
+            BackendError: If the device, backend or precision cannot be used; it is never replaced
+                by another.
         """
-        chosen, place = choose(self, backend, parse_device(device))
-        if AUTO in (device, backend):
-            logger.info("using %s on %s", chosen.name, place)
+        named, place = choose(self, backend, parse_device(device))
+        choice = self._choose(named, place, precision)
+        if AUTO in (device, backend, precision):
+            logger.info("using %s on %s in %s", choice.backend.name, place, choice.precision)
         _warn(self)
+        options = OpenOptions(threads, spinning, choice.float_type)
         with ExitStack() as stack:
-            sessions = chosen.open(self, place, OpenOptions(threads, spinning), stack)
-            return Model(self, sessions, place, chosen.name, stack.pop_all(), chosen.target)
+            chosen = choice.backend
+            sessions = chosen.open(self, place, options, stack)
+            return Model(
+                self,
+                sessions,
+                place,
+                chosen.name,
+                stack.pop_all(),
+                target=chosen.target,
+                choice=choice,
+                options=options,
+            )
+
+    def _choose(self, named: Backend | None, place: Device, precision: str | None) -> RunChoice:
+        if place == CPU:
+            return choose_on_cpu(self, named, precision)
+        assert named is not None  # ``choose`` leaves it open for a CPU alone
+        own = self.manifest.precision
+        if precision not in (None, AUTO, own):
+            raise BackendError(
+                f"precision {precision}: on {place} graphs run as they were exported, in {own}; "
+                "leave --precision out, or export another bundle"
+            )
+        return RunChoice(named, own, "fp32", f"{named.name} runs the bundle on {place}")
 
 
 def _warn(bundle: Bundle) -> None:
@@ -81,8 +111,17 @@ class Model:
     _open: ExitStack
     target: Target = "onnxruntime"
     """Which graph files of the bundle the sessions run."""
+    choice: RunChoice | None = None
+    """Why this backend and precision; None if nothing was to choose."""
+    options: OpenOptions = field(default_factory=OpenOptions)
+    """How the sessions use the CPU."""
     _opening: threading.Lock = field(default_factory=threading.Lock, init=False)
     _concurrent: Mapping[str, Session] | None = field(default=None, init=False)
+
+    @property
+    def precision(self) -> str:
+        """Precision of the run."""
+        return self.choice.precision if self.choice else self.bundle.manifest.precision
 
     def run(self, graph: str, inputs: Tensors) -> Arrays:
         """Run one graph.
@@ -138,7 +177,7 @@ class Model:
         backend = BACKENDS.get(self.backend)
         if backend is None or backend.open_for_threads is None:
             return self.sessions
-        return backend.open_for_threads(self.bundle, self.sessions, self._open)
+        return backend.open_for_threads(self.bundle, self.sessions, self.options, self._open)
 
     def close(self) -> None:
         """Close every session; running a graph afterwards raises ``BackendError``."""

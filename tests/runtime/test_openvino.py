@@ -1,0 +1,86 @@
+"""OpenVINO sessions: threads, new outputs, memory, telemetry and errors."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from triplex_deploy.contract.precision import cpu_flag
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.model import RunnableBundle
+from triplex_deploy.runtime.openvino import open_session
+from triplex_deploy.system import processor_flags
+
+
+def random_tiles(n_tiles: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n_tiles, 224, 224, 3), dtype=np.uint8)
+
+
+def test_outputs_are_new_arrays_and_do_not_depend_on_the_batch(bundle: RunnableBundle) -> None:
+    tiles = random_tiles(5)
+    with bundle.open(device="cpu", backend="openvino") as model:
+        session = model.session("tile_encoder")
+        whole = session.run({"tiles": tiles})["features"]
+        before = whole.copy()
+        rows = [session.run({"tiles": tiles[i : i + 1]})["features"] for i in range(5)]
+    np.testing.assert_array_equal(np.concatenate(rows), before)
+    np.testing.assert_array_equal(whole, before)
+
+
+def test_several_threads_get_their_own_results(bundle: RunnableBundle) -> None:
+    batches = [random_tiles(2, seed) for seed in range(8)]
+    with bundle.open(device="cpu", backend="openvino") as model:
+        session = model.concurrent_sessions()["tile_encoder"]
+        alone = [session.run({"tiles": batch})["features"] for batch in batches]
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda batch: session.run({"tiles": batch}), batches))
+    for found, wanted in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(found["features"], wanted)
+
+
+def test_bf16_stays_near_fp32_and_differs(bundle: RunnableBundle) -> None:
+    if cpu_flag("bf16", processor_flags()) is None:
+        pytest.skip("this CPU does not multiply bf16 in hardware")
+    tiles = random_tiles(3)
+    outputs = []
+    for precision in ("fp32", "bf16"):
+        with bundle.open(device="cpu", backend="openvino", precision=precision) as model:
+            assert model.precision == precision
+            outputs.append(model.run("tile_encoder", {"tiles": tiles})["features"].ravel())
+    exact, rounded = outputs
+    cosine = exact @ rounded / np.linalg.norm(exact) / np.linalg.norm(rounded)
+    assert cosine > 0.995
+    assert not np.array_equal(exact, rounded)
+
+
+def test_closed_session_and_damaged_file_are_named(bundle: RunnableBundle, tmp_path: Path) -> None:
+    spec = bundle.specs["tile_encoder"]
+    with bundle.open(device="cpu", backend="openvino") as model:
+        session = model.session("tile_encoder")
+    with pytest.raises(BackendError, match="the session is closed"):
+        session.run({"tiles": random_tiles(1)})
+    damaged = tmp_path / "tile_encoder.onnx"
+    damaged.write_bytes((bundle.path / damaged.name).read_bytes()[:5000])
+    with pytest.raises(BackendError, match=r"tile_encoder\.onnx: OpenVINO cannot load it"):
+        open_session(damaged, spec).run({"tiles": random_tiles(1)})
+
+
+def test_missing_openvino_names_the_install_command(
+    bundle: RunnableBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BackendError, match=r"pip install 'triplex-deploy\[cpu\]'"):
+        bundle.open(device="cpu", backend="openvino")
+
+
+def test_telemetry_is_not_even_imported() -> None:
+    code = (
+        "import sys; from triplex_deploy.runtime.openvino import import_openvino;"
+        "import_openvino(); assert 'openvino_telemetry' not in sys.modules"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
