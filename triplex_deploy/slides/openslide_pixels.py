@@ -150,6 +150,11 @@ class PixelSource:
         handle.close()
 
 
+def library_name() -> str:
+    """Return the path or the name under which OpenSlide's library is loaded."""
+    return str(lowlevel._lib._name)
+
+
 class OpenSlideHandle:
     """An ``openslide_t``; several threads may read at once, and ``close`` waits for them."""
 

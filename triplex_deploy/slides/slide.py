@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.slides.identity import FileIdentity, require_same_files
 
 RGB = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -81,6 +82,8 @@ class Slide(ABC):
     """The same along x and y, or None."""
     background_rgb: RGB
     """Color of places inside the slide without pixels."""
+    identity: tuple[FileIdentity, ...] = ()
+    """Identities of its files, taken before they were opened; empty if unknown."""
     closed: bool = False
     """True after ``close``."""
 
@@ -141,6 +144,15 @@ class Slide(ABC):
         x, y = column * width_px, row * height_px
         width, height = min(width_px, level_width - x), min(height_px, level_height - y)
         out[:height, :width] = self._read_inside(level, x, y, width, height)
+
+    def require_unchanged(self) -> None:
+        """Check that the slide's files are still those that were opened.
+
+        Raises:
+            SlideError: A file was replaced, written to or removed.
+        """
+        if self.identity:
+            require_same_files(self.path, self.identity)
 
     def close(self) -> None:
         """Release the file; reading afterwards raises ``SlideError``. Closing twice is allowed."""

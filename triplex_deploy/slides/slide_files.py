@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -34,25 +35,48 @@ have any suffix."""
 MIRAX: Final = ".mrxs"
 
 
-def companions(path: Path) -> list[Path]:
-    """Return the other files of a slide, sorted.
+_SERIES_UID: Final = b"\x20\x00\x0e\x00UI"
+"""The tag of a DICOM file with the identifier of its series, in explicit little-endian."""
+_DICOM_HEAD_BYTES: Final = 1 << 16
+"""First part of a DICOM file, in which that tag is looked for."""
 
-    They are in the folder beside a MIRAX file, and in the folder of a DICOM file.
+
+def companions(path: Path) -> list[Path]:
+    """Return the other files of a slide, sorted; raises ``OSError``.
+
+    They are in the folder beside a MIRAX file. Of a DICOM file they are the files of the same
+    series in its folder, or all DICOM files there if it names no series.
     """
     suffix, folder = path.suffix.lower(), path.with_suffix("")
     if suffix == MIRAX and folder.is_dir():
-        return sorted(folder.iterdir())
+        return sorted(part for part in folder.iterdir() if part.is_file())
     if suffix == DICOM:
-        return sorted(part for part in path.parent.glob(f"*{DICOM}") if part != path)
+        others = sorted(
+            part for part in path.parent.glob(f"*{DICOM}") if part != path and part.is_file()
+        )
+        series = _series(path) if others else b""
+        return [part for part in others if not series or _series(part) == series]
     return []
 
 
 def slide_digest(path: Path) -> str:
     """Return a digest of a slide's content as 64 hexadecimal digits; raises ``OSError``.
 
-    It is the SHA-256 of the file's SHA-256 and of the names and sizes of its companions.
+    It is the SHA-256 of the file's SHA-256 and of the names and contents of its companions.
     """
     digest = hashlib.sha256(sha256_of(path).encode())
     for part in companions(path):
-        digest.update(f"{part.name}:{part.stat().st_size}".encode())
+        digest.update(os.fsencode(part.name) + b":" + sha256_of(part).encode())
     return digest.hexdigest()
+
+
+def _series(path: Path) -> bytes:
+    """Return the identifier of a DICOM file's series; empty if it is not found."""
+    with path.open("rb") as file:
+        head = file.read(_DICOM_HEAD_BYTES)
+    start = head.find(_SERIES_UID)
+    if start < 0:
+        return b""
+    start += len(_SERIES_UID)
+    length = int.from_bytes(head[start : start + 2], "little")
+    return head[start + 2 : start + 2 + length]

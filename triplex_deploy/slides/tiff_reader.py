@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.slides import tiff_pages
 from triplex_deploy.slides.guard import ReadGuard
 from triplex_deploy.slides.segment_cache import SegmentCache
-from triplex_deploy.slides.slide import Slide, copy_overlap
+from triplex_deploy.slides.slide import Size, Slide, copy_overlap
 from triplex_deploy.slides.tiff_pages import Page, pyramid_pages, reading_header
 from triplex_deploy.slides.tiff_scale import ome_mpp_xy, tag_mpp_xy
 
@@ -50,7 +51,7 @@ class TiffReader(Slide):
         self.level_downsamples = tuple((width / w + height / h) / 2 for w, h in self.level_sizes)
         with reading_header(path):
             ome_xml = tif.ome_metadata if tif.is_ome else None
-        self.mpp_xy = ome_mpp_xy(ome_xml, image) or tag_mpp_xy(pages[0].tiff)
+        self.mpp_xy = ome_mpp_xy(ome_xml, image, (width, height)) or tag_mpp_xy(pages[0].tiff)
         self.mpp = None if self.mpp_xy is None else sum(self.mpp_xy) / 2
         self.background_rgb = (BACKGROUND,) * 3
         self._tif = tif
@@ -102,6 +103,24 @@ class TiffReader(Slide):
         self._guard.shut()
         self._cache.clear()
         self._tif.close()
+
+
+def plain_level_sizes(path: Path) -> tuple[Size, ...] | None:
+    """Return the sizes of the levels of a tiled TIFF without OME metadata, planes or other images.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The sizes, finest first; None if the TIFF is not of this simple kind.
+
+    Raises:
+        SlideError: The file is damaged, or holds no single upright picture of 8 bits.
+    """
+    with ExitStack() as opened:
+        with reading_header(path):
+            tif = opened.enter_context(tifffile.TiffFile(path))
+        return tiff_pages.plain_level_sizes(path, tif)
 
 
 def _fits(segment: NDArray[np.uint8], page: Page, index: int) -> bool:

@@ -1,0 +1,49 @@
+"""Ask whether a path is a regular file before anything opens it.
+
+Opening a named pipe waits for a writer, and a device such as ``/dev/zero`` never ends.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from triplex_deploy.errors import TriplexError
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def require_regular_file(path: Path, kind: type[TriplexError], what: str) -> os.stat_result:
+    """Return the status of a regular file; links are followed, and nothing is opened.
+
+    Args:
+        path: The file.
+        kind: The error to raise.
+        what: What the file should be, such as ``spots file``.
+
+    Returns:
+        The status of the file.
+
+    Raises:
+        TriplexError: ``kind``, if there is no such file, its folder cannot be entered, or it is a
+            folder, a pipe, a socket or a device.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise kind(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise kind(f"{path}: {error.strerror}; check the path and its permissions") from error
+    except ValueError as error:  # a zero byte in the name
+        raise kind(f"{str(path)!r}: is not the name of a file; check the path") from error
+    if not stat.S_ISREG(status.st_mode):
+        found = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
+        raise kind(f"{path}: is {found}; pass a {what}")
+    return status

@@ -1,0 +1,81 @@
+"""Let a child process look at a slide first, since a native library may end its process.
+
+OpenSlide's libraries abort the process if memory for a wrong size is not to be had, and a damaged
+file may crash them. The child opens the slide, reads its properties, a thumbnail and two places of
+each level. If the file ends the child, only this slide fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from triplex_deploy.errors import SlideError
+from triplex_deploy.slides.identity import FileIdentity
+from triplex_deploy.slides.openslide_pixels import library_name
+
+logger = logging.getLogger(__name__)
+
+MAX_SECONDS = 120.0
+"""Longest time that a first look may take; it takes less than 0.1 s on a local disk."""
+CHILD = Path(__file__).with_name("first_look_child.py")
+"""The program of the child process."""
+_SURVIVED: set[tuple[str, FileIdentity]] = set()
+"""Files that a child process of this process has looked at without harm."""
+
+
+def look_first(path: Path, identity: FileIdentity) -> None:
+    """Let a child process look at a slide, once for each file.
+
+    Args:
+        path: The file.
+        identity: Its identity; a file that has changed is looked at again.
+
+    Raises:
+        SlideError: The file ends the child process, or the child does not end.
+    """
+    known = (str(path), identity)
+    if known in _SURVIVED:
+        return
+    code = _run(path)
+    if code is not None and code < 0:
+        raise SlideError(
+            f"{path}: the library OpenSlide fails on this file ({_signal_name(-code)}); "
+            "the file is damaged: copy it again"
+        )
+    _SURVIVED.add(known)
+
+
+def _run(path: Path) -> int | None:
+    """Return the exit status of the child; None if no process can be started."""
+    if not sys.executable:
+        return None
+    command = [sys.executable, "-I", "-S", str(CHILD), library_name(), str(path)]
+    try:
+        ended = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=MAX_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SlideError(
+            f"{path}: the library OpenSlide does not answer within {MAX_SECONDS:g} s; "
+            "the file is damaged or its disk does not answer: copy it to a local disk"
+        ) from error
+    except OSError as error:
+        logger.info("%s: opened without a first look, no process can be started: %s", path, error)
+        return None
+    return ended.returncode
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
