@@ -6,14 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
 from triplex_deploy import predict_slide
+from triplex_deploy.errors import SlideError
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.pipeline.feature_cache import FeatureCache
+from triplex_deploy.pipeline.feature_cache import FeatureCache, open_cache
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.progress import Silent
 from triplex_deploy.runtime.model import Model
+from triplex_deploy.slides import open_slide
 from triplex_deploy.spots import Spots
+from triplex_deploy.tiles.view import SlideView
 
 
 def _predict(path: Path, model: Model, spots: Spots, cache: Path, **more: object) -> Prediction:
@@ -133,6 +138,90 @@ def test_no_damaged_byte_of_a_cache_file_escapes(tmp_path: Path) -> None:
             path.write_bytes(content[:at] + bytes([value]) + content[at + 1 :])
             for _, features in cache.parts():
                 assert features.shape == (2, 3)
+
+
+@pytest.mark.parametrize("damage", ["altered values", "folder"])
+def test_altered_values_in_a_valid_archive_are_noticed(
+    damage: str,
+    slide_path: Path,
+    some_spots: Spots,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
+    (file,) = tmp_path.rglob("*.npz")
+    with np.load(file) as content:
+        arrays = dict(content)
+    file.unlink()
+    if damage == "folder":
+        file.mkdir()
+    else:
+        arrays["features"] = np.full_like(arrays["features"], 7.0)
+        np.savez(file, **arrays)
+    with caplog.at_level(logging.WARNING):
+        again = _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
+    assert ("is a folder" if damage == "folder" else "not those that were written") in caplog.text
+    assert again.run["tiles_from_cache"] == 0
+    np.testing.assert_array_equal(again.expression, first.expression)
+
+
+def test_files_of_others_in_the_cache_are_left_alone(
+    slide_path: Path, some_spots: Spots, tmp_path: Path
+) -> None:
+    _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
+    (file,) = tmp_path.rglob("*.npz")
+    foreign = file.with_name("results.npz")
+    np.savez(foreign, measured=np.ones(3))
+    second = _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
+    assert second.run["tiles_from_cache"] > 0
+    assert foreign.exists()
+
+
+class _ReplacesTheSlide(Silent):
+    """Replaces or removes the slide when a stage starts."""
+
+    def __init__(self, slide: Path, other: Path | None, stage: str) -> None:
+        self._slide, self._other, self._stage = slide, other, stage
+
+    def start(self, stage: str, total: int) -> None:
+        if stage == self._stage:
+            if self._other is None:
+                self._slide.unlink()
+            else:
+                self._other.replace(self._slide)
+
+
+@pytest.mark.parametrize("other", ["replaced", "removed"])
+def test_a_slide_that_is_replaced_leaves_no_features_behind(
+    other: str, slide_path: Path, some_spots: Spots, tmp_path: Path
+) -> None:
+    slide, new, cache = tmp_path / "slide.tif", tmp_path / "new.tif", tmp_path / "cache"
+    shutil.copy(slide_path, slide)
+    pixels = 255 - tifffile.imread(slide_path)
+    tifffile.imwrite(new, pixels, photometric="rgb", tile=(256, 256))
+    replacing = _ReplacesTheSlide(slide, new if other == "replaced" else None, "encoding tiles")
+    options = PredictOptions(spots=some_spots, cache=cache, mpp=0.5)
+    with pytest.raises(SlideError, match=r"replaced while it was read|went away while it was read"):
+        predict_slide(slide, fake_model(fake_config()), options, replacing)
+    if other == "removed":
+        shutil.copy(new, slide)
+    cached = predict_slide(slide, fake_model(fake_config()), options)
+    fresh = predict_slide(slide, fake_model(fake_config()), PredictOptions(some_spots, mpp=0.5))
+    assert cached.run["tiles_from_cache"] == 0
+    np.testing.assert_array_equal(cached.expression, fresh.expression)
+
+
+def test_a_slide_that_is_replaced_before_it_is_digested_has_no_cache(
+    slide_path: Path, tmp_path: Path
+) -> None:
+    slide = tmp_path / "slide.tif"
+    shutil.copy(slide_path, slide)
+    with open_slide(slide) as opened:
+        view = SlideView.open(opened, 0.5, 0.5)
+        shutil.copy(slide_path, tmp_path / "new.tif")
+        (tmp_path / "new.tif").replace(slide)
+        with pytest.raises(SlideError, match="replaced while it was read"):
+            open_cache(tmp_path / "cache", view, fake_model(fake_config()), "fail")
 
 
 def test_cache_that_cannot_be_written_does_not_fail_the_prediction(

@@ -2,8 +2,9 @@
 
 The features of a slide are in a folder with a name that depends on everything that affects them:
 the slide's content, the scale, the tile encoder's graph and the runtime. Each file in it holds
-the origins and features of some tiles and is written atomically, so a process may be killed at any
-time, and several processes may fill one folder.
+the origins and features of some tiles with a digest of them, and is written atomically, so a
+process may be killed at any time, and several processes may fill one folder. Nothing is written
+once the slide has been replaced.
 """
 
 from __future__ import annotations
@@ -11,26 +12,31 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.errors import OutputError
+from triplex_deploy.errors import OutputError, SlideError
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.runtime.model import Model
-from triplex_deploy.slides.slide_files import slide_digest
 from triplex_deploy.tiles.view import SlideView
 
 VERSION: Final = 1
 """Increase it when the same inputs give other features."""
 EVERY_S: Final = 5.0
 """Seconds between writes: the work that is lost if the process is killed."""
+
+_OWN_NAME: Final = re.compile(r"\d{20}-[0-9a-f]{8}\.npz")
+"""Names of the files that this module writes."""
 
 Origins = NDArray[np.int64]
 Features = NDArray[np.float32]
@@ -41,22 +47,40 @@ logger = logging.getLogger(__name__)
 class FeatureCache:
     """The features of one slide by one tile encoder; see ``open_cache``."""
 
-    def __init__(self, folder: Path, key: str, feature_dim: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        feature_dim: int,
+        require_unchanged: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take the folder, the digest of all that affects the features, and their number.
+
+        ``require_unchanged`` raises ``SlideError`` if the slide is no longer that of ``key``.
+        """
         self.folder = folder
         self.key = key
         self.feature_dim = feature_dim
+        self._require_unchanged = require_unchanged
         self._pending: list[tuple[Origins, Features]] = []
         self._written = time.monotonic()
         self._usable = True
 
     def parts(self) -> Iterator[tuple[Origins, Features]]:
-        """Yield origins (K, 2) in the view and features (K, F) by file; bad files are removed."""
+        """Yield origins (K, 2) in the view and features (K, F) by file.
+
+        Files of this package that are damaged are removed. Others are not touched.
+        """
         for path in sorted(self.folder.glob("*.npz")):
+            if not _OWN_NAME.fullmatch(path.name):
+                continue
             try:
+                require_regular_file(path, OutputError, "file of features")
                 yield self._read(path)
             except OutputError as error:
                 logger.warning("%s", error)
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
 
     def add(self, origins_xy: Origins, features: Features) -> None:
         """Add the features of some tiles; they are on disk within ``EVERY_S`` seconds."""
@@ -65,13 +89,17 @@ class FeatureCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write everything to disk; after a failure, warn and stop writing."""
+        """Write everything to disk; after a failure, warn and stop writing.
+
+        Features of a slide that was replaced meanwhile are dropped, as they may be of either file.
+        """
         pending, self._pending = self._pending, []
         if pending and self._usable:
             origins, features = (np.concatenate(parts) for parts in zip(*pending, strict=True))
             try:
+                self._require_unchanged()
                 self._write(origins, features)
-            except (OSError, OutputError) as error:
+            except (OSError, OutputError, SlideError) as error:
                 self._usable = False
                 logger.warning("continuing without the feature cache: %s", error)
         self._written = time.monotonic()
@@ -82,15 +110,17 @@ class FeatureCache:
             "key": np.array(self.key),
             "origins_xy": origins,
             "features": features,
+            "sha256": np.array(_seal(self.key, origins, features)),
         }
         target = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}.npz"
         with atomic_path(target) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)
 
     def _read(self, path: Path) -> tuple[Origins, Features]:
-        """Return the content of a file; the archive's checksums detect changed bytes.
+        """Return the content of a file.
 
-        Raises ``OutputError`` if the file is damaged or belongs to another slide or encoder.
+        Raises ``OutputError`` if the file is damaged, its values are not those that were written,
+        or it belongs to another slide or encoder.
         """
         what, remedy = f"{path}: damaged", "its tiles are encoded again"
         with (
@@ -99,6 +129,7 @@ class FeatureCache:
             np.load(stream, allow_pickle=False) as content,
         ):
             key, origins, features = (content[n] for n in ("key", "origins_xy", "features"))
+            seal = str(content["sha256"])
         if str(key) != self.key:
             raise OutputError(f"{path}: belongs to another slide or encoder; {remedy}")
         fits = (
@@ -110,19 +141,32 @@ class FeatureCache:
         )
         if not fits or not np.isfinite(features).all():
             raise OutputError(f"{what}: holds {features.dtype} {features.shape}; {remedy}")
+        if seal != _seal(self.key, origins, features):
+            raise OutputError(f"{what}: its values are not those that were written; {remedy}")
         return origins, features
 
 
-def open_cache(
-    root: Path, slide_path: Path, view: SlideView, model: Model, on_bad_tile: str
-) -> FeatureCache | None:
-    """Open the cache of a slide under ``root``; None for a model without a tile encoder."""
+def open_cache(root: Path, view: SlideView, model: Model, on_bad_tile: str) -> FeatureCache | None:
+    """Open the cache of a slide.
+
+    Args:
+        root: Folder of the caches of all slides.
+        view: The opened slide at the bundle's scale.
+        model: The opened bundle.
+        on_bad_tile: What is done with unreadable tiles.
+
+    Returns:
+        The cache; None for a model without a tile encoder.
+
+    Raises:
+        SlideError: The slide was replaced or removed since it was opened.
+    """
     spec = model.bundle.specs.get("tile_encoder")
     if spec is None:
         return None
     decisive = {
         "version": VERSION,
-        "slide": slide_digest(slide_path),
+        "slide": view.slide.digest(),
         "level": view.level,
         "resampling": view.resampling,
         "scale_xy": view.scale_xy,
@@ -134,7 +178,15 @@ def open_cache(
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
     feature_dim = spec.outputs[0].axes[-1]
     assert isinstance(feature_dim, int)
-    return FeatureCache(root / key[:32], key, feature_dim)
+    return FeatureCache(root / key[:32], key, feature_dim, view.slide.require_unchanged)
+
+
+def _seal(key: str, origins: Origins, features: Features) -> str:
+    """Return a digest of the values of a file and of the key that they belong to."""
+    digest = hashlib.sha256(f"{key}:{origins.shape}:{features.shape}:".encode())
+    digest.update(np.ascontiguousarray(origins).data)
+    digest.update(np.ascontiguousarray(features).data)
+    return digest.hexdigest()
 
 
 def _float_type(model: Model) -> tuple[str, ...]:

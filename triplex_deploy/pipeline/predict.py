@@ -46,7 +46,8 @@ def predict_slide(
         The expression of every spot, with its position and the metadata of the run.
 
     Raises:
-        SlideError: The slide cannot be opened or read, or has no usable scale.
+        SlideError: The slide cannot be opened or read, has no usable scale, or was replaced while
+            it was read.
         SpotsError: There are no usable spots.
         ConfigError: An option does not fit, such as a gene that the bundle does not predict.
         OutputError: There is no room for features that do not fit in memory.
@@ -65,9 +66,10 @@ def predict_slide(
         with clock.stage("plan"):
             plan = plan_tiles(view.centers(spots.level0_xy), view.size_wh)
             plan = needed_tiles(plan, model.bundle.specs.values())
-        planned = _PlannedSlide(Path(slide_path), slide_mpp, view, spots, plan, options)
+        planned = _PlannedSlide(slide_mpp, view, spots, plan, options)
         context = _open_context(model, progress or Silent(), clock, planned)
         expression, counts = _run_graphs(context, planned)
+        slide.require_unchanged()
     return Prediction(
         slide_name=Path(slide_path).stem,
         expression=np.ascontiguousarray(expression[:, gene_index]),
@@ -88,7 +90,6 @@ def predict_slide(
 class _PlannedSlide:
     """A slide with its spots placed and its tiles planned."""
 
-    path: Path
     slide_mpp: float
     view: SlideView
     spots: Spots
@@ -130,7 +131,7 @@ def _cache(context: PredictionContext, slide: _PlannedSlide) -> FeatureCache | N
     if options.cache is None:
         return None
     with context.clock.stage("digest"):
-        return open_cache(options.cache, slide.path, slide.view, context.model, options.on_bad_tile)
+        return open_cache(options.cache, slide.view, context.model, options.on_bad_tile)
 
 
 def _pictures(

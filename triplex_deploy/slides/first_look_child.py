@@ -40,11 +40,11 @@ def main(library: str, slide: bytes) -> None:
         for x, y in ((0, 0), (width0 // 2, height0 // 2))
     ]
     if sizes:
-        width, height = (min(side, THUMBNAIL_PX) for side in sizes[-1])
-        places.append((len(sizes) - 1, 0, 0, max(1, width), max(1, height)))
+        shown = tuple(max(1, min(side, THUMBNAIL_PX)) for side in sizes[-1])
+        places.append((len(sizes) - 1, 0, 0, shown[0], shown[1]))
     buffer = (ctypes.c_uint32 * (THUMBNAIL_PX * THUMBNAIL_PX))()
-    for level, x, y, width, height in places:
-        functions.openslide_read_region(handle, buffer, x, y, level, width, height)
+    for level, x, y, across, down in places:
+        functions.openslide_read_region(handle, buffer, x, y, level, across, down)
         if functions.openslide_get_error(handle):  # OpenSlide then refuses all further reads
             functions.openslide_close(handle)
             handle = functions.openslide_open(slide)

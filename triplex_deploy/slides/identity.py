@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triplex_deploy.errors import SlideError
-from triplex_deploy.slides.slide_files import companions
+from triplex_deploy.slides.slide_files import companions, slide_digest
 
 
 @dataclass(frozen=True)
@@ -56,3 +56,27 @@ def require_same_files(path: Path, opened: tuple[FileIdentity, ...]) -> None:
     """
     if identity_of(path) != opened:
         raise SlideError(f"{path}: the file was replaced while it was read; run again")
+
+
+def digest_of_opened(path: Path, opened: tuple[FileIdentity, ...]) -> str:
+    """Return the digest of the content that was opened.
+
+    Args:
+        path: The slide.
+        opened: What ``identity_of`` returned before the slide was opened.
+
+    Returns:
+        The digest, see ``slide_digest``.
+
+    Raises:
+        SlideError: The file was replaced, written to or removed, so that the digest may be of
+            another content.
+    """
+    try:
+        digest = slide_digest(path)
+    except OSError as error:
+        raise SlideError(
+            f"{path}: cannot be read again: {error.strerror}; put the file back and run again"
+        ) from error
+    require_same_files(path, opened)
+    return digest

@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
-from triplex_deploy.slides.identity import FileIdentity, require_same_files
+from triplex_deploy.slides.identity import (
+    FileIdentity,
+    digest_of_opened,
+    identity_of,
+    require_same_files,
+)
 
 RGB = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -153,6 +158,14 @@ class Slide(ABC):
         """
         if self.identity:
             require_same_files(self.path, self.identity)
+
+    def digest(self) -> str:
+        """Return a digest of the content that was opened, 64 hexadecimal digits.
+
+        Raises:
+            SlideError: A file was replaced, written to or removed.
+        """
+        return digest_of_opened(self.path, self.identity or identity_of(self.path))
 
     def close(self) -> None:
         """Release the file; reading afterwards raises ``SlideError``. Closing twice is allowed."""

@@ -17,7 +17,12 @@ from triplex_deploy.data import Section
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.progress import Progress
 from triplex_deploy.slides import open_slide
-from triplex_deploy.slides.slide_files import slide_digest
+from triplex_deploy.slides.identity import (
+    FileIdentity,
+    digest_of_opened,
+    identity_of,
+    require_same_files,
+)
 from triplex_deploy.spots import Spots, check_spots
 from triplex_deploy.tiles import SlideView, TileBatch, TilePlan, plan_tiles, stream_tiles
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
@@ -79,10 +84,15 @@ class _Job:
     progress: Progress
 
     @cached_property
+    def identity(self) -> tuple[FileIdentity, ...]:
+        """Identities of the slide's files before anything is read of them."""
+        return identity_of(self.section.slide_path)
+
+    @cached_property
     def key(self) -> str:
         section = self.section
         return feature_key(
-            slide_digest(section.slide_path),
+            digest_of_opened(section.slide_path, self.identity),
             self.encoder.digest,
             section.slide_mpp,
             self.tile_mpp,
@@ -94,11 +104,13 @@ def _encode(job: _Job) -> dict[str, Any]:
     (job.folder / FACTS).unlink(missing_ok=True)
     section = job.section
     with open_slide(section.slide_path) as slide:
+        require_same_files(section.slide_path, job.identity)
         spots = Spots(section.level0_xy, section.grid_rc, "file", spot_diameter_px=1.0)
         check_spots(spots, slide.level_sizes[0])
         view = SlideView.open(slide, section.slide_mpp, job.tile_mpp)
         plan = plan_tiles(view.centers(section.level0_xy), view.size_wh)
         file = _stream(job, view, plan)
+        require_same_files(section.slide_path, job.identity)
     np.savez(
         job.folder / TILE_PLAN,
         neighbor_tile=plan.neighbor_tile,
