@@ -17,20 +17,20 @@ from triplex_deploy.contract import (
     NEIGHBORHOOD,
     TILES,
     GraphSpec,
-    TensorSpec,
     graph_specs,
 )
 from triplex_deploy.contract.precision import precision_of
-from triplex_deploy.exporters.gates import (
+from triplex_deploy.exporters.inputs import SEED, graph_inputs, tiles
+from triplex_deploy.exporters.lookup import without_ties
+from triplex_deploy.exporters.reference import Reference, SmallSlide
+from triplex_deploy.runtime.gates import (
     EndToEndParity,
     GraphParity,
     compare_end_to_end,
     compare_graph,
     in_one_order,
 )
-from triplex_deploy.exporters.inputs import SEED, graph_inputs, tiles
-from triplex_deploy.exporters.lookup import without_ties
-from triplex_deploy.exporters.reference import Reference, SmallSlide
+from triplex_deploy.runtime.replay import CHAIN, chained_input
 from triplex_deploy.runtime.session import Session
 from triplex_deploy.system import usable_cores
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
@@ -166,13 +166,29 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
 
 def store_parity_inputs(path: Path, specs: Mapping[str, GraphSpec], reference: Reference) -> None:
-    """Write inputs as ``<graph>/in/<name>`` and PyTorch's outputs as ``<graph>/out/<name>``."""
+    """Write what ``replay`` runs again: the inputs and PyTorch's outputs of graphs and of a chain.
+
+    Inputs are ``<graph>/in/<name>``, outputs ``<graph>/out/<name>``.
+    """
     arrays: dict[str, NDArray[Any]] = {}
     for graph, spec in specs.items():
         inputs = _inputs_without_ties(reference, spec)
         arrays |= {f"{graph}/in/{name}": array for name, array in inputs.items()}
         arrays[f"{graph}/out/{spec.outputs[0].name}"] = reference.run(graph, inputs)
+    arrays |= _stored_chain(reference)
     np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def _stored_chain(reference: Reference) -> dict[str, NDArray[Any]]:
+    """Return the synthetic slide and PyTorch's expression of it, for ``replay_chain``."""
+    slide = _grid_slide(reference)
+    return {
+        f"{CHAIN}/tiles": slide.tiles,
+        f"{CHAIN}/masked_tile": mean_color_tile(),
+        f"{CHAIN}/around": slide.around,
+        f"{CHAIN}/expression": reference.predict(slide),
+        **{f"{CHAIN}/table/{name}": table for name, table in slide.tables.items()},
+    }
 
 
 def _inputs_without_ties(reference: Reference, spec: GraphSpec) -> dict[str, NDArray[Any]]:
@@ -244,7 +260,7 @@ def _predict_grid(
     without = np.ones(len(slide.tiles), bool)
     for name in graph_specs(reference.model.config):
         spec = sessions[name].spec
-        given = {tensor.name: _chained(tensor, known, masked, slide) for tensor in spec.inputs}
+        given = {t.name: chained_input(t, known, masked, slide.around) for t in spec.inputs}
         without &= without_ties(reference.model, spec, given)
         known[spec.outputs[0].name] = _run(sessions[name], given)
         if name == "tile_encoder":
@@ -261,22 +277,6 @@ def _grid_slide(reference: Reference) -> SmallSlide:
     images = tiles(shape, np.random.default_rng(SEED))
     grid_rc = np.stack(np.divmod(np.arange(spots), GRID_SIDE), axis=1)
     return SmallSlide(images, _lattice(NEIGHBORHOOD), spot_tables(reference.model.config, grid_rc))
-
-
-def _chained(
-    tensor: TensorSpec,
-    known: Mapping[str, NDArray[Any]],
-    masked: Mapping[str, NDArray[Any]],
-    slide: SmallSlide,
-) -> NDArray[Any]:
-    """Return an input, from the outputs of the graphs before it.
-
-    Features of whole neighborhoods are gathered; ``masked`` holds those of masked neighbors (1, F).
-    """
-    values = known[tensor.name]
-    if values.ndim < len(tensor.axes):
-        return np.vstack([values, masked[tensor.name]])[slide.around]  # -1 is the last row
-    return values
 
 
 def _lattice(window: int) -> NDArray[np.int64]:

@@ -95,9 +95,9 @@ ONLY_IN = {
 # within exporters, what must work where torch is absent
 TORCH_FREE = (
     "exporters/cost.py",
-    "exporters/gates.py",
+    "triplex_deploy/runtime/gates.py",
     "exporters/inputs.py",
-    "exporters/verify.py",
+    "triplex_deploy/runtime/replay.py",
 )
 
 COMPILED = {"_kernels", "_pixels"}

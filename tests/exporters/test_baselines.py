@@ -14,12 +14,10 @@ from triplex_deploy.contract import GraphSpec, graph_specs
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
-from triplex_deploy.exporters.gates import EndToEndParity, GraphParity
 from triplex_deploy.exporters.model_card import model_card
 from triplex_deploy.exporters.parity import ParityReport
 from triplex_deploy.exporters.reference import normalize
 from triplex_deploy.exporters.tensorrt import TensorrtOptions
-from triplex_deploy.exporters.verify import replay_parity
 from triplex_deploy.models import (
     Checkpoint,
     TileEncoder,
@@ -29,6 +27,8 @@ from triplex_deploy.models import (
 )
 from triplex_deploy.models.egn import Egn
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.runtime.gates import EndToEndParity, GraphParity
+from triplex_deploy.runtime.replay import replay_parity
 from triplex_deploy.spots import Spots
 from triplex_deploy.tiles.spot_tables import spot_tables
 

@@ -17,8 +17,8 @@ from triplex_deploy.exporters import wrappers
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.exporters.parity import SIZES
 from triplex_deploy.exporters.to_onnx import write_onnx
-from triplex_deploy.exporters.verify import replay_parity
 from triplex_deploy.runtime.model import RunnableBundle, load_bundle
+from triplex_deploy.runtime.replay import replay_parity
 
 
 def test_bundle_holds_all_that_it_promises(bundle: RunnableBundle) -> None:

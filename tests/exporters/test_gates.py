@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from triplex_deploy.contract.precision import Gate
-from triplex_deploy.exporters.gates import GATES, compare_end_to_end, compare_graph, gene_pcc
+from triplex_deploy.runtime.gates import GATES, compare_end_to_end, compare_graph, gene_pcc
 
 FP32 = GATES["fp32"]
 

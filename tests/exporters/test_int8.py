@@ -11,9 +11,9 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.exporters.inputs import tiles
 from triplex_deploy.exporters.int8 import split_calibration
-from triplex_deploy.exporters.verify import replay_parity
 from triplex_deploy.pipeline.sample import sample_tiles
 from triplex_deploy.runtime.model import load_bundle
+from triplex_deploy.runtime.replay import replay_parity
 
 
 def _tiles(count: int) -> np.ndarray:

@@ -8,9 +8,9 @@ import torch
 
 from tests.variants import BASELINES, model_of
 from triplex_deploy.contract import graph_specs
-from triplex_deploy.exporters.gates import in_one_order
 from triplex_deploy.exporters.lookup import without_ties
 from triplex_deploy.models.bleep import Bleep, RetrievedMean
+from triplex_deploy.runtime.gates import in_one_order
 
 BLEEP = BASELINES["bleep"]
 HEAD = graph_specs(BLEEP)["fusion_head"]

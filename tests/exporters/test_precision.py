@@ -9,7 +9,6 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from triplex_deploy.errors import ConfigError, ContractError
-from triplex_deploy.exporters.gates import GATES, compare_graph
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.exporters.precision import as_rounded_fp32, convert_precision
 from triplex_deploy.exporters.standard_form import (
@@ -17,6 +16,7 @@ from triplex_deploy.exporters.standard_form import (
     decompose_attention,
     to_standard,
 )
+from triplex_deploy.runtime.gates import GATES, compare_graph
 from triplex_deploy.runtime.model import Model, RunnableBundle
 
 

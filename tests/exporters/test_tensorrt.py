@@ -11,11 +11,11 @@ from tests.exporters.rtx import BUILD_FOR, tensorrt_rtx
 from triplex_deploy.bundle import GraphEntry
 from triplex_deploy.errors import BackendError, ConfigError
 from triplex_deploy.exporters import tensorrt as tensorrt_module
-from triplex_deploy.exporters.gates import GATES, compare_graph
 from triplex_deploy.exporters.inputs import graph_inputs, tiles
 from triplex_deploy.exporters.precision import convert_precision
 from triplex_deploy.exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
 from triplex_deploy.exporters.tensorrt_parity import emulated_sessions
+from triplex_deploy.runtime.gates import GATES, compare_graph
 from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.tensorrt.build import build_plan
 

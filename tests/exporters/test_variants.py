@@ -12,7 +12,6 @@ import torch
 
 from tests.variants import BASELINES, VARIANTS, model_of, variant_checkpoint
 from triplex_deploy.contract import CENTER, BleepConfig, Config, EgnConfig, graph_specs
-from triplex_deploy.exporters.gates import in_one_order
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.exporters.lookup import is_lookup
 from triplex_deploy.exporters.reference import Reference, torch_tile_encoder
@@ -25,6 +24,7 @@ from triplex_deploy.models import (
     state_of,
     write_checkpoint,
 )
+from triplex_deploy.runtime.gates import in_one_order
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.ort import open_ort_session
 
@@ -188,8 +188,8 @@ def test_lookup_is_told_by_its_graph(
 def test_bundle_of_every_variant_passes_its_gate(variant: str, tmp_path: Path) -> None:
     """Those of ``BASELINES`` are exported in ``test_baselines``."""
     from triplex_deploy.exporters.export import export_bundle
-    from triplex_deploy.exporters.verify import replay_parity
     from triplex_deploy.runtime.model import load_bundle
+    from triplex_deploy.runtime.replay import replay_parity
 
     config = ALL[variant]
     encoder = tile_encoder_of(config)

@@ -14,12 +14,12 @@ import pytest
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.errors import BackendError
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
-from triplex_deploy.exporters.gates import GATES, compare_end_to_end, compare_graph
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.exporters.tensorrt import TensorrtOptions
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.runtime.device_array import DeviceArray
+from triplex_deploy.runtime.gates import GATES, compare_end_to_end, compare_graph
 from triplex_deploy.runtime.model import Model, RunnableBundle, load_bundle
 from triplex_deploy.runtime.ort import cuda_device_count
 

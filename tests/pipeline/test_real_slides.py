@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from triplex_deploy import predict_slide
-from triplex_deploy.exporters.gates import gene_pcc
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.runtime.gates import gene_pcc
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.spots import Spots
 

@@ -21,6 +21,7 @@ from triplex_deploy.runtime.backends import (
 )
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import Tensors
+from triplex_deploy.runtime.first_use import InaccurateError
 from triplex_deploy.runtime.model import RunnableBundle
 from triplex_deploy.runtime.session import Arrays, Session
 
@@ -128,6 +129,9 @@ def test_a_runtime_is_one_declaration(
     bundle: RunnableBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(BACKENDS, "toy", TOY)
+    with pytest.raises(InaccurateError, match="toy on this CPU differs too much from PyTorch"):
+        bundle.open(backend="toy")
+    monkeypatch.setattr("triplex_deploy.runtime.model.require_accurate", lambda *_: None)
     inputs: dict[str, Any] = {"tiles": np.zeros((2, 224, 224, 3), np.uint8)}
     with bundle.open(backend="toy") as model:
         assert (model.backend, model.device) == ("toy", CPU)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from triplex_deploy.errors import BackendError, ContractError
-from triplex_deploy.exporters.gates import GATES, compare_graph
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.exporters.wrappers import graph_modules
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.runtime.device_array import DeviceArray
+from triplex_deploy.runtime.gates import GATES, compare_graph
 from triplex_deploy.runtime.model import RunnableBundle
 from triplex_deploy.runtime.session import Arrays, Session
 

@@ -19,8 +19,8 @@ def command(bundle: Path, device: str, as_json: bool) -> None:
 
     The inputs and the outputs of PyTorch were stored by export.
     """
-    from triplex_deploy.exporters.verify import replay_parity
     from triplex_deploy.runtime.model import load_bundle
+    from triplex_deploy.runtime.replay import replay_parity
 
     loaded = load_bundle(bundle)
     with loaded.open(device=device) as model:

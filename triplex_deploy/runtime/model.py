@@ -17,6 +17,7 @@ from triplex_deploy.runtime.concurrent_sessions import one_call_at_a_time
 from triplex_deploy.runtime.cpu_choice import RunChoice, choose_on_cpu
 from triplex_deploy.runtime.device import CPU, Device, parse_device
 from triplex_deploy.runtime.device_array import Tensors
+from triplex_deploy.runtime.first_use import InaccurateError, require_accurate
 from triplex_deploy.runtime.session import Arrays, Session
 
 logger = logging.getLogger(__name__)
@@ -55,24 +56,40 @@ class RunnableBundle(Bundle):
                 by another.
         """
         named, place = choose(self, backend, parse_device(device))
-        choice = self._choose(named, place, precision)
+        _warn(self)
+        try:
+            choice = self._choose(named, place, precision)
+            model = self._open(place, choice, threads, spinning, precision == AUTO)
+        except InaccurateError as error:
+            if precision != AUTO:
+                raise
+            logger.warning("%s; using the precision of the bundle", error)
+            choice = self._choose(named, place, None)
+            model = self._open(place, choice, threads, spinning, is_auto=False)
         if AUTO in (device, backend, precision):
             logger.info("using %s on %s in %s", choice.backend.name, place, choice.precision)
-        _warn(self)
+        return model
+
+    def _open(
+        self, place: Device, choice: RunChoice, threads: int | None, spinning: bool, is_auto: bool
+    ) -> Model:
         options = OpenOptions(threads, spinning, choice.float_type)
+        chosen = choice.backend
         with ExitStack() as stack:
-            chosen = choice.backend
-            sessions = chosen.open(self, place, options, stack)
-            return Model(
+            model = Model(
                 self,
-                sessions,
+                chosen.open(self, place, options, stack),
                 place,
                 chosen.name,
-                stack.pop_all(),
+                stack,
                 target=chosen.target,
                 choice=choice,
                 options=options,
             )
+            if place == CPU:
+                require_accurate(model, is_auto)
+            model._open = stack.pop_all()
+            return model
 
     def _choose(self, named: Backend | None, place: Device, precision: str | None) -> RunChoice:
         if place == CPU:
@@ -160,6 +177,11 @@ class Model:
     def entry(self, graph: str) -> GraphEntry:
         """Return the manifest's entry of the file that runs ``graph`` here."""
         return self.bundle.entry(graph, self.target)
+
+    def graph_precision(self, graph: str) -> str:
+        """Return the precision in which ``graph`` runs: that of its file, or of float layers."""
+        own = self.entry(graph).precision
+        return self.options.float_type if own == "fp32" else own
 
     def concurrent_sessions(self) -> Mapping[str, Session]:
         """Return sessions that several threads may call at once.
