@@ -20,13 +20,19 @@ _KINDS = {
 }
 
 
-def require_regular_file(path: Path, kind: type[TriplexError], what: str) -> os.stat_result:
+def require_regular_file(
+    path: Path,
+    kind: type[TriplexError],
+    what: str = "file",
+    remedy: str = "pass a file that is stored on a disk",
+) -> os.stat_result:
     """Return the status of a regular file; links are followed, and nothing is opened.
 
     Args:
         path: The file.
         kind: The error to raise.
         what: What the file should be, such as ``spots file``.
+        remedy: What to do about a folder, a pipe or a device.
 
     Returns:
         The status of the file.
@@ -38,12 +44,12 @@ def require_regular_file(path: Path, kind: type[TriplexError], what: str) -> os.
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise kind(f"{path}: no such file; check the path") from error
+        raise kind(f"{path}: no such {what}; check the path") from error
     except OSError as error:
         raise kind(f"{path}: {error.strerror}; check the path and its permissions") from error
     except ValueError as error:  # a zero byte in the name
         raise kind(f"{str(path)!r}: is not the name of a file; check the path") from error
     if not stat.S_ISREG(status.st_mode):
         found = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
-        raise kind(f"{path}: is {found}; pass a {what}")
+        raise kind(f"{path}: is {found}; {remedy}")
     return status

@@ -75,7 +75,7 @@ class FeatureCache:
             if not _OWN_NAME.fullmatch(path.name):
                 continue
             try:
-                require_regular_file(path, OutputError, "file of features")
+                require_regular_file(path, OutputError, remedy="its tiles are encoded again")
                 yield self._read(path)
             except OutputError as error:
                 logger.warning("%s", error)

@@ -138,7 +138,9 @@ def _open_tiff(path: Path) -> Slide:
 
 def _container(path: Path) -> str | None:
     """Return the container by its first bytes, or None; raises ``SlideError`` if unreadable."""
-    require_regular_file(path, SlideError, "slide file (for DICOM, any one of its files)")
+    require_regular_file(
+        path, SlideError, remedy="pass a slide file (for DICOM, any one of its files)"
+    )
     try:
         with path.open("rb") as file:
             head = file.read(8)

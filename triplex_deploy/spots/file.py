@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.spots.lattice import infer_lattice
 from triplex_deploy.spots.spot_diameter import (
     diameter_from_pitch,
     named_diameter,
     read_named_diameter,
 )
-from triplex_deploy.spots.spots import Spots, require_distinct, require_inside
+from triplex_deploy.spots.spots import Spots, require_32_bits, require_distinct, require_inside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,11 +52,12 @@ def read_spots(path: str | Path, slide_size_wh: tuple[int, int] | None = None) -
         SpotsError: The file cannot be read, or centers coincide or lie outside the slide.
     """
     path = Path(path)
-    rows = _read_rows(find_positions(path) if path.is_dir() else path)
+    rows = _read_rows(find_positions(path) if _is_folder(path) else path)
     try:
         require_inside(rows.level0_xy, slide_size_wh, rows.labels)
         require_distinct(rows.level0_xy, "pixel position", rows.labels)
         grid_rc, note = _array(rows)
+        require_32_bits(grid_rc, rows.labels)
     except SpotsError as error:
         raise SpotsError(f"{path}: {error}") from error
     diameter_px = rows.spot_diameter_px or diameter_from_pitch(rows.level0_xy, grid_rc)
@@ -83,8 +86,7 @@ def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
     import anndata
     import pandas as pd
 
-    if not path.exists():
-        raise SpotsError(f"{path}: no such spots file; check the path")
+    require_regular_file(path, SpotsError, "spots file")
     with damage_as(SpotsError, f"{path}: not a readable h5ad", "write it again"):
         backed = anndata.read_h5ad(path, backed="r")
         obs, uns, spatial = backed.obs, backed.uns, backed.obsm.get("spatial")
@@ -131,10 +133,17 @@ def _read_rows(path: Path) -> _Rows:
     return _Rows(
         columns.pixel_centers(path, table),
         columns.array_places(path, table),
-        columns.barcodes(table),
+        columns.barcodes(path, table),
         tuple(f"row {number + 1}" for number in table.index),
         diameter_px,
     )
+
+
+def _is_folder(path: Path) -> bool:
+    """Return True for a folder, and False for a name that no file can have."""
+    with suppress(OSError, ValueError):
+        return path.is_dir()
+    return False
 
 
 def _array(rows: _Rows) -> tuple[NDArray[np.int64], str]:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
 
+MAX_PLACE = 2**31 - 1
+"""Largest row or column of an array; results store them in 32 bits."""
+
 
 @dataclass(frozen=True)
 class Spots:
@@ -58,6 +61,7 @@ def check_spots(spots: Spots, slide_size_wh: tuple[int, int]) -> None:
     labels = tuple(f"spot {i + 1} ({name})" for i, name in enumerate(spots.names))
     try:
         require_inside(spots.level0_xy, slide_size_wh, labels)
+        require_32_bits(spots.grid_rc, labels)
         require_distinct(spots.grid_rc, "array position", labels)
         require_distinct(spots.level0_xy, "pixel position", labels)
     except SpotsError as error:
@@ -86,6 +90,20 @@ def require_inside(
             f"{int((~inside).sum())} of {len(inside)} lie outside {slide}, such as {labels[first]} "
             f"at ({x:g}, {y:g}); give level-0 pixels of this image, not of a smaller copy, "
             "and x before y"
+        )
+
+
+def require_32_bits(grid_rc: NDArray[np.int64], labels: Sequence[str]) -> None:
+    """Raise ``SpotsError`` if a row or column (N, 2) does not fit in 32 bits.
+
+    ``labels`` name the spots in the message.
+    """
+    beyond = np.flatnonzero((np.abs(grid_rc) > MAX_PLACE).any(axis=1))
+    if beyond.size:
+        first = int(beyond[0])
+        raise SpotsError(
+            f"{labels[first]} is at row {grid_rc[first, 0]} and column {grid_rc[first, 1]}, beyond "
+            "any array of spots; correct its array coordinates"
         )
 
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
+import reprlib
 import warnings
 from pathlib import Path
+from typing import IO, Any, Final, cast
 
 import numpy as np
 import pandas as pd
@@ -16,9 +19,17 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.regular import require_regular_file
+from triplex_deploy.spots.spots import MAX_PLACE
 
 MAX_NUMBER = 2.0**40
 """Far beyond any slide; larger numbers overflow in distances between spots."""
+MAX_ROWS = 20_000_000
+"""Most rows of a table; Visium HD has 11 million bins of 2 um."""
+MAX_TEXT_BYTES = 1 << 30
+"""Most bytes of a text table once it is decompressed."""
+_CHUNK_BYTES: Final = 1 << 20
+_REMEDY: Final = "pass CSV, TSV or h5ad"
 POSITIONS_LIST = (
     "barcode",
     "in_tissue",
@@ -37,22 +48,22 @@ ARRAY = ("array_row", "array_col")
 ROUNDED_ARRAY = ("y", "x")
 """Array (row, column) of her2st's files, rounded to integers."""
 BARCODE = "barcode"
+_BLANK_LINES: Final = re.compile(r"\A(?:[ \t]*\n)+")
+_NUMBER: Final = re.compile(r"-?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read the table with its column names; raises ``SpotsError`` if it cannot be parsed."""
-    if not path.exists():
-        raise SpotsError(f"{path}: no such spots file; check the path")
-    if path.suffix == ".parquet":
+    require_regular_file(path, SpotsError, "spots file")
+    if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
-    text = _read_text(path)
+    text = _BLANK_LINES.sub("", _read_text(path))
     first = text.partition("\n")[0]
     if not first.strip():
         raise SpotsError(f"{path}: the spots file is empty; it needs a header and rows")
     separator = next((mark for mark in "\t;" if mark in first), ",")
     fields = [field.strip() for field in first.split(separator)]
-    remedy = "pass CSV, TSV or h5ad"
-    with damage_as(SpotsError, f"{path}: not a table", remedy), warnings.catch_warnings():
+    with damage_as(SpotsError, f"{path}: not a table", _REMEDY), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         table = pd.read_csv(
             io.StringIO(text),
@@ -72,26 +83,42 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def number_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.float64]:
     """Return a column as numbers within +-2 ** 40; raises ``SpotsError`` that names a bad value."""
-    values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
-    bad = np.flatnonzero(~(np.abs(values) <= MAX_NUMBER))  # NaN included
-    if bad.size:
-        raise SpotsError(
-            f"{path}: {name} of spot {int(bad[0]) + 1} is {table[name].iloc[int(bad[0])]!r}, not a "
-            "number a slide can have; correct or remove that row"
-        )
+    values = _floats(table[name])
+    _require_all(path, table, name, np.abs(values) <= MAX_NUMBER, "not a number a slide can have")
     return values
 
 
 def integer_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.int64]:
-    """Return a column as integers; raises ``SpotsError`` on a fraction."""
+    """Return a column as integers of at most 32 bits; raises ``SpotsError`` on another value."""
     values = number_column(path, table, name)
-    bad = np.flatnonzero(values != np.round(values))
-    if bad.size:
-        raise SpotsError(
-            f"{path}: {name} of spot {int(bad[0]) + 1} is {values[bad[0]]:g}, not an integer; "
-            "array coordinates count rows and columns"
-        )
-    return values.astype(np.int64)
+    _require_all(
+        path,
+        table,
+        name,
+        values == np.round(values),
+        "not an integer, and array coordinates count rows and columns",
+    )
+    return _places(path, table, name, values)
+
+
+def flag_column(path: Path, table: pd.DataFrame, name: str) -> NDArray[np.bool_]:
+    """Return a column of truth values.
+
+    Args:
+        path: The file, for messages.
+        table: The table; its values may be text, numbers, truth values or categories.
+        name: The column.
+
+    Returns:
+        True for 1 and "true", False for 0 and "false", in any case of letters.
+
+    Raises:
+        SpotsError: A row has another value or none.
+    """
+    words = table[name].astype(object).map(lambda value: str(value).strip().lower())
+    values = _floats(words.replace({"true": "1", "false": "0"}))
+    _require_all(path, table, name, np.isin(values, (0.0, 1.0)), "neither 0 nor 1")
+    return np.asarray(values == 1.0)
 
 
 def with_known_names(path: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -122,7 +149,7 @@ def kept_rows(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that are selected and in tissue; all if there are no such columns."""
     for name in KEEP:
         if name in table.columns:
-            table = table[number_column(path, table, name) != 0]
+            table = table[flag_column(path, table, name)]
             if table.empty:
                 raise SpotsError(f"{path}: {name} is 0 for every spot; mark the spots to predict")
     return table
@@ -138,37 +165,116 @@ def array_places(path: Path, table: pd.DataFrame) -> NDArray[np.int64] | None:
     if set(ARRAY) <= set(table.columns):
         return np.stack([integer_column(path, table, name) for name in ARRAY], axis=1)
     if set(ROUNDED_ARRAY) <= set(table.columns):
-        return np.round(_numbers(path, table, ROUNDED_ARRAY)).astype(np.int64)
+        columns = (
+            _places(path, table, name, np.round(number_column(path, table, name)))
+            for name in ROUNDED_ARRAY
+        )
+        return np.stack(list(columns), axis=1)
     return None
 
 
-def barcodes(table: pd.DataFrame) -> tuple[str, ...]:
-    """Return the barcode of every row, or () if there is no such column."""
-    return tuple(map(str, table[BARCODE])) if BARCODE in table.columns else ()
+def barcodes(path: Path, table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the barcode of every row, or () if there is no such column or it is empty.
+
+    Raises:
+        SpotsError: A row has no barcode, or the barcode of another row.
+    """
+    if BARCODE not in table.columns:
+        return ()
+    column = table[BARCODE].astype(object)
+    is_named = ~(column.isna() | (column.map(lambda name: str(name).strip()) == "")).to_numpy()
+    if not is_named.any():
+        return ()
+    _require_all(path, table, BARCODE, is_named, "no name of a spot")
+    names = column.map(str)
+    repeated = names.duplicated().to_numpy()
+    if repeated.any():
+        name = names[repeated].iloc[0]
+        rows = [int(row) + 1 for row in names.index[names == name][:2]]
+        raise SpotsError(
+            f"{path}: {int(repeated.sum())} repeat the barcode of another, such as {name!r} in "
+            f"rows {rows[0]} and {rows[1]}; give each spot one name, and each section a file of "
+            "its own"
+        )
+    return tuple(names)
 
 
 def _read_text(path: Path) -> str:
     """Return the text of the file, decompressed if it is gzip, with plain line ends."""
-    with damage_as(SpotsError, f"{path}: cannot be read", "pass CSV, TSV or h5ad"):
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
+    with damage_as(SpotsError, f"{path}: cannot be read", _REMEDY), path.open("rb") as stored:
+        is_gzip = stored.read(2) == b"\x1f\x8b" or path.suffix.lower() == ".gz"
+        stored.seek(0)
+        opened = cast(IO[bytes], gzip.GzipFile(fileobj=stored)) if is_gzip else stored
+        data = _limited(path, opened)
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise SpotsError(f"{path}: not UTF-8 text; save it as UTF-8 CSV") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _limited(path: Path, stream: IO[bytes]) -> bytes:
+    """Return the whole content; raises ``SpotsError`` as soon as it is too long for a slide."""
+    data, rows = bytearray(), 0
+    while chunk := stream.read(_CHUNK_BYTES):
+        data += chunk
+        rows += chunk.count(b"\n")
+        if rows > MAX_ROWS or len(data) > MAX_TEXT_BYTES:
+            raise SpotsError(
+                f"{path}: has more than {MAX_ROWS:,} rows or {MAX_TEXT_BYTES >> 30} GB of text, "
+                "more than a slide has spots; pass the spots of one slide"
+            )
+    return bytes(data)
+
+
+def _floats(column: pd.Series[Any]) -> NDArray[np.float64]:
+    """Return the numbers of a column of any type; NaN where there is none."""
+    plain = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
+    return pd.to_numeric(plain, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+
+
+def _places(
+    path: Path, table: pd.DataFrame, name: str, values: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return whole numbers as rows or columns of an array, which fit in 32 bits."""
+    _require_all(path, table, name, np.abs(values) <= MAX_PLACE, "beyond any array of spots")
+    return values.astype(np.int64)
+
+
+def _require_all(
+    path: Path, table: pd.DataFrame, name: str, is_right: NDArray[np.bool_], what: str
+) -> None:
+    """Raise ``SpotsError`` that shows the first wrong value of a column and its row."""
+    wrong = np.flatnonzero(~is_right)
+    if wrong.size:
+        first = int(wrong[0])
+        cell = table[name].iloc[first]
+        value = reprlib.repr(cell.item() if isinstance(cell, np.generic) else cell)
+        raise SpotsError(
+            f"{path}: {name} of spot {int(table.index[first]) + 1} is {value}, {what}; "
+            "correct or remove that row"
+        )
+
+
 def _is_positions_list(first_row: list[str]) -> bool:
+    """Return True if the first row holds values; pixel positions may have fractions."""
     return len(first_row) == len(POSITIONS_LIST) and all(
-        field.lstrip("-").isdecimal() for field in first_row[1:]
+        _NUMBER.fullmatch(field) for field in first_row[1:]
     )
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    with damage_as(SpotsError, f"{path}: not a Parquet table", "pass CSV, TSV or h5ad"):
+    with damage_as(SpotsError, f"{path}: not a Parquet table", _REMEDY):
         try:
+            from pyarrow import parquet
+
+            rows = parquet.ParquetFile(path).metadata.num_rows
+            if rows > MAX_ROWS:
+                raise SpotsError(
+                    f"{path}: has {rows:,} rows, more than a slide has spots; "
+                    "pass the spots of one slide"
+                )
             return pd.read_parquet(path).reset_index(drop=True)
         except ImportError as error:
             raise SpotsError(

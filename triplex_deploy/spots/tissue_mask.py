@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.slides import Slide
 
 MAX_ASPECT_DIFFERENCE = 0.02
@@ -110,8 +111,7 @@ def mask_overlay(picture: NDArray[np.uint8], tissue: TissueMask) -> NDArray[np.u
 def _picture(path: Path) -> NDArray[np.bool_]:
     from PIL import Image
 
-    if not path.exists():
-        raise SpotsError(f"{path}: no such mask file; check the path")
+    require_regular_file(path, SpotsError, "mask file")
     with damage_as(SpotsError, f"{path}: not a picture of a mask", "pass a PNG"):
         try:
             with Image.open(path) as image:
