@@ -1,4 +1,4 @@
-"""Which sections are trained on and which are tested on (MODELS 6.2)."""
+"""Split sections into training and test sections: docs/models.md, "Folds"."""
 
 from __future__ import annotations
 

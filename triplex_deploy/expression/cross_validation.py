@@ -1,4 +1,7 @@
-"""A model's numbers over all folds, with the highly predictive genes of MODELS 6.5."""
+"""Summarize a model over all folds, with its highly predictive genes.
+
+See docs/models.md, "Metrics".
+"""
 
 from __future__ import annotations
 

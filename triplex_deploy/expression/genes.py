@@ -1,4 +1,7 @@
-"""Which genes a model predicts: the most abundant ones of a set of sections (MODELS 6.3)."""
+"""Select the genes that a model predicts: the most abundant genes of a set of sections.
+
+See docs/models.md, "Gene selection".
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Raw counts to what a model is trained on; every step is an option and travels with the weights.
+"""Turn raw counts into labels. Every step is an option, which the checkpoint stores.
 
-The defaults are the paper's (MODELS 1.6): library size over the predicted genes, 10,000 counts per
-spot, log10 with pseudocount 1, then the mean over the 3x3 window.
+The defaults are those of the paper (docs/models.md, "Label transform"): library size over the
+predicted genes, 10,000 counts per spot, log10 with pseudocount 1, then the mean over the 3x3 window.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far predictions are from labels, per slide and per fold (MODELS 6.5)."""
+"""Compare predictions with labels, per slide and per fold: docs/models.md, "Metrics"."""
 
 from __future__ import annotations
 

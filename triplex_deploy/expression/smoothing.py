@@ -1,4 +1,4 @@
-"""Averaging each spot with the spots next to it on the array (MODELS 1.6, step 4)."""
+"""Average each spot with its neighbors on the array: docs/models.md, "Label transform"."""
 
 from __future__ import annotations
 

@@ -20,7 +20,10 @@ LABELS: Final[Mapping[Layout, LabelTransform]] = {
     "2024": LabelTransform(),
     "2025": LabelTransform(log="ln"),
 }
-"""How the labels of a layout were made, unless its user changed it (MODELS 1.6)."""
+"""Label transform of each published layout, unless its user changed it.
+
+See docs/models.md, "Label transform".
+"""
 
 
 @dataclass(frozen=True)

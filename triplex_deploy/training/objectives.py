@@ -127,7 +127,10 @@ def section_index(section: PreparedSection, config: ModelConfig) -> NDArray[np.i
 
 
 class StNetObjective(Objective):
-    """Mean squared error of spots drawn over all sections (MODELS 2.1)."""
+    """Computes the mean squared error of spots drawn from all sections.
+
+    See docs/models.md, "ST-Net".
+    """
 
     def __init__(self, model: SpotModel) -> None:
         super().__init__()
@@ -139,9 +142,10 @@ class StNetObjective(Objective):
 
 
 class SlideObjective(Objective):
-    """Mean squared error over all spots of a section, as HisToGene is trained (MODELS 2.2).
+    """Computes the mean squared error over all spots of a section.
 
-    Coordinates that the model does not know raise ``SpotsError``.
+    See docs/models.md, "HisToGene". Raises ``SpotsError`` for coordinates outside the range that
+    the model has positions for.
     """
 
     def __init__(self, model: SpotModel, train: LabelledSections) -> None:
@@ -166,7 +170,10 @@ class SlideObjective(Objective):
 
 
 class Hist2StObjective(SlideObjective):
-    """Hist2ST's: with it the counts, and agreement with augmented passes (MODELS 2.3)."""
+    """Adds the loss of the counts and the agreement with augmented passes.
+
+    See docs/models.md, "Hist2ST".
+    """
 
     model: Hist2St
 
@@ -191,9 +198,10 @@ class Hist2StObjective(SlideObjective):
 
 
 class EgnObjective(Objective):
-    """Squared error and correlation over a batch of spots of all sections (MODELS 2.4).
+    """Adds the squared error and the correlation over a batch of spots of all sections.
 
-    Exemplars are found once, by ``training_exemplars``, whose errors this raises.
+    Finds exemplars once, with ``training_exemplars``, and raises the errors of that function. See
+    docs/models.md, "EGN".
     """
 
     model: Egn
@@ -224,9 +232,10 @@ class EgnObjective(Objective):
 
 
 class BleepObjective(Objective):
-    """The contrastive loss of spots drawn over all sections (MODELS 2.5).
+    """Computes the contrastive loss of spots drawn from all sections.
 
-    With several processes, each contrasts its own share of the batch.
+    With several processes, each process contrasts its own share of the batch. See docs/models.md,
+    "BLEEP".
     """
 
     model: Bleep

@@ -39,10 +39,10 @@ def correlation_score(
 def contrastive_score(
     model: SpotModel, select: LabelledSections, maps: BackboneMaps | None
 ) -> tuple[Row, float]:
-    """Minus BLEEP's own loss, by which it is selected as published (MODELS 1.7).
+    """Return BLEEP's negated loss, by which the published code selects epochs.
 
-    Spots of all sections are mixed in one order for ever; a last batch of less than ``CONTRASTED``
-    counts only where it is the only one.
+    Spots of all sections are mixed in one fixed order. A last batch of fewer than ``CONTRASTED``
+    spots counts only if it is the only batch. See docs/models.md, "Epoch selection".
     """
     assert isinstance(model, Bleep)
     assert isinstance(model.config, BleepConfig)

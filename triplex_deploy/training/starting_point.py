@@ -1,8 +1,9 @@
 """Where training starts from, beyond the random weights of a seed.
 
-The trained trunk starts from the frozen one where both are of one architecture (MODELS 1.4). A
-projection of features starts as their principal components, unwhitened, so that what varies most in
-tissue leads from the first step. Heads start near the mean label, so that no step is spent on it.
+The trained backbone starts from the weights of the frozen encoder if both have the same
+architecture: docs/models.md, "Image backbones". A projection of features starts as their principal
+components, not whitened, so that the features that vary most in tissue count most from the first
+step. Heads start near the mean label, so that no step is spent on learning it.
 """
 
 from __future__ import annotations
