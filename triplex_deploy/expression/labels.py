@@ -1,7 +1,7 @@
 """Turn raw counts into labels. Every step is an option, which the checkpoint stores.
 
 The defaults are those of the paper (docs/models.md, "Label transform"): library size over the
-predicted genes, 10,000 counts per spot, log10 with pseudocount 1, then the mean over the 3x3 window.
+predicted genes, 10,000 counts per spot, log10 with pseudocount 1, then the mean of the 3x3 window.
 """
 
 from __future__ import annotations
