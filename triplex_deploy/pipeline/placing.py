@@ -7,13 +7,16 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.errors import SpotsError
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.slides import Slide
 from triplex_deploy.spots import (
     Spots,
     TissueMask,
+    check_array_scale,
     check_spots,
     grid_spots,
+    known_array,
     read_mask,
     read_spots,
     tissue_mask,
@@ -41,7 +44,7 @@ def place_spots(
         which need no mask.
 
     Raises:
-        SpotsError: There are no usable spots.
+        SpotsError: There are no usable spots, or they contradict the slide's scale.
         SlideError: The slide cannot be read.
     """
     size_wh = slide.level_sizes[0]
@@ -53,9 +56,24 @@ def place_spots(
         given = options.spots
         spots = given if isinstance(given, Spots) else read_spots(given, size_wh)
     check_spots(spots, size_wh)
+    if options.spots is not None:
+        _check_scale(slide, slide_mpp, spots)
     if spots.note:
         logger.warning("%s", spots.note)
     return spots, tissue
+
+
+def _check_scale(slide: Slide, slide_mpp: float, spots: Spots) -> None:
+    """Compare the distance of given spots with that of their array, if the array is known."""
+    array = known_array(spots.grid_rc, spots.level0_xy, spots.array)
+    if array is None:
+        return
+    try:
+        warning = check_array_scale(spots.level0_xy, spots.grid_rc, slide_mpp, array)
+    except SpotsError as error:
+        raise SpotsError(f"{slide.path}: {error}") from error
+    if warning:
+        logger.warning("%s: %s", slide.path, warning)
 
 
 def _tissue(slide: Slide, slide_mpp: float, options: PredictOptions) -> TissueMask:

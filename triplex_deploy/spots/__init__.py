@@ -2,6 +2,7 @@
 
 from triplex_deploy.spots.file import read_spots
 from triplex_deploy.spots.layouts import grid_spots, visium_spots
+from triplex_deploy.spots.scale import KnownArray, check_array_scale, known_array
 from triplex_deploy.spots.spots import Spots, check_spots
 from triplex_deploy.spots.tissue import tissue_mask
 from triplex_deploy.spots.tissue_mask import (
@@ -12,10 +13,13 @@ from triplex_deploy.spots.tissue_mask import (
 )
 
 __all__ = [
+    "KnownArray",
     "Spots",
     "TissueMask",
+    "check_array_scale",
     "check_spots",
     "grid_spots",
+    "known_array",
     "mask_overlay",
     "read_mask",
     "read_spots",

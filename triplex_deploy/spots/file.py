@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.spots.lattice import infer_lattice
+from triplex_deploy.spots.scale import ST_PITCH_UM, KnownArray, square, visium
 from triplex_deploy.spots.spot_diameter import (
     diameter_from_pitch,
     named_diameter,
@@ -28,6 +30,8 @@ POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positi
 """Names of Space Ranger's positions files, preferred first."""
 FOLDERS = (".", "spatial", "outs/spatial")
 """Folders of a Space Ranger output in which they may be."""
+_BINS = re.compile(r"square_(\d{3})um")
+"""Name of Space Ranger's folder of one bin size."""
 OBS = ("array_row", "array_col", "in_tissue", "barcode")
 """Columns of ``obs`` that are used."""
 
@@ -61,7 +65,7 @@ def read_spots(path: str | Path, slide_size_wh: tuple[int, int] | None = None) -
     except SpotsError as error:
         raise SpotsError(f"{path}: {error}") from error
     diameter_px = rows.spot_diameter_px or diameter_from_pitch(rows.level0_xy, grid_rc)
-    return Spots(rows.level0_xy, grid_rc, "file", diameter_px, note, rows.barcodes)
+    return Spots(rows.level0_xy, grid_rc, "file", diameter_px, note, rows.barcodes, rows.array)
 
 
 def find_positions(folder: Path) -> Path:
@@ -115,6 +119,8 @@ class _Rows:
     """``row <number>`` of each spot in the file; the header does not count."""
     spot_diameter_px: float | None
     """Diameter in level-0 pixels, if the file gives one."""
+    array: KnownArray | None
+    """The array, if the file shows which it is."""
 
 
 def _read_rows(path: Path) -> _Rows:
@@ -130,13 +136,31 @@ def _read_rows(path: Path) -> _Rows:
         raise SpotsError(f"{path}: the spots file has no rows; it needs one per spot")
     columns.pixel_columns(path, table)  # report a missing column before a bad value
     table = columns.kept_rows(path, table)
+    grid_rc = columns.array_places(path, table)
     return _Rows(
         columns.pixel_centers(path, table),
-        columns.array_places(path, table),
+        grid_rc,
         columns.barcodes(path, table),
         tuple(f"row {number + 1}" for number in table.index),
         diameter_px,
+        _array_of(path, set(table.columns), grid_rc),
     )
+
+
+def _array_of(path: Path, names: set[str], grid_rc: NDArray[np.int64] | None) -> KnownArray | None:
+    """Return the array that a file's column names and folder show, or None."""
+    if grid_rc is None:
+        return None
+    if {"new_x", "new_y", "x", "y"} <= names:
+        return square("ST array", ST_PITCH_UM)
+    if {"pxl_col_in_fullres", "pxl_row_in_fullres"} <= names:
+        binned = _BINS.search(str(path.absolute()))
+        if binned is not None:
+            size_um = float(binned[1])
+            return square(f"Visium HD array of {size_um:g} um bins", size_um)
+        if (grid_rc.sum(axis=1) % 2 == 0).all():
+            return visium()
+    return None
 
 
 def _is_folder(path: Path) -> bool:

@@ -54,7 +54,7 @@ def diameter_from_pitch(level0_xy: NDArray[np.float64], grid_rc: NDArray[np.int6
         return LONE_SPOT_DIAMETER_PX
     centered_rc = grid_rc - grid_rc.mean(axis=0)
     centered_xy = level0_xy - level0_xy.mean(axis=0)
-    if _is_hexagonal(centered_xy, centered_rc, grid_rc):
+    if is_hexagonal(level0_xy, grid_rc):
         centered_rc = centered_rc * (HEX_ROW, 0.5)
     fit, _, rank, _ = np.linalg.lstsq(centered_rc, centered_xy)
     if rank == 0:
@@ -63,12 +63,15 @@ def diameter_from_pitch(level0_xy: NDArray[np.float64], grid_rc: NDArray[np.int6
     return float(pitch_px.mean()) / 2
 
 
-def _is_hexagonal(
-    centered_xy: NDArray[np.float64], centered_rc: NDArray[np.float64], grid_rc: NDArray[np.int64]
-) -> bool:
-    """Return True if columns go in steps of 2, as in Space Ranger, and rows lie as far apart."""
+def is_hexagonal(level0_xy: NDArray[np.float64], grid_rc: NDArray[np.int64]) -> bool:
+    """Return True if columns go in steps of 2, as in Space Ranger, and rows lie as far apart.
+
+    ``level0_xy`` and ``grid_rc`` are centers and array (row, column), both (N, 2).
+    """
     if len(np.unique(grid_rc.sum(axis=1) % 2)) > 1:
         return False
+    centered_rc = grid_rc - grid_rc.mean(axis=0)
+    centered_xy = level0_xy - level0_xy.mean(axis=0)
     fit, _, rank, _ = np.linalg.lstsq(centered_rc, centered_xy)
     row_px, col_px = np.linalg.norm(fit, axis=1)
     return bool(rank < 2 or row_px > MIN_HEX_ASPECT * col_px)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
+from triplex_deploy.spots.scale import KnownArray
 
 MAX_PLACE = 2**31 - 1
 """Largest row or column of an array; results store them in 32 bits."""
@@ -34,6 +35,9 @@ class Spots:
     """A sentence for the user, such as that array coordinates were inferred; "" if none."""
     barcodes: tuple[str, ...] = ()
     """Name of each spot in its file; empty if the file has no names."""
+
+    array: KnownArray | None = None
+    """The array, if the file shows which it is."""
 
     @property
     def names(self) -> tuple[str, ...]:
