@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,79 @@ def test_digest_of_a_graphs_content_is_sealed_and_read(folder: Path) -> None:
     assert bundle.manifest.graphs[0].content_sha256 == "a" * 64
     assert bundle.manifest.digest != before.manifest.digest
     assert bundle.id == before.id
+
+
+def _outside_graph() -> bytes:
+    """Return a model whose only tensor has a location outside, as ONNX stores it."""
+    pair = b"\x0a\x88\x00location\x12\x05w.bin"  # the length of the key in two bytes
+    tensor = b"\x70\x01\x6a" + bytes([len(pair)]) + pair
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    return b"\x3a" + bytes([len(graph)]) + graph
+
+
+def test_graph_with_values_outside_the_manifest_is_refused(folder: Path) -> None:
+    path = folder / "fusion_head.onnx"
+    path.write_bytes(_outside_graph())
+    (folder / "w.bin").write_bytes(bytes(16))
+
+    def name_it(manifest: dict[str, Any]) -> None:
+        entry = next(graph for graph in manifest["graphs"] if graph["file"] == path.name)
+        entry["sha256"] = sha256_of(path)
+
+    _edit(folder, name_it)
+    with pytest.raises(BundleError, match=r"fusion_head\.onnx: takes values from another file"):
+        read_bundle(folder)
+
+
+def test_graph_of_another_format_is_refused(folder: Path) -> None:
+    (folder / "fusion_head.onnx").rename(folder / "fusion_head.ort")
+
+    def rename(manifest: dict[str, Any]) -> None:
+        manifest["graphs"][-1]["file"] = "fusion_head.ort"
+
+    _edit(folder, rename)
+    with pytest.raises(BundleError, match=r"is not named \*\.onnx"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"schema_version": ' + "9" * 100_000 + "}"])
+def test_manifest_that_python_cannot_parse_is_refused(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match="not a JSON object"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("gene", ["GN\x00AS", "GNAS\nFORGED", "\x1b[31mGNAS", ""])
+def test_gene_with_control_characters_is_refused(folder: Path, gene: str) -> None:
+    _edit(folder, lambda m: m["genes"].__setitem__(0, gene))
+    with pytest.raises(BundleError, match="control characters") as caught:
+        read_bundle(folder)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["n" * 300 + ".onnx", "zero\x00.onnx"])
+def test_name_that_no_file_can_have_is_refused(folder: Path, name: str) -> None:
+    _edit(folder, lambda m: m["graphs"][0].update(file=name))
+    with pytest.raises(BundleError, match=r"cannot be read|missing|not the name of a file"):
+        read_bundle(folder)
+
+
+def test_many_genes_take_linear_time(folder: Path) -> None:
+    genes = [f"GENE{number}" for number in range(50_000)]
+    _edit(
+        folder, lambda m: m.update(genes=[*genes, genes[0]]) or m["config"].update(n_genes=50_001)
+    )
+    start = time.perf_counter()
+    with pytest.raises(BundleError):
+        read_bundle(folder)
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("apeg_kernel", 3001), ("global_depth", 10**9), ("n_genes", 10**12), ("embedding_dim", 10**9)],
+)
+def test_size_that_no_model_has_is_refused(folder: Path, key: str, value: int) -> None:
+    _edit(folder, lambda m: m["config"].update({key: value}))
+    with pytest.raises(BundleError, match=f"{key}={value}: use at most"):
+        read_bundle(folder)

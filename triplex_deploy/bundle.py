@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -33,6 +34,9 @@ from triplex_deploy.contract import (
 from triplex_deploy.contract.precision import Runtime
 from triplex_deploy.errors import BundleError, ConfigError
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.escape import control_in, short_repr
+from triplex_deploy.files.onnx_external import reaches_outside
+from triplex_deploy.files.regular import require_regular_file
 
 SCHEMA_VERSION: Final = 1
 MIN_MPP: Final = 0.05
@@ -212,6 +216,7 @@ def read_bundle(path: str | Path) -> Bundle:
     _check_contract(root, manifest, config)
     for entry in manifest.graphs:
         _check_file(root, entry.file, entry.sha256)
+        _check_graph_is_whole(root / entry.file)
     for name, digest in manifest.files.items():
         _check_file(root, name, digest)
     return Bundle(root, manifest, config)
@@ -232,6 +237,8 @@ def tensor_entries(spec: GraphSpec) -> tuple[tuple[TensorEntry, ...], tuple[Tens
 def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     try:
+        if path.exists():
+            require_regular_file(path, BundleError, "folder that `triplex-deploy export` made")
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
@@ -254,11 +261,11 @@ def _read_manifest(root: Path) -> Manifest:
 def _check_schema(path: Path, text: str) -> None:
     try:
         version = json.loads(text).get("schema_version")
-    except (json.JSONDecodeError, AttributeError) as error:
+    except (ValueError, RecursionError, AttributeError) as error:
         raise BundleError(f"{path}: not a JSON object; export the bundle again") from error
     if version != SCHEMA_VERSION:
         raise BundleError(
-            f"{path}: schema version {version!r}, this release reads {SCHEMA_VERSION}; "
+            f"{path}: schema version {short_repr(version)}, this release reads {SCHEMA_VERSION}; "
             "export the checkpoint again with this release"
         )
 
@@ -309,9 +316,15 @@ def _check_constants(path: Path, manifest: Manifest) -> None:
         ("gene", list(manifest.genes)),
         ("graph", [f"{entry.name} for {entry.target}" for entry in manifest.graphs]),
     ):
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(names).items() if count > 1)
         if repeated:
             raise BundleError(f"{path}: {what} {repeated[0]} is listed twice; export it again")
+    for gene in manifest.genes:
+        if not gene or control_in(gene):
+            raise BundleError(
+                f"{path}: gene {short_repr(gene)} is empty or holds control characters; "
+                "correct the checkpoint's genes and export it again"
+            )
 
 
 def _check_file(root: Path, name: str, digest: str) -> None:
@@ -320,16 +333,31 @@ def _check_file(root: Path, name: str, digest: str) -> None:
     path = root / relative
     if relative.is_absolute() or ".." in relative.parts or "\\" in name:
         raise BundleError(f"{root / MANIFEST}: {name!r} points outside the bundle; do not use it")
-    if not path.is_file():
-        raise BundleError(f"{path}: missing from the bundle; export the bundle again")
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise BundleError(f"{path}: links outside the bundle; do not use it")
     try:
+        if not path.is_file():
+            raise BundleError(f"{path}: missing from the bundle; export the bundle again")
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise BundleError(f"{path}: links outside the bundle; do not use it")
         found = sha256_of(path)
+    except ValueError as error:  # a zero byte in the name
+        raise BundleError(
+            f"{root / MANIFEST}: {short_repr(name)} is not the name of a file; do not use it"
+        ) from error
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); check it") from error
     if found != digest:
         raise BundleError(
             f"{path}: altered (sha256 {found[:12]}, the manifest says {digest[:12]}); "
+            "export the bundle again"
+        )
+
+
+def _check_graph_is_whole(path: Path) -> None:
+    """Refuse a graph that reads other files, which neither the manifest nor the id covers."""
+    if path.suffix != ".onnx":  # runtimes choose the reader by the name
+        raise BundleError(f"{path}: is not named *.onnx; export the bundle again")
+    if reaches_outside(path):
+        raise BundleError(
+            f"{path}: takes values from another file, which the bundle's digests do not cover; "
             "export the bundle again"
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fractions
+import zipfile
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def checkpoint(weights, tiny_config):
         tile_mpp=0.5,
         state_dict=weights,
         tile_encoder=TileEncoderWeights(
-            "histology-resnet18", state_dict=state_of(TileEncoder().trunk)
+            "histology-resnet18", state_dict=state_of(TileEncoder().backbone)
         ),
         provenance={"folds": [0, 1], "note": None},
     )
@@ -83,7 +84,7 @@ def test_tile_encoder_comes_back_frozen(written, checkpoint):
     assert_eval(encoder)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     stem = checkpoint.tile_encoder.state_dict["conv1.weight"]
-    assert torch.equal(encoder.trunk.state_dict()["conv1.weight"], stem)
+    assert torch.equal(encoder.backbone.state_dict()["conv1.weight"], stem)
 
 
 def test_layout_of_the_file(written):
@@ -134,7 +135,7 @@ def test_failed_write_leaves_the_old_file_and_no_leftovers(checkpoint, written, 
         ({"tile": {"px": 224, "mpp": "0.5"}}, "mpp: expected"),
         ({"tile_encoder": {"name": "x"}}, "tile_encoder: missing or unknown keys: feature_dim"),
         ({"provenance": None}, "provenance: expected dict, found NoneType"),
-        ({}, "state_dict: missing keys: target_encoder.trunk.conv1.weight"),
+        ({}, "state_dict: missing keys: target_encoder.backbone.conv1.weight"),
     ],
 )
 def test_malformed_file_is_refused_with_the_reason(weightless, tmp_path, changes, reason):
@@ -215,3 +216,45 @@ def test_damaged_file_is_refused(written, damage):
     with pytest.raises(CheckpointError, match=str(written)) as refusal:
         read_checkpoint(written)
     assert "\n" not in str(refusal.value)
+
+
+def test_flipped_bit_in_a_weight_is_found(written):
+    content = bytearray(written.read_bytes())
+    content[len(content) // 2] ^= 1
+    written.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged \(its checksum differs\)|not a readable"):
+        read_checkpoint(written)
+
+
+def test_tensor_that_claims_more_than_the_file_holds_is_refused(written, tmp_path):
+    content = torch.load(written, weights_only=True)
+    key, tensor = next((key, value) for key, value in content["state_dict"].items() if value.ndim)
+    content["state_dict"][key] = torch.zeros(1).expand(tensor.shape)
+    path = tmp_path / "claims.ckpt"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="fewer values than its shape needs"):
+        read_checkpoint(path)
+
+
+def test_record_that_grows_when_it_is_read_is_refused(written, tmp_path):
+    path = tmp_path / "packed.ckpt"
+    with zipfile.ZipFile(written) as before, zipfile.ZipFile(path, "w") as after:
+        for record in before.infolist():
+            after.writestr(record.filename, before.read(record), zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match=r"torch\.save never compresses"):
+        read_checkpoint(path)
+
+
+def test_gene_with_control_characters_is_refused(checkpoint):
+    genes = ("GN\x1bAS", *GENES[1:])
+    with pytest.raises(CheckpointError, match="control characters"):
+        dataclasses.replace(checkpoint, genes=genes)
+
+
+def test_checkpoint_is_not_written_through_a_link(checkpoint, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("theirs")
+    (tmp_path / "model.ckpt").symlink_to(other)
+    with pytest.raises(OutputError, match="is a link"):
+        write_checkpoint(checkpoint, tmp_path / "model.ckpt")
+    assert other.read_text() == "theirs"

@@ -31,6 +31,7 @@ from triplex_deploy.contract.hist2st import Hist2StConfig
 from triplex_deploy.contract.st_net import StNetConfig
 from triplex_deploy.contract.triplex import FUSIONS, POSITIONS, TRIPLEX_MODELS, VIEWS, ModelConfig
 from triplex_deploy.errors import ConfigError
+from triplex_deploy.files.escape import short_repr
 
 CONFIGS: Final[dict[str, type[Config]]] = {}
 """The configuration class of each model, by the model's name."""
@@ -69,8 +70,8 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
         ConfigError: If the model or a key is unknown, or a value is wrong.
     """
     name = values.get("model", "triplex")
-    if name not in CONFIGS:
-        raise ConfigError(f"model={name!r}: this version supports {', '.join(CONFIGS)}")
+    if not isinstance(name, str) or name not in CONFIGS:
+        raise ConfigError(f"model={short_repr(name)}: this version supports {', '.join(CONFIGS)}")
     return CONFIGS[name].from_dict(values)
 
 

@@ -6,6 +6,7 @@ attributes are what the rest of the project must know about the family.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -13,7 +14,16 @@ from typing import Any, ClassVar, Final, Self
 
 from triplex_deploy.contract.graphs import FEATURE_DIM, GraphSpec
 from triplex_deploy.errors import ConfigError
+from triplex_deploy.files.escape import short_repr
 
+LIMITS: Final = {"apeg_kernel": 63, "n_genes": 200_000, "bank_size": 100_000_000}
+"""Largest values of settings that set the size of a whole array."""
+MAX_DEPTH: Final = 256
+"""Largest number of layers of a part of a model."""
+MAX_COUNT: Final = 1 << 17
+"""Largest value of any other whole number of a configuration, such as a width."""
+MAX_FACTOR: Final = 1e6
+"""Largest value of a factor, such as the weight of a loss."""
 RENAMED: Final = {"target_trunk": "target_backbone"}
 """Keys of earlier versions, which files may still use, and their names today."""
 
@@ -82,7 +92,21 @@ class Config(ABC):
     """Width of the features of the frozen tile encoder."""
 
     def __post_init__(self) -> None:
+        for setting in fields(self):
+            self._require_plausible(setting.name)
         self.require_positive("n_genes", "feature_dim")
+
+    def _require_plausible(self, key: str) -> None:
+        """Raise ``ConfigError`` for a number that no model has, which would need all memory."""
+        value = getattr(self, key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key}={value}: use a finite number")
+        other = MAX_DEPTH if key.endswith("depth") else MAX_COUNT
+        most = MAX_FACTOR if isinstance(value, float) else LIMITS.get(key, other)
+        if abs(value) > most:
+            raise ConfigError(f"{key}={short_repr(value)}: use at most {most:g}")
 
     @abstractmethod
     def graphs(self) -> tuple[GraphSpec, ...]:
@@ -126,7 +150,7 @@ class Config(ABC):
             if key not in kinds:
                 raise ConfigError(f"{key}: not a model option; known: {', '.join(sorted(kinds))}")
             if not _is_kind(value, kinds[key]):
-                raise ConfigError(f"{key}={value!r}: expected {kinds[key]}")
+                raise ConfigError(f"{key}={short_repr(value)}: expected {kinds[key]}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +167,9 @@ class Config(ABC):
         """Raise ``ConfigError`` if a setting is not among ``choices``."""
         value = getattr(self, key)
         if value not in choices:
-            raise ConfigError(f"{key}={value!r}: this version supports {', '.join(choices)}")
+            raise ConfigError(
+                f"{key}={short_repr(value)}: this version supports {', '.join(choices)}"
+            )
 
     def require_share(self, *keys: str) -> None:
         """Raise ``ConfigError`` if a setting is not in [0, 1)."""

@@ -10,13 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from triplex_deploy.errors import OutputError
+from triplex_deploy.files.ours import require_no_link
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``, and rename it to ``path`` on success.
 
-    The temporary file is always removed. Errors of the file system raise ``OutputError``.
+    The temporary file is always removed. A link at ``path`` is neither followed nor replaced.
+    Errors of the file system raise ``OutputError``.
     """
     path = Path(path)
     # A short name, as the name of the target may already have the maximum length.
@@ -54,6 +56,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     temporary, former = (path.with_name(f".triplex-{token}.{end}") for end in ("tmp", "old"))
     try:
         _require_parent(path)
+        require_no_link(path)
         yield temporary
         if path.exists():
             path.rename(former)
@@ -74,8 +77,15 @@ def _unwritable(path: Path, error: OSError) -> OutputError:
     )
 
 
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file to ``path`` as ``atomic_path`` writes one."""
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def _require_target(path: Path) -> None:
     _require_parent(path)
+    require_no_link(path)
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; give the name of a file")
 

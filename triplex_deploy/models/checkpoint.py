@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,10 +21,18 @@ from triplex_deploy.contract import (
     config_from_dict,
 )
 from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.escape import control_in, short_repr
+from triplex_deploy.files.onnx_external import content_reaches_outside
 from triplex_deploy.models.build import build_model
 from triplex_deploy.models.image_encoders import TileEncoder, make_backbone
 from triplex_deploy.models.spot_model import SpotModel
-from triplex_deploy.models.torch_files import check_state, load_strictly, load_tensors
+from triplex_deploy.models.torch_files import (
+    check_state,
+    current_state_keys,
+    load_strictly,
+    load_tensors,
+)
 
 FORMAT: Final = "triplex-checkpoint"
 VERSION: Final = 1
@@ -124,15 +131,8 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 
 def _write_atomically(content: object, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as partial, partial.open("xb") as file:
+        torch.save(content, file)
 
 
 def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -159,7 +159,7 @@ def _parse(content: object) -> Checkpoint:
         genes=tuple(_typed(content, "genes", list)),
         label_transform=_typed(content, "label_transform", dict),
         tile_mpp=float(_typed(tile, "mpp", float | int)),
-        state_dict=_typed(content, "state_dict", dict),
+        state_dict=current_state_keys(_typed(content, "state_dict", dict)),
         tile_encoder=TileEncoderWeights.from_content(_typed(content, "tile_encoder", dict)),
         provenance=_typed(content, "provenance", dict),
     )
@@ -192,6 +192,11 @@ def _check_keys(where: str, content: Mapping[str, Any], keys: set[str] | frozens
 def _check_genes(genes: tuple[str, ...], n_genes: int) -> None:
     if not all(isinstance(gene, str) and gene for gene in genes):
         raise CheckpointError("genes: every gene is a non-empty string; correct the gene list")
+    for gene in genes:
+        if control_in(gene):
+            raise CheckpointError(
+                f"genes: {short_repr(gene)} holds control characters; correct the gene list"
+            )
     if len(genes) != n_genes:
         raise CheckpointError(
             f"genes: {len(genes)} listed but the model predicts {n_genes}; give one per output"
@@ -223,7 +228,7 @@ KEYS: Final = frozenset({"name", "kind", "feature_dim", "mean", "std", "state_di
 
 @dataclass(frozen=True)
 class TileEncoderWeights:
-    """The ``state_dict`` of a trunk of ours, or, of kind ``onnx``, the bytes of that file.
+    """The ``state_dict`` of a backbone of ours, or, of kind ``onnx``, the bytes of that file.
 
     ``mean`` and ``std`` normalise RGB in [0, 1] for an ONNX file that takes float images. Weights
     that do not fit their kind raise ``CheckpointError``.
@@ -241,6 +246,10 @@ class TileEncoderWeights:
         if self.kind == ONNX:
             if not self.onnx:
                 raise CheckpointError("tile_encoder: the ONNX file is empty; prepare again")
+            if content_reaches_outside(self.onnx):
+                raise CheckpointError(
+                    "tile_encoder: the ONNX file takes values from another file; prepare again"
+                )
             return
         if self.kind not in BACKBONE_WIDTH:
             raise CheckpointError(
@@ -252,15 +261,15 @@ class TileEncoderWeights:
                 f"not {self.feature_dim}; write the checkpoint again"
             )
         with torch.device("meta"):  # shapes without memory or initialisation
-            trunk = make_backbone(self.kind)
-        check_state(trunk, self.state_dict, "tile_encoder")
+            backbone = make_backbone(self.kind)
+        check_state(backbone, self.state_dict, "tile_encoder")
 
     def build(self) -> TileEncoder:
-        """The trunk with its weights, in evaluation mode and without gradients."""
+        """The backbone with its weights, in evaluation mode and without gradients."""
         if self.kind == ONNX:
             raise CheckpointError(f"tile_encoder {self.name}: is an ONNX file, not one of ours")
         encoder = TileEncoder(self.kind)
-        load_strictly(encoder.trunk, self.state_dict, "tile_encoder")
+        load_strictly(encoder.backbone, self.state_dict, "tile_encoder")
         return encoder.eval().requires_grad_(False)
 
     def facts(self) -> dict[str, Any]:

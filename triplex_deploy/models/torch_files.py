@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from triplex_deploy.errors import CheckpointError
+from triplex_deploy.files.damaged import damage_as
+
+_AGAIN: Final = "copy or save it again"
 
 
 def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any], str]] = ()) -> Any:
@@ -29,9 +32,10 @@ def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any],
         raise CheckpointError(
             f"{path}: not a torch file, or of a version before 1.6; save it again with torch.save"
         )
+    _check_records(path)
     try:
         with torch.serialization.safe_globals(list(stand_ins)):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, since it is not made of plain values and tensors alone "
@@ -40,6 +44,8 @@ def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any],
     except (
         OSError,
         EOFError,
+        AssertionError,
+        MemoryError,
         RuntimeError,
         TypeError,
         ValueError,
@@ -49,6 +55,52 @@ def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any],
         raise CheckpointError(
             f"{path}: not a readable torch file ({_reason(error)}); copy or save it again"
         ) from error
+    _check_storages(path, content)
+    return content
+
+
+def _check_records(path: Path) -> None:
+    """Refuse records that would grow when read, and records with another checksum than theirs.
+
+    ``torch.load`` looks at neither. ``torch.save`` never compresses.
+    """
+    what = f"{path}: not a readable torch file"
+    with damage_as(CheckpointError, what, _AGAIN), zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        total = sum(record.file_size for record in records)
+        packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+        if packed or total > path.stat().st_size:
+            raise CheckpointError(
+                f"{path}: its records grow to {total} bytes when they are read, but torch.save "
+                "never compresses; save it again with torch.save"
+            )
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise CheckpointError(f"{path}: {damaged} is damaged (its checksum differs); {_AGAIN}")
+
+
+def _check_storages(path: Path, content: object) -> None:
+    """Refuse tensors that claim more values than the file holds for them."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or _claimed_bytes(value) > _held_bytes(value):
+                raise CheckpointError(
+                    f"{path}: a tensor of shape {tuple(value.shape)} has fewer values than its "
+                    "shape needs; save contiguous tensors again with torch.save"
+                )
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+
+
+def _claimed_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _held_bytes(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage().nbytes())
 
 
 def _reason(error: Exception) -> str:
@@ -122,6 +174,32 @@ def load_state_dict(path: str | Path) -> Mapping[str, Tensor]:
             f"{path}: holds no state dict of tensors; pass weights saved with torch"
         )
     return state
+
+
+RENAMED_MODULES: Final = {"trunk": "backbone"}
+"""Names of submodules in files of older versions, and their present names."""
+
+
+def current_state_keys(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state dict of any version of this package under the present names of modules.
+
+    Args:
+        state: Tensors by parameter name, such as ``target_encoder.trunk.conv1.weight``.
+
+    Returns:
+        The same tensors in the same order, with renamed modules: ``target_encoder.backbone...``.
+
+    Raises:
+        CheckpointError: Two keys get the same name.
+    """
+    current: dict[str, Any] = {}
+    for key, value in state.items():
+        parts = str(key).split(".")
+        name = ".".join(RENAMED_MODULES.get(part, part) for part in parts)
+        if name in current:
+            raise CheckpointError(f"state_dict: {name} is stored twice; write the file again")
+        current[name] = value
+    return current
 
 
 _SHOWN = 5

@@ -1,9 +1,8 @@
-"""The frozen tile encoder: one of our trunks from weights or a seed, or any ONNX file."""
+"""The frozen tile encoder: one of our backbones from weights or a seed, or any ONNX file."""
 
 from __future__ import annotations
 
 import hashlib
-import mmap
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from torch import Tensor
 from triplex_deploy.contract import BACKBONE_WIDTH, IMAGE_MEAN, IMAGE_STD
 from triplex_deploy.errors import BackendError, ConfigError, ContractError
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.onnx_external import reaches_outside
 from triplex_deploy.models import (
     TileEncoder,
     TileEncoderWeights,
@@ -53,13 +53,13 @@ class FrozenEncoder(ABC):
 
 
 class BackboneEncoder(FrozenEncoder):
-    """One of our trunks on ``device``; made by ``open_tile_encoder``."""
+    """One of our backbones on ``device``; made by ``open_tile_encoder``."""
 
     def __init__(self, name: str, kind: str, encoder: TileEncoder, device: Device) -> None:
         self.name = name
         self.kind = kind
         self.feature_dim = BACKBONE_WIDTH[kind]
-        self.digest = _state_digest(encoder.trunk.state_dict())
+        self.digest = _state_digest(encoder.backbone.state_dict())
         self._device = torch.device(str(device))
         frozen = encoder.eval().requires_grad_(False).to(self._device)
         self._encoder = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -76,7 +76,7 @@ class BackboneEncoder(FrozenEncoder):
         return features.cpu()
 
     def store(self, folder: Path) -> str:
-        torch.save({"state_dict": state_of(self._encoder.trunk)}, folder / BACKBONE_FILE)
+        torch.save({"state_dict": state_of(self._encoder.backbone)}, folder / BACKBONE_FILE)
         return BACKBONE_FILE
 
     def facts(self) -> dict[str, Any]:
@@ -133,9 +133,9 @@ def open_tile_encoder(
     mean: tuple[float, ...] = IMAGE_MEAN,
     std: tuple[float, ...] = IMAGE_STD,
 ) -> FrozenEncoder:
-    """An ONNX file, weights of one of our trunks, or, for None, a ResNet18 started from ``seed``.
+    """Open an ONNX file, weights of a known backbone, or, for None, a random ResNet18 of ``seed``.
 
-    ``mean`` and ``std`` normalise the images of an ONNX file that takes floats; our trunks have
+    ``mean`` and ``std`` normalise the images of an ONNX file that takes floats; our backbones have
     ImageNet's.
 
     The path ``efficientnet_lite0``, where no such file is, stands for the ImageNet weights of an
@@ -152,10 +152,10 @@ def open_tile_encoder(
     if weights is None:
         return BackboneEncoder(f"ResNet18 of seed {seed}", "resnet18", _seeded(seed), device)
     if str(weights) == EFFICIENTNET_LITE0 and not weights.exists():
-        return _trunk_encoder(
+        return _backbone_encoder(
             EFFICIENTNET_LITE0, torch.load(_packaged(), weights_only=True), device
         )
-    return _trunk_encoder(weights.stem, load_state_dict(weights), device)
+    return _backbone_encoder(weights.stem, load_state_dict(weights), device)
 
 
 def stored_weights(facts: Mapping[str, Any], path: Path) -> TileEncoderWeights:
@@ -172,27 +172,21 @@ def stored_weights(facts: Mapping[str, Any], path: Path) -> TileEncoderWeights:
     )
 
 
-_EXTERNAL: Final = b"\x0a\x08location"
-"""How a tensor that is kept in another file names it: the key of a protobuf string pair."""
-
-
 def _require_one_file(path: Path) -> None:
     """Refuse a graph whose weights lie beside it: alone it could not travel in a checkpoint."""
     if not path.is_file() or not path.stat().st_size:
         return  # opening it says so
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        is_split = content.find(_EXTERNAL) >= 0
-    if is_split:
+    if reaches_outside(path):
         raise ContractError(
             f"{path}: keeps its weights in another file; make it one file with "
             "`import onnx; onnx.save(onnx.load('FILE.onnx'), 'ONE.onnx')` and pass that"
         )
 
 
-def _trunk_encoder(name: str, state: Mapping[str, Tensor], device: Device) -> BackboneEncoder:
+def _backbone_encoder(name: str, state: Mapping[str, Tensor], device: Device) -> BackboneEncoder:
     kind = backbone_of_weights(state)
     encoder = TileEncoder(kind)
-    load_backbone_weights(encoder.trunk, state)
+    load_backbone_weights(encoder.backbone, state)
     return BackboneEncoder(name, kind, encoder, device)
 
 
