@@ -1,5 +1,6 @@
 """Files that would hang, exhaust memory or end the process: one error each, and quickly."""
 
+import logging
 import os
 import socket
 import struct
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from tests.slides.tiled_tiff import write_slide
 from triplex_deploy.errors import SlideError
-from triplex_deploy.slides import first_look, open_slide
+from triplex_deploy.slides import first_look, memory, open_slide
 
 MAX_SECONDS = 10.0
 """Longest time until such a file is refused, on a busy machine."""
@@ -155,3 +157,26 @@ def test_a_slide_with_nearly_all_tiles_missing_is_refused(tmp_path: Path) -> Non
         )
     with pytest.raises(SlideError, match="holds 1 of 14400 tiles"):
         open_slide(path)
+
+
+@pytest.mark.parametrize("name", ["strip.tif", "image.png", "image.jpg"])
+def test_pictures_that_do_not_fit_in_memory_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = np.zeros((400, 300, 3), np.uint8)
+    if name == "strip.tif":
+        tifffile.imwrite(tmp_path / name, pixels, photometric="rgb", rowsperstrip=400)
+    else:
+        Image.fromarray(pixels).save(tmp_path / name)
+    monkeypatch.setattr(memory, "LARGE_BYTES", 100_000)
+    with caplog.at_level(logging.WARNING):
+        open_slide(tmp_path / name).close()
+    assert "300x400 pixels are decoded at once, which takes 0.0 GB of memory" in caplog.text
+    monkeypatch.setattr(memory, "free_memory", lambda: 200_000)
+    with pytest.raises(SlideError, match=r"GB are free; convert it to a tiled TIFF"):
+        open_slide(tmp_path / name)
+
+
+def test_the_memory_that_is_free_is_known_on_linux() -> None:
+    free = memory.free_memory()
+    assert free is None or 0 < free < 1 << 50

@@ -14,13 +14,16 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.slides.memory import require_memory
 from triplex_deploy.slides.mpp import plausible_mpp_xy
 from triplex_deploy.slides.slide import DAMAGED, Size, Slide
 
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 1_000_000_000
-"""Most pixels that are decoded at once; decoding takes up to 7 bytes per pixel."""
+"""Most pixels that are decoded at once."""
+BYTES_PER_PIXEL = 7
+"""Most memory that decoding takes."""
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 """Pillow's color modes that become RGB."""
 EXIF_ORIENTATION = 0x0112
@@ -39,6 +42,7 @@ class ImageReader(Slide):
         """Open as ``kind`` ("jpeg" or "png"); the header is read now, the pixels later."""
         with _image(path, kind) as image:
             _require_usable(path, image)
+            require_memory(path, BYTES_PER_PIXEL * image.width * image.height, image.size)
             with _reading(path, kind):
                 orientation = image.getexif().get(EXIF_ORIENTATION, 1)
             if orientation != 1:

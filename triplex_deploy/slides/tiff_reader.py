@@ -15,6 +15,7 @@ from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.slides import tiff_pages
 from triplex_deploy.slides.guard import ReadGuard
+from triplex_deploy.slides.memory import require_memory
 from triplex_deploy.slides.segment_cache import SegmentCache
 from triplex_deploy.slides.slide import Size, Slide, copy_overlap
 from triplex_deploy.slides.tiff_pages import Page, pyramid_pages, reading_header
@@ -22,6 +23,8 @@ from triplex_deploy.slides.tiff_scale import ome_mpp_xy, tag_mpp_xy
 
 CACHE_BYTES = 256 << 20
 """Memory for decoded strips and tiles."""
+COPIES = 2
+"""Most copies of a strip or tile in memory while it is decoded."""
 BACKGROUND = 255
 """Value of missing tiles."""
 
@@ -39,7 +42,11 @@ class TiffReader(Slide):
         with ExitStack() as on_failure:
             with reading_header(path):
                 tif = on_failure.enter_context(tifffile.TiffFile(path))
-            reader = cls(path, tif, *pyramid_pages(path, tif))
+            pages, image = pyramid_pages(path, tif)
+            largest = max(pages, key=lambda page: page.segment_bytes)
+            part_wh = (largest.grid.width_px, largest.grid.height_px)
+            require_memory(path, COPIES * largest.segment_bytes, part_wh)
+            reader = cls(path, tif, pages, image)
             on_failure.pop_all()
             return reader
 
