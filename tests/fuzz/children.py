@@ -1,0 +1,118 @@
+"""Call a function in a forked child with limits of time and memory, and report how it ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import resource
+import select
+import signal
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from triplex_deploy.errors import TriplexError
+
+MAX_SECONDS = 20.0
+"""Seconds after which a child counts as hung."""
+MEMORY = 2 << 30
+"""Bytes of address space that a child may take on top of what it was forked with."""
+LONG_MESSAGE = 2000
+"""Characters beyond which an error is no line that a person reads."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended."""
+
+    kind: str
+    """``read``, ``refused``, ``unexpected``, ``signal``, ``hang`` or ``memory``."""
+    detail: str
+    """The digest of what was read, or the message."""
+    seconds: float
+    """Wall time."""
+
+
+def call_in_child(function: Callable[[], str], max_seconds: float = MAX_SECONDS) -> Ended:
+    """Call ``function`` in a forked child, which returns a digest of what it read."""
+    start = time.monotonic()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _child(function, writer)
+    os.close(writer)
+    content = _received(reader, pid, start + max_seconds)
+    os.close(reader)
+    if content is None:
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return Ended("hang", f"killed after {max_seconds:g} s", time.monotonic() - start)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - start
+    if code < 0:
+        return Ended("signal", signal.Signals(-code).name, seconds)
+    if not content:
+        return Ended("signal", f"the child ended with status {code}", seconds)
+    kind, detail = pickle.loads(content)
+    return Ended(kind, detail, seconds)
+
+
+def _received(reader: int, pid: int, until: float) -> bytes | None:
+    """Return what the child wrote until it ended; None if its time was up."""
+    content = b""
+    while True:
+        ready, _, _ = select.select([reader], [], [], max(0.0, until - time.monotonic()))
+        if not ready:
+            return None
+        block = os.read(reader, 1 << 16)
+        if not block:
+            return content
+        content += block
+
+
+def _child(function: Callable[[], str], writer: int) -> None:
+    """Call, write the result, and end without running the parent's clean-up."""
+    status = 0
+    try:
+        os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limit = _address_space() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        silent = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(silent, descriptor)
+        logging.disable(logging.CRITICAL)
+        warnings.simplefilter("ignore")
+        answer = _called(function)
+        os.write(writer, pickle.dumps(answer))
+    except BaseException:  # noqa: BLE001 - whatever happens, this process must end here
+        status = 70
+    finally:
+        os._exit(status)
+
+
+def _called(function: Callable[[], str]) -> tuple[str, str]:
+    try:
+        return "read", function()
+    except TriplexError as error:
+        message = str(error)
+        if "\n" in message or len(message) > LONG_MESSAGE or "unexpected " in message:
+            return "unexpected", f"not a line for people: {message[:300]!r}"
+        return "refused", message
+    except MemoryError:
+        return "memory", traceback.format_exc(limit=-2)[-400:]
+    except BaseException as error:  # noqa: BLE001 - what the command line calls unexpected
+        place = traceback.extract_tb(error.__traceback__)
+        ours = [frame for frame in place if "triplex_deploy" in frame.filename]
+        where = f"{ours[-1].filename.rpartition('/')[2]}:{ours[-1].lineno}" if ours else "?"
+        return "unexpected", f"{type(error).__name__}: {str(error)[:200]} at {where}"
+
+
+def _address_space() -> int:
+    with open("/proc/self/statm") as stream:  # noqa: PTH123 - read in a child, without imports
+        return int(stream.read().split()[0]) * resource.getpagesize()

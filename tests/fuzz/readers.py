@@ -1,0 +1,401 @@
+"""Every reader of files, with a valid small file for each and a digest of what it reads."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.field.kit import write_space_ranger
+from triplex_deploy.demo.slide import synthesize_slide
+
+SIDE_PX = 500
+MPP = 0.5
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader."""
+
+    name: str
+    """Its name in tables."""
+    make: Callable[[Path, Path], Path]
+    """Writes a valid sample into a folder, with help of a folder of shared material; returns what
+    is to be read."""
+    read: Callable[[Path], str]
+    """Reads it and returns a digest of all that was read."""
+    targets: tuple[str, ...] = ("**/*",)
+    """Patterns of the files in the sample that are damaged."""
+    is_sealed: bool = False
+    """Whether damage of any kind must be noticed: the files carry digests."""
+    notices_cuts: bool = True
+    """Whether a file that was cut short must be noticed. Lists of lines cannot notice it."""
+
+
+def digest(*values: Any) -> str:
+    """Return a digest of arrays and plain values."""
+    result = hashlib.sha256()
+    for value in values:
+        if hasattr(value, "toarray"):
+            value = value.toarray()
+        if isinstance(value, np.ndarray):
+            result.update(repr((value.shape, value.dtype.str)).encode())
+            result.update(np.ascontiguousarray(value).tobytes() if value.dtype != object else b"")
+        else:
+            result.update(repr(value).encode(errors="surrogateescape"))
+    return result.hexdigest()[:16]
+
+
+# --- slides ----------------------------------------------------------------------------------
+
+
+def _slide(kind: str) -> Callable[[Path, Path], Path]:
+    def make(folder: Path, _shared: Path) -> Path:
+        from tests.slides.test_slide_contract import write
+        from tests.slides.tiled_tiff import write_slide
+
+        if kind == "pyramid":
+            synthesize_slide(folder / "slide.tif", SIDE_PX, SIDE_PX, MPP, seed=3)
+        elif kind.startswith("svs") or kind.startswith("jpeg 4"):
+            write_slide(folder / "slide.tif", kind, sizes=((300, 260), (150, 130)))
+        else:
+            return write(kind, folder)
+        return folder / "slide.tif"
+
+    return make
+
+
+def _read_slide(path: Path) -> str:
+    from triplex_deploy import open_slide
+
+    pixels = []
+    with open_slide(path) as slide:
+        facts = (slide.level_sizes, slide.level_downsamples, slide.mpp)
+        for level, (width, height) in enumerate(slide.level_sizes):
+            shown = min(width, 600), min(height, 600)
+            pixels.append(slide.read(level, 0, 0, *shown))
+            pixels.append(slide.read(level, width - 20, height - 20, 40, 40))
+    return digest(facts, *pixels)
+
+
+# --- spots, truth, data sets ----------------------------------------------------------------
+
+
+def _spots(suffix: str) -> Callable[[Path, Path], Path]:
+    def make(folder: Path, _shared: Path) -> Path:
+        path = folder / f"spots{suffix}"
+        rows = [(100 + 40.5 * c, 90 + 40.5 * r, c, r) for r in range(4) for c in range(5)]
+        if suffix == ".h5ad":
+            _write_h5ad(path, np.array(rows))
+            return path
+        separator = "," if ".csv" in suffix else "\t"
+        header = separator.join(("pixel_x", "pixel_y", "x", "y", "selected"))
+        lines = [header, *(separator.join(map(str, (*row, 1))) for row in rows)]
+        text = "\n".join(lines).encode() + b"\n"
+        path.write_bytes(gzip.compress(text, mtime=0) if suffix.endswith(".gz") else text)
+        return path
+
+    return make
+
+
+def _write_h5ad(path: Path, rows: NDArray[np.float64]) -> None:
+    import anndata
+    import pandas as pd
+    import scipy.sparse
+
+    rng = np.random.default_rng(2)
+    names = [f"{int(c)}x{int(r)}" for c, r in rows[:, 2:]]
+    obs = {"array_row": rows[:, 3].astype(int), "array_col": rows[:, 2].astype(int), "in_tissue": 1}
+    anndata.AnnData(
+        X=scipy.sparse.csr_matrix(rng.poisson(2, (len(rows), 6)).astype(np.float32)),
+        obs=pd.DataFrame(obs, index=pd.Index(names, dtype=object)),
+        var=pd.DataFrame(index=pd.Index([f"G{i}" for i in range(6)], dtype=object)),
+        obsm={"spatial": rows[:, :2]},
+    ).write_h5ad(path)
+
+
+def _read_spots(path: Path) -> str:
+    from triplex_deploy.spots import read_spots
+
+    spots = read_spots(path)
+    assert np.isfinite(spots.level0_xy).all()
+    return digest(spots.level0_xy, spots.grid_rc)
+
+
+def _truth_tsv(folder: Path, _shared: Path) -> Path:
+    path = folder / "truth.tsv.gz"
+    rng = np.random.default_rng(4)
+    lines = ["\tGNAS\tFASN\tMUC1"]
+    for row in range(4):
+        for column in range(5):
+            counts = rng.poisson(3, 3).tolist()
+            lines.append("\t".join((f"{column}x{row}", *map(str, counts))))
+    path.write_bytes(gzip.compress("\n".join(lines).encode() + b"\n", mtime=0))
+    return path
+
+
+def _read_truth(path: Path) -> str:
+    from triplex_deploy.data.measured import read_measured
+
+    measured = read_measured(path)
+    return digest(measured.genes, measured.grid_rc, measured.values)
+
+
+def _space_ranger(mtx: bool) -> Callable[[Path, Path], Path]:
+    def make(folder: Path, shared: Path) -> Path:
+        outs = write_space_ranger(folder / "s1", shared / "slide.tif", {})
+        if mtx:
+            (outs / "filtered_feature_bc_matrix.h5").unlink()
+            inner = outs / "filtered_feature_bc_matrix"
+            inner.mkdir()
+            entries = [(g, s, (g * s) % 7 + 1) for g in range(1, 13) for s in range(1, 21, 2)]
+            head = f"%%MatrixMarket matrix coordinate integer general\n12 20 {len(entries)}\n"
+            body = "".join(f"{g} {s} {n}\n" for g, s, n in entries)
+            (inner / "matrix.mtx").write_text(head + body)
+            (inner / "barcodes.tsv").write_text("".join(f"AAAC{i}-1\n" for i in range(20)))
+            genes = "".join(f"E{i}\tG{i}\tGene Expression\n" for i in range(12))
+            (inner / "features.tsv").write_text(genes)
+        return folder / "s1"
+
+    return make
+
+
+def _st(folder: Path, _shared: Path) -> Path:
+    from tests.data.conftest import write_st_section
+
+    for name in ("A1", "B1"):
+        write_st_section(folder, name[0], name)
+    return folder
+
+
+def _hest(folder: Path, shared: Path) -> Path:
+    for name in ("st", "wsis", "metadata"):
+        (folder / name).mkdir()
+    rows = [(100 + 100.0 * c, 90 + 100.0 * r, c, r) for r in range(4) for c in range(4)]
+    _write_h5ad(folder / "st/T1.h5ad", np.array(rows))
+    shutil.copy(shared / "slide.tif", folder / "wsis/T1.tif")
+    facts = {"patient": "P1", "pixel_size_um_estimated": 1.0, "pixel_size_um_embedded": 1.0}
+    facts |= {"inter_spot_dist": 100.0, "spot_diameter": 55.0, "st_technology": "Visium"}
+    (folder / "metadata/T1.json").write_text(json.dumps(facts))
+    return folder
+
+
+def _read_dataset(layout: str) -> Callable[[Path], str]:
+    def read(path: Path) -> str:
+        from triplex_deploy.data.dataset import read_dataset
+
+        values: list[Any] = []
+        for section in read_dataset(path, layout):
+            values += [section.name, section.patient, section.genes, section.counts]
+            values += [section.grid_rc, section.level0_xy, section.slide_mpp]
+        return digest(*values)
+
+    return read
+
+
+def _section_list(folder: Path, _shared: Path) -> Path:
+    (folder / "patients.csv").write_text("section,patient,mpp\nA1,P1,0.5\nB1,P2,0.5\n")
+    return folder / "patients.csv"
+
+
+def _read_section_list(path: Path) -> str:
+    from triplex_deploy.data.section_list import read_section_list
+
+    return digest(sorted(read_section_list(path).items()))
+
+
+def _slide_list(folder: Path, _shared: Path) -> Path:
+    for name in ("a.tif", "b.tif"):
+        (folder / name).touch()
+    (folder / "slides.csv").write_text("slide,mpp,output\na.tif,0.5,x\nb.tif,,y\n")
+    return folder / "slides.csv"
+
+
+def _read_slide_list(path: Path) -> str:
+    from triplex_deploy.cohort.inputs import read_slide_list
+
+    return digest([(str(e.slide), e.output) for e in read_slide_list(path)])
+
+
+# --- bundles, checkpoints, prepared folders, runs --------------------------------------------
+
+
+def _copied(name: str) -> Callable[[Path, Path], Path]:
+    def make(folder: Path, shared: Path) -> Path:
+        source = shared / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        else:
+            shutil.copy(source, folder / name)
+        return folder / name
+
+    return make
+
+
+def _read_bundle(path: Path) -> str:
+    from triplex_deploy.bundle import read_bundle
+
+    bundle = read_bundle(path)
+    return digest(bundle.manifest.to_json())
+
+
+def _read_checkpoint(path: Path) -> str:
+    from triplex_deploy.models.checkpoint import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    state = [(k, v.numpy()) for k, v in sorted(checkpoint.state_dict.items())]
+    arrays = [value for _, value in state]
+    return digest(checkpoint.genes, checkpoint.tile_mpp, [name for name, _ in state], *arrays)
+
+
+def _read_prepared(path: Path) -> str:
+    from triplex_deploy.training.prepared import label_sections, open_prepared
+
+    prepared = open_prepared(path)
+    values: list[Any] = []
+    for name, section in prepared.sections.items():
+        values += [name, np.asarray(section.features), np.asarray(section.tiles)]
+        values += [section.measured.counts, section.measured.grid_rc, section.measured.genes]
+    panel = tuple(sorted(next(iter(prepared.sections.values())).measured.genes))[:3]
+    label_sections(prepared, list(prepared.sections), panel)
+    return digest(*values)
+
+
+def _read_run(path: Path) -> str:
+    from triplex_deploy.training.evaluate import evaluate_run
+
+    return digest(json.dumps(evaluate_run(path), sort_keys=True))
+
+
+def _read_result(path: Path) -> str:
+    from triplex_deploy import read_prediction
+
+    prediction = read_prediction(path)
+    values = (prediction.genes, prediction.expression, prediction.level0_xy, prediction.grid_rc)
+    return digest(*values)
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+def _toml(folder: Path, _shared: Path) -> Path:
+    text = '[predict]\nbatch-size = "8"\nmemory-gb = 2.0\nno-report = true\n[bench]\n'
+    (folder / "triplex-deploy.toml").write_text(text)
+    return folder / "triplex-deploy.toml"
+
+
+def _read_toml(path: Path) -> str:
+    import contextlib
+    import io
+    import os
+
+    from triplex_deploy.cli.main import run
+
+    os.chdir(path.parent)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = run(["predict", "absent.tif", "--bundle", "absent", "--out", "out"])
+    said = out.getvalue() + err.getvalue()
+    if "unexpected " in said or "Traceback" in said:
+        raise RuntimeError(said[-300:])
+    return digest(status in (1, 2, 3))
+
+
+def _yaml(folder: Path, _shared: Path) -> Path:
+    text = "model: triplex\nembedding_dim: 64\nepochs: 3\nlearning_rate: 0.001\nbatch_size: 16\n"
+    (folder / "settings.yaml").write_text(text)
+    return folder / "settings.yaml"
+
+
+def _read_yaml(path: Path) -> str:
+    from triplex_deploy.training.options import read_settings, split_settings
+
+    return digest(split_settings(read_settings(path, [])))
+
+
+def _study(folder: Path, _shared: Path) -> Path:
+    import triplex_deploy.study as package
+
+    source = Path(package.__file__).with_name("configs") / "demo.yaml"
+    shutil.copy(source, folder / "study.yaml")
+    return folder / "study.yaml"
+
+
+def _read_study(path: Path) -> str:
+    from triplex_deploy.study.config import read_study
+
+    read_study(str(path), path.parent)
+    return digest("read")
+
+
+READERS: dict[str, Reader] = {
+    reader.name: reader
+    for reader in (
+        Reader("slide: tiled pyramid", _slide("pyramid"), _read_slide),
+        Reader("slide: svs jpeg", _slide("svs jpeg"), _read_slide),
+        Reader("slide: svs jpeg 2000", _slide("svs 33005"), _read_slide),
+        Reader("slide: tiff strips", _slide("strips.tif"), _read_slide),
+        Reader("slide: tiff planar", _slide("planar.tif"), _read_slide),
+        Reader("slide: tiff deflate", _slide("tiled.tif"), _read_slide),
+        Reader("slide: ome-tiff", _slide("pyramid.ome.tif"), _read_slide),
+        Reader("slide: png", _slide("png"), _read_slide),
+        Reader("slide: jpeg", _slide("jpeg"), _read_slide),
+        Reader("spots: csv", _spots(".csv"), _read_spots, notices_cuts=False),
+        Reader("spots: tsv.gz", _spots(".tsv.gz"), _read_spots, is_sealed=True),
+        Reader("spots: h5ad", _spots(".h5ad"), _read_spots),
+        Reader(
+            "spots: space ranger",
+            _space_ranger(mtx=False),
+            _read_spots,
+            targets=("**/*.csv",),
+            notices_cuts=False,
+        ),
+        Reader("truth: tsv.gz", _truth_tsv, _read_truth, is_sealed=True),
+        Reader("truth: h5ad", _spots(".h5ad"), _read_truth),
+        Reader("data set: st", _st, _read_dataset("st"), ("**/*.tsv",), notices_cuts=False),
+        Reader(
+            "data set: visium h5",
+            _space_ranger(mtx=False),
+            _read_dataset("visium"),
+            ("**/*.h5", "**/*.csv"),
+            notices_cuts=False,
+        ),
+        Reader(
+            "data set: visium mtx",
+            _space_ranger(mtx=True),
+            _read_dataset("visium"),
+            ("**/*.mtx", "**/*.tsv"),
+            notices_cuts=False,
+        ),
+        Reader("data set: hest", _hest, _read_dataset("hest"), ("**/*.h5ad", "**/*.json")),
+        Reader("list of sections", _section_list, _read_section_list, notices_cuts=False),
+        Reader("list of slides", _slide_list, _read_slide_list, ("*.csv",), notices_cuts=False),
+        Reader("bundle", _copied("bundle"), _read_bundle, is_sealed=True),
+        Reader("checkpoint", _copied("small.ckpt"), _read_checkpoint, is_sealed=True),
+        Reader("prepared folder", _copied("prepared"), _read_prepared, is_sealed=True),
+        Reader("run", _copied("run"), _read_run, ("**/*.json",)),
+        Reader("prediction", _copied("result.h5ad"), _read_result),
+        Reader("settings: toml", _toml, _read_toml, notices_cuts=False),
+        Reader("settings: yaml", _yaml, _read_yaml, notices_cuts=False),
+        Reader("study", _study, _read_study, notices_cuts=False),
+    )
+}
+"""All readers by name."""
+
+
+def targets_of(reader: Reader, sample: Path) -> list[Path]:
+    """Return the files of a sample that are damaged, in a fixed order."""
+
+    def found() -> Iterator[Path]:
+        for pattern in reader.targets:
+            yield from (path for path in sample.glob(pattern) if path.is_file())
+
+    return sorted(set(found()))
