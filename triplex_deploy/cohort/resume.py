@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from triplex_deploy.bundle import Bundle
 from triplex_deploy.cohort.job import Job
 from triplex_deploy.errors import TriplexError
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.regular import open_regular
 from triplex_deploy.files.strict_json import to_strict_json
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.pipeline.options import PredictOptions
@@ -150,9 +152,9 @@ def resume_key(job: Job, bundle: Bundle) -> str:
 
 def _sample(path: Path) -> list[Any]:
     """Return suffix, size, time and a digest of both ends; slides are too large to read twice."""
-    state = path.stat()
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        state = os.fstat(file.fileno())
         digest.update(file.read(SAMPLE_BYTES))
         file.seek(max(0, state.st_size - SAMPLE_BYTES))
         digest.update(file.read(SAMPLE_BYTES))

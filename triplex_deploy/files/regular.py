@@ -5,9 +5,11 @@ Opening a named pipe waits for a writer, and a device such as ``/dev/zero`` neve
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from triplex_deploy.errors import TriplexError
 
@@ -53,3 +55,25 @@ def require_regular_file(
         found = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
         raise kind(f"{path}: is {found}; {remedy}")
     return status
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading bytes, without waiting for the writer of a pipe.
+
+    Args:
+        path: The file; links are followed.
+
+    Returns:
+        The open file.
+
+    Raises:
+        OSError: The file cannot be opened, or is a folder, a pipe, a socket or a device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
