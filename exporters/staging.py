@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from triplex_deploy.bundle import MANIFEST
+from triplex_deploy.bundle import first_other_file, is_bundle
 from triplex_deploy.errors import OutputError
 
 
@@ -18,8 +18,14 @@ def require_free(target: Path, force: bool) -> None:
         return
     if not force:
         raise OutputError(f"{target}: exists already; choose another --out or pass --force")
-    if target.is_symlink() or not (target / MANIFEST).is_file():
+    if target.is_symlink() or not target.is_dir() or not is_bundle(target):
         raise OutputError(f"{target}: is no bundle, --force would lose it; choose another --out")
+    other = first_other_file(target)
+    if other is not None:
+        raise OutputError(
+            f"{target / other}: does not belong to the bundle, --force would lose it; "
+            "move it away or choose another --out"
+        )
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from triplex_deploy.errors import BundleError, ConfigError
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.escape import control_in, short_repr
 from triplex_deploy.files.onnx_external import reaches_outside
+from triplex_deploy.files.ours import exists, has_keys, is_ours
 from triplex_deploy.files.regular import require_regular_file
 
 SCHEMA_VERSION: Final = 1
@@ -44,6 +45,8 @@ MIN_MPP: Final = 0.05
 MAX_MPP: Final = 5.0
 """Largest plausible scale of a model, in microns per pixel."""
 MANIFEST: Final = "manifest.json"
+ENGINES: Final = "engines"
+"""Folder of a bundle in which TensorRT keeps what it built."""
 PARITY: Final = "parity.json"
 PARITY_INPUTS: Final = "parity_inputs.npz"
 MODEL_CARD: Final = "README.md"
@@ -220,6 +223,33 @@ def read_bundle(path: str | Path) -> Bundle:
     for name, digest in manifest.files.items():
         _check_file(root, name, digest)
     return Bundle(root, manifest, config)
+
+
+def is_bundle(path: Path) -> bool:
+    """Return True if a folder holds a bundle, whole or damaged, and not only a ``manifest.json``.
+
+    Raises:
+        OutputError: If the folder cannot be entered, or its name is too long.
+    """
+    return exists(path / MANIFEST) and is_ours(path / MANIFEST, _IS_MANIFEST)
+
+
+def first_other_file(path: Path) -> str | None:
+    """Return a file in a bundle's folder that its manifest does not list, None if there is none.
+
+    A manifest that is damaged lists nothing. Engines that TensorRT built there belong to it.
+    """
+    try:
+        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        listed = {entry["file"] for entry in content["graphs"]} | set(content["files"])
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        listed = set()
+    found = (file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
+    others = (name for name in sorted(found) if name not in listed | {MANIFEST})
+    return next((name for name in others if not name.startswith(f"{ENGINES}/")), None)
+
+
+_IS_MANIFEST: Final = has_keys("schema_version", "config", "tile_px")
 
 
 def parity_file(target: Target) -> str:

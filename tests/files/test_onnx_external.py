@@ -1,6 +1,7 @@
 """Values outside of an ONNX file are found however the file is written."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ from triplex_deploy.files.onnx_external import content_reaches_outside, reaches_
 onnx = pytest.importorskip("onnx")
 
 
-def _tensor() -> "onnx.TensorProto":
+def _tensor() -> Any:
     return onnx.numpy_helper.from_array(np.arange(4, dtype=np.float32), "w")
 
 
-def _model(*nodes: "onnx.NodeProto", weight: "onnx.TensorProto | None" = None) -> bytes:
+def _model(*nodes: Any, weight: "onnx.TensorProto | None" = None) -> bytes:
     value = onnx.helper.make_tensor_value_info("x", 1, [4])
     result = onnx.helper.make_tensor_value_info("y", 1, [4])
     add = onnx.helper.make_node("Add", ["x", "w"], ["y"])
@@ -22,7 +23,7 @@ def _model(*nodes: "onnx.NodeProto", weight: "onnx.TensorProto | None" = None) -
     return bytes(onnx.helper.make_model(graph).SerializeToString())
 
 
-def _outside(tensor: "onnx.TensorProto") -> "onnx.TensorProto":
+def _outside(tensor: Any) -> Any:
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="w.bin")

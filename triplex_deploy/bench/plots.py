@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from triplex_deploy.bench.result import END_TO_END, SERVER, BenchResult, CaseResult
 from triplex_deploy.bench.stages import OTHER, STAGES
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.ours import PNG_MARK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def write_plots(result: BenchResult, path: Path) -> None:
     _draw_roofline(roofline, result)
     figure.suptitle(_title(result))
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        figure.savefig(temporary, format="png", dpi=110, metadata=PNG_MARK)
 
 
 def _title(result: BenchResult) -> str:

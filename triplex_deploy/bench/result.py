@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.ours import has_keys
 
 SCHEMA_VERSION: Final = 1
 SINGLE_STREAM: Final = "SingleStream"
@@ -186,6 +187,10 @@ class BenchResult(_Strict):
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
+
+
+is_result: Final = has_keys("schema_version", "machine", "probe_ms")
+"""Returns True for the first bytes of the JSON of a result."""
 
 
 def write_result(result: BenchResult, path: Path) -> None:

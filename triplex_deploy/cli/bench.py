@@ -226,7 +226,8 @@ def command(
         raise click.UsageError("--spots and --mpp belong to a slide: give --slide")
     if options.slide is not None and (graphs or options.only_graphs):
         raise click.UsageError("--slide is for end to end: leave out --graphs and --graph")
-    _require_folders(json_file, plot)
+    _require_folders(*(None if str(file) == STDOUT else file for file in (json_file, plot)))
+    _require_own(json_file, plot)
     if plot is not None:
         import_module("triplex_deploy.bench.plots")  # fails now if matplotlib is missing
     count_cost, cost_absent = _cost_counter()
@@ -290,6 +291,17 @@ def _cost_counter() -> tuple[CountCost | None, str]:
         logger.warning("operations are not counted: %s", reason)
         return None, reason
     return graph_cost, ""
+
+
+def _require_own(json_file: Path | None, plot: Path | None) -> None:
+    """Refuse, before measuring, to replace files that are not of this package."""
+    from triplex_deploy.bench.result import is_result
+    from triplex_deploy.files.ours import is_our_png, require_ours
+
+    if json_file is not None and str(json_file) != STDOUT:
+        require_ours(json_file, is_result, "a result of bench")
+    if plot is not None:
+        require_ours(plot, is_our_png, "a picture")
 
 
 def _require_folders(*files: Path | None) -> None:

@@ -48,11 +48,25 @@ def command(
         raise click.UsageError("a prediction (.h5ad) needs --truth, and a run takes none")
     if genes is not None and (truth is None or out is None):
         raise click.UsageError("--genes chooses the maps of a prediction; give --truth and --out")
+    if out is not None:
+        _require_own(out)
     result = _of_run(what, out) if truth is None else _of_prediction(what, truth, out, genes)
     result = without_nan(result)
     if out is not None:
         _write(out, result)
     print_summary(as_json, result, _run_lines(result) if truth is None else _slide_lines(result))
+
+
+def _require_own(out: Path) -> None:
+    """Refuse, before scoring, to replace files that are not of this package."""
+    from triplex_deploy.files.ours import has_keys, is_our_png, is_ours, require_ours
+
+    is_metrics = has_keys("model", "pcc_m")
+    was_ours = is_ours(out, is_metrics)
+    require_ours(out, is_metrics, "a file of metrics")
+    for picture in (out.with_suffix(".png"), out.with_name(f"{out.stem}-maps.png")):
+        # pictures of earlier versions have no mark: they stand beside their metrics
+        require_ours(picture, lambda head: was_ours or is_our_png(head), "a picture")
 
 
 def _of_run(run: Path, out: Path | None) -> dict[str, Any]:
@@ -120,8 +134,16 @@ def _slide_lines(result: dict[str, Any]) -> list[str]:
         f"{result['slide']}: {result['spots']} spots, {len(result['genes'])} genes: "
         f"PCC {_number(model['pcc_m'])}, MSE {model['mse']:.4f}, MAE {model['mae']:.4f}; "
         f"its own mean everywhere MSE {own['mse']:.4f}, MAE {own['mae']:.4f}",
+        f"spots joined by {result['joined_by']}{_alone(result)}",
         f"labels {labels}",
     ]
+
+
+def _alone(result: dict[str, Any]) -> str:
+    predicted, measured = (result[f"{side}_without_partner"] for side in ("predicted", "measured"))
+    if not predicted and not measured:
+        return ""
+    return f"; {predicted} predicted and {measured} measured spots have no partner"
 
 
 def _run_lines(result: dict[str, Any]) -> list[str]:

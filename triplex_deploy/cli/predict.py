@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from triplex_deploy.cli.settings import setting, settings
-from triplex_deploy.cli.shared import common_options
+from triplex_deploy.cli.shared import common_options, is_quiet
 from triplex_deploy.cli.shared_options import BatchSize, GeneList, device_option, executor_options
 from triplex_deploy.errors import OutputError
 from triplex_deploy.runtime.backends import AUTO, BACKEND_NAMES, RUN_PRECISIONS
@@ -152,6 +152,8 @@ def command(
         outcomes = _collect(run_jobs(jobs, loaded, executor_for), watcher, jobs)
     wants_index = len(jobs) > 1 and not no_report
     print_slides(outcomes, as_json, write_index(outcomes, out) if wants_index else None)
+    if not as_json:
+        _name_faster_precision(outcomes)
     return _status(outcomes)
 
 
@@ -171,9 +173,19 @@ def _collect(
     return [outcome_of[job.h5ad_path] for job in jobs]
 
 
+def _name_faster_precision(outcomes: Sequence[Outcome]) -> None:
+    """Say once what bf16 would gain on this CPU, if the run has measured it."""
+    gains = [(outcome.metadata or {}).get("bf16_gain") for outcome in outcomes]
+    best = max((gain for gain in gains if gain), default=None)
+    if best is not None and not is_quiet():
+        click.echo(f"--precision bf16 would encode {best:.1f} times as fast on this CPU", err=True)
+
+
 def _create_folder(out: Path) -> None:
     """Make the output folder and check that it can be written, before the work begins."""
-    if (out / "manifest.json").exists():
+    from triplex_deploy.bundle import is_bundle
+
+    if is_bundle(out):
         raise OutputError(f"{out}: is a bundle; choose another --out for the predictions")
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -66,8 +66,9 @@ class Job:
 
     def _hidden(self, ending: str) -> Path:
         name = f".{self.h5ad_path.stem}.{ending}"
-        if len(name.encode()) > MAX_NAME_BYTES:
-            name = f".{hashlib.sha256(name.encode()).hexdigest()}.{ending}"
+        encoded = os.fsencode(name)
+        if len(encoded) > MAX_NAME_BYTES:
+            name = f".{hashlib.sha256(encoded).hexdigest()}.{ending}"
         return self.h5ad_path.with_name(name)
 
 

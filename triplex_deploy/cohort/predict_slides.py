@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from triplex_deploy.bundle import is_bundle
 from triplex_deploy.cohort.executor import ExecutorChoice, run_jobs, write_index
 from triplex_deploy.cohort.inputs import find_slides
 from triplex_deploy.cohort.job import Job, Outcome, plan_jobs
@@ -65,7 +66,7 @@ def predict_slides(
     folder, options = Path(out), options or PredictOptions()
     jobs = plan_jobs(find_slides(arguments, recursive), options, folder, report, resume, precision)
     loaded = load_bundle(bundle)
-    if (folder / "manifest.json").exists():
+    if is_bundle(folder):
         raise OutputError(f"{folder}: is a bundle; choose another folder for the predictions")
     opener = ModelOpener(Path(bundle).absolute(), device, backend, options.threads, precision)
     outcomes = run_jobs(jobs, loaded, partial(choice.make, opener, _NoWatcher()))

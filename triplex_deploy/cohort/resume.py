@@ -33,6 +33,15 @@ H5AD_DIGEST: Final = "h5ad_sha256"
 """Key of the metadata under which the SHA-256 of the h5ad is recorded."""
 
 
+REPORTED: Final[dict[str, type | tuple[type, ...]]] = {
+    "spots": int,
+    "tiles_encoded": int,
+    "spots_per_s": (int, float),
+    "device": str,
+}
+"""Types of the metadata that are shown for a complete slide."""
+
+
 class _NotCompleteError(Exception):
     """The results of a job cannot be kept; the message gives the reason."""
 
@@ -83,14 +92,14 @@ def is_damaged_result(job: Job) -> bool:
     try:
         with h5py.File(job.h5ad_path, "r"):
             return False
-    except OSError:
+    except (OSError, RuntimeError):
         return recorded
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _NotCompleteError(f"{path.name} is not JSON") from error
     if not isinstance(metadata, dict):
         raise _NotCompleteError(f"{path.name} holds no metadata")
@@ -100,6 +109,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
 def _check_record(job: Job, bundle: Bundle, metadata: dict[str, Any]) -> None:
     if metadata.get(KEY) is None:
         raise _NotCompleteError(f"{job.metadata_path.name} has no {KEY}")
+    for key, kinds in REPORTED.items():
+        if not isinstance(metadata.get(key), kinds):
+            raise _NotCompleteError(f"{job.metadata_path.name} has no {key}")
     if metadata[KEY] != resume_key(job, bundle):
         raise _NotCompleteError("bundle, options, version or slide differ")
     if metadata.get("bundle_id") != bundle.id:

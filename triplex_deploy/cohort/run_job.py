@@ -21,8 +21,9 @@ from triplex_deploy.cohort.resume import (
 from triplex_deploy.errors import OutputError, TriplexError, one_line
 from triplex_deploy.files.atomic import replace_file
 from triplex_deploy.files.lock import exclusive_lock, holder
-from triplex_deploy.outputs.files import is_prediction, save_outputs
-from triplex_deploy.outputs.page import require_own_page
+from triplex_deploy.files.ours import exists, remove_ours, require_no_link
+from triplex_deploy.outputs.files import require_own_outputs, save_outputs
+from triplex_deploy.outputs.page import is_page
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.slide_summary import SlideSummary
 from triplex_deploy.pipeline.options import PredictOptions
@@ -121,7 +122,7 @@ def _publish(job: Job, staging: Path) -> None:
     if job.report:
         paths.insert(0, job.report_path)
     else:
-        job.report_path.unlink(missing_ok=True)  # the report of an earlier prediction
+        remove_ours(job.report_path, is_page)  # the report of an earlier prediction
     for path in paths:
         replace_file(staging / path.name, path)
 
@@ -138,14 +139,12 @@ def _os_errors_as_output_errors(job: Job) -> Iterator[None]:
 
 
 def _require_own(job: Job) -> None:
-    """Refuse to replace a folder, or a file that is not a prediction, such as a measurement."""
-    path = job.h5ad_path
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; choose another --out")
-    if path.exists() and not (is_prediction(path) or is_damaged_result(job)):
-        raise OutputError(f"{path}: is not a prediction; choose another --out to keep it")
-    if job.report:
-        require_own_page(job.report_path)
+    """Refuse to replace what is not of this package, and to write through a link."""
+    require_own_outputs(job.h5ad_path, is_damaged_result(job), job.report)
+    for folder in (job.work_dir, job.work_dir / "files", job.work_dir / "features"):
+        require_no_link(folder)
+        if exists(folder) and not folder.is_dir():
+            raise OutputError(f"{folder}: is not a folder; move it away or choose another --out")
 
 
 def _key(job: Job, bundle: Bundle) -> str | None:

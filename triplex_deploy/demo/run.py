@@ -23,7 +23,7 @@ from triplex_deploy.demo.recipe import choose_tile_encoder, short_training, smal
 from triplex_deploy.demo.truth import measure_ceiling, measured_beside, write_truth
 from triplex_deploy.errors import OutputError
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
-from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_path, copy_file
 from triplex_deploy.outputs.files import write_outputs
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.report import write_report
@@ -138,7 +138,7 @@ class _Demo:
         )
         dataset = self.root / DATASET_DIR
         held_out = write_dataset(dataset, self.plan.sections, SEED)[-1]
-        shutil.copyfile(image_path(dataset, self.plan.held_out), self.root / SLIDE_FILE)
+        copy_file(image_path(dataset, self.plan.held_out), self.root / SLIDE_FILE)
         write_truth(self.root / TRUTH_FILE, held_out)
         return held_out
 
@@ -166,7 +166,7 @@ class _Demo:
         config = small_model(prepared)
         metrics = train_fold(prepared, fold, folder, config, options, self.progress)
         mark_synthetic(folder / CHECKPOINT)
-        shutil.copyfile(folder / CHECKPOINT, self.root / "checkpoint.ckpt")
+        copy_file(folder / CHECKPOINT, self.root / "checkpoint.ckpt")
         return metrics
 
     def _export(self) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import platform
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,11 +17,18 @@ from pathlib import Path
 from typing import Final
 
 from triplex_deploy.errors import OutputError
+from triplex_deploy.files.escape import printable
+from triplex_deploy.files.ours import require_no_link
 
 logger = logging.getLogger(__name__)
 
+SAY_EVERY_S: Final = 30.0
+"""Seconds between two words about a lock that another process holds."""
 LOOK_EVERY_S: Final = 0.2
 """Seconds between two attempts to take a lock that another process holds."""
+
+HOLDER_BYTES: Final = 200
+"""Bytes that are read of a lock file."""
 
 
 @contextmanager
@@ -41,9 +49,18 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[bool]:
     """
     handle = _take(path)
     if handle is None and wait:
+        started = said_at = time.monotonic()
         logger.info("%s: locked by %s; waiting for it", path, holder(path))
         while handle is None:
             time.sleep(LOOK_EVERY_S)
+            if time.monotonic() - said_at >= SAY_EVERY_S:
+                said_at = time.monotonic()
+                logger.warning(
+                    "%s: locked by %s; has waited %.0f s for it, Ctrl-C ends the wait",
+                    path,
+                    holder(path),
+                    said_at - started,
+                )
             handle = _take(path)
     if handle is None:
         yield False
@@ -58,18 +75,23 @@ def exclusive_lock(path: Path, wait: bool = False) -> Iterator[bool]:
 def holder(path: Path) -> str:
     """Return the process and machine that hold the lock, as the lock file names them."""
     try:
-        return path.read_text(encoding="utf-8").strip() or "unknown process"
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return "a process that has just ended"
+    with os.fdopen(handle, "rb") as file:
+        text = file.read(HOLDER_BYTES).decode("utf-8", "replace").strip()
+    return printable(text.partition("\n")[0].strip()) or "unknown process"
 
 
 def _take(path: Path) -> int | None:
     """Return a handle of the locked file, or None if another process has locked it."""
     try:
         while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            require_no_link(path)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
             with ExitStack() as stack:
                 stack.callback(os.close, handle)
+                _require_lock_file(handle, path)
                 if not _lock(handle):
                     return None
                 if _still_named(handle, path):  # otherwise its last holder has removed it
@@ -82,6 +104,17 @@ def _take(path: Path) -> int | None:
             f"{path}: cannot be locked ({error.strerror or error}); "
             "choose a folder that can be written and locked"
         ) from error
+
+
+def _require_lock_file(handle: int, path: Path) -> None:
+    """Refuse a file with other content than a lock has: it is not of this package."""
+    is_regular = stat.S_ISREG(os.fstat(handle).st_mode)
+    content = os.pread(handle, HOLDER_BYTES, 0) if is_regular else b"?"
+    if content.strip(b"\0") and not content.startswith(b"process "):
+        raise OutputError(
+            f"{path}: is not a lock written by triplex-deploy; "
+            "move it away or choose another folder"
+        )
 
 
 def _lock(handle: int) -> bool:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
+from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.ours import (
+    exists,
+    has_keys,
+    is_ours,
+    remove_ours,
+    require_no_link,
+    require_ours,
+)
 from triplex_deploy.outputs.h5ad_parts import h5ad_bytes
 from triplex_deploy.outputs.json_file import metadata_text
+from triplex_deploy.outputs.page import is_page, require_own_page
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.report import render_report
 
@@ -24,19 +36,59 @@ def write_outputs(prediction: Prediction, folder: Path, report: bool = True) -> 
         report: Write the HTML report; otherwise the report of an earlier prediction is removed.
 
     Raises:
-        OutputError: If a file cannot be written.
+        OutputError: If a file cannot be written, or a file of another origin has its name.
     """
     h5ad_path = folder / f"{prediction.slide_name}.h5ad"
     json_path = folder / f"{prediction.slide_name}.json"
     report_path = folder / f"{prediction.slide_name}.html"
+    require_own_outputs(h5ad_path, report=report)
     with ExitStack() as stack:  # files get their names in the opposite order
         temporary_h5ad = stack.enter_context(atomic_path(h5ad_path))
         temporary_json = stack.enter_context(atomic_path(json_path))
         temporary_report = stack.enter_context(atomic_path(report_path)) if report else None
         save_outputs(prediction, temporary_h5ad, temporary_json, temporary_report)
     if not report:
-        report_path.unlink(missing_ok=True)
+        remove_ours(report_path, is_page)
     return h5ad_path
+
+
+def require_own_outputs(h5ad_path: Path, is_damaged: bool = False, report: bool = True) -> None:
+    """Raise ``OutputError`` if a file that a prediction would replace is not of this package.
+
+    Args:
+        h5ad_path: Where the prediction is written; the other files have the same stem.
+        is_damaged: It is known that the h5ad was a prediction, though it does not open.
+        report: A report is written as well.
+
+    Raises:
+        OutputError: If a file of another origin, a link or a folder has one of the names.
+    """
+    require_no_link(h5ad_path)
+    if h5ad_path.is_dir():
+        raise OutputError(f"{h5ad_path}: is a folder; choose another --out")
+    is_there = exists(h5ad_path)
+    if is_there and not (is_damaged or is_prediction(h5ad_path)):
+        raise OutputError(f"{h5ad_path}: is not a prediction; choose another --out to keep it")
+    json_path = h5ad_path.with_name(f"{h5ad_path.stem}.json")
+    if not (is_there and _is_broken_json(json_path)):  # ours was cut short
+        require_ours(json_path, is_metadata, "a run's metadata")
+    if report:
+        require_own_page(h5ad_path.with_name(f"{h5ad_path.stem}.html"))
+
+
+is_metadata: Final = has_keys("bundle_id", "spots")
+"""Returns True for the first bytes of the metadata of a run."""
+
+
+def _is_broken_json(path: Path) -> bool:
+    """Return True for a regular file that begins as JSON, but is none."""
+    if not is_ours(path, lambda head: head.lstrip()[:1] in (b"{", b"[")):
+        return False
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def save_outputs(
@@ -63,8 +115,10 @@ def is_prediction(h5ad_path: Path) -> bool:
     """Return True if an existing h5ad was written by this package, False for a measurement."""
     import h5py
 
+    if not h5ad_path.is_file():
+        return False
     try:
         with h5py.File(h5ad_path, "r") as file:
             return "uns/triplex/schema" in file
-    except OSError:
+    except (OSError, RuntimeError, KeyError):  # h5py's errors of damaged files
         return False

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from triplex_deploy.errors import OutputError
+from triplex_deploy.files.ours import require_ours
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -39,15 +39,14 @@ def json_for_script(payload: Any) -> str:
     return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
+def is_page(head: bytes) -> bool:
+    """Return True for the first bytes of a page of this package."""
+    return MARK.encode() in head[:MARK_WITHIN]
+
+
 def require_own_page(path: Path) -> None:
-    """Raise ``OutputError`` if a file exists that is not a page of this package."""
-    if not path.is_file():
-        return
-    with path.open("rb") as stream:
-        if MARK.encode() not in stream.read(MARK_WITHIN):
-            raise OutputError(
-                f"{path}: is not a report written by triplex-deploy; choose another name to keep it"
-            )
+    """Raise ``OutputError`` if something exists that is not a page of this package."""
+    require_ours(path, is_page, "a report")
 
 
 @cache

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.ours import PNG_MARK
 
 DPI: Final = 120
 COLORS: Final = "magma"
@@ -78,7 +79,7 @@ def _figure(path: Path, width_in: float, height_in: float) -> Iterator[Any]:
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     yield figure
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+        figure.savefig(temporary, format="png", dpi=DPI, metadata=PNG_MARK)
 
 
 def _known(pcc: Sequence[float | None]) -> list[float]:

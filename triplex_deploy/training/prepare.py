@@ -17,6 +17,7 @@ from triplex_deploy.data.folds import patients_of
 from triplex_deploy.errors import DatasetError, OutputError
 from triplex_deploy.expression import select_genes
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.ours import has_keys, require_ours
 from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.training.encode_section import EncodeOptions, encode_section
 from triplex_deploy.training.prepare_options import PrepareOptions
@@ -80,6 +81,9 @@ def prepare_dataset(
     return open_prepared(out)
 
 
+_IS_PREPARED = has_keys("schema", "tile_encoder", "sections")
+
+
 def _encode_all(
     sections: Sequence[Section],
     encoder: FrozenEncoder,
@@ -89,6 +93,7 @@ def _encode_all(
 ) -> list[dict[str, Any]]:
     try:
         (out / SECTIONS).mkdir(parents=True, exist_ok=True)
+        require_ours(out / PREPARED_FILE, _IS_PREPARED, "a prepared data set")
         (out / PREPARED_FILE).unlink(missing_ok=True)  # unfinished until it is written again
         return [_entry(section, encoder, out, options, progress) for section in sections]
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from triplex_deploy.contract import BACKBONE_WIDTH, IMAGE_MEAN, IMAGE_STD
 from triplex_deploy.errors import BackendError, ConfigError, ContractError
+from triplex_deploy.files.atomic import atomic_path, copy_file
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.onnx_external import reaches_outside
 from triplex_deploy.models import (
@@ -76,7 +76,8 @@ class BackboneEncoder(FrozenEncoder):
         return features.cpu()
 
     def store(self, folder: Path) -> str:
-        torch.save({"state_dict": state_of(self._encoder.backbone)}, folder / BACKBONE_FILE)
+        with atomic_path(folder / BACKBONE_FILE) as temporary:
+            torch.save({"state_dict": state_of(self._encoder.backbone)}, temporary)
         return BACKBONE_FILE
 
     def facts(self) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class OnnxEncoder(FrozenEncoder):
 
     def store(self, folder: Path) -> str:
         if self._model.path.resolve() != (folder / ONNX_FILE).resolve():
-            shutil.copyfile(self._model.path, folder / ONNX_FILE)
+            copy_file(self._model.path, folder / ONNX_FILE)
         return ONNX_FILE
 
     def facts(self) -> dict[str, Any]:
