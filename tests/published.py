@@ -141,7 +141,7 @@ def batch_norm(state: State, name: str, x: Tensor) -> Tensor:
     return F.batch_norm(x, own["running_mean"], own["running_var"], own["weight"], own["bias"])
 
 
-def trunk(state: State, images: Tensor) -> Tensor:
+def backbone(state: State, images: Tensor) -> Tensor:
     """Target tokens (B, 49, 512) of the published sequence of ResNet18 stages."""
     x = F.relu(batch_norm(state, "1", F.conv2d(images, state["0.weight"], stride=2, padding=3)))
     x = F.max_pool2d(x, 3, stride=2, padding=1)
@@ -170,7 +170,7 @@ def predict(
     grid_rc: Tensor,
 ) -> dict[str, Tensor]:
     """The four predictions (N, G) of all N spots of one slide."""
-    t = trunk(under(state, "target_encoder"), images)
+    t = backbone(under(state, "target_encoder"), images)
     if layout == "2025":
         t = F.linear(t, state["target_linear.weight"], state["target_linear.bias"])
     n = neighbor_encoder(under(state, "neighbor_encoder"), neighbors, mask, heads.neighbor)

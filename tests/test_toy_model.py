@@ -70,7 +70,7 @@ def test_a_registered_model_is_built_from_its_name() -> None:
 
 
 def test_it_exports_and_passes_the_parity_gate(tmp_path: Path) -> None:
-    encoder = TileEncoderWeights("random", state_dict=TileEncoder().trunk.state_dict())
+    encoder = TileEncoderWeights("random", state_dict=TileEncoder().backbone.state_dict())
     checkpoint = variant_checkpoint(ToyConfig(n_genes=4), encoder)
     write_checkpoint(checkpoint, tmp_path / "toy.ckpt")
     bundle, report = export_bundle(tmp_path / "toy.ckpt", tmp_path / "bundle")

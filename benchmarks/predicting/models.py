@@ -45,7 +45,7 @@ def make_checkpoint(config: ModelConfig, mpp: float) -> Checkpoint:
         tile_mpp=mpp,
         state_dict=state_of(build_model(config, seed=0)),
         tile_encoder=TileEncoderWeights(
-            "random ResNet18", state_dict=state_of(TileEncoder().trunk)
+            "random ResNet18", state_dict=state_of(TileEncoder().backbone)
         ),
         provenance={},
     )

@@ -40,8 +40,8 @@ GRID_RC = [(3, 4), (3, 5), (4, 4), (9, 1)]
 def checkpoint_of(name: str) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        trunk = TileEncoder().trunk
-    weights = TileEncoderWeights("random", "resnet18", state_of(trunk))
+        backbone = TileEncoder().backbone
+    weights = TileEncoderWeights("random", "resnet18", state_of(backbone))
     return variant_checkpoint(BASELINES[name], weights, provenance={"bank": BANK})
 
 

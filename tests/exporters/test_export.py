@@ -239,7 +239,7 @@ def test_paper_configuration_and_its_options_export(tmp_path: Path) -> None:
         label_transform={},
         tile_mpp=0.688,
         state_dict=state_of(build_model(config, seed=1)),
-        tile_encoder=TileEncoderWeights("random", state_dict=state_of(TileEncoder().trunk)),
+        tile_encoder=TileEncoderWeights("random", state_dict=state_of(TileEncoder().backbone)),
     )
     write_checkpoint(checkpoint, tmp_path / "paper.ckpt")
     exported, report = export_bundle(tmp_path / "paper.ckpt", tmp_path / "bundle")

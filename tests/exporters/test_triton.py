@@ -297,7 +297,7 @@ def test_spots_at_the_border_of_a_model_that_averages_tokens(
     with torch.random.fork_rng():
         torch.manual_seed(5)
         encoder = TileEncoder("resnet18").eval()
-    weights = TileEncoderWeights("random", "resnet18", state_of(encoder.trunk))
+    weights = TileEncoderWeights("random", "resnet18", state_of(encoder.backbone))
     write_checkpoint(variant_checkpoint(VARIANTS["nem"], weights), tmp_path / "nem.ckpt")
     export_bundle(tmp_path / "nem.ckpt", tmp_path / "bundle")
     bundle = load_bundle(tmp_path / "bundle")

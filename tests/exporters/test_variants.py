@@ -49,7 +49,7 @@ DISTINCT = [
     ("as in 2025", "global_encoder"),
     ("as in 2025", "fusion_head"),
 ]
-"""One variant for each graph that others lack in that form; bundles below have the trunks."""
+"""One variant for each graph that others lack in that form; bundles below have the backbones."""
 OF_BASELINES = [
     ("his_to_gene", "target_encoder"),
     ("his_to_gene", "global_encoder"),
@@ -61,15 +61,15 @@ OF_BASELINES = [
     ("egn", "fusion_head"),
     ("bleep", "fusion_head"),
 ]
-"""The graphs of the models TRIPLEX is compared with, but for the large trunks."""
+"""The graphs of the models TRIPLEX is compared with, but for the large backbones."""
 
 
 def tile_encoder_of(config: Config) -> TileEncoder | None:
-    trunks = {512: "resnet18", 1280: "efficientnet_lite0"}
-    trunk = trunks.get(config.feature_dim)
+    backbones = {512: "resnet18", 1280: "efficientnet_lite0"}
+    backbone = backbones.get(config.feature_dim)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        return None if trunk is None else TileEncoder(trunk).eval()
+        return None if backbone is None else TileEncoder(backbone).eval()
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_bundle_of_every_variant_passes_its_gate(variant: str, tmp_path: Path) -
     assert encoder is not None
     kind = "resnet18" if config.feature_dim == 512 else "efficientnet_lite0"
     weights = TileEncoderWeights(
-        "random", kind, state_of(encoder.trunk), feature_dim=config.feature_dim
+        "random", kind, state_of(encoder.backbone), feature_dim=config.feature_dim
     )
     write_checkpoint(variant_checkpoint(config, weights), tmp_path / "model.ckpt")
     _, report = export_bundle(tmp_path / "model.ckpt", tmp_path / "bundle")

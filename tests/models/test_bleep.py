@@ -78,7 +78,7 @@ def test_tokens_pass_the_image_projection(bleep):
     """The raw features happen to be as wide in the published shape, and are not the token."""
     images = random(2, 3, 32, 32)
     with torch.inference_mode():
-        features = bleep.trunk.feature_map(images).mean((2, 3))
+        features = bleep.backbone.feature_map(images).mean((2, 3))
         tokens = bleep.encode_targets(images)
         assert torch.equal(tokens[:, 0], bleep.image_projection(features))
         before = bleep(images)
@@ -170,7 +170,7 @@ def test_twenty_spots_are_learnt_by_heart():
         loss.backward()
         optimizer.step()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
-    model.image_projection.eval()  # the trunk goes on with the statistics it was trained with
+    model.image_projection.eval()  # the backbone goes on with the statistics it was trained with
     with torch.no_grad():
         tokens = model.encode_targets(images)
         model.eval().set_reference_bank(torch.empty(0), labels)

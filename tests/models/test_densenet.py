@@ -15,22 +15,22 @@ COUNTER = "num_batches_tracked"
 
 
 @pytest.fixture
-def trunk():
-    """A small trunk of which no two tensors are alike, in evaluation mode."""
+def backbone():
+    """A small backbone of which no two tensors are alike, in evaluation mode."""
     torch.manual_seed(0)
-    trunk = DenseNet(**TINY)
-    for value in trunk.state_dict().values():
+    backbone = DenseNet(**TINY)
+    for value in backbone.state_dict().values():
         if value.is_floating_point():
             value.uniform_(0.5, 1.5)
-    return trunk.eval()
+    return backbone.eval()
 
 
 @pytest.fixture
-def published(trunk):
+def published(backbone):
     """Names as in the first files of torchvision: a dot before the number, no counters."""
     weights = {
         re.sub(r"(denselayer\d+)\.(norm|conv)(\d)", r"\1.\2.\3", key): value
-        for key, value in trunk.state_dict().items()
+        for key, value in backbone.state_dict().items()
         if not key.endswith(COUNTER)
     }
     return weights | {"classifier.weight": torch.zeros(1000, 20), "classifier.bias": torch.zeros(9)}
@@ -38,12 +38,12 @@ def published(trunk):
 
 def test_default_is_densenet_121():
     with torch.device("meta"):
-        trunk = DenseNet()
-        feature_map = trunk.feature_map(torch.zeros(2, 3, 224, 224))
-    state = trunk.state_dict()
+        backbone = DenseNet()
+        feature_map = backbone.feature_map(torch.zeros(2, 3, 224, 224))
+    state = backbone.state_dict()
     assert feature_map.shape == (2, 1024, 7, 7)
-    assert trunk.width == 1024
-    assert sum(parameter.numel() for parameter in trunk.parameters()) == 6_953_856
+    assert backbone.width == 1024
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == 6_953_856
     assert len([key for key in state if not key.endswith(COUNTER)]) == 120 + 4 * 121
     assert state["features.conv0.weight"].shape == (64, 3, 7, 7)
     assert state["features.denseblock3.denselayer24.norm1.running_var"].shape == (992,)
@@ -65,8 +65,8 @@ def test_a_layer_keeps_its_input_and_appends_to_it():
 def test_a_map_is_what_its_parts_make_of_it():
     """One block of one layer, written out with functions alone."""
     torch.manual_seed(2)
-    trunk = DenseNet(growth=2, blocks=(1, 1), stem_channels=4).eval()
-    state, images = trunk.state_dict(), torch.randn(2, 3, 32, 32)
+    backbone = DenseNet(growth=2, blocks=(1, 1), stem_channels=4).eval()
+    state, images = backbone.state_dict(), torch.randn(2, 3, 32, 32)
 
     def norm(x, name):
         keys = ("running_mean", "running_var", "weight", "bias")
@@ -81,7 +81,7 @@ def test_a_map_is_what_its_parts_make_of_it():
         return torch.cat([x, new], 1)
 
     with torch.inference_mode():
-        for module in trunk.modules():
+        for module in backbone.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 assert module.running_mean is not None
                 module.running_mean.uniform_(-1, 1)
@@ -90,18 +90,18 @@ def test_a_map_is_what_its_parts_make_of_it():
         x = block(F.max_pool2d(x, 3, 2, 1), "denseblock1.denselayer1")
         x = F.avg_pool2d(conv(F.relu(norm(x, "transition1.norm")), "transition1.conv"), 2)
         x = F.relu(norm(block(x, "denseblock2.denselayer1"), "norm5"))
-        ours = trunk.feature_map(images)
+        ours = backbone.feature_map(images)
     assert ours.shape == (2, 5, 4, 4)
     torch.testing.assert_close(ours, x)
 
 
-def test_published_names_find_their_place(trunk, published):
+def test_published_names_find_their_place(backbone, published):
     fresh = DenseNet(**TINY)
     load_densenet_weights(fresh, published)
     images = torch.randn(1, 3, 32, 32)
     with torch.inference_mode():
-        assert torch.equal(fresh.eval().feature_map(images), trunk.feature_map(images))
-    load_densenet_weights(fresh, trunk.state_dict())  # our own names, with counters, do too
+        assert torch.equal(fresh.eval().feature_map(images), backbone.feature_map(images))
+    load_densenet_weights(fresh, backbone.state_dict())  # our own names, with counters, do too
 
 
 @pytest.mark.parametrize(

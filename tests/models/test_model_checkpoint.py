@@ -18,6 +18,7 @@ from triplex_deploy.models.checkpoint import (
 )
 from triplex_deploy.models.image_encoders import TileEncoder
 from triplex_deploy.models.spot_model import assert_eval
+from triplex_deploy.models.torch_files import current_state_keys
 
 FOREIGN = TileEncoderWeights("uni", kind="onnx", onnx=b"an ONNX file", mean=(0.5, 0.5, 0.5))
 GENES = ("GNAS", "FASN", "ERBB2", "CLDN4", "ACTB", "KRT19", "COL1A1")
@@ -85,6 +86,31 @@ def test_tile_encoder_comes_back_frozen(written, checkpoint):
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     stem = checkpoint.tile_encoder.state_dict["conv1.weight"]
     assert torch.equal(encoder.backbone.state_dict()["conv1.weight"], stem)
+
+
+def test_checkpoint_with_older_names_of_modules_opens(checkpoint, written):
+    content = torch.load(written, weights_only=True)
+    content["state_dict"] = {
+        key.replace(".backbone.", ".trunk."): value for key, value in content["state_dict"].items()
+    }
+    assert "target_encoder.trunk.conv1.weight" in content["state_dict"]
+    torch.save(content, written)
+    again = read_checkpoint(written).state_dict
+    assert list(again) == list(checkpoint.state_dict)
+    for key, value in checkpoint.state_dict.items():
+        assert torch.equal(again[key], value), key
+
+
+def test_present_names_of_modules():
+    old = {"module.trunk.0.weight": 1, "trunk.bias": 2, "n_averaged": 3, "trunks.bias": 4}
+    assert current_state_keys(old) == {
+        "module.backbone.0.weight": 1,
+        "backbone.bias": 2,
+        "n_averaged": 3,
+        "trunks.bias": 4,
+    }
+    with pytest.raises(CheckpointError, match=r"backbone\.bias is stored twice"):
+        current_state_keys({"trunk.bias": 1, "backbone.bias": 2})
 
 
 def test_layout_of_the_file(written):

@@ -209,6 +209,6 @@ def test_attention_pool_weighs_views_by_softmax():
     torch.testing.assert_close(fusion(tokens), expected, atol=1e-3, rtol=0)
 
 
-def test_tile_encoder_of_another_trunk_is_as_wide_as_its_map():
+def test_tile_encoder_of_another_backbone_is_as_wide_as_its_map():
     features = TileEncoder("efficientnet_lite0").eval()(torch.zeros(1, 3, 64, 64))
     assert features.shape == (1, 1280)

@@ -15,12 +15,12 @@ def encoder():
 
 
 def histology_style(encoder):
-    weights = {f"model.resnet.{key}": value for key, value in encoder.trunk.state_dict().items()}
+    weights = {f"model.resnet.{key}": value for key, value in encoder.backbone.state_dict().items()}
     return weights | {"model.resnet.fc.weight": torch.zeros(5, 512)}
 
 
 def test_standard_layout(encoder):
-    state = encoder.trunk.state_dict()
+    state = encoder.backbone.state_dict()
     assert len(state) == 120  # the standard network's 122 without fc.weight and fc.bias
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 11_176_512
     assert state["layer3.0.downsample.1.running_var"].shape == (256,)
@@ -32,7 +32,7 @@ def test_pooled_features_are_the_mean_of_the_target_tokens(encoder):
     images = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         tokens, features = target_encoder(images), encoder(images)
-        feature_map = encoder.trunk.feature_map(images)
+        feature_map = encoder.backbone.feature_map(images)
     assert tokens.shape == (2, 49, 512)
     torch.testing.assert_close(tokens.mean(1), features)
     assert torch.equal(tokens[1, 2 * 7 + 5], feature_map[1, :, 2, 5])  # row-major
@@ -40,8 +40,8 @@ def test_pooled_features_are_the_mean_of_the_target_tokens(encoder):
 
 def test_histology_weights_lose_their_prefix_and_classifier(encoder):
     fresh = TileEncoder().eval()
-    assert isinstance(fresh.trunk, ResNet18)
-    load_resnet18_weights(fresh.trunk, histology_style(encoder))
+    assert isinstance(fresh.backbone, ResNet18)
+    load_resnet18_weights(fresh.backbone, histology_style(encoder))
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(fresh(images), encoder(images))

@@ -42,7 +42,7 @@ def test_size_is_the_published_one():
 def test_the_token_is_the_mean_of_the_map(images):
     model = build()
     with torch.inference_mode():
-        expected = model.trunk.feature_map(images).flatten(2).mean(2)
+        expected = model.backbone.feature_map(images).flatten(2).mean(2)
         assert torch.equal(model(images), model.predict_from_tokens(model.encode_targets(images)))
         torch.testing.assert_close(model.encode_targets(images)[:, 0], expected)
 

@@ -36,27 +36,27 @@ def small_st_net(config: StNetConfig) -> StNet:
 def densenet_file(tmp_path: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        trunk = DenseNet(**SHAPE)
+        backbone = DenseNet(**SHAPE)
     classifier = {
-        "classifier.weight": torch.zeros(7, trunk.width),
+        "classifier.weight": torch.zeros(7, backbone.width),
         "classifier.bias": torch.ones(7),
     }
-    torch.save({**trunk.state_dict(), **classifier}, tmp_path / "densenet.pth")
+    torch.save({**backbone.state_dict(), **classifier}, tmp_path / "densenet.pth")
     return tmp_path / "densenet.pth"
 
 
-def test_trunk_starts_from_the_users_file(densenet_file: Path) -> None:
+def test_backbone_starts_from_the_users_file(densenet_file: Path) -> None:
     model = small_st_net(StNetConfig(n_genes=3))
     head = model.expression_head.weight.clone()
     options = TrainOptions(backbone_weights=str(densenet_file))
     recipe_of(model.config).start(model, TRAIN, ENCODER, options)
     stored = torch.load(densenet_file, weights_only=True)
-    for key, value in model.trunk.state_dict().items():
+    for key, value in model.backbone.state_dict().items():
         assert torch.equal(value, stored[key]), key
     assert torch.equal(model.expression_head.weight, head)
 
 
-def test_file_that_does_not_fit_the_trunk_is_refused_by_name(
+def test_file_that_does_not_fit_the_backbone_is_refused_by_name(
     densenet_file: Path, tmp_path: Path
 ) -> None:
     stored = torch.load(densenet_file, weights_only=True)
@@ -83,28 +83,28 @@ def test_st_net_starts_from_the_mean_where_it_is_asked_to(
 
 def test_bleep_starts_from_a_frozen_encoder_of_its_kind(tmp_path: Path) -> None:
     config = BleepConfig(n_genes=3, embedding_dim=8)
-    frozen: Any = TileEncoder().trunk
-    published: Any = TileEncoder().trunk
+    frozen: Any = TileEncoder().backbone
+    published: Any = TileEncoder().backbone
     encoder = TileEncoderWeights("ours", state_dict=weights_of(frozen))
     model: Any = build_model(config, seed=1)
     recipe_of(config).start(model, TRAIN, encoder, TrainOptions())
-    assert torch.equal(model.trunk.conv1.weight, frozen.conv1.weight)
+    assert torch.equal(model.backbone.conv1.weight, frozen.conv1.weight)
     torch.save(published.state_dict(), tmp_path / "resnet.pth")
     options = TrainOptions(backbone_weights=str(tmp_path / "resnet.pth"))
     recipe_of(config).start(model, TRAIN, encoder, options)
-    assert torch.equal(model.trunk.conv1.weight, published.conv1.weight)
+    assert torch.equal(model.backbone.conv1.weight, published.conv1.weight)
 
 
 SMALL: dict[str, Any] = {"n_genes": 3, "embedding_dim": 16, "depth": 2, "heads": 2, "mlp_dim": 16}
-WITHOUT_TRUNK = [
+WITHOUT_BACKBONE = [
     HisToGeneConfig(**SMALL),
     Hist2StConfig(n_genes=3, channels=8, embedding_dim=256, mlp_dim=256, heads=2, depth=1),
     EgnConfig(**SMALL, feature_dim=3, bridge_heads=2, bridge_head_dim=4),
 ]
 
 
-@pytest.mark.parametrize("config", WITHOUT_TRUNK, ids=lambda config: config.model)
-def test_other_heads_start_near_the_mean_and_take_no_trunk(config: Any) -> None:
+@pytest.mark.parametrize("config", WITHOUT_BACKBONE, ids=lambda config: config.model)
+def test_other_heads_start_near_the_mean_and_take_no_backbone(config: Any) -> None:
     model = build_model(config, seed=1)
     recipe_of(config).start(model, TRAIN, ENCODER, TrainOptions())
     biases = [value.tolist() for key, value in model.named_parameters() if key.endswith("bias")]

@@ -57,7 +57,7 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "heads.yaml").write_text("fusion_heads: 4\nglobal_heads: 8\n")
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        torch.save({"state_dict": state_of(TileEncoder().trunk)}, folder / "resnet18.ckpt")
+        torch.save({"state_dict": state_of(TileEncoder().backbone)}, folder / "resnet18.ckpt")
     return {path.name: path for path in folder.iterdir()}
 
 

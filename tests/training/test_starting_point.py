@@ -59,17 +59,17 @@ def test_projections_and_heads_start_from_the_training_sections(prepared: Prepar
     torch.testing.assert_close(projection(mean)[:3].detach(), torch.zeros(3), atol=1e-4, rtol=0)
 
 
-def test_trained_trunk_starts_from_a_frozen_one_of_its_kind(
+def test_trained_backbone_starts_from_a_frozen_one_of_its_kind(
     prepared: Prepared, caplog: pytest.LogCaptureFixture
 ) -> None:
     sections = list(prepared.sections.values())
     labels = [np.zeros((6, 3), np.float32) for _ in sections]
-    frozen: Any = TileEncoder().trunk
+    frozen: Any = TileEncoder().backbone
     weights = TileEncoderWeights("ours", state_dict=state_of(frozen))
     model: Any = build_model(ModelConfig(model="tem", **SMALL), seed=1)
     start_triplex(model, LabelledSections(sections, labels), weights, OPTIONS)
     assert model.target_encoder is not None
-    assert torch.equal(model.target_encoder.trunk.conv1.weight, frozen.conv1.weight)
+    assert torch.equal(model.target_encoder.backbone.conv1.weight, frozen.conv1.weight)
     other: Any = build_model(
         ModelConfig(model="tem", target_backbone="efficientnet_lite0", **SMALL), seed=1
     )

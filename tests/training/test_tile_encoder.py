@@ -42,7 +42,7 @@ def test_stored_encoder_opens_to_the_same_features(tmp_path: Path) -> None:
 
 def test_lightning_file_with_prefixes_and_classifier_is_loaded(tmp_path: Path) -> None:
     encoder: Any = open_tile_encoder(None, 1)
-    state = state_of(encoder._encoder.trunk)
+    state = state_of(encoder._encoder.backbone)
     prefixed = {f"model.resnet.{key}": value for key, value in state.items()}
     prefixed["model.resnet.fc.weight"] = torch.zeros(5, 512)
     path = tmp_path / "tenpercent_resnet18.ckpt"
@@ -51,7 +51,7 @@ def test_lightning_file_with_prefixes_and_classifier_is_loaded(tmp_path: Path) -
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    state = state_of(TileEncoder().trunk)
+    state = state_of(TileEncoder().backbone)
     del state["layer4.1.conv2.weight"]
     path = tmp_path / "weights.pt"
     torch.save(state, path)
@@ -96,6 +96,6 @@ def test_normalisation_of_an_onnx_encoder_is_part_of_its_digest(mean_encoder: Pa
     assert not np.array_equal(usual.encode(TILES), other.encode(TILES))
 
 
-def test_normalisation_of_a_trunk_is_not_for_choosing() -> None:
+def test_normalisation_of_a_backbone_is_not_for_choosing() -> None:
     with pytest.raises(ConfigError, match="belong to an ONNX tile encoder"):
         open_tile_encoder(None, mean=(0.5, 0.5, 0.5))

@@ -254,7 +254,7 @@ def test_averaged_refit_resumes_to_the_same_weights(
         assert torch.equal(resumed.state_dict[key], value), key
 
 
-def test_frozen_trunk_stays_as_it_was_and_its_maps_are_computed_once(
+def test_frozen_backbone_stays_as_it_was_and_its_maps_are_computed_once(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triplex_deploy.models import TargetEncoder
@@ -273,7 +273,7 @@ def test_frozen_trunk_stays_as_it_was_and_its_maps_are_computed_once(
     assert sum(encoded) == 3 * 6 + 6  # every section once, and the test section by the checkpoint
     trained = read_checkpoint(tmp_path / "run" / "checkpoint.ckpt")
     for key, value in trained.tile_encoder.state_dict.items():
-        assert torch.equal(trained.state_dict[f"target_encoder.trunk.{key}"], value), key
+        assert torch.equal(trained.state_dict[f"target_encoder.backbone.{key}"], value), key
 
 
 def test_refit_needs_an_honest_selection() -> None:

@@ -66,7 +66,7 @@ CONFIGS: dict[str, Config] = {
 OPTIONS = TrainOptions(selection="test_fold", epochs=2, batch_size=7, patience=3)
 
 
-class SmallTrunk(nn.Module):
+class SmallBackbone(nn.Module):
     """As wide a map as ResNet18's, of one layer."""
 
     def __init__(self) -> None:
@@ -80,8 +80,8 @@ class SmallTrunk(nn.Module):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_trunks() -> Iterator[None]:
-    """The published trunks have tests of their own; here smaller ones stand for them."""
+def _small_backbones() -> Iterator[None]:
+    """The published backbones have tests of their own; here smaller ones stand for them."""
 
     def small(config: StNetConfig) -> StNet:
         return StNet(config, growth=4, blocks=(1, 1, 1, 1), stem_channels=8)
@@ -89,7 +89,7 @@ def _small_trunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(st_net, "small", small, raising=False)
         patch.setattr(StNetConfig, "network", "triplex_deploy.models.st_net:small")
-        patch.setattr(bleep, "make_backbone", lambda name: SmallTrunk())
+        patch.setattr(bleep, "make_backbone", lambda name: SmallBackbone())
         yield
 
 
@@ -305,7 +305,7 @@ def test_half_precision_trains_on_a_cpu(name: str, prepared: Prepared, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["st_net", "bleep"])
-def test_frozen_trunk_keeps_weights_and_statistics(
+def test_frozen_backbone_keeps_weights_and_statistics(
     name: str, prepared: Prepared, tmp_path: Path
 ) -> None:
     options = replace(OPTIONS, epochs=1, backbone_lr_scale=0.0)
@@ -313,7 +313,7 @@ def test_frozen_trunk_keeps_weights_and_statistics(
     trained = state_of(tmp_path / "run")
     start = build.build_model(CONFIGS[name], options.seed).state_dict()
     for key, value in start.items():
-        is_frozen = key.startswith("trunk.")
+        is_frozen = key.startswith("backbone.")
         assert torch.equal(trained[key], value) == is_frozen, key
 
 

@@ -52,7 +52,9 @@ def write_demo_checkpoint(path: str | Path, tile_mpp: float, seed: int = 0) -> N
         label_transform={},
         tile_mpp=tile_mpp,
         state_dict=state_of(build_model(config, seed)),
-        tile_encoder=TileEncoderWeights("random ResNet18", state_dict=state_of(tile_encoder.trunk)),
+        tile_encoder=TileEncoderWeights(
+            "random ResNet18", state_dict=state_of(tile_encoder.backbone)
+        ),
         provenance={"note": UNTRAINED, "seed": seed},
     )
     write_checkpoint(checkpoint, path)

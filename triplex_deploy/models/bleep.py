@@ -50,7 +50,7 @@ class Bleep(SpotModel):
         genes, dim, dropout = config.n_genes, config.embedding_dim, config.dropout
         width = BACKBONE_WIDTH[config.target_backbone]
         self.n_neighbors = config.n_retrieved
-        self.trunk = make_backbone(config.target_backbone)
+        self.backbone = make_backbone(config.target_backbone)
         self.image_projection = Projection(width, dim, dropout)
         self.expression_projection = Projection(genes, dim, dropout)
         self.retrieval: RetrievedMean | None = None
@@ -66,7 +66,7 @@ class Bleep(SpotModel):
 
     def encode_targets(self, images: Tensor) -> Tensor:
         """The image side: one projected embedding per tile (B, 1, P)."""
-        features = self.trunk.feature_map(images).mean((2, 3))
+        features = self.backbone.feature_map(images).mean((2, 3))
         embeddings: Tensor = self.image_projection(features)
         return embeddings.unsqueeze(1)
 

@@ -38,7 +38,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """The convolutional trunk, by default of DenseNet-121.
+    """The convolutional backbone, by default of DenseNet-121.
 
     A 224 px image leaves it as a (``width``, 7, 7) feature map, 1024 wide for DenseNet-121.
     ``blocks`` are the layers of each dense block; between blocks both the channels and the side
@@ -68,7 +68,7 @@ class DenseNet(nn.Module):
         return F.relu(self.features(images))
 
 
-def load_densenet_weights(trunk: DenseNet, weights: Mapping[str, Tensor]) -> None:
+def load_densenet_weights(backbone: DenseNet, weights: Mapping[str, Tensor]) -> None:
     """Load published weights, such as torchvision's of DenseNet-121 on ImageNet.
 
     Keys may be written ``denselayer1.norm.1.weight`` and the counters of batches all be absent, as
@@ -78,8 +78,10 @@ def load_densenet_weights(trunk: DenseNet, weights: Mapping[str, Tensor]) -> Non
     renamed = {_OLD_KEY.sub(r"\1\2.", key): value for key, value in weights.items()}
     kept = {key: value for key, value in renamed.items() if not key.startswith("classifier.")}
     if not any(key.endswith(_COUNTER) for key in kept):
-        kept |= {key: value for key, value in trunk.state_dict().items() if key.endswith(_COUNTER)}
-    load_strictly(trunk, kept, "DenseNet weights")
+        kept |= {
+            key: value for key, value in backbone.state_dict().items() if key.endswith(_COUNTER)
+        }
+    load_strictly(backbone, kept, "DenseNet weights")
 
 
 def _stem(channels: int) -> OrderedDict[str, nn.Module]:

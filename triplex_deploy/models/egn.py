@@ -14,7 +14,7 @@ from triplex_deploy.models.spot_model import SlideTensors, SpotModel
 from triplex_deploy.models.transformer import BlockShape, DotProductAttention, Mlp, SelfAttention
 
 PATCH_PX: Final = 32
-"""Side of the patches a tile is cut into: 7 x 7 of them, row-major, as a trunk's map."""
+"""Side of the patches a tile is cut into: 7 x 7 of them, row-major, as a backbone's map."""
 BRIDGE_EVERY: Final = 2
 """Exemplars enter in layers 2, 4, 6, ..."""
 _POSITION_STD: Final = 0.02

@@ -1,4 +1,7 @@
-"""The two uses of an image trunk: trained, giving tokens, and frozen, giving one feature vector."""
+"""Image backbones and their two uses.
+
+Trained, a backbone gives tokens of the target tile. Frozen, it gives a feature vector per tile.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +16,41 @@ from triplex_deploy.models.efficientnet_lite import (
 )
 from triplex_deploy.models.resnet import ResNet18, load_resnet18_weights
 
-Trunk = ResNet18 | EfficientNetLite0
+Backbone = ResNet18 | EfficientNetLite0
 
 
-def make_backbone(name: str) -> Trunk:
-    """A trunk of ``contract.BACKBONE_WIDTH``, randomly initialized."""
+def make_backbone(name: str) -> Backbone:
+    """A backbone of ``contract.BACKBONE_WIDTH``, randomly initialized."""
     return EfficientNetLite0() if name == "efficientnet_lite0" else ResNet18()
 
 
 def backbone_of_weights(weights: Mapping[str, Tensor]) -> str:
-    """The trunk that published or stored weights belong to, told by their keys."""
+    """The backbone that published or stored weights belong to, told by their keys."""
     of_lite = {"_conv_stem.weight", "stem.conv.weight"}
     return "resnet18" if of_lite.isdisjoint(weights) else "efficientnet_lite0"
 
 
-def load_backbone_weights(trunk: Trunk, weights: Mapping[str, Tensor]) -> None:
+def load_backbone_weights(backbone: Backbone, weights: Mapping[str, Tensor]) -> None:
     """Load published weights, their classifier dropped; ``CheckpointError`` names odd keys."""
-    if isinstance(trunk, EfficientNetLite0):
-        load_efficientnet_lite0_weights(trunk, weights)
+    if isinstance(backbone, EfficientNetLite0):
+        load_efficientnet_lite0_weights(backbone, weights)
     else:
-        load_resnet18_weights(trunk, weights)
+        load_resnet18_weights(backbone, weights)
 
 
 class TargetEncoder(nn.Module):
     """Normalized tiles (B, 3, 224, 224) to 49 tokens (B, 49, D), row-major over the 7x7 map.
 
-    ``projected_dim`` None leaves the tokens as wide as the trunk's map.
+    ``projected_dim`` None leaves the tokens as wide as the backbone's map.
     """
 
-    def __init__(self, trunk: str, projected_dim: int | None = None) -> None:
+    def __init__(self, backbone: str, projected_dim: int | None = None) -> None:
         super().__init__()
-        self.trunk = make_backbone(trunk)
+        self.backbone = make_backbone(backbone)
         self.projection = (
             nn.Identity()
             if projected_dim is None
-            else nn.Linear(BACKBONE_WIDTH[trunk], projected_dim)
+            else nn.Linear(BACKBONE_WIDTH[backbone], projected_dim)
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,19 +58,19 @@ class TargetEncoder(nn.Module):
         return tokens
 
     def map_tokens(self, images: Tensor) -> Tensor:
-        """The trunk's map as tokens (B, 49, C), not yet projected."""
-        return self.trunk.feature_map(images).flatten(2).transpose(1, 2)
+        """The backbone's map as tokens (B, 49, C), not yet projected."""
+        return self.backbone.feature_map(images).flatten(2).transpose(1, 2)
 
 
 class TileEncoder(nn.Module):
     """Normalized tiles (B, 3, 224, 224) to average-pooled features (B, 512 or 1280)."""
 
-    def __init__(self, trunk: str = "resnet18") -> None:
+    def __init__(self, backbone: str = "resnet18") -> None:
         super().__init__()
-        self.trunk = make_backbone(trunk)
+        self.backbone = make_backbone(backbone)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.trunk.feature_map(images).mean((2, 3))
+        return self.backbone.feature_map(images).mean((2, 3))
 
 
 def center_crop(images: Tensor, patch_px: int) -> Tensor:

@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """The convolutional trunk; a 224 px image leaves it as a (512, 7, 7) feature map."""
+    """The convolutional backbone; a 224 px image leaves it as a (512, 7, 7) feature map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class ResNet18(nn.Module):
         return features
 
 
-def load_resnet18_weights(trunk: ResNet18, weights: Mapping[str, Tensor]) -> None:
+def load_resnet18_weights(backbone: ResNet18, weights: Mapping[str, Tensor]) -> None:
     """Load published ResNet18 weights, such as the histology SimCLR ones of Ciga et al.
 
     Prefixes ``model.`` and ``resnet.`` are stripped and the classifier ``fc`` is dropped. Any other
@@ -67,7 +67,7 @@ def load_resnet18_weights(trunk: ResNet18, weights: Mapping[str, Tensor]) -> Non
     """
     stripped = {_strip_prefixes(key): value for key, value in weights.items()}
     kept = {key: value for key, value in stripped.items() if not key.startswith("fc.")}
-    load_strictly(trunk, kept, "ResNet18 weights")
+    load_strictly(backbone, kept, "ResNet18 weights")
 
 
 def _strip_prefixes(key: str) -> str:

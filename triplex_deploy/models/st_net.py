@@ -32,8 +32,8 @@ class StNet(SpotModel):
     ) -> None:
         super().__init__(config)
         self.symmetries = config.symmetries
-        self.trunk = DenseNet(growth, blocks, stem_channels)
-        self.expression_head = nn.Linear(self.trunk.width, config.n_genes)
+        self.backbone = DenseNet(growth, blocks, stem_channels)
+        self.expression_head = nn.Linear(self.backbone.width, config.n_genes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Expression (B, G) of normalized tiles (B, 3, 224, 224)."""
@@ -44,7 +44,7 @@ class StNet(SpotModel):
         if self.training or self.symmetries == 1:
             return self._pooled(images).unsqueeze(1)
         tokens = self._pooled(dihedral_images(images).flatten(0, 1))  # (8 * B, D)
-        return tokens.view(self.symmetries, -1, self.trunk.width).mean(0).unsqueeze(1)
+        return tokens.view(self.symmetries, -1, self.backbone.width).mean(0).unsqueeze(1)
 
     def predict_from_tokens(self, target_tokens: Tensor) -> Tensor:
         """Expression (B, G) from tokens (B, 1, D)."""
@@ -61,7 +61,7 @@ class StNet(SpotModel):
         self.expression_head.bias.copy_(mean)
 
     def _pooled(self, images: Tensor) -> Tensor:
-        return self.trunk.feature_map(images).mean((2, 3))
+        return self.backbone.feature_map(images).mean((2, 3))
 
 
 def dihedral_images(images: Tensor) -> Tensor:

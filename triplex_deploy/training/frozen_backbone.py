@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 def image_backbone(model: SpotModel) -> nn.Module | None:
     """Return the backbone that sees the target tiles; None for a model without a backbone."""
     for owner in (model, getattr(model, "target_encoder", None)):
-        backbone = getattr(owner, "trunk", None)
+        backbone = getattr(owner, "backbone", None)
         if isinstance(backbone, nn.Module):
             return backbone
     return None

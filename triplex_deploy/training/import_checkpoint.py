@@ -32,7 +32,7 @@ class ImportOptions:
 
     ``settings`` are those of ``read_official``; ``genes`` lists one symbol a line, in the order of
     the outputs; ``tile_mpp`` is microns per pixel of the tiles trained on; ``tile_encoder`` is the
-    frozen encoder they were trained with, weights of one of our trunks or an ONNX file.
+    frozen encoder they were trained with, weights of one of our backbones or an ONNX file.
     """
 
     layout: Layout

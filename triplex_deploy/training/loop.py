@@ -204,12 +204,12 @@ def _train_epoch(
 def _optimizer(model: SpotModel, options: TrainOptions) -> torch.optim.Optimizer:
     """Adam, fused: at 10 million weights one step took 8 ms of a CPU core, and 150 ms otherwise."""
     image = image_backbone(model)
-    trunk = [] if image is None else list(image.parameters())
-    in_trunk = {id(parameter) for parameter in trunk}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in in_trunk]
+    backbone = [] if image is None else list(image.parameters())
+    in_backbone = {id(parameter) for parameter in backbone}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in in_backbone]
     groups = [{"params": rest, "lr": options.learning_rate}]
-    if trunk and options.backbone_lr_scale:
-        groups.append({"params": trunk, "lr": options.learning_rate * options.backbone_lr_scale})
+    if backbone and options.backbone_lr_scale:
+        groups.append({"params": backbone, "lr": options.learning_rate * options.backbone_lr_scale})
     fused = options.accelerator in FUSED_ADAM
     return torch.optim.Adam(groups, weight_decay=options.weight_decay, fused=fused)
 

@@ -28,7 +28,7 @@ from triplex_deploy.training.prepared import LabelledSections, PreparedSection
 class Objective(nn.Module, ABC):
     """A model with what its loss needs of the training sections, on one device with it.
 
-    ``maps`` stand for the tiles of a frozen trunk, in training and in measuring; None without.
+    ``maps`` stand for the tiles of a frozen backbone, in training and in measuring; None without.
     """
 
     model: SpotModel
@@ -42,7 +42,7 @@ class Objective(nn.Module, ABC):
 class TriplexObjective(Objective):
     """Predicts batches that mix sections; each section in a batch is encoded whole, once.
 
-    ``maps`` stand for the tiles where the trunk is frozen and tiles are not augmented;
+    ``maps`` stand for the tiles where the backbone is frozen and tiles are not augmented;
     ``feature_dropout`` is the share of frozen features that a step does not see.
     """
 
@@ -84,7 +84,7 @@ class TriplexObjective(Objective):
         )
 
     def _target_tokens(self, batch: SpotBatch) -> Tensor:
-        """Tokens (B, 49, D), from the maps where the trunk is frozen."""
+        """Tokens (B, 49, D), from the maps where the backbone is frozen."""
         encoder = self.model.target_encoder
         assert encoder is not None
         tokens: Tensor

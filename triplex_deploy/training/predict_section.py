@@ -24,10 +24,11 @@ Rows = NDArray[np.int64]
 
 
 class SectionGraphs:
-    """Values of the contract's tensors at the spots of a section, computed as they are asked for.
+    """Computes the contract's tensors at the spots of a section when they are needed.
 
-    The model is in evaluation mode; features come from the cache. ``maps`` of a frozen trunk save
-    encoding the tiles. Coordinates that the model does not know raise ``SpotsError``.
+    Sets no mode: the model must be in evaluation mode. Features come from the prepared section.
+    With ``maps`` of a frozen backbone, tiles are not encoded again. Raises ``SpotsError`` for
+    coordinates outside the range that the model has positions for.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ def predict_section(
 ) -> NDArray[np.float32]:
     """Expression (N, G) of a prepared section by a model in evaluation mode, on its device.
 
-    ``maps`` of a frozen trunk save encoding the tiles. A model that looks up training spots has
+    ``maps`` of a frozen backbone save encoding the tiles. A model that looks up training spots has
     them; array coordinates that a model does not know raise ``SpotsError``.
     """
     assert_eval(model)

@@ -109,7 +109,7 @@ def _backbone_maps(
     """Return the maps of a frozen backbone, which sees an unaugmented tile only once; else None."""
     if model.target_encoder is None or options.backbone_lr_scale != 0 or options.augment:
         return None
-    model.target_encoder.trunk.eval()
+    model.target_encoder.backbone.eval()
     return BackboneMaps(model.target_encoder.to(device), device)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from triplex_deploy.files.atomic import atomic_path
-from triplex_deploy.models.torch_files import load_tensors
+from triplex_deploy.models.torch_files import current_state_keys, load_tensors
 
 CHECKPOINT: Final = "checkpoint.ckpt"
 STATE: Final = "state.pt"
@@ -29,10 +29,15 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The last saved state, None where the run has none yet."""
+    """Return the last saved state, or None if the run has none yet.
+
+    Weights that an older version saved get the present names of modules.
+    """
     if not (folder / STATE).is_file():
         return None
     state: dict[str, Any] = load_tensors(folder / STATE)
+    for weights in ("model", "mean"):
+        state[weights] = current_state_keys(state[weights])
     return state
 
 

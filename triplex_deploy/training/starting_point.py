@@ -46,10 +46,10 @@ def start_triplex(
     tile_encoder: TileEncoderWeights,
     options: TrainOptions,
 ) -> None:
-    """Trunk, projections and heads of TRIPLEX and its parts."""
+    """Backbone, projections and heads of TRIPLEX and its parts."""
     if model.target_encoder is not None:
         kind = model.config.target_backbone
-        _start_trunk(model.target_encoder.trunk, kind, tile_encoder, options)
+        _start_backbone(model.target_encoder.backbone, kind, tile_encoder, options)
     is_same = tile_encoder.kind == model.config.target_backbone and not options.backbone_weights
     projections = [layer for layer in _projections(model, is_same) if layer is not None]
     if projections:
@@ -69,11 +69,11 @@ def start_st_net(
     """Load DenseNet's weights from ``backbone_weights``, if set, and start the head."""
     assert isinstance(model.config, StNetConfig)
     if options.backbone_weights:
-        _load_trunk(model.trunk, load_densenet_weights, options.backbone_weights)
+        _load_backbone(model.backbone, load_densenet_weights, options.backbone_weights)
     else:
         logger.warning(
-            "image trunk: DenseNet starts from random weights; set backbone_weights to a file of "
-            "ImageNet's"
+            "image backbone: DenseNet starts from random weights; set backbone_weights to a file "
+            "of ImageNet weights"
         )
     if model.config.start_from_mean:
         model.start_from_mean(torch.from_numpy(train.mean_label()))
@@ -82,9 +82,9 @@ def start_st_net(
 def start_bleep(
     model: Bleep, train: LabelledSections, tile_encoder: TileEncoderWeights, options: TrainOptions
 ) -> None:
-    """BLEEP's trunk; it predicts labels as they were measured, so no head needs a start."""
+    """BLEEP's backbone; it predicts labels as they were measured, so no head needs a start."""
     assert isinstance(model.config, BleepConfig)
-    _start_trunk(model.trunk, model.config.target_backbone, tile_encoder, options)
+    _start_backbone(model.backbone, model.config.target_backbone, tile_encoder, options)
 
 
 def start_near_mean(
@@ -93,7 +93,7 @@ def start_near_mean(
     tile_encoder: TileEncoderWeights,
     options: TrainOptions,
 ) -> None:
-    """Models without an image trunk: their last layer predicts about the mean label."""
+    """Models without an image backbone: their last layer predicts about the mean label."""
     if options.backbone_weights:
         raise ConfigError(
             f"backbone_weights: {model.config.model} has no image backbone; leave "
@@ -122,29 +122,31 @@ def principal_components(
     return mean.float(), (gain * components[:count]).float()
 
 
-def _start_trunk(
-    trunk: Any, kind: str, tile_encoder: TileEncoderWeights, options: TrainOptions
+def _start_backbone(
+    backbone: Any, kind: str, tile_encoder: TileEncoderWeights, options: TrainOptions
 ) -> None:
     """From the user's file, or the frozen encoder where both are of one architecture."""
     if options.backbone_weights:
-        _load_trunk(trunk, load_backbone_weights, options.backbone_weights)
+        _load_backbone(backbone, load_backbone_weights, options.backbone_weights)
     elif tile_encoder.kind == kind:
-        trunk.load_state_dict(dict(tile_encoder.state_dict))
-        logger.info("target trunk: starts from the frozen tile encoder's weights")
+        backbone.load_state_dict(dict(tile_encoder.state_dict))
+        logger.info("target backbone: starts from the frozen tile encoder's weights")
     else:
         logger.warning(
-            "target trunk: %s starts from random weights, since the tile encoder is %s",
+            "target backbone: %s starts from random weights, since the tile encoder is %s",
             *(kind, tile_encoder.kind),
         )
 
 
-def _load_trunk(trunk: Any, load: Callable[[Any, Mapping[str, Tensor]], None], path: str) -> None:
+def _load_backbone(
+    backbone: Any, load: Callable[[Any, Mapping[str, Tensor]], None], path: str
+) -> None:
     weights = load_state_dict(path)
     try:
-        load(trunk, weights)
+        load(backbone, weights)
     except CheckpointError as error:
         raise CheckpointError(f"backbone_weights {path}: {error}") from error
-    logger.info("image trunk: starts from %s", path)
+    logger.info("image backbone: starts from %s", path)
 
 
 def _head_of(model: SpotModel) -> nn.Module:
@@ -161,12 +163,12 @@ def _start_head(head: nn.Linear, train: LabelledSections) -> None:
         head.bias.copy_(torch.from_numpy(train.mean_label()))
 
 
-def _projections(model: Triplex, is_same_trunk: bool) -> list[nn.Linear | None]:
-    """The layers that project the frozen features, or a map of the same trunk."""
+def _projections(model: Triplex, is_same_backbone: bool) -> list[nn.Linear | None]:
+    """The layers that project the frozen features, or a map of the same backbone."""
     layers: list[nn.Module | None] = []
     for encoder in (model.neighbor_encoder, model.global_encoder):
         layers.append(None if encoder is None else encoder.projection)
-    if model.target_encoder is not None and is_same_trunk:
+    if model.target_encoder is not None and is_same_backbone:
         layers.append(model.target_encoder.projection)
     return [layer if isinstance(layer, nn.Linear) else None for layer in layers]
 

@@ -183,15 +183,15 @@ def _checkpoint(
             "epoch": record.best_epoch,
             **bank,
             "training": options.to_dict(),
-            **_trunk_facts(options),
+            **_backbone_metadata(options),
             "tile_encoder_digest": str(prepared.tile_encoder["digest"]),
             "versions": {name: version(name) for name in ("triplex-deploy", "torch", "lightning")},
         },
     )
 
 
-def _trunk_facts(options: TrainOptions) -> dict[str, Any]:
-    """What the image trunk started from, where the user said."""
+def _backbone_metadata(options: TrainOptions) -> dict[str, Any]:
+    """What the image backbone started from, where the user said."""
     if not options.backbone_weights:
         return {}
     return {"backbone_weights_sha256": sha256_of(Path(options.backbone_weights))}

@@ -35,7 +35,7 @@ BLOCK_KEYS: Final = {
 }
 _LAYER: Final = re.compile(r"(layer|layer1|layer2|fusion_layer)\.layers\.(\d+)\.(.+)")
 _NORM: Final = ("norm.weight", "norm.bias")
-TRUNK_STAGES: Final = {
+BACKBONE_STAGES: Final = {
     "0": "conv1",
     "1": "bn1",
     "4": "layer1",
@@ -69,9 +69,9 @@ def target_encoder_state(official: State) -> dict[str, Tensor]:
     converted = {}
     for key, value in official.items():
         stage, _, rest = key.partition(".")
-        if stage not in TRUNK_STAGES:
+        if stage not in BACKBONE_STAGES:
             raise _unknown([key])
-        converted[f"trunk.{TRUNK_STAGES[stage]}.{rest}"] = value
+        converted[f"backbone.{BACKBONE_STAGES[stage]}.{rest}"] = value
     return converted
 
 
@@ -185,7 +185,7 @@ def _unknown(keys: Iterable[str]) -> CheckpointError:
 
 
 _BLOCK: Final = {ours: theirs for theirs, ours in BLOCK_KEYS.items()}
-_STAGE: Final = {ours: theirs for theirs, ours in TRUNK_STAGES.items()}
+_STAGE: Final = {ours: theirs for theirs, ours in BACKBONE_STAGES.items()}
 _HEAD: Final = {ours: theirs for theirs, ours in HEADS.items()}
 _LAYERS: Final = {
     "neighbor_encoder": "neighbor_encoder.layer.layers",
@@ -211,7 +211,7 @@ def official_key(ours: str, layout: Layout) -> str:
 def _target_key(rest: str) -> str:
     if rest.startswith("projection."):
         return f"target_linear.{rest.removeprefix('projection.')}"
-    stage, _, inner = rest.removeprefix("trunk.").partition(".")
+    stage, _, inner = rest.removeprefix("backbone.").partition(".")
     return f"target_encoder.{_STAGE[stage]}.{inner}"
 
 
