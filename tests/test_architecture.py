@@ -78,6 +78,7 @@ ONLY_IN = {
     ),
     "spatialdata": ("triplex_deploy/outputs/spatial_data.py",),
     "anndata": (
+        "triplex_deploy/files/hdf5.py",
         "triplex_deploy/outputs",
         "triplex_deploy/spots",
         "triplex_deploy/data",

@@ -57,7 +57,8 @@ def truth(counts: np.ndarray, tmp_path: Path) -> Path:
     )
     var = pd.DataFrame(index=["OTHER", "FASN", "GNAS"])
     path = tmp_path / "truth.h5ad"
-    anndata.AnnData(values.astype(np.float32), obs, var).write_h5ad(path)
+    spatial = {"spatial": RC[order, ::-1] * 100.0 + 50}
+    anndata.AnnData(values.astype(np.float32), obs, var, obsm=spatial).write_h5ad(path)
     return path
 
 

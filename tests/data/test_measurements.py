@@ -62,7 +62,11 @@ def test_ids_that_are_no_places_are_named(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("absent.tsv", "no such file"), ("absent.h5ad", "not a readable h5ad"), ("", "no spatial/")],
+    [
+        ("absent.tsv", "no such table of counts"),
+        ("absent.h5ad", "no such file of measured"),
+        ("", "no spatial/"),
+    ],
 )
 def test_absent_files_are_named(folder: Path, name: str, said: str) -> None:
     with pytest.raises(DatasetError, match=said):

@@ -181,7 +181,7 @@ def test_foreign_files_are_refused(prediction: Prediction, tmp_path: Path) -> No
     with pytest.raises(OutputError, match="no such file"):
         read_prediction(tmp_path / "absent.h5ad")
     (tmp_path / "text.h5ad").write_text("not HDF5")
-    with pytest.raises(OutputError, match="cannot be read as h5ad"):
+    with pytest.raises(OutputError, match="cannot be read as HDF5"):
         read_prediction(tmp_path / "text.h5ad")
     table = prediction.to_anndata()
     table.uns["triplex"]["schema"] = "triplex-prediction/2"

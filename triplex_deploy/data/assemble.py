@@ -6,32 +6,42 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.data.names import require_named, require_unique
 from triplex_deploy.data.section import Section
 
 logger = logging.getLogger(__name__)
 
+MAX_ALONE: Final = 0.1
+"""Share of spots without a partner from which the user is warned."""
+
 
 @dataclass(frozen=True, eq=False)
 class CountTable:
-    """Raw counts as read: ids (N,), gene symbols (G,), and a SciPy sparse (N, G)."""
+    """Raw counts as they are in a file."""
 
     spot_ids: tuple[str, ...]
+    """Names of the N spots."""
     genes: tuple[str, ...]
+    """The G gene symbols; one may be there more than once."""
     counts: Any
+    """(N, G) SciPy sparse."""
 
 
 @dataclass(frozen=True, eq=False)
 class SpotTable:
-    """Spot positions as read: ids (M,), array coordinates (M, 2), level-0 centres (M, 2)."""
+    """Positions of spots as they are in a file."""
 
     spot_ids: tuple[str, ...]
+    """Names of the M spots."""
     grid_rc: NDArray[np.int64]
+    """(M, 2) array coordinates (row, column)."""
     level0_xy: NDArray[np.float64]
+    """(M, 2) centers (x, y) in level-0 pixels."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +49,35 @@ class SectionFacts:
     """What a section is, besides its arrays."""
 
     name: str
+    """Name of the section."""
     patient: str
+    """Patient that it is of."""
     slide_path: Path
+    """Its slide."""
     slide_mpp: float
+    """Microns per level-0 pixel."""
     is_hexagonal: bool
+    """Whether the array is a Visium lattice."""
 
 
 @dataclass(frozen=True, eq=False)
 class Joined:
-    """Counts (N, G), SciPy sparse, of N spots and the places of these."""
+    """Counts and places of the same spots."""
 
+    spot_ids: tuple[str, ...]
+    """Names of the N spots."""
     genes: tuple[str, ...]
+    """The G gene symbols, each once."""
     counts: Any
+    """(N, G) SciPy sparse."""
     grid_rc: NDArray[np.int64]
+    """(N, 2) array coordinates (row, column)."""
     level0_xy: NDArray[np.float64]
+    """(N, 2) centers (x, y) in level-0 pixels."""
 
 
 def assemble_section(facts: SectionFacts, table: CountTable, spots: SpotTable) -> Section:
-    """The section of a joined table."""
+    """Join counts and positions to a section; raises ``DatasetError``."""
     joined = join_tables(facts.name, table, spots)
     return Section(
         name=facts.name,
@@ -72,19 +93,43 @@ def assemble_section(facts: SectionFacts, table: CountTable, spots: SpotTable) -
 
 
 def join_tables(name: str, table: CountTable, spots: SpotTable) -> Joined:
-    """Keep the spots that have counts, ordered by (row, column), with each gene symbol once."""
+    """Join counts and positions by the names of spots.
+
+    Args:
+        name: The section, which begins messages.
+        table: Counts.
+        spots: Positions.
+
+    Returns:
+        The spots that have both, ordered by (row, column), with each gene symbol once.
+
+    Raises:
+        DatasetError: A spot or a gene has no name, or a spot is there twice.
+    """
+    require_unique(name, "spot with counts", table.spot_ids)
+    require_unique(name, "spot with a position", spots.spot_ids)
+    require_named(name, "gene", table.genes)
     row_of = {spot_id: row for row, spot_id in enumerate(table.spot_ids)}
     kept = np.array([i for i, spot_id in enumerate(spots.spot_ids) if spot_id in row_of], np.int64)
     dropped = len(spots.spot_ids) - len(kept)
-    if dropped or len(kept) < len(table.spot_ids):
-        logger.info(
-            "%s: %d spots have counts; %d positions and %d count rows have no partner",
-            *(name, len(kept), dropped, len(table.spot_ids) - len(kept)),
+    alone = len(table.spot_ids) - len(kept)
+    if dropped or alone:
+        # Space Ranger lists every position of the array; rows of counts should all have one.
+        much = alone > MAX_ALONE * len(table.spot_ids)
+        logger.log(
+            logging.WARNING if much else logging.INFO,
+            "%s: %d spots have counts and a position; %d positions have no counts, and %d rows of "
+            "counts have no position",
+            name,
+            len(kept),
+            dropped,
+            alone,
         )
     kept = kept[np.lexsort((spots.grid_rc[kept, 1], spots.grid_rc[kept, 0]))]
     rows = [row_of[spots.spot_ids[i]] for i in kept]
     genes, counts = merge_repeated_genes(table.genes, table.counts.tocsr()[rows])
-    return Joined(genes, counts, spots.grid_rc[kept], spots.level0_xy[kept])
+    ids = tuple(spots.spot_ids[i] for i in kept)
+    return Joined(ids, genes, counts, spots.grid_rc[kept], spots.level0_xy[kept])
 
 
 def merge_repeated_genes(genes: Sequence[str], counts: Any) -> tuple[tuple[str, ...], Any]:

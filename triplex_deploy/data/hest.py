@@ -1,6 +1,6 @@
 """The layout of HEST: ``st/<id>.h5ad``, ``wsis/<id>.tif`` and ``metadata/<id>.json``.
 
-The h5ad holds raw counts, centres in ``obsm["spatial"]``, and under ``uns["spatial"]["ST"]`` a
+The h5ad holds raw counts, centers in ``obsm["spatial"]``, and under ``uns["spatial"]["ST"]`` a
 thumbnail ``downscaled_fullres`` with its factor ``tissue_downscaled_fullres_scalef``.
 """
 
@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.data.assemble import CountTable, SectionFacts, SpotTable, assemble_section
+from triplex_deploy.data.names import MISSING
 from triplex_deploy.data.section import Section
 from triplex_deploy.data.section_list import SectionEntry
+from triplex_deploy.data.spot_columns import kept_obs, level0_centers, rounded_places
 from triplex_deploy.errors import DatasetError, SpotsError
+from triplex_deploy.files.hdf5 import read_h5ad
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    from anndata import AnnData, Raw
 
 FRAME_SLACK = 0.01
 """The thumbnail's size is rounded; its extent in level-0 pixels is known to a percent."""
@@ -36,7 +39,7 @@ def find_hest_sections(root: Path) -> dict[str, Path]:
 def hest_patient(root: Path, name: str) -> str:
     """The patient the metadata name; without one, folds by patient would not be folds."""
     patient = _metadata(root, name).get("patient")
-    if patient is None or not str(patient).strip():
+    if patient is None or str(patient).strip() in MISSING:
         raise DatasetError(
             f"{name}: its metadata name no patient; list sections and patients with --patients"
         )
@@ -58,42 +61,50 @@ def read_hest_section(root: Path, name: str, entry: SectionEntry) -> Section:
         entry.mpp or _pixel_size(root, name),
         is_hexagonal,
     )
-    from scipy.sparse import csr_array
-
-    ids = tuple(map(str, table.obs_names))
-    counts = CountTable(ids, tuple(map(str, table.var_names)), csr_array(table.X))
+    counts = CountTable(names_of_spots(table), tuple(map(str, table.var_names)), counts_of(table))
     return assemble_section(facts, counts, spots)
 
 
 def _read_h5ad(path: Path) -> AnnData:
-    import anndata
-
-    try:
-        table = anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise DatasetError(f"{path}: not a readable h5ad ({error}); copy it again") from error
+    table = read_h5ad(path, DatasetError, "h5ad", "copy it again")
     if "spatial" not in table.obsm:
-        raise DatasetError(f'{path}: no obsm["spatial"]; it needs level-0 spot centres')
+        raise DatasetError(f'{path}: no obsm["spatial"]; it needs level-0 spot centers')
+    if table.X is None:
+        raise DatasetError(f"{path}: no values in X; put the counts there")
     return table
 
 
+def names_of_spots(table: AnnData) -> tuple[str, ...]:
+    """Return the names of the observations as text."""
+    return tuple(map(str, table.obs_names))
+
+
+def counts_of(table: AnnData | Raw) -> Any:
+    """Return ``X`` as a SciPy CSR array; raises ``DatasetError`` if it does not hold numbers."""
+    from scipy.sparse import csr_array, issparse
+
+    kind = np.dtype(table.X.dtype).kind
+    if kind not in "biuf":
+        raise DatasetError(f"X: holds {table.X.dtype}; put numbers there")
+    return csr_array(table.X if issparse(table.X) else np.asarray(table.X, np.float64))
+
+
 def _spots(path: Path, table: AnnData) -> tuple[SpotTable, bool]:
-    level0_xy = np.asarray(table.obsm["spatial"], np.float64)[:, :2]
+    level0_xy = level0_centers(path, table)
+    assert level0_xy is not None  # looked at on reading
+    obs = kept_obs(path, table)
+    level0_xy = level0_xy[obs.index.to_numpy(np.int64)]
     _check_frame(path, table, level0_xy)
-    kept = np.ones(len(level0_xy), bool)
-    if "in_tissue" in table.obs:
-        kept = table.obs["in_tissue"].astype(float).to_numpy() != 0
-    if {"array_row", "array_col"} <= set(table.obs):
-        listed = table.obs[["array_row", "array_col"]].to_numpy(np.float64)
-        grid_rc = np.round(listed).astype(np.int64)
-    else:
-        grid_rc = _inferred(path, level0_xy)
-    ids = tuple(str(name) for name, keep in zip(table.obs_names, kept, strict=True) if keep)
-    return SpotTable(ids, grid_rc[kept], level0_xy[kept]), _is_hexagonal(grid_rc)
+    grid_rc = rounded_places(path, obs)
+    if grid_rc is None:
+        grid_rc = inferred_places(path, level0_xy)
+    names = names_of_spots(table)
+    ids = tuple(names[row] for row in obs.index)
+    return SpotTable(ids, grid_rc, level0_xy), is_hexagonal(grid_rc)
 
 
 def _check_frame(path: Path, table: AnnData, level0_xy: NDArray[np.float64]) -> None:
-    """Refuse centres that are not level-0 pixels, as the thumbnail and its factor tell."""
+    """Refuse centers that are not level-0 pixels, as the thumbnail and its factor tell."""
     library = _library(table)
     try:
         height, width = np.shape(library["images"]["downscaled_fullres"])[:2]
@@ -103,17 +114,22 @@ def _check_frame(path: Path, table: AnnData, level0_xy: NDArray[np.float64]) -> 
     extent_xy = np.array([width, height]) / factor * (1 + FRAME_SLACK)
     if (level0_xy > extent_xy).any():
         raise DatasetError(
-            f"{path}: spot centres reach {level0_xy.max(axis=0).round().tolist()}, beyond the "
+            f"{path}: spot centers reach {level0_xy.max(axis=0).round().tolist()}, beyond the "
             f"slide of about {extent_xy.round().tolist()} pixels; give level-0 (x, y)"
         )
 
 
 def _library(table: AnnData) -> Any:
+    """Return the entry of the section; cellxgene has ``is_single`` beside it."""
     libraries = table.uns.get("spatial", {})
-    return libraries.get("ST") or next(iter(libraries.values()), {})
+    if not isinstance(libraries, dict):
+        return {}
+    entries = [entry for entry in libraries.values() if isinstance(entry, dict)]
+    return libraries.get("ST") or next(iter(entries), {})
 
 
-def _inferred(path: Path, level0_xy: NDArray[np.float64]) -> NDArray[np.int64]:
+def inferred_places(path: Path, level0_xy: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the array (row, column) of centers on a lattice; raises ``DatasetError``."""
     from triplex_deploy.spots.lattice import infer_lattice
 
     try:
@@ -122,8 +138,8 @@ def _inferred(path: Path, level0_xy: NDArray[np.float64]) -> NDArray[np.int64]:
         raise DatasetError(f"{path}: {error}") from error
 
 
-def _is_hexagonal(grid_rc: NDArray[np.int64]) -> bool:
-    """On Visium's lattice row + column has one parity throughout."""
+def is_hexagonal(grid_rc: NDArray[np.int64]) -> bool:
+    """Return True for a Visium lattice, where row + column is even or odd throughout."""
     parity = grid_rc.sum(axis=1) % 2
     return len(grid_rc) > 2 and bool((parity == parity[0]).all())
 
@@ -140,7 +156,7 @@ def _pixel_size(root: Path, name: str) -> float:
     metadata = _metadata(root, name)
     for key in ("pixel_size_um_estimated", "pixel_size_um_embedded"):
         value = metadata.get(key)
-        if isinstance(value, int | float) and value > 0:
+        if isinstance(value, int | float) and 0 < value < float("inf"):
             return float(value)
     raise DatasetError(
         f"{name}: its metadata name no pixel size; give one in the column mpp of --patients"
@@ -153,6 +169,6 @@ def _metadata(root: Path, name: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not readable JSON ({error}); download it again") from error
     return content if isinstance(content, dict) else {}

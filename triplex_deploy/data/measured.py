@@ -7,24 +7,50 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.data.assemble import join_tables, merge_repeated_genes
+from triplex_deploy.data.hest import counts_of, inferred_places, names_of_spots
+from triplex_deploy.data.names import require_named, require_unique
 from triplex_deploy.data.space_ranger import read_visium_tables
-from triplex_deploy.data.st import read_count_table
+from triplex_deploy.data.spot_columns import kept_obs, level0_centers, rounded_places
+from triplex_deploy.data.st import SUFFIXES, read_count_table
 from triplex_deploy.errors import DatasetError
+from triplex_deploy.files.hdf5 import read_h5ad
+
+if TYPE_CHECKING:
+    from anndata import AnnData, Raw
+
+SYMBOL_COLUMNS: Final = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "symbol")
+"""Columns of ``var`` with gene symbols, where its index holds Ensembl's ids."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """Values (N, G), a SciPy sparse array, of spots at ``grid_rc`` (N, 2) and of ``genes``."""
+    """Measured values of the N spots of one section and G genes.
+
+    Raises:
+        DatasetError: Two spots are at one array place, as where two sections are in one file.
+    """
 
     genes: tuple[str, ...]
+    """The G gene symbols, each once."""
     grid_rc: NDArray[np.int64]
+    """(N, 2) array coordinates (row, column), each once."""
     values: Any
+    """(N, G) SciPy CSR array of counts or labels."""
+    barcodes: tuple[str, ...] = ()
+    """Names of the N spots that are not array places; empty if the file has none."""
+    level0_xy: NDArray[np.float64] | None = None
+    """(N, 2) centers (x, y) in level-0 pixels, or None if the file has none."""
+    has_places: bool = True
+    """False if the array coordinates were inferred from the centers."""
+
+    def __post_init__(self) -> None:
+        _require_one_section(self.grid_rc, self.level0_xy)
 
     @cached_property
     def column_of(self) -> dict[str, int]:
@@ -52,12 +78,31 @@ class Measurements:
 
 
 def read_measured(path: Path) -> Measurements:
-    """Read an h5ad, a table of counts (``.tsv``, ``.tsv.gz``), or a Space Ranger folder.
+    """Read an h5ad, a table of counts, or a Space Ranger folder.
 
-    An h5ad has ``obs["array_row"]``, ``obs["array_col"]`` and gene symbols as ``var_names``. A
-    table has spots ``<column>x<row>`` as rows, as ``ST-cnts`` of her2st. Raises ``DatasetError``.
+    An h5ad has gene symbols as ``var_names`` (or in a column of ``var``, as cellxgene's), and
+    ``obs["array_row"]`` and ``obs["array_col"]``, or centers in ``obsm["spatial"]`` from which they
+    are inferred. A table (``.tsv``, ``.csv``, also ``.gz``) has spots ``<column>x<row>`` as rows,
+    as ``ST-cnts`` of her2st. Spots that are not selected or not in tissue are left out.
+
+    Args:
+        path: The file or folder.
+
+    Returns:
+        The values of one section.
+
+    Raises:
+        DatasetError: The file cannot be read, a name is missing, a spot is there twice, or a value
+            is not a number.
     """
-    measured = _read(path)
+    try:
+        measured = _read(path)
+    except DatasetError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise DatasetError(f"{path}: {error}") from error
+    if not len(measured.grid_rc):
+        raise DatasetError(f"{path}: has no spot; check the file")
     _require_finite(path, measured)
     return measured
 
@@ -65,13 +110,28 @@ def read_measured(path: Path) -> Measurements:
 def _read(path: Path) -> Measurements:
     if path.is_dir():
         table, spots = read_visium_tables(path)
-        joined = join_tables(path.name, table, spots)
-        return Measurements(joined.genes, joined.grid_rc, joined.counts)
-    if path.name.endswith((".tsv", ".tsv.gz")):
+        joined = join_tables(str(path), table, spots)
+        return Measurements(
+            joined.genes, joined.grid_rc, joined.counts, joined.spot_ids, joined.level0_xy
+        )
+    if path.name.lower().endswith(SUFFIXES):
         table = read_count_table(path)
         genes, counts = merge_repeated_genes(table.genes, table.counts)
         return Measurements(genes, _places(path, table.spot_ids), counts)
     return _read_h5ad(path)
+
+
+def _require_one_section(grid_rc: NDArray[np.int64], level0_xy: NDArray[np.float64] | None) -> None:
+    for what, places in (("array place", grid_rc), ("center", level0_xy)):
+        if places is None:
+            continue
+        _, first, count = np.unique(places, axis=0, return_index=True, return_counts=True)
+        if (count > 1).any():
+            a, b = places[int(first[count > 1].min())].tolist()
+            raise DatasetError(
+                f"{int((count - 1).sum())} spots repeat the {what} of another, the first at "
+                f"({a:g}, {b:g}); give the spots of one section, each once"
+            )
 
 
 def _require_finite(path: Path, measured: Measurements) -> None:
@@ -88,7 +148,7 @@ def _require_finite(path: Path, measured: Measurements) -> None:
 
 def _places(path: Path, spot_ids: Sequence[str]) -> NDArray[np.int64]:
     """Array (row, column) by ids such as 10x12, which name the column first."""
-    found = [re.fullmatch(r"(\d+)x(\d+)", spot_id) for spot_id in spot_ids]
+    found = [re.fullmatch(r"(\d{1,9})x(\d{1,9})", spot_id) for spot_id in spot_ids]
     if None in found:
         wrong = spot_ids[found.index(None)]
         raise DatasetError(
@@ -99,20 +159,54 @@ def _places(path: Path, spot_ids: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _read_h5ad(path: Path) -> Measurements:
-    import anndata
-    from scipy.sparse import csr_array, issparse
-
-    try:
-        table = anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise DatasetError(
-            f"{path}: not a readable h5ad ({error}); give an h5ad, a .tsv of counts, or a Space "
-            "Ranger folder"
-        ) from error
-    if not {"array_row", "array_col"} <= set(table.obs):
-        raise DatasetError(f"{path}: no array_row and array_col in obs; add array coordinates")
-    grid_rc = np.round(table.obs[["array_row", "array_col"]].to_numpy(np.float64)).astype(np.int64)
+    table = read_h5ad(
+        path,
+        DatasetError,
+        "file of measured counts",
+        "give an h5ad, a table of counts, or a Space Ranger folder",
+    )
     if table.X is None:
         raise DatasetError(f"{path}: no values in X; put the counts there")
-    values = csr_array(table.X if issparse(table.X) else np.asarray(table.X, np.float64))
-    return Measurements(tuple(map(str, table.var_names)), grid_rc, values)
+    obs = kept_obs(path, table)
+    kept = obs.index.to_numpy(np.int64)
+    level0_xy = level0_centers(path, table)
+    if level0_xy is not None:
+        level0_xy = level0_xy[kept]
+        if not np.isfinite(level0_xy).all():
+            raise DatasetError(f'{path}: obsm["spatial"] has a place that is no number; correct it')
+    grid_rc = rounded_places(path, obs)
+    has_places = grid_rc is not None
+    if grid_rc is None:
+        if level0_xy is None:
+            raise DatasetError(
+                f"{path}: no array_row and array_col in obs, and no obsm['spatial']; add array "
+                "coordinates"
+            )
+        grid_rc = inferred_places(path, level0_xy)
+    symbols, counts = _symbols_and_values(table)
+    require_named(str(path), "gene", symbols)
+    genes, values = merge_repeated_genes(symbols, counts[kept])
+    spots = names_of_spots(table)
+    require_unique(str(path), "spot", spots)
+    return Measurements(
+        genes, grid_rc, values, tuple(spots[i] for i in kept), level0_xy, has_places
+    )
+
+
+def _symbols_and_values(table: AnnData) -> tuple[tuple[str, ...], Any]:
+    """Return gene symbols and values; cellxgene keeps raw counts in ``raw``, and ids as names."""
+    raw = table.raw
+    if raw is not None and {"schema_version", "citation"} & set(table.uns):
+        return _symbols(raw), counts_of(raw)
+    return _symbols(table), counts_of(table)
+
+
+def _symbols(table: AnnData | Raw) -> tuple[str, ...]:
+    """Return gene symbols: the names of the variables, or a column where these are Ensembl's."""
+    names = tuple(map(str, table.var_names))
+    if not all(re.fullmatch(r"ENS[A-Z]*G\d+(\.\d+)?", name) for name in names):
+        return names
+    column = next((key for key in SYMBOL_COLUMNS if key in table.var), None)
+    if column is None:
+        return names
+    return tuple(map(str, table.var[column].astype(object)))

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from triplex_deploy.data.assemble import CountTable, SectionFacts, SpotTable, assemble_section
 from triplex_deploy.data.feature_matrix import read_feature_matrix
+from triplex_deploy.data.names import require_unique
 from triplex_deploy.data.pitch import VISIUM_STEP_UM, mpp_from_array
 from triplex_deploy.data.section import Section
 from triplex_deploy.data.section_list import SectionEntry
 from triplex_deploy.data.slide_file import only_slide
+from triplex_deploy.data.spot_columns import spots_as_data
 from triplex_deploy.errors import DatasetError, SpotsError
 from triplex_deploy.spots.file import POSITIONS
+
+NEEDED: Final = frozenset(
+    {"barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"}
+)
+"""Columns of a positions file."""
 
 
 def find_visium_sections(root: Path) -> dict[str, Path]:
@@ -55,26 +63,24 @@ def read_visium_tables(folder: Path) -> tuple[CountTable, SpotTable]:
 
 
 def _read_positions(spatial: Path) -> SpotTable:
-    """Columns go by their header or, in the headerless list, by Space Ranger's fixed order."""
-    from triplex_deploy.spots.table import integer_column, number_column, read_table
+    """Read columns by their header or, in the headerless list, by Space Ranger's fixed order."""
+    from triplex_deploy.spots import table as columns  # imports pandas
 
     path = next((spatial / name for name in POSITIONS if (spatial / name).is_file()), None)
     if path is None:
         raise DatasetError(f"{spatial}: none of {', '.join(POSITIONS)}; copy one there")
-    try:
-        table = read_table(path)
-        missing = {"barcode", "in_tissue", "array_row", "pxl_row_in_fullres"} - set(table.columns)
+    with spots_as_data():
+        table = columns.with_known_names(path, columns.read_table(path))
+        missing = NEEDED - set(table.columns)
         if missing:
             raise SpotsError(f"{path}: no column {', '.join(sorted(missing))}; copy it again")
-        table = table[number_column(path, table, "in_tissue") != 0]
-        rows, cols = (integer_column(path, table, name) for name in ("array_row", "array_col"))
-        x = number_column(path, table, "pxl_col_in_fullres")
-        y = number_column(path, table, "pxl_row_in_fullres")
-    except SpotsError as error:
-        raise DatasetError(str(error)) from error
-    return SpotTable(
-        tuple(map(str, table["barcode"])), np.stack([rows, cols], 1), np.stack([x, y], 1)
-    )
+        table = columns.kept_rows(path, table)
+        grid_rc = columns.array_places(path, table)
+        assert grid_rc is not None  # the columns are there
+        barcodes = columns.barcodes(path, table)
+        level0_xy = columns.pixel_centers(path, table)
+    require_unique(str(path), "barcode", barcodes)
+    return SpotTable(barcodes, grid_rc, level0_xy)
 
 
 def _outs(folder: Path) -> Path | None:

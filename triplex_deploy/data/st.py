@@ -6,43 +6,54 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.data.assemble import CountTable, SectionFacts, SpotTable, assemble_section
+from triplex_deploy.data.names import require_named, require_unique
 from triplex_deploy.data.pitch import ST_STEP_UM, mpp_from_array
 from triplex_deploy.data.section import Section
 from triplex_deploy.data.section_list import SectionEntry
 from triplex_deploy.data.slide_file import only_slide
+from triplex_deploy.data.spot_columns import spots_as_data
 from triplex_deploy.errors import DatasetError
+from triplex_deploy.files.compressed import read_text
+from triplex_deploy.files.damaged import damage_as
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
 
+REMEDY: Final = "copy it again"
+SUFFIXES: Final = (".tsv.gz", ".tsv", ".csv.gz", ".csv")
+"""Endings of tables of counts, preferred first."""
+
 
 def find_st_sections(root: Path) -> dict[str, str]:
-    """Names of the sections under ``ST-imgs`` and the patient folder each lies in."""
+    """Return the sections under ``ST-imgs`` and the patient folder that each lies in.
+
+    Raises:
+        DatasetError: There is no such folder, or two patients have sections of one name.
+    """
     images = root / "ST-imgs"
     if not images.is_dir():
         raise DatasetError(
             f"{root}: no folder ST-imgs; the layout is ST-imgs/<patient>/<section>/*.jpg, ST-cnts "
             "and ST-spotfiles"
         )
-    return {
-        section.name: section.parent.name
-        for section in sorted(images.glob("*/*"))
-        if section.is_dir()
-    }
+    folders = [section for section in sorted(images.glob("*/*")) if section.is_dir()]
+    require_unique(str(images), "section", [section.name for section in folders])
+    return {section.name: section.parent.name for section in folders}
 
 
 def read_st_section(root: Path, name: str, entry: SectionEntry) -> Section:
-    """Read one section; spots without counts, and counts without a spot, are left out.
+    """Read one section; spots that are not selected or have no counts are left out.
 
     Array coordinates are the rounded x (column) and y (row) of the spot file. Without a given mpp
     the array's 200 um give the scale.
@@ -59,7 +70,7 @@ def read_st_section(root: Path, name: str, entry: SectionEntry) -> Section:
 
 def _counts_of(folder: Path, name: str) -> CountTable:
     path = next(
-        (p for p in (folder / f"{name}.tsv.gz", folder / f"{name}.tsv") if p.exists()), None
+        (p for p in (folder / f"{name}{suffix}" for suffix in SUFFIXES) if p.exists()), None
     )
     if path is None:
         raise DatasetError(f"{name}: no counts {folder / name}.tsv.gz; add them")
@@ -67,39 +78,106 @@ def _counts_of(folder: Path, name: str) -> CountTable:
 
 
 def read_count_table(path: Path) -> CountTable:
-    """Read a TSV of spots x genes with spot ids first; raises ``DatasetError``."""
+    """Read a table of spots x genes with the names of spots first, TSV or CSV, also gzip.
+
+    Args:
+        path: The table; its first line lists the genes.
+
+    Returns:
+        The counts; a gene may be there more than once.
+
+    Raises:
+        DatasetError: The table is missing, empty or damaged; a name is missing; a spot is there
+            twice; or a value is not a number.
+    """
+    import pandas as pd
     from scipy.sparse import csr_array
 
-    table = _read_tsv(path, index_col=0)
-    try:
-        counts = csr_array(table.to_numpy(np.float64))
-    except ValueError as error:
-        raise DatasetError(f"{path}: a count is not a number ({error}); correct it") from error
-    names = _read_tsv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
-    genes = tuple(names.iloc[0])[-counts.shape[1] :]  # a table's columns would be told apart
-    return CountTable(tuple(map(str, table.index)), genes, counts)
+    text = read_text(path, DatasetError, "table of counts", REMEDY)
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(lines) < 2:
+        raise DatasetError(f"{path}: is empty; it needs a line of genes and one line per spot")
+    separator = "\t" if "\t" in lines[0] else ","
+    ids = tuple(_unquoted(line.partition(separator)[0]) for line in lines[1:])
+    n_genes = lines[1].count(separator)
+    listed = [_unquoted(gene) for gene in lines[0].split(separator)]
+    if len(listed) not in (n_genes, n_genes + 1) or n_genes < 1:
+        raise DatasetError(
+            f"{path}: {len(listed)} columns in the first line, {n_genes + 1} in the second; "
+            f"{REMEDY}"
+        )
+    genes = tuple(listed[-n_genes:])
+    require_unique(str(path), "spot", ids)
+    require_named(str(path), "gene", genes)
+    with damage_as(DatasetError, f"{path}: not a readable table", REMEDY):
+        table = pd.read_csv(
+            io.StringIO("\n".join(lines[1:])),
+            sep=separator,
+            header=None,
+            index_col=False,
+            usecols=range(1, n_genes + 1),
+            names=range(n_genes + 1),
+            low_memory=False,
+        )
+    return CountTable(ids, genes, csr_array(_values(path, table, ids, genes)))
+
+
+def _values(
+    path: Path, table: pd.DataFrame, ids: tuple[str, ...], genes: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """Return the values of a table (N, G); raises ``DatasetError`` that names one that is none."""
+    import pandas as pd
+
+    if len(table) != len(ids):
+        raise DatasetError(f"{path}: quotes in it do not close; {REMEDY}")
+    for gene, (name, column) in zip(genes, table.items(), strict=True):
+        if column.dtype.kind in "iuf":
+            continue
+        numbers = pd.to_numeric(column, errors="coerce") if column.dtype.kind != "b" else None
+        row = 0 if numbers is None else int(np.argmax(numbers.isna().to_numpy()))
+        raise DatasetError(
+            f"{path}: {gene} is no number at spot {ids[row]} ({table[name].iloc[row]!r}); "
+            "correct it, or leave the spot out"
+        )
+    return table.to_numpy(np.float64)
+
+
+def _unquoted(name: str) -> str:
+    return name.strip().strip('"')
 
 
 def _read_spots(path: Path) -> tuple[SpotTable, NDArray[np.float64]]:
-    """The spots, and their unrounded (row, column), which tell the scale better."""
-    table = _read_tsv(path)
-    missing = [name for name in ("x", "y", "pixel_x", "pixel_y") if name not in table.columns]
-    if missing:
-        raise DatasetError(f"{path}: no column {', '.join(missing)}; see the her2st layout")
-    measured = ("new_y", "new_x") if {"new_x", "new_y"} <= set(table.columns) else ("y", "x")
-    listed_rc = _numbers(path, table, ("y", "x"))
-    grid_rc = np.round(listed_rc).astype(np.int64)
+    """Return the selected spots, and their unrounded (row, column), which give a better scale."""
+    from triplex_deploy.spots import table as columns  # imports pandas
+
+    with spots_as_data():
+        table = columns.with_known_names(path, columns.read_table(path))
+        needed = ("x", "y", "pixel_x", "pixel_y")
+        missing = [name for name in needed if name not in table.columns]
+        if missing:
+            raise DatasetError(f"{path}: no column {', '.join(missing)}; see the her2st layout")
+        table = columns.kept_rows(path, table)
+        if table.empty:
+            raise DatasetError(f"{path}: lists no spot; copy it again")
+        measured = ("new_y", "new_x") if {"new_x", "new_y"} <= set(table.columns) else ("y", "x")
+        listed_rc, measured_rc = (
+            np.stack([columns.number_column(path, table, name) for name in names], axis=1)
+            for names in (("y", "x"), measured)
+        )
+        grid_rc = columns.array_places(path, table[["x", "y"]])
+        level0_xy = columns.pixel_centers(path, table)
+    assert grid_rc is not None  # x and y are there
     off_place = np.linalg.norm(listed_rc - grid_rc, axis=1)
     kept = _nearest_per_place(grid_rc, off_place)
     if len(kept) < len(grid_rc):
         logger.warning(
-            "%s: %d spots round to a place that a nearer one holds; left out",
-            *(path, len(grid_rc) - len(kept)),
+            "%s: %d spots round to a place that a nearer spot holds; they are left out",
+            path,
+            len(grid_rc) - len(kept),
         )
     grid_rc = grid_rc[kept]
     ids = tuple(f"{col}x{row}" for row, col in grid_rc.tolist())
-    spots = SpotTable(ids, grid_rc, _numbers(path, table, ("pixel_x", "pixel_y"))[kept])
-    return spots, _numbers(path, table, measured)[kept]
+    return SpotTable(ids, grid_rc, level0_xy[kept]), measured_rc[kept]
 
 
 def _nearest_per_place(
@@ -109,25 +187,3 @@ def _nearest_per_place(
     by_nearness = np.argsort(off_place, kind="stable")
     _, first = np.unique(grid_rc[by_nearness], axis=0, return_index=True)
     return np.sort(by_nearness[first])
-
-
-def _numbers(path: Path, table: pd.DataFrame, names: tuple[str, str]) -> NDArray[np.float64]:
-    try:
-        values = table[list(names)].to_numpy(np.float64)
-    except ValueError as error:
-        raise DatasetError(f"{path}: {' and '.join(names)} are not numbers ({error})") from error
-    if not np.isfinite(values).all():
-        raise DatasetError(f"{path}: {' or '.join(names)} is missing for a spot; correct it")
-    return values
-
-
-def _read_tsv(path: Path, **options: Any) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        table: pd.DataFrame = pd.read_csv(path, sep="\t", **options)
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path}: no such file; add it") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"{path}: not a readable TSV ({error}); copy it again") from error
-    return table

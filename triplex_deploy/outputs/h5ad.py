@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from triplex_deploy.errors import ContractError, OutputError
+from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.hdf5 import read_h5ad as read_checked_h5ad
 from triplex_deploy.outputs.h5ad_parts import SCHEMA
 from triplex_deploy.outputs.prediction import Prediction
 
@@ -48,24 +50,17 @@ def read_prediction(path: str | Path) -> Prediction:
         OutputError: If the file is missing, damaged, altered, of a newer version, or not a
             prediction of this package.
     """
-    import anndata
-
     path = Path(path)
     if not path.is_file():
         raise OutputError(f"{path}: no such file; give an .h5ad written by triplex-deploy predict")
-    try:
-        table = anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise OutputError(
-            f"{path}: cannot be read as h5ad ({_first_line(error)}); {REMEDY}"
-        ) from error
-    _require_schema(table, path)
-    try:
-        return _from_anndata(table)
-    except (KeyError, TypeError, ValueError, ContractError) as error:
-        raise OutputError(
-            f"{path}: altered since it was written ({_first_line(error)}); {REMEDY}"
-        ) from error
+    table = read_checked_h5ad(path, OutputError, "prediction (.h5ad)", REMEDY)
+    altered = f"{path}: altered since it was written"
+    with damage_as(OutputError, altered, REMEDY):
+        _require_schema(table, path)
+        try:
+            return _from_anndata(table)
+        except ContractError as error:
+            raise OutputError(f"{altered}: {error}; {REMEDY}") from error
 
 
 def _require_schema(table: AnnData, path: Path) -> None:
@@ -90,6 +85,9 @@ def _from_anndata(table: AnnData) -> Prediction:
     name = str(geometry["slide_name"])
     library = table.uns["spatial"][name]
     overlay = metadata.get("tissue_overlay")
+    run = json.loads(metadata["run_json"])
+    if not isinstance(run, dict):
+        raise ValueError("run_json holds no object")
     return Prediction(
         slide_name=name,
         expression=np.ascontiguousarray(table.X, np.float32),
@@ -100,11 +98,7 @@ def _from_anndata(table: AnnData) -> Prediction:
         slide_mpp=float(geometry["slide_mpp"]),
         spot_diameter_px=float(library["scalefactors"]["spot_diameter_fullres"]),
         thumbnail=np.ascontiguousarray(library["images"]["hires"]),
-        run=json.loads(metadata["run_json"]),
+        run=run,
         tissue_overlay=None if overlay is None else np.ascontiguousarray(overlay),
         barcodes=tuple(map(str, table.obs.get("barcode", ()))),
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

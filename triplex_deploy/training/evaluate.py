@@ -57,6 +57,9 @@ def evaluate_prediction(matched: Matched, slide_name: str) -> dict[str, Any]:
     return {
         "slide": slide_name,
         "spots": len(labels),
+        "joined_by": matched.joined_by,
+        "predicted_without_partner": matched.predicted_alone,
+        "measured_without_partner": matched.measured_alone,
         "genes": list(matched.genes),
         "truth_are_counts": transform is not None,
         "label_transform": None if transform is None else transform.to_dict(),

@@ -1,4 +1,4 @@
-"""A prediction and the measurements of the same spots and genes, as labels."""
+"""Match a prediction with the measurements of the same spots and genes, as labels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.data.assemble import MAX_ALONE
 from triplex_deploy.data.measured import read_measured
 from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.training.join import PLACES, join_spots
 
 logger = logging.getLogger(__name__)
 
@@ -26,39 +28,72 @@ GIVEN: Final = "given"
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """The spots and genes that prediction and truth share, and where they are in the prediction.
+    """The N spots and G genes that prediction and truth share."""
 
-    ``transform`` made the labels out of counts, and ``transform_is`` says where it is from; both
-    are None where the truth holds labels already.
-    """
-
-    labels: NDArray[np.float64]  # (N, G)
-    predicted: NDArray[np.float32]  # (N, G)
+    labels: NDArray[np.float64]
+    """(N, G) labels."""
+    predicted: NDArray[np.float32]
+    """(N, G) predictions of the same spots and genes."""
     genes: tuple[str, ...]
-    level0_xy: NDArray[np.float64]  # (N, 2)
-    spot_index: NDArray[np.int64]  # (N,)
-    gene_index: NDArray[np.int64]  # (G,)
+    """The G genes, in the order of the prediction."""
+    level0_xy: NDArray[np.float64]
+    """(N, 2) centers (x, y) in level-0 pixels."""
+    spot_index: NDArray[np.int64]
+    """(N,) where the spots are in the prediction."""
+    gene_index: NDArray[np.int64]
+    """(G,) where the genes are in the prediction."""
     transform: LabelTransform | None
+    """What made labels of counts; None if the truth holds labels."""
     transform_is: str | None
+    """Where the transform is from; None if the truth holds labels."""
+    joined_by: str = PLACES
+    """``centers``, ``barcodes`` or ``array places``."""
+    predicted_alone: int = 0
+    """Number of predicted spots without a measured one."""
+    measured_alone: int = 0
+    """Number of measured spots without a predicted one."""
+
+    @property
+    def partners(self) -> str:
+        """Return a sentence about how spots were joined, and how many were left."""
+        left = ""
+        if self.predicted_alone or self.measured_alone:
+            left = (
+                f"; {self.predicted_alone} predicted and {self.measured_alone} measured spots "
+                "have no partner"
+            )
+        return f"{len(self.labels)} spots joined by {self.joined_by}{left}"
 
 
 def match_truth(
     prediction: Prediction, truth: Path, transform: LabelTransform | None = None
 ) -> Matched:
-    """Match ``truth``, which ``read_measured`` reads, by spot and gene names.
+    """Match the spots and genes of a prediction with measurements.
 
-    Whole numbers in it are raw counts and go through ``transform``, or else the one the prediction
-    records, over the model's whole panel even if only some of its genes were predicted; fractions
-    are taken as labels. Raises ``DatasetError`` where nothing matches.
+    Spots are joined by ``join_spots``, genes by symbol. Whole numbers in the truth are raw counts
+    and go through ``transform``, or else the transform that the prediction records, over the
+    model's whole panel even if only some of its genes were predicted. Fractions are taken as
+    labels.
+
+    Args:
+        prediction: The prediction.
+        truth: A file or folder that ``read_measured`` reads.
+        transform: How labels are made of counts.
+
+    Returns:
+        Labels and predictions of the shared spots and genes.
+
+    Raises:
+        DatasetError: The truth cannot be read, no gene matches, or few spots do.
     """
     measured = read_measured(truth)
     shared = [i for i, gene in enumerate(prediction.genes) if gene in measured.column_of]
-    rows = [i for i, name in enumerate(prediction.spot_names) if name in measured.row_of]
-    if not shared or not rows:
+    if not shared:
         raise DatasetError(
-            f"{truth}: shares {len(rows)} spots and {len(shared)} genes with the prediction; it "
-            "needs the array coordinates of the same spots and gene symbols"
+            f"{truth}: shares 0 genes with the prediction; it needs gene symbols such as "
+            f"{', '.join(prediction.genes[:3])}"
         )
+    joined = join_spots(truth, prediction, measured)
     genes = tuple(prediction.genes[i] for i in shared)
     chosen, source = None, None
     if measured.are_counts:
@@ -70,16 +105,23 @@ def match_truth(
         labels = labels[:, [panel.index(gene) for gene in genes]]
     else:
         labels = measured.of(genes)
-    return Matched(
-        labels=labels[[measured.row_of[prediction.spot_names[i]] for i in rows]],
-        predicted=prediction.expression[np.ix_(rows, shared)],
+    matched = Matched(
+        labels=labels[joined.measured],
+        predicted=prediction.expression[joined.predicted][:, shared],
         genes=genes,
-        level0_xy=prediction.level0_xy[rows],
-        spot_index=np.array(rows, np.int64),
+        level0_xy=prediction.level0_xy[joined.predicted],
+        spot_index=joined.predicted,
         gene_index=np.array(shared, np.int64),
         transform=chosen,
         transform_is=source,
+        joined_by=joined.by,
+        predicted_alone=prediction.n_spots - len(joined.predicted),
+        measured_alone=len(measured.grid_rc) - len(joined.measured),
     )
+    most_alone = max(matched.predicted_alone, matched.measured_alone)
+    if most_alone > MAX_ALONE * len(matched.labels):
+        logger.warning("%s: %s", truth, matched.partners)
+    return matched
 
 
 def choose_genes(
@@ -116,5 +158,6 @@ def _warn_of_gaps(truth: Path, transform: LabelTransform, n_missing: int) -> Non
     if n_missing and transform.library == "panel":
         logger.warning(
             "%s lacks genes of the panel: %d; counts are divided by the sum over the others",
-            *(truth, n_missing),
+            truth,
+            n_missing,
         )
