@@ -55,6 +55,7 @@ def run_metadata(
         "bundle_mpp": bundle.manifest.tile_mpp,
         "level0_px_per_tile_px": view.scale,
         "layout": spots.layout,
+        "array_places": _array_places(spots),
         "regions": counts.regions,
         **_counts(context, spots, plan, counts),
         **_costs(context, counts),
@@ -64,6 +65,16 @@ def run_metadata(
             **installed_versions(PACKAGES),
         },
     }
+
+
+def _array_places(spots: Spots) -> str:
+    """Return where array coordinates are from: ``measured``, ``inferred`` or ``laid out``.
+
+    Only those that came with the spots name the same spots in other files.
+    """
+    if spots.layout != "file":
+        return "laid out"
+    return "inferred" if "inferred" in spots.note else "measured"
 
 
 def _choice(model: Model) -> dict[str, Any]:
