@@ -53,7 +53,19 @@ def test_default_is_the_bundles_precision_in_the_first_backend(
     set_cpu(monkeypatch, BF16_CPU)
     choice = choose_on_cpu(bundle, None, None)
     assert (choice.backend, choice.precision, choice.float_type) == (ONNXRUNTIME, "fp32", "fp32")
-    assert choice.tiles_per_s == {"onnxruntime fp32": 10.0, "openvino fp32": 10.0}
+    assert choice.tiles_per_s == {str(ORT): 10.0, str(OV): 10.0, str(OV_BF16): 20.0}
+    assert choice.bf16_gain == 2.0
+
+
+def test_nothing_is_said_of_bf16_where_it_gains_nothing_or_was_decided(
+    bundle: RunnableBundle, measured: dict[Candidate, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_cpu(monkeypatch, PLAIN_CPU)
+    assert choose_on_cpu(bundle, None, None).bf16_gain is None
+    set_cpu(monkeypatch, BF16_CPU)
+    assert choose_on_cpu(bundle, None, "fp32").bf16_gain is None
+    measured[OV_BF16] = 11.0
+    assert choose_on_cpu(with_precision(bundle, "fp16"), None, None).bf16_gain is None
 
 
 def test_faster_backend_is_chosen_at_the_same_precision(

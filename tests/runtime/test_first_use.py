@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from triplex_deploy.bundle import MANIFEST, PARITY_INPUTS
-from triplex_deploy.contract.precision import cpu_flag
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.runtime import first_use
+from triplex_deploy.runtime.cpu_choice import has_fast_bf16
 from triplex_deploy.runtime.first_use import InaccurateError
 from triplex_deploy.runtime.gates import GATES
 from triplex_deploy.runtime.model import RunnableBundle, load_bundle
 from triplex_deploy.runtime.replay import replay_chain
-from triplex_deploy.system import processor_flags
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +67,7 @@ def test_second_opening_does_not_run_the_stored_inputs(
 def test_auto_goes_back_to_fp32_where_genes_cannot_be_compared(
     bundle: RunnableBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if cpu_flag("bf16", processor_flags()) is None:
+    if not has_fast_bf16():
         pytest.skip("this CPU does not multiply bf16 in hardware")
     old = with_stored(bundle, tmp_path / "old", chain__expression=np.zeros(0))
     with old.open(device="cpu", backend="openvino", precision="auto") as model:

@@ -1,5 +1,6 @@
 """OpenVINO sessions: threads, new outputs, memory, telemetry and errors."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from triplex_deploy.contract.precision import cpu_flag
 from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.cpu_choice import has_fast_bf16
 from triplex_deploy.runtime.model import RunnableBundle
 from triplex_deploy.runtime.openvino import open_session
 from triplex_deploy.system import processor_flags
@@ -43,7 +44,7 @@ def test_several_threads_get_their_own_results(bundle: RunnableBundle) -> None:
 
 
 def test_bf16_stays_near_fp32_and_differs(bundle: RunnableBundle) -> None:
-    if cpu_flag("bf16", processor_flags()) is None:
+    if not has_fast_bf16():
         pytest.skip("this CPU does not multiply bf16 in hardware")
     tiles = random_tiles(3)
     outputs = []
@@ -75,6 +76,40 @@ def test_missing_openvino_names_the_install_command(
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BackendError, match=r"pip install 'triplex-deploy\[cpu\]'"):
         bundle.open(device="cpu", backend="openvino")
+
+
+ISA_FLAGS = {
+    "AVX2": "avx2",
+    "AVX2_VNNI": "avx_vnni",
+    "AVX512_CORE": "avx512f",
+    "AVX512_CORE_VNNI": "avx512_vnni",
+    "AVX512_CORE_BF16": "avx512_bf16",
+    "AVX512_CORE_AMX": "amx_bf16",
+}
+"""The processor flag that each instruction set needs."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ISA_FLAGS)
+def test_contract_holds_for_each_instruction_set(isa: str) -> None:
+    if ISA_FLAGS[isa] not in processor_flags():
+        pytest.skip(f"this CPU has no {ISA_FLAGS[isa]}")
+    tests = ["tests/runtime/test_backends.py", "tests/runtime/test_openvino.py"]
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", "openvino", "-m", "not slow", *tests],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": isa, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stdout[-3000:]
+
+
+def test_bf16_is_refused_if_the_instructions_are_limited(
+    bundle: RunnableBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+    with pytest.raises(BackendError, match="does not multiply it in hardware"):
+        bundle.open(device="cpu", backend="openvino", precision="bf16")
 
 
 def test_telemetry_is_not_even_imported() -> None:

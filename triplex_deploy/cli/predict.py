@@ -13,7 +13,14 @@ import click
 
 from triplex_deploy.cli.settings import setting, settings
 from triplex_deploy.cli.shared import common_options, is_quiet
-from triplex_deploy.cli.shared_options import BatchSize, GeneList, device_option, executor_options
+from triplex_deploy.cli.shared_options import (
+    BatchSize,
+    GeneList,
+    ThreadCount,
+    device_option,
+    executor_options,
+)
+from triplex_deploy.cli.streams import note_line
 from triplex_deploy.errors import OutputError
 from triplex_deploy.runtime.backends import AUTO, BACKEND_NAMES, RUN_PRECISIONS
 
@@ -73,7 +80,7 @@ SOME_FAILED = 3
         show_default=True,
         help="Stop at an unreadable part of a slide, or predict it as black and count it.",
     ),
-    setting("--threads", type=click.IntRange(1), help="CPU threads of each process."),
+    setting("--threads", type=ThreadCount(), help="CPU threads of each process."),
     setting(
         "--region-mm",
         type=float,
@@ -166,11 +173,18 @@ def _collect(
         for level, text in outcome.messages:
             logger.log(level, "%s", text)
         if outcome.error is not None:
-            logger.error("%s", outcome.error)
-            logger.debug("%s", outcome.traceback)
+            logger.error("%s", _named(outcome))
+            for line in (outcome.traceback or "").splitlines():
+                logger.debug("%s", line)
         watcher.finished(outcome)
         outcome_of[outcome.job.h5ad_path] = outcome
     return [outcome_of[job.h5ad_path] for job in jobs]
+
+
+def _named(outcome: Outcome) -> str:
+    """Return the error of a slide, after its name if the error does not name it."""
+    error, name = outcome.error or "", outcome.job.slide.name
+    return error if name in error else f"{name}: {error}"
 
 
 def _name_faster_precision(outcomes: Sequence[Outcome]) -> None:
@@ -178,7 +192,7 @@ def _name_faster_precision(outcomes: Sequence[Outcome]) -> None:
     gains = [(outcome.metadata or {}).get("bf16_gain") for outcome in outcomes]
     best = max((gain for gain in gains if gain), default=None)
     if best is not None and not is_quiet():
-        click.echo(f"--precision bf16 would encode {best:.1f} times as fast on this CPU", err=True)
+        note_line(f"--precision bf16 would encode {best:.1f} times as fast on this CPU")
 
 
 def _create_folder(out: Path) -> None:

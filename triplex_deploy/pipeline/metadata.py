@@ -84,6 +84,7 @@ def _choice(model: Model) -> dict[str, Any]:
     return {
         "float_type": model.choice.float_type,
         "backend_reason": model.choice.reason,
+        "bf16_gain": model.choice.bf16_gain,
     }
 
 

@@ -7,8 +7,9 @@ precision that was asked for; only ``auto`` as the precision may change it.
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -47,6 +48,16 @@ if TYPE_CHECKING:
 BETTER_BY: Final = 1.15
 """How much faster a later candidate must be to be chosen; a smaller gain may be noise."""
 _TILES_PER_CALL: Final = 4
+_LIMITS_WITHOUT_BF16: Final = (
+    "SSE41",
+    "AVX",
+    "AVX2",
+    "AVX2_VNNI",
+    "AVX2_VNNI_2",
+    "AVX512_CORE",
+    "AVX512_CORE_VNNI",
+)
+"""Values of ``ONEDNN_MAX_CPU_ISA`` that leave bf16 out."""
 _ROUNDS: Final = 3
 
 logger = logging.getLogger(__name__)
@@ -78,6 +89,8 @@ class RunChoice:
     """Why this backend and precision, in one line."""
     tiles_per_s: Mapping[str, float] = field(default_factory=dict)
     """Measured tiles per second of one core, by candidate; empty if nothing was to choose."""
+    bf16_gain: float | None = None
+    """How many times as fast bf16 encodes an fp32 bundle here; None if not measured or no gain."""
 
 
 def choose_on_cpu(bundle: Bundle, backend: Backend | None, precision: str | None) -> RunChoice:
@@ -103,24 +116,29 @@ def choose_on_cpu(bundle: Bundle, backend: Backend | None, precision: str | None
         for float_type in _float_types(own, precision, entry)
     ]
     candidates.sort(key=lambda candidate: candidate.float_type != "fp32")  # the exact ones first
-    rates = _rates(bundle, candidates) if len(candidates) > 1 else {}
-    chosen = _fastest(candidates, rates)
+    offered = _offered(own, precision, backends)
+    compared = list(dict.fromkeys([*candidates, *offered]))
+    rates = _rates(bundle, compared) if len(candidates) > 1 else {}
+    chosen = fastest(candidates, rates)
     name = own if precision_of(own).needs_calibration or own == "fp16" else chosen.float_type
     return RunChoice(
         BACKENDS[chosen.backend],
         name,
         chosen.float_type,
-        _reason(chosen, rates),
+        reason_of(chosen, rates),
         {str(candidate): rate for candidate, rate in rates.items()},
+        _gain(rates, chosen, offered),
     )
 
 
 def has_fast_bf16() -> bool:
-    """Return whether this CPU multiplies bf16 in hardware.
+    """Return whether this CPU multiplies bf16 in hardware, and OpenVINO may use that.
 
-    OpenVINO also runs bf16 on a CPU with AVX-512 alone, but slower than fp32.
+    OpenVINO also runs bf16 on a CPU with AVX-512 alone, but slower than fp32. The variable
+    ``ONEDNN_MAX_CPU_ISA`` limits the instructions of OpenVINO's kernels.
     """
-    return cpu_flag("bf16", processor_flags()) is not None
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return limit not in _LIMITS_WITHOUT_BF16 and cpu_flag("bf16", processor_flags()) is not None
 
 
 def _installed(bundle: Bundle) -> list[Backend]:
@@ -143,6 +161,21 @@ def _float_types(own: str, precision: str | None, backend: Backend) -> tuple[str
     return ("fp32", "bf16") if precision == AUTO and own == "fp32" and has_bf16 else ("fp32",)
 
 
+def _offered(own: str, precision: str | None, backends: Sequence[Backend]) -> list[Candidate]:
+    """Return the ways to run an fp32 bundle in bf16, if the user left the precision open."""
+    if precision is not None or own != "fp32" or not has_fast_bf16():
+        return []
+    return [Candidate(entry.name, "bf16") for entry in backends if "bf16" in entry.float_types]
+
+
+def _gain(
+    rates: Mapping[Candidate, float], chosen: Candidate, offered: Sequence[Candidate]
+) -> float | None:
+    gains = [rates[candidate] / rates[chosen] for candidate in offered if candidate in rates]
+    best = max(gains, default=0.0)
+    return round(best, 2) if best > BETTER_BY else None
+
+
 def _check(own: str, precision: str | None, backends: Sequence[Backend]) -> None:
     """Raise ``BackendError`` unless bundle, backends and CPU have the precision."""
     if precision in (None, AUTO, own):
@@ -154,10 +187,11 @@ def _check(own: str, precision: str | None, backends: Sequence[Backend]) -> None
         )
     if own != "fp32":
         raise BackendError(f"precision bf16: it needs an fp32 bundle, this one is {own}")
-    _require_bf16(backends)
+    require_bf16(backends)
 
 
-def _require_bf16(backends: Sequence[Backend]) -> None:
+def require_bf16(backends: Sequence[Backend]) -> None:
+    """Raise ``BackendError`` unless one of the backends and this CPU have bf16."""
     able = [name for name, backend in BACKENDS.items() if "bf16" in backend.float_types]
     if not any(backend.name in able for backend in backends):
         raise BackendError(
@@ -172,7 +206,8 @@ def _require_bf16(backends: Sequence[Backend]) -> None:
         )
 
 
-def _fastest(candidates: Sequence[Candidate], rates: Mapping[Candidate, float]) -> Candidate:
+def fastest(candidates: Sequence[Candidate], rates: Mapping[Candidate, float]) -> Candidate:
+    """Return the first candidate, or a later one that is ``BETTER_BY`` times as fast."""
     chosen, *later = candidates
     for candidate in later:
         if rates[candidate] > BETTER_BY * rates[chosen]:
@@ -180,7 +215,8 @@ def _fastest(candidates: Sequence[Candidate], rates: Mapping[Candidate, float]) 
     return chosen
 
 
-def _reason(chosen: Candidate, rates: Mapping[Candidate, float]) -> str:
+def reason_of(chosen: Candidate, rates: Mapping[Candidate, float]) -> str:
+    """Return in one line why a candidate was chosen."""
     if not rates:
         return f"{chosen} is the only choice"
     listed = ", ".join(f"{candidate} {rate:.1f}" for candidate, rate in rates.items())
@@ -188,12 +224,27 @@ def _reason(chosen: Candidate, rates: Mapping[Candidate, float]) -> str:
 
 
 def _rates(bundle: Bundle, candidates: Sequence[Candidate]) -> dict[Candidate, float]:
-    """Return the stored or measured tiles per second of one core, by candidate."""
+    return kept_rates({"bundle": bundle.id}, candidates, lambda: _measure(bundle, candidates))
+
+
+def kept_rates(
+    identity: Mapping[str, Any],
+    candidates: Sequence[Candidate],
+    measure: Callable[[], dict[Candidate, float]],
+) -> dict[Candidate, float]:
+    """Return the stored or measured tiles per second of one core, by candidate.
+
+    Args:
+        identity: What tells the measured graph from others.
+        candidates: The candidates.
+        measure: Measures them; it is called if nothing is stored for these conditions.
+    """
     conditions: dict[str, Any] = {
-        "bundle": bundle.id,
+        **identity,
         "candidates": [str(candidate) for candidate in candidates],
         "processor": processor_name(),
         "flags": sorted(processor_flags()),
+        "isa_limit": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
         "versions": {"triplex-deploy": __version__, **installed_versions(PACKAGES)},
     }
     path, key = cache_folder() / "backends.json", measurement_key(conditions)
@@ -202,25 +253,32 @@ def _rates(bundle: Bundle, candidates: Sequence[Candidate]) -> dict[Candidate, f
     usable = {name: rate for name, rate in found.items() if isinstance(rate, float) and rate > 0}
     if len(usable) == len(candidates):
         return usable
-    rates = _measure(bundle, candidates)
+    rates = measure()
     store_measurement(path, key, {str(candidate): rate for candidate, rate in rates.items()})
     return rates
 
 
 def _measure(bundle: Bundle, candidates: Sequence[Candidate]) -> dict[Candidate, float]:
-    """Time each candidate in turns, so that other work on the machine slows all alike."""
-    tiles = np.full((_TILES_PER_CALL, TILE_PX, TILE_PX, 3), 200, np.uint8)
-    best: dict[Candidate, float] = {}
     with ExitStack() as stack:
         sessions = {candidate: _encoder(bundle, candidate, stack) for candidate in candidates}
-        for session in sessions.values():
+        return time_sessions(sessions)
+
+
+def time_sessions(sessions: Mapping[Candidate, Session]) -> dict[Candidate, float]:
+    """Return the tiles per second of sessions that take tiles.
+
+    They are timed in turns, so that other work on the machine slows all alike.
+    """
+    tiles = np.full((_TILES_PER_CALL, TILE_PX, TILE_PX, 3), 200, np.uint8)
+    best: dict[Candidate, float] = {}
+    for session in sessions.values():
+        session.run({TILES.name: tiles})
+    for _ in range(_ROUNDS):
+        for candidate, session in sessions.items():
+            begin = time.perf_counter()
             session.run({TILES.name: tiles})
-        for _ in range(_ROUNDS):
-            for candidate, session in sessions.items():
-                begin = time.perf_counter()
-                session.run({TILES.name: tiles})
-                took = time.perf_counter() - begin
-                best[candidate] = min(took, best.get(candidate, took))
+            took = time.perf_counter() - begin
+            best[candidate] = min(took, best.get(candidate, took))
     return {candidate: round(len(tiles) / took, 2) for candidate, took in best.items()}
 
 

@@ -6,6 +6,7 @@ runtimes compute bf16 and int8 in their own way, so a bundle's stored inputs are
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any, Final
 
@@ -57,6 +58,7 @@ def require_accurate(model: OpenedBundle, is_auto: bool = False) -> None:
         "is_auto": is_auto,
         "processor": processor_name(),
         "flags": sorted(processor_flags()),
+        "isa_limit": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
         "versions": {"triplex-deploy": __version__, **installed_versions(PACKAGES)},
     }
     path, key = cache_folder() / "precisions.json", measurement_key(conditions)
