@@ -29,10 +29,10 @@ def run_recipe(recipe: Path, kit: Kit) -> Verdict:
     """Run a recipe in the kit's folder and judge it."""
     bin_folder = kit.folder / "bin"
     bin_folder.mkdir()
-    (bin_folder / "python").symlink_to(sys.executable)
-    program = bin_folder / "triplex-deploy"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m triplex_deploy.cli "$@"\n')
-    program.chmod(0o755)
+    for name, module in (("python", ""), ("triplex-deploy", "-m triplex_deploy.cli")):
+        program = bin_folder / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        program.chmod(0o755)
     env = {
         **kit.env,
         "DEMO": str(kit.demo),
@@ -40,7 +40,7 @@ def run_recipe(recipe: Path, kit: Kit) -> Verdict:
         "PATH": f"{bin_folder}:/usr/local/bin:/usr/bin:/bin",
     }
     interpreter = "bash" if recipe.suffix == ".sh" else sys.executable
-    outcome = run_command([interpreter, recipe], kit.folder, env, limit_s=150)
+    outcome = run_command([interpreter, recipe], kit.folder, env, limit_s=300)
     if recipe.stem not in JUDGES:
         wrong = outcome.misbehaves
         return Verdict(None if not wrong else False, wrong or f"nobody judges it; {outcome}")

@@ -82,11 +82,12 @@ class Sample:
         finally:
             shutil.copy(self._kept / file.relative_to(self._folder), file)
         relative = str(file.relative_to(self._folder))
-        end = self._judge(damage, ended)
+        end = self.judge(damage, ended)
         detail = "" if end in ("same", "other") else ended.detail
         return Tried(self.reader.name, seed, relative, damage, end, detail)
 
-    def _judge(self, damage: str, ended: Ended) -> str:
+    def judge(self, damage: str, ended: Ended) -> str:
+        """Return the end of a mutation, given how reading ended in the child."""
         if ended.kind != "read":
             return ended.kind
         if ended.detail == self._digest:
