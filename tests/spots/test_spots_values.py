@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -128,7 +129,7 @@ def test_blank_lines_before_the_header_are_skipped(tmp_path: Path) -> None:
 def test_a_table_that_inflates_without_end_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "MAX_ROWS", 1000)
+    monkeypatch.setattr(table, "MAX_TEXT_ROWS", 1000)
     path = tmp_path / "s.csv.gz"
     path.write_bytes(gzip.compress(b"pixel_x,pixel_y\n" + b"1,1\n" * 5_000_000))
     with pytest.raises(SpotsError, match=r"more than 1,000 rows .* the spots of one slide"):
@@ -150,3 +151,21 @@ def test_names_that_no_file_can_have() -> None:
     for name in ("x" * 300, "x\0y"):
         with pytest.raises(SpotsError, match="check the path"):
             read_spots(name)
+
+
+def test_an_h5ad_that_claims_too_many_spots_is_refused(tmp_path: Path) -> None:
+    path = h5ad(tmp_path / "s.h5ad")
+    with h5py.File(path, "r+") as file:
+        del file["obsm/spatial"]
+        file["obsm"].create_dataset("spatial", (10**9, 2), "f8", chunks=(1000, 2))
+    with pytest.raises(SpotsError, match="obsm/spatial has 1,000,000,000 rows"):
+        read_spots(path)
+
+
+def test_an_h5ad_that_points_into_another_file_is_refused(tmp_path: Path) -> None:
+    path, other = h5ad(tmp_path / "s.h5ad"), h5ad(tmp_path / "other.h5ad")
+    with h5py.File(path, "r+") as file:
+        del file["obsm/spatial"]
+        file["obsm/spatial"] = h5py.ExternalLink(str(other), "obsm/spatial")
+    with pytest.raises(SpotsError, match="obsm/spatial lies in another file"):
+        read_spots(path)

@@ -75,7 +75,7 @@ def _open(path: Path, kind: str | None, identity: FileIdentity) -> Slide:
     from triplex_deploy.slides.openslide_reader import OpenSlideReader, openslide_vendor
 
     directories = read_directories(path) if kind == "tiff" else []
-    require_safe_sizes(path, directories)
+    require_safe_sizes(path, directories, identity.size)
     look_first(path, identity)
     vendor = openslide_vendor(path)
     if vendor == GENERIC_TIFF:

@@ -73,7 +73,8 @@ class OpenSlideReader(Slide):
         )
         self.mpp = None if self.mpp_xy is None else sum(self.mpp_xy) / 2
         self.background_rgb = _color(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
-        is_ycbcr = self.format == "dicom" and holds_mislabeled_ycbcr(path, properties)
+        with _opening(path, (OSError, ValueError)):
+            is_ycbcr = self.format == "dicom" and holds_mislabeled_ycbcr(path, properties)
         if is_ycbcr:
             logger.warning("%s: the header says RGB, its JPEG frames are YCbCr; converted", path)
         self._compressed_wh = [_compressed_wh(properties, n) for n in range(len(level_sizes))]

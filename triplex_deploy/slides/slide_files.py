@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.regular import open_regular
 
 DICOM: Final = ".dcm"
 """Suffix of DICOM files; several of them may form one slide."""
@@ -71,9 +72,12 @@ def slide_digest(path: Path) -> str:
 
 
 def _series(path: Path) -> bytes:
-    """Return the identifier of a DICOM file's series; empty if it is not found."""
-    with path.open("rb") as file:
-        head = file.read(_DICOM_HEAD_BYTES)
+    """Return the identifier of a DICOM file's series; empty if it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            head = file.read(_DICOM_HEAD_BYTES)
+    except OSError:
+        return b""
     start = head.find(_SERIES_UID)
     if start < 0:
         return b""

@@ -81,12 +81,13 @@ def read_directories(path: Path) -> list[Directory]:
     return [] if any(NDPI in directory.tags for directory in directories[:1]) else directories
 
 
-def require_safe_sizes(path: Path, directories: list[Directory]) -> None:
+def require_safe_sizes(path: Path, directories: list[Directory], file_bytes: int) -> None:
     """Refuse tags by which a library would allocate more than any slide needs.
 
     Args:
         path: The file, for messages.
         directories: Its directories.
+        file_bytes: Its size.
 
     Raises:
         SlideError: A tile is larger than 8192 x 8192 pixels or its data are longer than the file,
@@ -94,7 +95,7 @@ def require_safe_sizes(path: Path, directories: list[Directory]) -> None:
     """
     for directory in directories:
         if directory.is_tiled:
-            _require_safe_page(path, directory)
+            _require_safe_page(path, directory, file_bytes)
 
 
 def require_plain_levels(
@@ -132,7 +133,7 @@ def require_upright(path: Path, orientation: int) -> None:
         )
 
 
-def _require_safe_page(path: Path, directory: Directory) -> None:
+def _require_safe_page(path: Path, directory: Directory, file_bytes: int) -> None:
     (width, height), (tile_width, tile_height) = directory.size_wh, directory.tile_wh
     if not 0 < tile_width * tile_height <= MAX_TILE_PX:
         raise SlideError(
@@ -142,7 +143,6 @@ def _require_safe_page(path: Path, directory: Directory) -> None:
     counts = directory.tags.get(TILE_COUNTS)
     if counts is None or not len(counts):
         return
-    file_bytes = path.stat().st_size
     if int(counts.max()) > file_bytes:
         raise SlideError(
             f"{path}: its header gives a tile of {int(counts.max())} bytes in a file of "

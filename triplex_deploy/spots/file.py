@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.hdf5 import OPEN_ELSEWHERE
 from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.spots.lattice import infer_lattice
 from triplex_deploy.spots.scale import ST_PITCH_UM, KnownArray, square, visium
@@ -21,7 +22,13 @@ from triplex_deploy.spots.spot_diameter import (
     named_diameter,
     read_named_diameter,
 )
-from triplex_deploy.spots.spots import Spots, require_32_bits, require_distinct, require_inside
+from triplex_deploy.spots.spots import (
+    MAX_SPOTS,
+    Spots,
+    require_32_bits,
+    require_distinct,
+    require_inside,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,8 +79,9 @@ def find_positions(folder: Path) -> Path:
     """Find the positions file in a Space Ranger folder; raises ``SpotsError`` if there is none."""
     for below in FOLDERS:
         for name in POSITIONS:
-            if (folder / below / name).is_file():
-                return folder / below / name
+            with suppress(OSError):  # a folder that cannot be entered
+                if (folder / below / name).is_file():
+                    return folder / below / name
     raise SpotsError(
         f"{folder}: a folder with none of {', '.join(POSITIONS)} in it, in spatial/ or in "
         "outs/spatial/; pass a Space Ranger output or a spots file"
@@ -91,6 +99,7 @@ def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
     import pandas as pd
 
     require_regular_file(path, SpotsError, "spots file")
+    _require_sound_spots(path)
     with damage_as(SpotsError, f"{path}: not a readable h5ad", "write it again"):
         backed = anndata.read_h5ad(path, backed="r")
         obs, uns, spatial = backed.obs, backed.uns, backed.obsm.get("spatial")
@@ -103,6 +112,36 @@ def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
         if name in obs:
             table[name] = obs[name].to_numpy()
     return table, _diameter(uns.get("spatial"))
+
+
+def _require_sound_spots(path: Path) -> None:
+    """Refuse an h5ad that is open elsewhere, points into other files, or claims too many spots.
+
+    Only the parts that are read of it are looked at.
+    """
+    import h5py
+
+    what, remedy = f"{path}: not a readable h5ad", "write it again"
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        if "lock" in str(error).lower() or "already open" in str(error):
+            raise SpotsError(f"{path}: {OPEN_ELSEWHERE}") from error
+        raise SpotsError(f"{what}: {' '.join(str(error).split())}; {remedy}") from error
+    with damage_as(SpotsError, what, remedy), file:
+        for folder in ("obs", "obsm"):
+            group = file.get(folder)
+            for name in group if isinstance(group, h5py.Group) else ():
+                is_outside = isinstance(group.get(name, getlink=True), h5py.ExternalLink)
+                item = None if is_outside else group[name]
+                if is_outside or (isinstance(item, h5py.Dataset) and item.is_virtual):
+                    raise SpotsError(f"{path}: {folder}/{name} lies in another file; {remedy}")
+                length = item.shape[0] if isinstance(item, h5py.Dataset) and item.shape else 0
+                if length > MAX_SPOTS:
+                    raise SpotsError(
+                        f"{path}: {folder}/{name} has {length:,} rows, more than a slide has "
+                        "spots; pass the spots of one slide"
+                    )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.spots.scale import KnownArray
 
+MAX_SPOTS = 20_000_000
+"""Most spots of a file; Visium HD has 11 million bins of 2 um."""
 MAX_PLACE = 2**31 - 1
 """Largest row or column of an array; results store them in 32 bits."""
 

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.regular import require_regular_file
-from triplex_deploy.spots.spots import MAX_PLACE
+from triplex_deploy.spots.spots import MAX_PLACE, MAX_SPOTS
 
 MAX_NUMBER = 2.0**40
 """Far beyond any slide; larger numbers overflow in distances between spots."""
-MAX_ROWS = 20_000_000
-"""Most rows of a table; Visium HD has 11 million bins of 2 um."""
-MAX_TEXT_BYTES = 1 << 30
+MAX_TEXT_ROWS = 5_000_000
+"""Most rows of a text table, which takes about 100 bytes of memory for each cell."""
+MAX_TEXT_BYTES = 1 << 28
 """Most bytes of a text table once it is decompressed."""
 _CHUNK_BYTES: Final = 1 << 20
 _REMEDY: Final = "pass CSV, TSV or h5ad"
@@ -220,10 +220,10 @@ def _limited(path: Path, stream: IO[bytes]) -> bytes:
     while chunk := stream.read(_CHUNK_BYTES):
         data += chunk
         rows += chunk.count(b"\n")
-        if rows > MAX_ROWS or len(data) > MAX_TEXT_BYTES:
+        if rows > MAX_TEXT_ROWS or len(data) > MAX_TEXT_BYTES:
             raise SpotsError(
-                f"{path}: has more than {MAX_ROWS:,} rows or {MAX_TEXT_BYTES >> 30} GB of text, "
-                "more than a slide has spots; pass the spots of one slide"
+                f"{path}: has more than {MAX_TEXT_ROWS:,} rows or {MAX_TEXT_BYTES >> 20} MB of "
+                "text, more than a slide has spots; pass the spots of one slide"
             )
     return bytes(data)
 
@@ -270,7 +270,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
             from pyarrow import parquet
 
             rows = parquet.ParquetFile(path).metadata.num_rows
-            if rows > MAX_ROWS:
+            if rows > MAX_SPOTS:
                 raise SpotsError(
                     f"{path}: has {rows:,} rows, more than a slide has spots; "
                     "pass the spots of one slide"
