@@ -25,7 +25,9 @@ class BleepConfig(BankConfig):
     quantizable: ClassVar[tuple[str, ...]] = ("target_encoder",)
     lookup: ClassVar[Lookup | None] = Lookup("fusion_head", "target_tokens", "n_retrieved")
     recipe: ClassVar[TrainingRecipe] = TrainingRecipe(
-        start="bleep", objective="bleep", score="contrastive"
+        start="triplex_deploy.training.starting_point:start_bleep",
+        objective="triplex_deploy.training.objectives:bleep_objective",
+        score="triplex_deploy.training.score:contrastive_score",
     )
 
     model: str = "bleep"

@@ -40,21 +40,28 @@ class Lookup:
     """Field of the configuration that says how many spots are found."""
 
 
+SPOTS: Final = "triplex_deploy.training.batches:sample_spots"
+"""Sampler of batches that mix spots of all sections."""
+WHOLE_SECTIONS: Final = "triplex_deploy.training.batches:sample_sections"
+"""Sampler of batches of one whole section."""
+
+
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How a family is trained: each part is named as in ``training/recipes.py``.
+    """Names the functions that train a family.
 
-    A part may also be ``package.module:function``, imported when training begins.
+    A function is ``package.module:function``, imported when training begins, so that this package
+    needs no PyTorch. ``training/recipes.py`` has the type of each function.
     """
 
-    start: str = "near_mean"
-    """How the weights are initialized."""
-    objective: str = "mean_squared_error"
-    """The loss of a batch."""
-    sampler: str = "spots"
-    """What a batch is made of: ``spots`` of all sections, or ``whole_sections``."""
-    score: str = "correlation"
-    """What chooses the best epoch."""
+    start: str = "triplex_deploy.training.starting_point:start_near_mean"
+    """Function that initializes the weights."""
+    objective: str = "triplex_deploy.training.objectives:mean_squared_error"
+    """Function that makes the loss of a batch."""
+    sampler: str = SPOTS
+    """Function that makes the batches: ``SPOTS`` or ``WHOLE_SECTIONS``, or another."""
+    score: str = "triplex_deploy.training.score:correlation_score"
+    """Function that scores an epoch; the epoch with the highest score is kept."""
     hides_features: bool = False
     """Whether the objective uses ``feature_dropout``."""
     options: Mapping[str, Any] = field(default_factory=dict)

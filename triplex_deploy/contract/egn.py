@@ -30,7 +30,9 @@ class EgnConfig(BankConfig):
     network: ClassVar[str] = "triplex_deploy.models.egn:Egn"
     # Nothing is quantizable: the tile encoder finds the exemplars, which needs fp32.
     lookup: ClassVar[Lookup | None] = Lookup("retrieval", "features", "n_exemplars")
-    recipe: ClassVar[TrainingRecipe] = TrainingRecipe(objective="egn")
+    recipe: ClassVar[TrainingRecipe] = TrainingRecipe(
+        objective="triplex_deploy.training.objectives:egn_objective"
+    )
 
     model: str = "egn"
     """Name of the model."""

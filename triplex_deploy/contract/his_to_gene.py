@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from triplex_deploy.contract.config import Config, TrainingRecipe
+from triplex_deploy.contract.config import WHOLE_SECTIONS, Config, TrainingRecipe
 from triplex_deploy.contract.graphs import (
     GraphSpec,
     TensorSpec,
@@ -65,8 +65,8 @@ class HisToGeneConfig(SpotSequenceConfig):
     network: ClassVar[str] = "triplex_deploy.models.his_to_gene:HisToGene"
     # docs/models.md, "HisToGene": a step per section, and a transformer without a warm-up
     recipe: ClassVar[TrainingRecipe] = TrainingRecipe(
-        objective="section_mean_squared_error",
-        sampler="whole_sections",
+        objective="triplex_deploy.training.objectives:section_mean_squared_error",
+        sampler=WHOLE_SECTIONS,
         options={"learning_rate": 1e-5},
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from triplex_deploy.contract.config import TrainingRecipe
+from triplex_deploy.contract.config import WHOLE_SECTIONS, TrainingRecipe
 from triplex_deploy.contract.graphs import TensorSpec
 from triplex_deploy.contract.his_to_gene import SpotSequenceConfig
 from triplex_deploy.errors import ConfigError
@@ -27,7 +27,9 @@ class Hist2StConfig(SpotSequenceConfig):
     network: ClassVar[str] = "triplex_deploy.models.hist2st:Hist2St"
     # docs/models.md, "Hist2ST": a step per section, and a transformer without a warm-up
     recipe: ClassVar[TrainingRecipe] = TrainingRecipe(
-        objective="hist2st", sampler="whole_sections", options={"learning_rate": 1e-5}
+        objective="triplex_deploy.training.objectives:hist2st_objective",
+        sampler=WHOLE_SECTIONS,
+        options={"learning_rate": 1e-5},
     )
 
     model: str = "hist2st"

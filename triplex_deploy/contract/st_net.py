@@ -28,7 +28,9 @@ class StNetConfig(Config):
     display_name: ClassVar[str] = "ST-Net"
     network: ClassVar[str] = "triplex_deploy.models.st_net:StNet"
     quantizable: ClassVar[tuple[str, ...]] = ("target_encoder",)
-    recipe: ClassVar[TrainingRecipe] = TrainingRecipe(start="st_net")
+    recipe: ClassVar[TrainingRecipe] = TrainingRecipe(
+        start="triplex_deploy.training.starting_point:start_st_net"
+    )
 
     model: str = "st_net"
     """Name of the model."""

@@ -34,7 +34,9 @@ class ModelConfig(Config):
     network: ClassVar[str] = "triplex_deploy.models.triplex:Triplex"
     quantizable: ClassVar[tuple[str, ...]] = ("tile_encoder", "target_encoder")
     recipe: ClassVar[TrainingRecipe] = TrainingRecipe(
-        start="triplex", objective="triplex", hides_features=True
+        start="triplex_deploy.training.starting_point:start_triplex",
+        objective="triplex_deploy.training.objectives:triplex_objective",
+        hides_features=True,
     )
     supports_tensorrt: ClassVar[bool] = True
     supports_triton: ClassVar[bool] = True

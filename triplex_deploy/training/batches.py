@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triplex_deploy.training.prepared import PreparedSection
+from triplex_deploy.contract import Config, graph_specs
+from triplex_deploy.training.options import TrainOptions
+from triplex_deploy.training.prepared import LabelledSections, PreparedSection
 
 BatchArrays = tuple[NDArray[Any], ...]
 """The fields of a ``SpotBatch`` as arrays."""
@@ -42,6 +44,23 @@ class Sampler(Protocol):
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[SpotBatch]:
         """Yield the batches of one epoch, or the share of process ``rank`` of each batch."""
+
+
+def sample_spots(config: Config, train: LabelledSections, options: TrainOptions) -> Sampler:
+    """Return a sampler of batches that mix the spots of all sections."""
+    return SpotSampler(
+        train.sections,
+        train.labels,
+        options.batch_size,
+        options.seed,
+        options.augment,
+        neighborhoods="neighbor_encoder" in graph_specs(config),
+    )
+
+
+def sample_sections(config: Config, train: LabelledSections, options: TrainOptions) -> Sampler:
+    """Return a sampler of whole sections."""
+    return SectionSampler(train.sections, train.labels, options.seed)
 
 
 class SpotSampler:
