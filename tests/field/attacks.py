@@ -510,7 +510,8 @@ def _v6(kit: Kit) -> Verdict:
 @attack("V7", "--spots <(cat file)")
 def _v7(kit: Kit) -> Verdict:
     spots = "pixel_x,pixel_y\\n200,200\\n424,200\\n200,424\\n"
-    outcome = _predict_in_shell(kit, f"--spots <(printf '{spots}')".replace("--all-tiles", ""))
+    script = PREDICT.replace("--all-tiles", f"--spots <(printf '{spots}')")
+    outcome = _shell(kit, script, kit.small(), kit.bundle, kit.folder / "out")
     if outcome.status == 0:
         return done(outcome)
     return both(refused(outcome), check("is empty" not in outcome.err, str(outcome)))
@@ -702,7 +703,8 @@ def _k12(kit: Kit) -> Verdict:
     dataset, out = _half_prepared(kit)
     for path in out.rglob("done.npy"):
         path.unlink()
-    return _prepared_like_a_clean_one(kit, dataset, out)
+    verdict = _prepared_like_a_clean_one(kit, dataset, out)
+    return both(verdict, check("choose another" not in verdict.seen, verdict.seen))
 
 
 @attack("K13", "finished prepare whose features are all zero, run again")

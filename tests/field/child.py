@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 GIB = 1 << 30
 PATIENCE = float(os.environ.get("FIELD_PATIENCE", "1"))
 """Factor of all limits of time, for a machine with other work."""
+UNEXPECTED = re.compile(r"unexpected \w*(Error|error|Exception)\b")
+"""What the command line says of an error that is a bug of ours."""
 INTERRUPTED = 130
 """Exit status after SIGINT, SIGTERM and SIGHUP."""
 
@@ -33,7 +36,7 @@ class Outcome:
     seconds: float
     """Wall time."""
     peak_gb: float
-    """Largest memory of the process or of one of its children."""
+    """Largest memory of the process."""
     hung: bool
     """Whether it was killed because its time was up."""
 
@@ -50,8 +53,8 @@ class Outcome:
         if self.status < 0:
             return f"dies of {signal.Signals(-self.status).name}"
         text = self.out + self.err
-        if "unexpected " in text:
-            return "'" + text[text.index("unexpected ") :].splitlines()[0][:90] + "'"
+        if found := UNEXPECTED.search(text):
+            return "'" + text[found.start() :].splitlines()[0][:90] + "'"
         if "Traceback (most recent" in text:
             return "prints a traceback"
         return ""
@@ -117,11 +120,12 @@ def _wait(
     pid: int, start: float, limit_s: float, kill_after: tuple[float, int] | None
 ) -> tuple[int, int, bool]:
     """Return exit status, peak memory in KiB, and whether the process had to be killed."""
-    hung = False
+    hung, peak = False, 0
     while True:
-        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        peak = max(peak, _peak_kib(pid))
+        ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            return os.waitstatus_to_exitcode(status), usage.ru_maxrss, hung
+            return os.waitstatus_to_exitcode(status), peak, hung
         passed = time.monotonic() - start
         if kill_after is not None and passed > kill_after[0]:
             os.kill(pid, kill_after[1])
@@ -130,6 +134,16 @@ def _wait(
             hung = True
             os.killpg(pid, signal.SIGKILL)
         time.sleep(0.02)
+
+
+def _peak_kib(pid: int) -> int:
+    """Return the peak memory of a process so far; that of before its program was loaded is out."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(lines[0].split()[1]) if lines else 0
 
 
 def triplex(*arguments: object) -> list[str]:

@@ -265,9 +265,7 @@ def test_f18_a_file_that_is_open_elsewhere_is_not_predicted_again(
     assert "open" in finished.error
 
 
-@pytest.mark.xfail(
-    strict=True, reason="log-file of a settings file in the working folder is obeyed"
-)
+@pytest.mark.xfail(strict=True, reason="a settings file of the folder names log-file")
 def test_d01_a_settings_file_of_the_folder_names_no_file_to_write(
     kit: Kit, predict: Predict
 ) -> None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.field.child import UNEXPECTED
 from triplex_deploy.errors import TriplexError
 
 MAX_SECONDS = 20.0
@@ -101,7 +102,7 @@ def _called(function: Callable[[], str]) -> tuple[str, str]:
         return "read", function()
     except TriplexError as error:
         message = str(error)
-        if "\n" in message or len(message) > LONG_MESSAGE or "unexpected " in message:
+        if "\n" in message or len(message) > LONG_MESSAGE or UNEXPECTED.search(message):
             return "unexpected", f"not a line for people: {message[:300]!r}"
         return "refused", message
     except MemoryError:

@@ -10,6 +10,7 @@ Every mutation has a reader and a seed, so that it can be made again:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,6 +66,8 @@ class Sample:
         shutil.copytree(self._folder, self._kept)
         self.path = given
         self._files = targets_of(reader, self._folder)
+        with _in_folder(self._folder):
+            self._read()  # so that children need not import anything
         whole = call_in_child(self._read)
         if whole.kind != "read":
             raise RuntimeError(f"{reader.name}: the valid sample is {whole.kind}: {whole.detail}")
@@ -95,6 +98,17 @@ class Sample:
         must_notice = self.reader.is_sealed and damage != "inside"
         must_notice |= damage == "cut" and self.reader.notices_cuts
         return "silent" if must_notice else "other"
+
+
+@contextlib.contextmanager
+def _in_folder(folder: Path) -> Iterator[None]:
+    """Return to the working folder of before, whatever a reader does to it."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def try_mutations(
