@@ -268,7 +268,7 @@ def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     try:
         if path.exists():
-            require_regular_file(path, BundleError, "folder that `triplex-deploy export` made")
+            require_regular_file(path, BundleError, remedy="export the bundle again")
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(

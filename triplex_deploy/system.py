@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,7 +52,12 @@ def cache_home() -> Path:
     Source: the XDG base directory specification.
     """
     home = os.environ.get("XDG_CACHE_HOME")
-    return Path(home) if home else Path.home() / ".cache"
+    if home:
+        return Path(home)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:  # neither HOME nor an entry in the list of users
+        return Path(tempfile.gettempdir()) / f"cache-of-user-{os.getuid()}"
 
 
 def cache_folder() -> Path:

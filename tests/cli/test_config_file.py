@@ -1,6 +1,8 @@
 """Defaults from files and the environment: who wins, what is refused, and that it is told."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,12 +97,12 @@ def test_help_answers_despite_a_broken_file(invoke: Invoke, folder: Path) -> Non
 
 
 def test_lists_and_home_folders_are_understood(
-    invoke: Invoke, folder: Path, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, folder: Path, user_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/of me")
+    user_file.write_text('[export]\ncalibration = "one.svs"\n')
     (folder / "triplex-deploy.toml").write_text(
         '[predict]\nbundle = "~/models"\ngenes = ["GNAS", "FASN"]\nbatch_size = 3\n'
-        '[export]\ncalibration = "one.svs"\n'
     )
     (folder / "slide.svs").write_text("")
     finished = invoke("predict", "slide.svs", "--out", "out", "-v")
@@ -127,3 +129,51 @@ def test_help_shows_the_new_name_of_a_renamed_option(invoke: Invoke) -> None:
     shown = invoke("predict", "--help").out
     assert "--executor" in shown
     assert "--engine" not in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("predict", 'log-file = "~/.bashrc"'),
+        ("predict", 'out = "/somewhere"'),
+        ("predict", 'cache = "/somewhere"'),
+        ("predict", 'on-bad-tile = "skip"'),
+        ("export", "force = true"),
+        ("export", 'trt-cache = "x"'),
+        ("train", 'config = "x.yaml"'),
+        ("prepare", 'tile-encoder = "x.onnx"'),
+    ],
+)
+def test_working_folder_cannot_name_files_or_weaken_checks(
+    invoke: Invoke, folder: Path, user_file: Path, command: str, line: str
+) -> None:
+    text = f"[{command}]\n{line}\n"
+    (folder / "triplex-deploy.toml").write_text(text)
+    arguments = ("slide.svs", "--bundle", "b", "--out", "o") if command == "predict" else ("x",)
+    finished = invoke(command, *arguments, "-q")
+    assert finished.status == 1
+    assert "may not set this" in finished.err or "no such option" in finished.err
+    (folder / "triplex-deploy.toml").unlink()
+    user_file.write_text(text)
+    assert "may not set this" not in invoke(command, *arguments, "-q").err
+
+
+def test_one_line_says_what_the_working_folder_set(invoke: Invoke, folder: Path) -> None:
+    (folder / "triplex-deploy.toml").write_text(
+        '[verify]\ndevice = "cuda:7\\u001b[31m\\nerror: forged"\n'
+    )
+    said = invoke("verify", "nothing").err.splitlines()
+    assert said[0].startswith("triplex-deploy.toml in this folder sets --device 'cuda:7")
+    assert not [line for line in said if line.startswith("error: forged") or "\x1b" in line]
+    assert "sets" not in invoke("verify", "nothing", "--device", "cpu").err
+    assert "sets" not in invoke("verify", "nothing", "-q").err
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_pipe_and_folder_of_that_name_are_refused(
+    invoke: Invoke, folder: Path, make: Callable[[Path], None]
+) -> None:
+    make(folder / "triplex-deploy.toml")
+    finished = invoke("verify", "nothing")
+    assert finished.status == 1
+    assert "move it away" in finished.err

@@ -23,6 +23,8 @@ import click
 
 from triplex_deploy.cli.closest import did_you_mean
 from triplex_deploy.errors import ConfigError
+from triplex_deploy.files.escape import short_repr
+from triplex_deploy.files.regular import require_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,40 @@ PROJECT_FILE = Path("triplex-deploy.toml")
 ENVIRONMENT_PREFIX = "TRIPLEX_DEPLOY"
 """Start of the name of every environment variable of an option."""
 _META = "triplex_deploy.defaults"
+
+
+ALLOWED_IN_PROJECT = frozenset(
+    {
+        "all-tiles",
+        "backend",
+        "batch-size",
+        "bundle",
+        "device",
+        "engine",
+        "epochs",
+        "executor",
+        "format",
+        "genes",
+        "half-features",
+        "layout",
+        "memory-gb",
+        "mpp",
+        "pitch-um",
+        "precision",
+        "quiet",
+        "recursive",
+        "region-mm",
+        "repeats",
+        "resume",
+        "seconds",
+        "seed",
+        "threads",
+        "verbose",
+        "workers",
+    }
+)
+"""Options that the file in the working folder may set. A folder of data can come from anyone, so
+that file sets nothing that names a file to write, weakens a check or chooses code to run."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +81,15 @@ class Default:
 
 def config_files() -> list[Path]:
     """Return the files that exist; a later file replaces values of an earlier file."""
-    return [path for path in (_user_file(), PROJECT_FILE) if path is not None and path.exists()]
+    return [path for path in (_user_file(), PROJECT_FILE) if path is not None and _is_there(path)]
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        logger.warning("%s: left out (%s)", path, error.strerror or error)
+        return False
 
 
 def use_defaults(ctx: click.Context, name: str, command: click.Command, known: list[str]) -> None:
@@ -104,6 +148,21 @@ def announce_defaults(ctx: click.Context) -> None:
             logger.info("%s %s: from $%s", param.opts[-1], os.environ[variable], variable)
 
 
+def set_by_working_folder(ctx: click.Context) -> str:
+    """Return the options that the file in the working folder has set, empty if it set none."""
+    files: dict[str, Default] = ctx.meta.get(_META, {})
+    chosen = []
+    for param in ctx.command.params:
+        default = files.get(param.name or "")
+        source = ctx.get_parameter_source(param.name or "")
+        if default and default.file == PROJECT_FILE and source in _FROM_FILES:
+            chosen.append(f"{param.opts[-1]} {short_repr(default.value)}")
+    return ", ".join(chosen)
+
+
+_FROM_FILES = (click.core.ParameterSource.DEFAULT_MAP,)
+
+
 def _user_file() -> Path | None:
     try:
         folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
@@ -115,6 +174,7 @@ def _user_file() -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     import tomllib
 
+    require_regular_file(path, ConfigError, remedy="move it away")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -150,6 +210,11 @@ def _defaults(
         option = options.get(key.replace("_", "-"))
         if option is None or option.name is None:
             raise ConfigError(f"{where}: no such option; {did_you_mean(key, options)}")
+        if path == PROJECT_FILE and ALLOWED_IN_PROJECT.isdisjoint(_spellings(option)):
+            raise ConfigError(
+                f"{where}: a file in the working folder may not set this; put it into the "
+                "settings file of your own, or on the command line"
+            )
         found[option.name] = Default(_checked(where, command, option, value), path)
     return found
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary, screen_level
+from triplex_deploy.cli.streams import note_line
 
 if TYPE_CHECKING:
     from triplex_deploy.demo.run import DemoResult
@@ -49,7 +50,7 @@ def command(out: Path, quick: bool, as_json: bool) -> None:
 def _echo_stage(text: str) -> None:
     """Print a stage of the demo; with -v the log shows it, and with -q nothing is shown."""
     if screen_level() == logging.WARNING:
-        click.echo(text, err=True)
+        note_line(text)
 
 
 def _scores(result: DemoResult, quick: bool) -> list[str]:

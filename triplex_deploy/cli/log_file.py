@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from triplex_deploy.cli.streams import note_line
 from triplex_deploy.errors import OutputError
+from triplex_deploy.files.escape import printable
 
 LOGGERS = ("triplex_deploy", "exporters")
 """Loggers that are shown and written; those of other libraries are not."""
@@ -18,10 +23,39 @@ class LogFile(logging.FileHandler):
         super().__init__(path, mode="a", encoding="utf-8")
         self.setLevel(logging.DEBUG)
         self.setFormatter(
-            logging.Formatter(
+            _OneLine(
                 "%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
             )
         )
+        self._has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say once on stderr that the log cannot be written; the run goes on."""
+        error = sys.exc_info()[1]
+        if self._has_failed:
+            return
+        self._has_failed = True
+        reason = getattr(error, "strerror", None) or error
+        note_line(f"warning: {self.baseFilename}: the log cannot be written ({reason})")
+
+    def close(self) -> None:
+        """Close the file; what it could not take is lost, and was said."""
+        with suppress(OSError):
+            super().close()
+
+
+class _OneLine(logging.Formatter):
+    """Writes each record as one line without control characters, and tracebacks below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line of a record; its text cannot look like another record."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return a traceback; a line that could look like a record, with its date, is indented."""
+        lines = map(printable, super().formatException(ei).splitlines())
+        return "\n".join(f"    {line}" if line[:1].isdigit() else line for line in lines)
 
 
 def open_log_file(path: Path, command_line: str) -> None:
@@ -61,7 +95,7 @@ def note(level: int, text: str, error: BaseException | None = None) -> None:
     if log_file is None:
         return
     raised = None if error is None else (type(error), error, error.__traceback__)
-    log_file.emit(logging.LogRecord(LOGGERS[0], level, "", 0, text, (), raised))
+    log_file.handle(logging.LogRecord(LOGGERS[0], level, "", 0, text, (), raised))
 
 
 def _log_file() -> LogFile | None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -19,7 +19,9 @@ from triplex_deploy.cli.closest import did_you_mean
 from triplex_deploy.cli.config_file import ENVIRONMENT_PREFIX, name_variables, use_defaults
 from triplex_deploy.cli.log_file import close_log_file, note
 from triplex_deploy.cli.shared import missing_module, screen_level, start_logging
-from triplex_deploy.errors import TriplexError, one_line
+from triplex_deploy.cli.streams import note_line, prepare_streams, print_text, settle_streams
+from triplex_deploy.errors import OutputError, one_line
+from triplex_deploy.files.escape import printable
 from triplex_deploy.version import __version__
 
 COMMANDS = {
@@ -93,7 +95,10 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status (0, 1, 2 or 3)."""
-    sys.exit(run(arguments))
+    prepare_streams()
+    status = run(arguments)
+    settle_streams()
+    sys.exit(status)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -109,8 +114,9 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _status(given: list[str]) -> int:
+    interrupts: list[int] = []
     try:
-        with _interrupted_by_sigterm():
+        with _interrupted_by_signals() as interrupts:
             status: Any = group.main(
                 given,
                 prog_name="triplex-deploy",
@@ -120,40 +126,67 @@ def _status(given: list[str]) -> int:
             )
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        error.show()
+        vars(error)["message"] = printable(error.message)
+        with suppress(OSError):
+            error.show()
         note(logging.ERROR, error.format_message())
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        line = "interrupted; nothing half-written was left"
-        click.echo(f"error: {line}", err=True)
-        note(logging.ERROR, line, error)
-        return 130
-    except TriplexError as error:
-        return _fail(one_line(error), given, error)
-    except ModuleNotFoundError as error:
-        return _fail(missing_module(error), given, error)
+        return _interrupted(error)
     except Exception as error:  # noqa: BLE001 - a bug of this package; shown as one line too
-        return _fail(one_line(error), given, error)
+        if interrupts:  # a library turned the interrupt into an error of its own
+            return _interrupted(error)
+        return _fail(_line_of(error), given, error)
+
+
+def _interrupted(error: BaseException) -> int:
+    line = "interrupted; nothing half-written was left"
+    note_line(f"error: {line}")
+    note(logging.ERROR, line, error)
+    return 130
+
+
+def _line_of(error: Exception) -> str:
+    """Return an error as one line with its remedy."""
+    if isinstance(error, ModuleNotFoundError):
+        return missing_module(error)
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "no more threads can be started; raise the limit of processes (`ulimit -u`)"
+    return one_line(error)
 
 
 @contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Treat SIGTERM, which schedulers send, like Ctrl-C, so that files are cleaned up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _interrupted_by_signals() -> Iterator[list[int]]:
+    """Treat SIGTERM and SIGHUP, of schedulers and closed terminals, like Ctrl-C.
+
+    Yields the signals that came. So files are cleaned up, and an error that a library makes of an
+    interrupt, such as a failed import, is known as one. A signal that is ignored stays ignored.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, interrupt)
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(line: str, arguments: list[str], error: Exception) -> int:
     if screen_level() <= logging.DEBUG:
-        traceback.print_exc()
+        for text in traceback.format_exc().splitlines():
+            note_line(text)
     note(logging.ERROR, line, error)
-    click.echo(f"error: {line}", err=True)
+    note_line(f"error: {line}")
     if "--json" in arguments:
-        click.echo(json.dumps({"error": line}, indent=2))
+        with suppress(OutputError):  # the line on stderr says it
+            print_text(json.dumps({"error": line}, indent=2))
     return 1

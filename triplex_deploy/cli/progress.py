@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Self
 
-import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +17,7 @@ from rich.progress import (
 )
 
 from triplex_deploy.cli.shared import is_quiet
+from triplex_deploy.cli.streams import note_line
 
 EVERY_S = 15.0
 """Seconds between two lines about a long stage."""
@@ -41,7 +41,7 @@ class _Lines:
     def _print(self, text: str) -> None:
         self._printed_at = time.monotonic()
         if not is_quiet():
-            click.echo(text, err=True)
+            note_line(text)
 
 
 class StageBars:

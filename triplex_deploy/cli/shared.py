@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
-from triplex_deploy.cli.config_file import announce_defaults
+from triplex_deploy.cli.config_file import PROJECT_FILE, announce_defaults, set_by_working_folder
 from triplex_deploy.cli.log_file import LOGGERS, is_logging_to_file, open_log_file
+from triplex_deploy.cli.streams import note_line, print_line, print_text
 from triplex_deploy.errors import one_line
 from triplex_deploy.version import __version__
 
@@ -115,12 +115,12 @@ def print_summary(as_json: bool, summary: Mapping[str, Any], lines: list[str]) -
         return
     if not is_quiet():
         for line in lines:
-            click.echo(line)
+            print_line(line)
 
 
 def print_json(summary: Mapping[str, Any]) -> None:
     """Print the summary as JSON on stdout."""
-    click.echo(json.dumps(summary, indent=2))
+    print_text(json.dumps(summary, indent=2))
 
 
 def command_line(ctx: click.Context) -> str:
@@ -146,7 +146,11 @@ def _announcing(command: Command) -> Command:
 
     @wraps(command)
     def announced(*args: Any, **kwargs: Any) -> Any:
-        announce_defaults(click.get_current_context())
+        context = click.get_current_context()
+        announce_defaults(context)
+        chosen = set_by_working_folder(context)
+        if chosen and not is_quiet():
+            note_line(f"{PROJECT_FILE} in this folder sets {chosen}")
         return command(*args, **kwargs)
 
     return announced  # type: ignore[return-value]
@@ -158,4 +162,4 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         label = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        click.echo(f"{label}{text}", file=sys.stderr)
+        note_line(f"{label}{text}")

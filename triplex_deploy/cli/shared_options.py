@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Any
 
 import click
 
 from triplex_deploy.cli.settings import Decorator, RenamedSetting, setting, settings
+from triplex_deploy.system import usable_cores
+
+logger = logging.getLogger(__name__)
 
 
 class GeneList(click.ParamType[tuple[str, ...]]):
@@ -35,6 +40,24 @@ class BatchSize(click.ParamType[int | None]):
         if value in ("auto", None):
             return None
         return click.IntRange(1).convert(value, param, ctx)
+
+
+class ThreadCount(click.ParamType[int | None]):
+    """A positive integer; more threads than cores become as many as there are cores."""
+
+    name = "N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """Return the number, lowered with a warning if it is above the number of cores."""
+        if value is None:
+            return None
+        threads = click.IntRange(1).convert(value, param, ctx)
+        cores = max(usable_cores(), os.cpu_count() or 1)
+        if threads > cores:
+            logger.warning("--threads %d: this machine has %d cores; uses these", threads, cores)
+        return int(min(threads, cores))
 
 
 def genes_option(help_text: str = "Only these genes, comma-separated.") -> Decorator:

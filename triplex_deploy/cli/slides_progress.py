@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Self
 
-import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +19,8 @@ from rich.progress import (
 
 from triplex_deploy.cli.progress import EVERY_S, StageBars
 from triplex_deploy.cli.shared import is_quiet
+from triplex_deploy.cli.streams import note_line
+from triplex_deploy.files.escape import printable
 
 if TYPE_CHECKING:
     from triplex_deploy.cohort.job import Job, Outcome
@@ -62,7 +64,7 @@ class SlidesProgress:
         """Return where the stages of the job are reported."""
         name = str(job.h5ad_path)
         if name not in self._under_way:
-            self._under_way[name] = _SlideStages(self.bars, job.slide.name)
+            self._under_way[name] = _SlideStages(self.bars, printable(job.slide.name))
         return self._under_way[name]
 
     def finished(self, outcome: Outcome) -> None:
@@ -74,10 +76,9 @@ class SlidesProgress:
         self.bars.advance(self._all)
         if self.bars.disable and not is_quiet() and outcome.status != "failed":
             spots = (outcome.metadata or {}).get("spots", 0)
-            click.echo(
+            note_line(
                 f"{self._n_done} of {self._n_slides}: {outcome.job.slide.name}: {outcome.status}, "
-                f"{spots} spots, {outcome.seconds:.1f} s",
-                err=True,
+                f"{spots} spots, {outcome.seconds:.1f} s"
             )
 
     def __enter__(self) -> Self:
@@ -101,7 +102,7 @@ class _SlideStages:
         self.remove()
         self._stage, self._total, self._done = stage, total, 0
         if not self._bars.disable:
-            self._task = self._bars.add_task(f"{self._name}: {stage}", total=total)
+            self._task = self._bars.add_task(escape(f"{self._name}: {stage}"), total=total)
 
     def advance(self, n: int) -> None:
         self._done += n
@@ -109,7 +110,7 @@ class _SlideStages:
             self._bars.advance(self._task, n)
         elif time.monotonic() - self._printed_at >= EVERY_S and not is_quiet():
             self._printed_at = time.monotonic()
-            click.echo(f"{self._name}: {self._stage}: {self._done} of {self._total}", err=True)
+            note_line(f"{self._name}: {self._stage}: {self._done} of {self._total}")
 
     def remove(self) -> None:
         if self._task is not None:

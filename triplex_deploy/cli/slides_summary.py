@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from triplex_deploy.cli.shared import is_quiet, print_summary
+from triplex_deploy.files.escape import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,12 +45,12 @@ def print_slides(outcomes: Sequence[Outcome], as_json: bool, index: Path | None 
     if len(outcomes) > 1 and console.is_terminal and not (as_json or is_quiet()):
         console.print(_table(rows))
         if index is not None:
-            console.print(f"all slides: {escape(str(index))}", soft_wrap=True)
+            console.print(f"all slides: {escape(printable(str(index)))}", soft_wrap=True)
         return
     if len(outcomes) == 1:
         lines = [_line(outcome) for outcome in outcomes if outcome.metadata is not None]
     else:
-        lines = ["\t".join(cells) for cells in (COLUMNS, *rows)]
+        lines = ["\t".join(map(printable, cells)) for cells in (COLUMNS, *rows)]
     print_summary(as_json, summary_of(outcomes, index), lines)
 
 
@@ -102,5 +103,6 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Table:
     for name in COLUMNS:
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))  # brackets in names are not markup
+        # brackets in names are not markup
+        table.add_row(*(escape(printable(cell)) for cell in row))
     return table

@@ -9,6 +9,7 @@ import click
 
 from triplex_deploy.cli.shared import command_line, common_options, is_quiet, print_json
 from triplex_deploy.cli.shared_options import executor_options
+from triplex_deploy.cli.streams import print_line
 
 if TYPE_CHECKING:
     from triplex_deploy.cohort.executor import ExecutorChoice
@@ -79,9 +80,9 @@ def _print(result: StudyResult, out: Path, as_json: bool) -> None:
         _print_table(table)
     cells: dict[str, Any] = result.results["cells"]
     name = slug(result.results["name"])
-    click.echo(f"{out / name}.md: {cells['done']} of {cells['all']} cells done")
+    print_line(f"{out / name}.md: {cells['done']} of {cells['all']} cells done")
     for failure in result.results["failed"]:
-        click.echo(f"failed: {failure['cell']}: {failure['error']}")
+        print_line(f"failed: {failure['cell']}: {failure['error']}")
 
 
 def _print_table(table: Table) -> None:

@@ -76,7 +76,7 @@ def require_own_outputs(h5ad_path: Path, is_damaged: bool = False, report: bool 
         require_own_page(h5ad_path.with_name(f"{h5ad_path.stem}.html"))
 
 
-is_metadata: Final = has_keys("bundle_id", "spots")
+is_metadata: Final = has_keys("bundle_id")
 """Returns True for the first bytes of the metadata of a run."""
 
 
