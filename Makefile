@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 TOOLS := build/release-tools
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard ext/*.pyx ext/*.pxd ext/*.h)
 
-.PHONY: demo docs quick test test-all lint types pytest pytest-all test-gpu bench-gpu wheel wheels clean
+.PHONY: demo docs quick test test-all lint types pytest pytest-all fuzz soak cases test-gpu bench-gpu \
+	wheel wheels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/triplex-deploy demo --out demo-out
@@ -39,6 +40,22 @@ pytest: $(VENV)/.dev
 
 pytest-all: $(VENV)/.dev
 	$(PYTEST)
+
+# Damaged files of every reader, for this many minutes; docs/reliability.md explains the table.
+MINUTES ?= 20
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz.fuzz --minutes $(MINUTES) $(if $(JSON),--json $(JSON))
+
+# Small slides with faults mixed in, in one process.
+SLIDES ?= 500
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.field.soak --slides $(SLIDES) $(if $(JSON),--json $(JSON))
+
+# A folder of recipes and every scripted attack, on what `make demo` leaves.
+CASES ?= ../shared/cases
+DEMO ?= demo-out
+cases: $(VENV)/.dev
+	$(BIN)/python -m tests.field.run_cases $(CASES) --demo $(DEMO) $(if $(DATA),--data $(DATA)) $(if $(JSON),--json $(JSON))
 
 # Into build/docs; a dead link or a name that no longer exists fails it.
 docs: $(VENV)/.dev
