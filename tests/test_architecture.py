@@ -33,6 +33,7 @@ MAY_IMPORT["bench"] = MAY_IMPORT["cohort"]
 MAY_IMPORT["training"] = MAY_IMPORT["pipeline"] - {"bundle"} | {
     "pipeline",
     "models",
+    "exporters",  # prepare runs the frozen encoder as the graph that a bundle would hold
     "data",
     "expression",
 }

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,13 @@ from PIL import Image
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.expression import LabelTransform
+from triplex_deploy.runtime.cpu_choice import has_fast_bf16
+from triplex_deploy.runtime.tile_graph import installed_backends
 from triplex_deploy.training import encode_section as encoding
+from triplex_deploy.training.features import FeatureFile
 from triplex_deploy.training.prepare import prepare_dataset
 from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import Prepared, open_prepared
-from triplex_deploy.training.tile_encoder import OnnxEncoder
 
 from .conftest import center_xy
 
@@ -95,8 +98,6 @@ def test_second_run_encodes_nothing(
 def test_other_scale_encodes_again(
     st_root: Path, prepared: Prepared, options: PrepareOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     monkeypatch.setattr(encoding, "stream_tiles", None)
     with pytest.raises(TypeError):
         prepare_dataset(st_root, prepared.path, replace(options, tile_mpp=1.0))
@@ -104,42 +105,86 @@ def test_other_scale_encodes_again(
         open_prepared(prepared.path)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("calls", [1, 2, 4])
 def test_interrupted_section_goes_on_where_it_stopped(
     calls: int,
+    workers: int,
     st_root: Path,
     tmp_path: Path,
     prepared: Prepared,
     options: PrepareOptions,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    encode = OnnxEncoder.encode
-    encoded: list[int] = []
+    options = replace(options, threads=workers)
+    put = FeatureFile.put
+    stored: list[int] = []
 
-    def dying(self: OnnxEncoder, tiles: np.ndarray) -> np.ndarray:
-        if len(encoded) == calls:
+    def dying(self: FeatureFile, tile_index: np.ndarray, *arrays: np.ndarray) -> None:
+        if len(stored) == calls:
             raise KeyboardInterrupt
-        encoded.append(len(tiles))
-        return encode(self, tiles)
+        counting(self, tile_index, *arrays)
+
+    def counting(self: FeatureFile, tile_index: np.ndarray, *arrays: np.ndarray) -> None:
+        stored.append(len(tile_index))
+        put(self, tile_index, *arrays)
 
     out = tmp_path / "interrupted"
-    monkeypatch.setattr(OnnxEncoder, "encode", dying)
+    monkeypatch.setattr(FeatureFile, "put", dying)
     with pytest.raises(KeyboardInterrupt):
         prepare_dataset(st_root, out, options)
     with pytest.raises(DatasetError, match="not finished"):
         open_prepared(out)
 
-    def counting(self: OnnxEncoder, tiles: np.ndarray) -> np.ndarray:
-        encoded.append(len(tiles))
-        return encode(self, tiles)
-
-    monkeypatch.setattr(OnnxEncoder, "encode", counting)
+    monkeypatch.setattr(FeatureFile, "put", counting)
     resumed = prepare_dataset(st_root, out, options)
-    n_tiles = sum(len(section.features) for section in prepared.sections.values())
-    assert sum(encoded) == n_tiles + len(prepared.sections)  # and one masked tile per section
+    assert sum(stored) == sum(len(section.features) for section in prepared.sections.values())
     for name, section in prepared.sections.items():
         np.testing.assert_array_equal(resumed.sections[name].features, section.features)
         np.testing.assert_array_equal(resumed.sections[name].tiles, section.tiles)
+
+
+def test_features_record_their_precision_and_only_equal_ones_are_used_again(
+    st_root: Path,
+    tmp_path: Path,
+    options: PrepareOptions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "openvino" not in installed_backends() or not has_fast_bf16():
+        pytest.skip("bf16 needs OpenVINO and a CPU that multiplies it")
+    put = FeatureFile.put
+    stored: list[int] = []
+
+    def counting(self: FeatureFile, tile_index: np.ndarray, *arrays: np.ndarray) -> None:
+        stored.append(len(tile_index))
+        put(self, tile_index, *arrays)
+
+    monkeypatch.setattr(FeatureFile, "put", counting)
+    exact = prepare_dataset(st_root, tmp_path / "out", options)
+    first = {name: np.array(section.features) for name, section in exact.sections.items()}
+    assert "precision" not in exact.tile_encoder  # as in data sets prepared before bf16
+    reduced = prepare_dataset(st_root, tmp_path / "out", replace(options, precision="bf16"))
+    assert reduced.tile_encoder["precision"] == "bf16"
+    facts = json.loads((reduced.path / "sections/A1/section.json").read_text())
+    assert (facts["precision"], facts["backend"]) == ("bf16", "openvino")
+    assert sum(stored) == 2 * sum(map(len, first.values()))  # nothing was used again
+    again = prepare_dataset(st_root, tmp_path / "out", options)
+    for name, section in again.sections.items():
+        np.testing.assert_array_equal(section.features, first[name])
+
+
+def test_features_without_a_recorded_precision_are_fp32(
+    st_root: Path, prepared: Prepared, options: PrepareOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in prepared.sections:
+        path = prepared.path / "sections" / name / "section.json"
+        facts = json.loads(path.read_text())
+        del facts["precision"], facts["backend"]
+        path.write_text(json.dumps(facts))
+    before = (prepared.path / "prepared.json").read_text()
+    monkeypatch.setattr(encoding, "stream_tiles", None)
+    prepare_dataset(st_root, prepared.path, options)
+    assert (prepared.path / "prepared.json").read_text() == before
 
 
 def test_gene_list_is_kept_in_its_order(st_root: Path, tmp_path: Path, mean_encoder: Path) -> None:

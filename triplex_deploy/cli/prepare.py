@@ -10,6 +10,7 @@ import click
 
 from triplex_deploy.cli.settings import setting, settings
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.cli.shared_options import ThreadCount
 
 if TYPE_CHECKING:
     from triplex_deploy.expression import LabelTransform
@@ -84,8 +85,24 @@ if TYPE_CHECKING:
         "--native-pixels", is_flag=True, help="Never rescale slides, as the paper's code does."
     ),
     setting("--seed", type=int, show_default=True, help="Seed of folds and random weights."),
-    setting("--batch-size", type=click.IntRange(1), show_default=True, help="Tiles per call."),
-    setting("--threads", type=click.IntRange(1), help="CPU threads of an ONNX encoder."),
+    setting("--batch-size", type=click.IntRange(1), show_default=True, help="Most tiles per call."),
+    setting(
+        "--threads",
+        type=ThreadCount(),
+        help="CPU threads that encode.  [default: one per core]",
+    ),
+    setting(
+        "--backend",
+        type=click.Choice(["auto", "onnxruntime", "openvino", "torch"]),
+        show_default=True,
+        help="What runs the encoder on a CPU; auto takes the fastest that is installed.",
+    ),
+    setting(
+        "--precision",
+        type=click.Choice(["fp32", "bf16"]),
+        show_default=True,
+        help="Precision of the features; bf16 needs OpenVINO and a CPU that multiplies it.",
+    ),
 )
 @settings(
     "labels",

@@ -19,7 +19,9 @@ from triplex_deploy.expression import select_genes
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.ours import has_keys, require_ours
 from triplex_deploy.progress import Progress, Silent
+from triplex_deploy.runtime.device import CPU
 from triplex_deploy.training.encode_section import EncodeOptions, encode_section
+from triplex_deploy.training.encoder_runner import EncoderRunner, RunOptions
 from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import (
     PREPARED_FILE,
@@ -28,11 +30,13 @@ from triplex_deploy.training.prepared import (
     Prepared,
     open_prepared,
 )
-from triplex_deploy.training.tile_encoder import FrozenEncoder, open_tile_encoder
+from triplex_deploy.training.tile_encoder import open_tile_encoder
 
 logger = logging.getLogger(__name__)
 
 MPP_DIGITS = 4
+RECORDED_ONCE = ("precision", "backend")
+"""Facts of a section that stay in its folder; the precision stands with the tile encoder."""
 
 
 def prepare_dataset(
@@ -55,18 +59,19 @@ def prepare_dataset(
         options.tile_encoder,
         options.seed,
         options.device,
-        options.threads,
+        1 if options.device == CPU else options.threads,  # the workers are the threads
         options.encoder_mean,
         options.encoder_std,
     )
-    encode = EncodeOptions(_tile_mpp(sections, options), options.native_pixels, options.batch_size)
+    encode = EncodeOptions(_tile_mpp(sections, options), options.native_pixels)
     out = Path(out)
-    entries = _encode_all(sections, encoder, out, encode, progress or Silent())
+    with EncoderRunner(encoder, _run_options(options)) as runner:
+        entries = _encode_all(sections, runner, out, encode, progress or Silent())
     manifest = {
         "schema": SCHEMA,
         "source": {"format": options.layout, "path": str(Path(root).resolve())},
         "tile": {"px": TILE_PX, "mpp": encode.tile_mpp, "native_pixels": encode.native_pixels},
-        "tile_encoder": {**encoder.facts(), "file": encoder.store(out)},
+        "tile_encoder": {**runner.facts(), "file": encoder.store(out)},
         "label_transform": options.labels.to_dict(),
         "genes": {"count": len(genes) if genes else options.n_genes, "list": genes},
         "folds": {"scheme": options.folds, "seed": options.seed},
@@ -84,9 +89,19 @@ def prepare_dataset(
 _IS_PREPARED = has_keys("schema", "tile_encoder", "sections")
 
 
+def _run_options(options: PrepareOptions) -> RunOptions:
+    return RunOptions(
+        backend=options.backend,
+        precision=options.precision,
+        workers=options.threads,
+        device=options.device,
+        batch_size=options.batch_size,
+    )
+
+
 def _encode_all(
     sections: Sequence[Section],
-    encoder: FrozenEncoder,
+    runner: EncoderRunner,
     out: Path,
     options: EncodeOptions,
     progress: Progress,
@@ -95,7 +110,7 @@ def _encode_all(
         (out / SECTIONS).mkdir(parents=True, exist_ok=True)
         require_ours(out / PREPARED_FILE, _IS_PREPARED, "a prepared data set")
         (out / PREPARED_FILE).unlink(missing_ok=True)  # unfinished until it is written again
-        return [_entry(section, encoder, out, options, progress) for section in sections]
+        return [_entry(section, runner, out, options, progress) for section in sections]
     except OSError as error:
         raise OutputError(
             f"{out}: cannot be written ({error.strerror or error}); choose another --out"
@@ -104,12 +119,13 @@ def _encode_all(
 
 def _entry(
     section: Section,
-    encoder: FrozenEncoder,
+    runner: EncoderRunner,
     out: Path,
     options: EncodeOptions,
     progress: Progress,
 ) -> dict[str, Any]:
-    facts = encode_section(section, encoder, out / SECTIONS / section.name, options, progress)
+    facts = encode_section(section, runner, out / SECTIONS / section.name, options, progress)
+    facts = {key: value for key, value in facts.items() if key not in RECORDED_ONCE}
     return {
         "name": section.name,
         "patient": section.patient,

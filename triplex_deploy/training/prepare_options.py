@@ -10,6 +10,7 @@ import numpy as np
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.expression import LabelTransform
+from triplex_deploy.runtime.backends import AUTO
 from triplex_deploy.runtime.device import CPU, Device
 
 
@@ -46,9 +47,13 @@ class PrepareOptions:
     seed: int = 2021
     """Seed of folds and of random weights."""
     batch_size: int = 32
-    """Tiles per call of the encoder."""
+    """Most tiles per call of the encoder; at most 4 on a CPU."""
     threads: int | None = None
-    """CPU threads of an ONNX encoder; None leaves it to the runtime."""
+    """CPU threads that encode, one batch each; None for one per usable core."""
+    backend: str = AUTO
+    """What runs the encoder, see ``RunOptions``."""
+    precision: str = "fp32"
+    """Precision of the features, see ``RunOptions``."""
     device: Device = CPU
     """Device that encodes the tiles."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triplex_deploy.contract import BACKBONE_WIDTH, IMAGE_MEAN, IMAGE_STD
+from triplex_deploy.contract.graphs import tile_encoder_graph
 from triplex_deploy.errors import BackendError, ConfigError, ContractError
 from triplex_deploy.files.atomic import atomic_path, copy_file
 from triplex_deploy.files.digest import sha256_of
@@ -38,6 +41,19 @@ class FrozenEncoder(ABC):
     name: str
     digest: str
     feature_dim: int
+    own_backend: str
+    """What ``encode`` computes with: ``torch`` or ``onnxruntime``."""
+    takes_threads: bool
+    """Whether several threads may call ``encode`` at once, each call in one thread."""
+
+    @property
+    @abstractmethod
+    def why_no_graph(self) -> str:
+        """Return why ``write_graph`` cannot work, with a remedy; empty if it can."""
+
+    @abstractmethod
+    def write_graph(self, path: Path) -> None:
+        """Write the encoder as an ONNX file with the contract of a bundle's ``tile_encoder``."""
 
     @abstractmethod
     def encode(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -54,6 +70,9 @@ class FrozenEncoder(ABC):
 
 class BackboneEncoder(FrozenEncoder):
     """One of our backbones on ``device``; made by ``open_tile_encoder``."""
+
+    own_backend = "torch"
+    takes_threads = False
 
     def __init__(self, name: str, kind: str, encoder: TileEncoder, device: Device) -> None:
         self.name = name
@@ -75,6 +94,18 @@ class BackboneEncoder(FrozenEncoder):
         features: Tensor = self._encoder(images.contiguous(memory_format=torch.channels_last))
         return features.cpu()
 
+    @property
+    def why_no_graph(self) -> str:
+        return _missing_packages()
+
+    def write_graph(self, path: Path) -> None:
+        from triplex_deploy.exporters.to_onnx import write_onnx
+        from triplex_deploy.exporters.wrappers import TileGraph
+
+        encoder = copy.deepcopy(self._encoder).to("cpu", memory_format=torch.contiguous_format)
+        graph = TileGraph(encoder).eval()
+        write_onnx(graph, tile_encoder_graph(self.feature_dim), "onnxruntime", {}, path)
+
     def store(self, folder: Path) -> str:
         with atomic_path(folder / BACKBONE_FILE) as temporary:
             torch.save({"state_dict": state_of(self._encoder.backbone)}, temporary)
@@ -94,7 +125,10 @@ class BackboneEncoder(FrozenEncoder):
 class OnnxEncoder(FrozenEncoder):
     """An ONNX file in ONNX Runtime; made by ``open_tile_encoder``."""
 
-    def __init__(self, model: TileModel) -> None:
+    own_backend = "onnxruntime"
+
+    def __init__(self, model: TileModel, takes_threads: bool) -> None:
+        self.takes_threads = takes_threads
         self.name = model.path.stem
         self.feature_dim = model.feature_dim
         self.digest = _onnx_digest(model)
@@ -102,6 +136,28 @@ class OnnxEncoder(FrozenEncoder):
 
     def encode(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._model.encode(tiles)
+
+    @property
+    def why_no_graph(self) -> str:
+        if self._model.fixed_batch is not None:
+            return (
+                f"its file takes exactly {self._model.fixed_batch} tiles; export it with a dynamic "
+                "batch axis"
+            )
+        return _missing_packages()
+
+    def write_graph(self, path: Path) -> None:
+        from triplex_deploy.exporters.foreign_tile_encoder import write_foreign
+
+        weights = TileEncoderWeights(
+            name=self.name,
+            kind=ONNX,
+            onnx=self._model.path.read_bytes(),
+            feature_dim=self.feature_dim,
+            mean=self._model.mean,
+            std=self._model.std,
+        )
+        write_foreign(weights, tile_encoder_graph(self.feature_dim), {}, path)
 
     def store(self, folder: Path) -> str:
         if self._model.path.resolve() != (folder / ONNX_FILE).resolve():
@@ -120,6 +176,8 @@ class OnnxEncoder(FrozenEncoder):
         }
 
 
+EXPORTER_PACKAGES: Final = ("onnx", "onnx_ir", "onnxscript")
+"""Modules that the exporter imports, and an installation for training may lack."""
 BACKBONE_FILE: Final = "tile_encoder.pt"
 ONNX_FILE: Final = "tile_encoder.onnx"
 EFFICIENTNET_LITE0: Final = "efficientnet_lite0"
@@ -145,7 +203,8 @@ def open_tile_encoder(
     """
     if weights is not None and weights.suffix.lower() == ".onnx":
         _require_one_file(weights)
-        return OnnxEncoder(open_tile_model(weights, device, threads, mean, std))
+        model = open_tile_model(weights, device, threads, mean, std)
+        return OnnxEncoder(model, takes_threads=device == CPU and threads == 1)
     if (mean, std) != (IMAGE_MEAN, IMAGE_STD):
         raise ConfigError("encoder mean and std: belong to an ONNX tile encoder; leave them out")
     if device.kind == "cuda" and not torch.cuda.is_available():
@@ -171,6 +230,14 @@ def stored_weights(facts: Mapping[str, Any], path: Path) -> TileEncoderWeights:
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
     )
+
+
+def _missing_packages() -> str:
+    """Return which packages the exporter lacks, with a remedy; empty if it lacks none."""
+    missing = [name for name in EXPORTER_PACKAGES if find_spec(name) is None]
+    if not missing:
+        return ""
+    return f"{', '.join(missing)} not installed; run `pip install 'triplex-deploy[export]'`"
 
 
 def _require_one_file(path: Path) -> None:
