@@ -191,3 +191,23 @@ def test_folds_of_different_selection_are_not_mixed(tmp_path: Path) -> None:
         evaluate_run(tmp_path)
     with pytest.raises(OutputError, match="finished train"):
         evaluate_run(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"mse"', '"mso"'),
+        ("1.0", '"a"'),
+        ("[", "{"),
+        ('"fold": "A"', '"fold": null'),
+        ("[0.4]", "[0.4, 0.5]"),
+        ('"selection"', '"sel"'),
+        ('["s"]', "7"),
+    ],
+)
+def test_damaged_metrics_are_one_error(tmp_path: Path, old: str, new: str) -> None:
+    write_fold(tmp_path, 0, ["X"], [0.4], "honest")
+    path = tmp_path / "fold-0" / "metrics.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(OutputError, match=r"metrics\.json: damaged"):
+        evaluate_run(tmp_path)

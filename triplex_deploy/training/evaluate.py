@@ -18,6 +18,8 @@ from triplex_deploy.expression import (
     measure_fold,
     measure_slide,
 )
+from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.training.match import Matched
 from triplex_deploy.training.options import current_selection
 from triplex_deploy.training.run_files import METRICS
@@ -83,8 +85,38 @@ def _read_folds(run: Path) -> list[dict[str, Any]]:
     paths = sorted(run.glob(f"fold-*/{METRICS}"), key=_in_order) or sorted(run.glob(METRICS))
     if not paths:
         raise OutputError(f"{run}: no fold-*/{METRICS}; pass the --out of a finished train")
-    folds = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return [{**fold, "selection": current_selection(fold["selection"])} for fold in folds]
+    return [_read_fold(path) for path in paths]
+
+
+def _read_fold(path: Path) -> dict[str, Any]:
+    """Return the content of a metrics file; raises ``OutputError`` if a part of it is wrong."""
+    require_regular_file(path, OutputError, "metrics.json of a run")
+    with damage_as(OutputError, f"{path}: damaged", "train again, with --resume"):
+        fold = json.loads(path.read_text(encoding="utf-8"))
+        genes = fold["genes"]
+        right = (
+            isinstance(fold["fold"], str)
+            and isinstance(fold["shares_patients"], bool)
+            and _are_names(fold["tested_on"])
+            and _are_names(genes)
+            and len(set(genes)) == len(genes)
+            and all(_are_scores(fold[row], len(genes)) for row in ("model", "constant"))
+        )
+        if not right:
+            raise OutputError(f"{path}: damaged, a value is missing or wrong; train again")
+        return {**fold, "selection": current_selection(fold["selection"])}
+
+
+def _are_names(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(v, str) for v in values)
+
+
+def _are_scores(row: Any, n_genes: int) -> bool:
+    """Return True for the scores of one row; a missing score is null."""
+    errors = (row["mse"], row["mae"])
+    scores = [score for score in (row["pcc_m"], *row["pcc"]) if score is not None]
+    numbers = all(type(value) in (int, float) for value in (*errors, *scores))
+    return numbers and len(row["pcc"]) == n_genes
 
 
 def _in_order(path: Path) -> tuple[int, str]:

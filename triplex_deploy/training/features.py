@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import TILE_PX
+from triplex_deploy.training.array_files import has_array, new_array
 
 FEATURES: Final = "features.npy"
 TARGETS: Final = "tiles.npy"
@@ -36,19 +37,30 @@ class FeatureFile:
 
     @classmethod
     def open(cls, folder: Path, key: str, n_tiles: int, n_spots: int, dim: int) -> FeatureFile:
-        """Go on with the files of the same ``key``, or start new ones."""
+        """Go on with the files of the same ``key``, or start new ones.
+
+        Files that are cut short or missing are started anew too. Raises ``OSError`` where the disk
+        has no room for them.
+        """
         marker = folder / PARTIAL
-        mode = "r+" if _read_key(marker) == key else "w+"
-        if mode == "w+":
+        wanted: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+            FEATURES: (np.dtype(np.float32), (n_tiles, dim)),
+            TARGETS: (np.dtype(np.uint8), (n_spots, *TILE_SHAPE)),
+            DONE: (np.dtype(np.bool_), (n_tiles,)),
+        }
+        goes_on = _read_key(marker) == key and all(
+            has_array(folder / name, dtype, shape) for name, (dtype, shape) in wanted.items()
+        )
+        if goes_on:
+            arrays = [np.lib.format.open_memmap(folder / name, mode="r+") for name in wanted]
+        else:
             folder.mkdir(parents=True, exist_ok=True)
             marker.unlink(missing_ok=True)
-        arrays = (
-            _open_array(folder / FEATURES, mode, np.dtype(np.float32), (n_tiles, dim)),
-            _open_array(folder / TARGETS, mode, np.dtype(np.uint8), (n_spots, *TILE_SHAPE)),
-            _open_array(folder / DONE, mode, np.dtype(np.bool_), (n_tiles,)),
-        )
+            arrays = [
+                new_array(folder / name, dtype, shape) for name, (dtype, shape) in wanted.items()
+            ]
         marker.write_text(json.dumps({"key": key}), encoding="utf-8")
-        return cls(folder, *arrays)
+        return cls(folder, arrays[0], arrays[1], arrays[2])
 
     @property
     def missing(self) -> NDArray[np.int64]:
@@ -80,14 +92,6 @@ class FeatureFile:
         """Drop the marks of an unfinished section."""
         (self.folder / PARTIAL).unlink(missing_ok=True)
         (self.folder / DONE).unlink(missing_ok=True)
-
-
-def _open_array(path: Path, mode: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    from numpy.lib.format import open_memmap
-
-    if mode == "r+":
-        return open_memmap(path, mode="r+")
-    return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
 def _read_key(marker: Path) -> str | None:

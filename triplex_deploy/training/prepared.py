@@ -12,10 +12,13 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import Config
+from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, Config
 from triplex_deploy.data import Fold, Section, make_folds
 from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.expression import LabelTransform, select_genes
+from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.sparse_parts import require_sparse_parts
+from triplex_deploy.training.array_files import REMEDY, first_altered, open_array, read_npz
 from triplex_deploy.training.encode_section import MEASURED, TILE_PLAN
 from triplex_deploy.training.features import FEATURES, TARGETS
 from triplex_deploy.training.options import SELECTIONS, VALIDATION, current_selection
@@ -148,7 +151,7 @@ def open_prepared(path: str | Path) -> Prepared:
     """
     path = Path(path)
     content = _read_description(path)
-    try:
+    with damage_as(DatasetError, f"{path}: incomplete or altered", REMEDY):
         genes, tile, folds = content["genes"], content["tile"], content["folds"]
         sections = {entry["name"]: _open_section(path, entry) for entry in content["sections"]}
         return Prepared(
@@ -162,10 +165,6 @@ def open_prepared(path: str | Path) -> Prepared:
             fold_scheme=str(folds["scheme"]),
             fold_seed=int(folds["seed"]),
         )
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise DatasetError(
-            f"{path}: incomplete or altered ({error}); run triplex-deploy prepare again"
-        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +232,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise DatasetError(
             f"{path}: not a prepared data set, or not finished; run triplex-deploy prepare"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(
             f"{path / PREPARED_FILE}: not readable ({error}); prepare again"
         ) from error
@@ -243,38 +242,69 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _open_section(path: Path, entry: Mapping[str, Any]) -> PreparedSection:
-    folder = path / SECTIONS / entry["name"]
-    with np.load(folder / TILE_PLAN) as tile_plan:
-        arrays = dict(tile_plan)
-    return PreparedSection(
+    folder = path / SECTIONS / str(entry["name"])
+    altered = first_altered(folder, entry.get("digests"))
+    if altered is not None:
+        raise DatasetError(f"{folder / altered}: altered since it was written; {REMEDY}")
+    arrays = read_npz(folder / TILE_PLAN)
+    section = PreparedSection(
         measured=_open_measured(folder, entry),
-        features=np.load(folder / FEATURES, mmap_mode="r"),
-        tiles=np.load(folder / TARGETS, mmap_mode="r"),
+        features=open_array(folder / FEATURES),
+        tiles=open_array(folder / TARGETS),
         neighbor_tile=arrays["neighbor_tile"],
         neighbor_mask=arrays["neighbor_mask"],
         spot_tile=arrays["spot_tile"],
         masked_feature=arrays["masked_feature"],
     )
+    _check_shapes(folder, section)
+    return section
+
+
+def _check_shapes(folder: Path, section: PreparedSection) -> None:
+    """Check that the arrays of a section fit together and indices stay inside."""
+    n_spots, n_tiles = section.measured.n_spots, len(section.features)
+    n_neighbors = N_NEIGHBORS
+    shapes = (
+        (section.features.ndim, 2),
+        (section.tiles.shape, (n_spots, TILE_PX, TILE_PX, 3)),
+        (section.neighbor_tile.shape, (n_spots, n_neighbors)),
+        (section.neighbor_mask.shape, (n_spots, n_neighbors)),
+        (section.spot_tile.shape, (n_spots,)),
+        (section.masked_feature.shape, section.features.shape[1:]),
+    )
+    types = (
+        (section.features.dtype, np.float32),
+        (section.tiles.dtype, np.uint8),
+        (section.neighbor_mask.dtype, np.bool_),
+        (section.masked_feature.dtype, np.float32),
+    )
+    if any(found != wanted for found, wanted in shapes + types):
+        raise DatasetError(f"{folder}: arrays do not fit together; {REMEDY}")
+    for index, lowest in ((section.neighbor_tile, -1), (section.spot_tile, 0)):
+        whole = index.dtype.kind in "iu"
+        if not whole or int(index.min()) < lowest or int(index.max()) >= n_tiles:
+            raise DatasetError(f"{folder}: a tile index is outside its features; {REMEDY}")
 
 
 def _open_measured(folder: Path, entry: Mapping[str, Any]) -> Section:
     from scipy.sparse import csr_array
 
-    with np.load(folder / MEASURED) as arrays:
-        genes = tuple(map(str, arrays["genes"]))
-        shape = (len(arrays["grid_rc"]), len(genes))
-        parts = (arrays["data"], arrays["indices"], arrays["indptr"])
-        return Section(
-            name=entry["name"],
-            patient=entry["patient"],
-            slide_path=Path(entry["slide"]),
-            slide_mpp=float(entry["slide_mpp"]),
-            counts=csr_array(parts, shape=shape),
-            genes=genes,
-            grid_rc=arrays["grid_rc"],
-            level0_xy=arrays["level0_xy"],
-            is_hexagonal=bool(entry["is_hexagonal"]),
-        )
+    arrays = read_npz(folder / MEASURED)
+    genes = tuple(map(str, arrays["genes"]))
+    shape = (len(arrays["grid_rc"]), len(genes))
+    parts = (len(arrays["data"]), arrays["indices"], arrays["indptr"])
+    require_sparse_parts(DatasetError, str(folder / MEASURED), parts, shape)
+    return Section(
+        name=entry["name"],
+        patient=entry["patient"],
+        slide_path=Path(entry["slide"]),
+        slide_mpp=float(entry["slide_mpp"]),
+        counts=csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape),
+        genes=genes,
+        grid_rc=arrays["grid_rc"],
+        level0_xy=arrays["level0_xy"],
+        is_hexagonal=bool(entry["is_hexagonal"]),
+    )
 
 
 def _with(config: C, **values: int) -> C:
