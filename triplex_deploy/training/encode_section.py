@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 
 from triplex_deploy.data import Section
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.pipeline.encode import MAX_READERS, WORKERS_PER_READER
+from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.progress import Progress
 from triplex_deploy.slides import open_slide
 from triplex_deploy.slides.identity import (
@@ -27,8 +28,8 @@ from triplex_deploy.spots import Spots, check_spots
 from triplex_deploy.tiles import SlideView, TileBatch, TilePlan, plan_tiles, stream_tiles
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 from triplex_deploy.training.array_files import digests, first_altered
+from triplex_deploy.training.encoder_runner import EncoderRunner
 from triplex_deploy.training.features import FEATURES, TARGETS, FeatureFile, feature_key
-from triplex_deploy.training.tile_encoder import FrozenEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ MEASURED: Final = "measured.npz"
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How sections are read: the scale of tiles, and how many go through the encoder at once.
+    """How sections are read: the scale of tiles.
 
     With ``native_pixels`` slides are read pixel by pixel whatever their scale, as the published
     code does; ``tile_mpp`` is then only what is recorded.
@@ -47,12 +48,11 @@ class EncodeOptions:
 
     tile_mpp: float
     native_pixels: bool = False
-    batch_size: int = 32
 
 
 def encode_section(
     section: Section,
-    encoder: FrozenEncoder,
+    runner: EncoderRunner,
     folder: Path,
     options: EncodeOptions,
     progress: Progress,
@@ -63,7 +63,7 @@ def encode_section(
     on with. Raises ``SlideError`` or ``SpotsError`` where slide and spots do not fit.
     """
     tile_mpp = section.slide_mpp if options.native_pixels else options.tile_mpp
-    job = _Job(section, encoder, folder, tile_mpp, options, progress)
+    job = _Job(section, runner, folder, tile_mpp, options, progress)
     facts = _complete_facts(folder, job.key)
     altered = None if facts is None else first_altered(folder, facts.get("digests"))
     if altered is not None:
@@ -85,7 +85,7 @@ class _Job:
     """One section on its way through the encoder."""
 
     section: Section
-    encoder: FrozenEncoder
+    runner: EncoderRunner
     folder: Path
     tile_mpp: float
     options: EncodeOptions
@@ -101,7 +101,7 @@ class _Job:
         section = self.section
         return feature_key(
             digest_of_opened(section.slide_path, self.identity),
-            self.encoder.digest,
+            self.runner.digest,
             section.slide_mpp,
             self.tile_mpp,
             section.level0_xy,
@@ -124,7 +124,7 @@ def _encode(job: _Job) -> dict[str, Any]:
         neighbor_tile=plan.neighbor_tile,
         neighbor_mask=plan.neighbor_mask,
         spot_tile=plan.spot_tile,
-        masked_feature=masked_feature(job.encoder),
+        masked_feature=masked_feature(job.runner),
     )
     facts = {
         "key": job.key,
@@ -132,6 +132,8 @@ def _encode(job: _Job) -> dict[str, Any]:
         "tiles": len(plan.origins_xy),
         "tiles_without_sharing": int(plan.neighbor_mask.sum()),
         "level0_px_per_tile_px": view.scale,
+        "precision": job.runner.precision,
+        "backend": job.runner.running.backend,
     }
     file.flush()
     facts["digests"] = digests(job.folder, (FEATURES, TARGETS, TILE_PLAN))
@@ -141,37 +143,67 @@ def _encode(job: _Job) -> dict[str, Any]:
     return facts
 
 
-def masked_feature(encoder: FrozenEncoder) -> NDArray[np.float32]:
+def masked_feature(runner: EncoderRunner) -> NDArray[np.float32]:
     """Return the feature (F,) that stands for masked neighbors."""
-    feature: NDArray[np.float32] = encoder.encode(mean_color_tile())[0]
+    feature: NDArray[np.float32] = runner.running.encode(mean_color_tile())[0]
     return feature
 
 
 def _stream(job: _Job, view: SlideView, plan: TilePlan) -> FeatureFile:
     """Encode the tiles that an earlier run left."""
     n_tiles, n_spots = len(plan.origins_xy), len(plan.spot_tile)
-    file = FeatureFile.open(job.folder, job.key, n_tiles, n_spots, job.encoder.feature_dim)
+    file = FeatureFile.open(job.folder, job.key, n_tiles, n_spots, job.runner.encoder.feature_dim)
     missing = file.missing
     job.progress.start(f"encoding {job.section.name}", len(missing))
+    if not len(missing):
+        return file
     rest = replace(plan, origins_xy=np.ascontiguousarray(plan.origins_xy[missing]))
-    if len(missing):
-        with closing(stream_tiles(view, rest, job.options.batch_size)) as batches:
-            for batch in batches:
-                tile_index = missing[batch.tile_index]
-                spots, own = _own_tiles(plan, tile_index, batch)
-                file.put(tile_index, job.encoder.encode(batch.tiles), spots, own)
-                job.progress.advance(len(tile_index))
+    running = job.runner.running
+    spots_of_tile = _SpotsOfTile(plan)
+
+    def work(batch: TileBatch) -> _Step:
+        tile_index = missing[batch.tile_index]
+        spots, rows = spots_of_tile.find(tile_index)
+        return _Step(tile_index, running.encode(batch.tiles), spots, batch.tiles[rows])
+
+    readers = max(1, min(running.workers // WORKERS_PER_READER, MAX_READERS))
+    stream = stream_tiles(view, rest, job.runner.tiles_per_call, readers)
+    with OrderedThreadPool("encode", stream, work, running.workers) as pool:
+        for step in pool:
+            file.put(step.tile_index, step.features, step.spots, step.own_tiles)
+            job.progress.advance(len(step.tile_index))
     return file
 
 
-def _own_tiles(
-    plan: TilePlan, tile_index: NDArray[np.int64], batch: TileBatch
-) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Spots whose own tile is in the batch, and those tiles."""
-    place = np.full(len(plan.origins_xy), -1, np.int64)
-    place[tile_index] = np.arange(len(tile_index))
-    spots = np.flatnonzero(place[plan.spot_tile] >= 0)
-    return spots, batch.tiles[place[plan.spot_tile[spots]]]
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """What a worker returns for a batch of tiles."""
+
+    tile_index: NDArray[np.int64]
+    """(B,) tiles of the plan."""
+    features: NDArray[np.float32]
+    """(B, F) their features."""
+    spots: NDArray[np.int64]
+    """(K,) spots with their target tile in the batch."""
+    own_tiles: NDArray[np.uint8]
+    """(K, 224, 224, 3) those target tiles."""
+
+
+class _SpotsOfTile:
+    """Finds the spots of target tiles."""
+
+    def __init__(self, plan: TilePlan) -> None:
+        self._order = np.argsort(plan.spot_tile, kind="stable")
+        self._tile_of_ordered = plan.spot_tile[self._order]
+
+    def find(self, tile_index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the spots of some tiles, and for each spot the position of its tile in them."""
+        first = np.searchsorted(self._tile_of_ordered, tile_index, "left")
+        end = np.searchsorted(self._tile_of_ordered, tile_index, "right")
+        counts = end - first
+        rows = np.repeat(np.arange(len(tile_index)), counts)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self._order[first[rows] + within], rows
 
 
 def _write_measured(section: Section, path: Path) -> None:
