@@ -180,3 +180,23 @@ def test_pictures_that_do_not_fit_in_memory_are_refused(
 def test_the_memory_that_is_free_is_known_on_linux() -> None:
     free = memory.free_memory()
     assert free is None or 0 < free < 1 << 50
+
+
+def test_metadata_that_are_cut_off_are_noticed(tmp_path: Path) -> None:
+    """Without its OME metadata the file would be another slide, one without a scale."""
+    path = tmp_path / "slide.ome.tif"
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(64, 64), metadata={"axes": "YXS"})
+    with tifffile.TiffFile(path) as tif:
+        place = tif.pages[0].aspage().tags[270].valueoffset
+    content = path.read_bytes()
+    moved = content[:place] + bytes(len(tif.ome_metadata or "")) + content[place:]
+    entry = content.find((270).to_bytes(2, "little"))
+    for data in (content[: place + 5], patched(moved, entry + 8, len(moved) - 5)):
+        path.write_bytes(data)
+        with pytest.raises(SlideError, match="copy"):
+            open_slide(path)
+
+
+def patched(data: bytes, at: int, value: int) -> bytes:
+    return data[:at] + struct.pack("<I", value) + data[at + 4 :]

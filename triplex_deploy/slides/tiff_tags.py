@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ MIN_HELD_SHARE: Final = 1e-3
 WIDTH, HEIGHT, BITS, ORIENTATION, SAMPLES, PLANAR = 256, 257, 258, 274, 277, 284
 TILE_WIDTH, TILE_HEIGHT, TILE_COUNTS, SUB_DIRECTORIES = 322, 323, 325, 330
 IMAGE_DEPTH, TILE_DEPTH, NDPI = 32997, 32998, 65420
+_TEXTS: Final = (270, 347)
+"""Tags of one byte a value that decide what is shown: ImageDescription and JPEGTables."""
 _NUMBERS: Final = (WIDTH, HEIGHT, BITS, ORIENTATION, SAMPLES, PLANAR, TILE_WIDTH, TILE_HEIGHT)
 _WANTED: Final = frozenset((*_NUMBERS, TILE_COUNTS, SUB_DIRECTORIES, IMAGE_DEPTH, TILE_DEPTH, NDPI))
 _TYPES: Final = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
@@ -71,14 +73,22 @@ def read_directories(path: Path) -> list[Directory]:
     empty, since its offsets differ from those of a TIFF.
 
     Raises:
-        SlideError: The file cannot be read.
+        SlideError: The file cannot be read, or values that decide what it shows are cut off.
     """
     try:
         with path.open("rb") as file:
-            directories = list(_Walker(file, path.stat().st_size).walk())
+            walker = _Walker(file, path.stat().st_size)
+            directories = list(walker.walk())
     except OSError as error:
         raise SlideError(f"{path}: {error.strerror}; check its permissions") from error
-    return [] if any(NDPI in directory.tags for directory in directories[:1]) else directories
+    if any(NDPI in directory.tags for directory in directories[:1]):
+        return []
+    if walker.is_cut:
+        raise SlideError(
+            f"{path}: a part of its header lies beyond its end, the file is cut short or damaged; "
+            "copy it again"
+        )
+    return directories
 
 
 def require_safe_sizes(path: Path, directories: list[Directory], file_bytes: int) -> None:
@@ -165,8 +175,10 @@ class _Walker:
         self._file_bytes = file_bytes
         head = file.read(8)
         self._order = "<" if head[:2] == b"II" else ">"
+        self._byteorder: Literal["little", "big"] = "little" if self._order == "<" else "big"
         self._is_big = len(head) == 8 and head[2:4] in (b"+\0", b"\0+")
         self._seen: set[int] = set()
+        self.is_cut = False
 
     def walk(self) -> Iterator[Directory]:
         """Yield each directory of the chain, and the directories below it."""
@@ -178,6 +190,7 @@ class _Walker:
                 return
             yield directory
             for below in directory.tags.get(SUB_DIRECTORIES, ()):
+                self.is_cut |= int(below) >= self._file_bytes
                 nested, _ = self._directory(int(below))
                 if nested is not None:
                     yield nested
@@ -207,6 +220,10 @@ class _Walker:
         inline = 8 if self._is_big else 4
         form = f"{self._order}HH{'Q' if self._is_big else 'I'}"
         tag, kind, count = struct.unpack_from(form, entry)
+        if tag in _TEXTS and count > inline:
+            self.is_cut |= int.from_bytes(entry[-inline:], self._byteorder) + count > (
+                self._file_bytes
+            )
         if tag not in _WANTED or kind not in _TYPES or not count:
             return tag, None
         dtype = np.dtype(self._order + _TYPES[kind])
@@ -215,6 +232,7 @@ class _Walker:
         if n_bytes > inline:
             (at,) = struct.unpack(f"{self._order}{'Q' if self._is_big else 'I'}", value)
             if n_bytes > self._file_bytes - at:
+                self.is_cut = True
                 return tag, None
             self._file.seek(at)
             value = self._file.read(n_bytes)
