@@ -1051,9 +1051,9 @@ def _f2(kit: Kit) -> Verdict:
     for tag, kind in ((256, 2), (258, 5), (277, 2), (282, 3), (322, 2), (339, 12)):
         path = _tiles(kit)
         with tifffile.TiffFile(path) as tiff:
-            if tag not in tiff.pages[0].tags:
+            if tag not in tiff.pages.first.tags:
                 continue
-            offset = tiff.pages[0].tags[tag].offset
+            offset = tiff.pages.first.tags[tag].offset
         with path.open("r+b") as stream:
             stream.seek(offset + 2)
             stream.write(kind.to_bytes(2, "little") + (3).to_bytes(4, "little"))

@@ -173,7 +173,7 @@ def patch_tag(path: Path, tag: int, value: int) -> None:
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
-        offset = tiff.pages[0].tags[tag].offset
+        offset = tiff.pages.first.tags[tag].offset
     with path.open("r+b") as stream:
         stream.seek(offset + 8)
         stream.write(struct.pack("<I", value))

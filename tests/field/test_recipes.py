@@ -107,7 +107,7 @@ def scale_in_xml(path: Path, pixels: np.ndarray) -> None:
 
 
 def stack(path: Path, pixels: np.ndarray) -> None:
-    scale = {"resolution": (1e4 / MPP, 1e4 / MPP), "resolutionunit": "CENTIMETER"}
+    scale: dict[str, Any] = {"resolution": (1e4 / MPP, 1e4 / MPP), "resolutionunit": "CENTIMETER"}
     with tifffile.TiffWriter(path) as writer:
         for plane in (gaussian_filter(pixels, (12, 12, 0)), pixels):
             writer.write(plane, metadata=None, **OPTIONS, **scale)
@@ -153,8 +153,8 @@ def test_f10_a_user_without_home_predicts(
 def test_f11_a_name_that_is_not_utf8_costs_at_most_its_own_slide(kit: Kit, invoke: Invoke) -> None:
     folder = kit.folder / "in"
     folder.mkdir()
-    for name in (b"a.tif", b"caf\xe9.tif", b"z.tif"):
-        shutil.copy(kit.demo / "slide.tif", os.fsencode(folder) + b"/" + name)
+    for raw in (b"a.tif", b"caf\xe9.tif", b"z.tif"):
+        shutil.copy(kit.demo / "slide.tif", folder / os.fsdecode(raw))
     finished = invoke("predict", folder, "--bundle", kit.bundle, "--out", "out", "--json")
     assert finished.status in (0, 3)
     assert "unexpected " not in finished.err

@@ -112,16 +112,28 @@ def _in_folder(folder: Path) -> Iterator[None]:
 
 
 def try_mutations(
-    names: Sequence[str], first_seed: int, until: float | None, rounds: int | None
+    names: Sequence[str],
+    first_seed: int,
+    shared: Path,
+    seconds: float | None = None,
+    rounds: int | None = None,
 ) -> list[Tried]:
-    """Try seeds from ``first_seed`` on, each on every reader in turn, until a time or number."""
+    """Try seeds from ``first_seed`` on, each on every reader in turn, until a time or number.
+
+    Args:
+        names: Names of the readers.
+        first_seed: The first seed.
+        shared: Folder of the material.
+        seconds: Wall time, from when the samples are ready; None for no limit.
+        rounds: Number of seeds; None for no limit.
+    """
     tried: list[Tried] = []
-    shared = shared_material()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         samples = [
             Sample(READERS[name], Path(folder) / f"r{index}", shared)
             for index, name in enumerate(names)
         ]
+        until = None if seconds is None else time.monotonic() + seconds
         done = 0
         while (rounds is None or done < rounds) and (until is None or time.monotonic() < until):
             for sample in samples:
@@ -130,9 +142,8 @@ def try_mutations(
     return tried
 
 
-def _part(given: tuple[Sequence[str], int, float]) -> list[Tried]:
-    names, first_seed, seconds = given
-    return try_mutations(names, first_seed, time.monotonic() + seconds, None)
+def _part(given: tuple[Sequence[str], int, Path, float]) -> list[Tried]:
+    return try_mutations(*given)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,11 +151,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     names = [name for name in READERS if given.reader in name]
     if given.seed is not None:
-        tried = try_mutations(names, given.seed, None, 1)
+        tried = try_mutations(names, given.seed, shared_material(), rounds=1)
     else:
-        shared_material()
-        seconds = 60 * given.minutes
-        parts = [(names, given.first_seed + 10_000_000 * j, seconds) for j in range(given.jobs)]
+        shared, seconds = shared_material(), 60 * given.minutes
+        parts = [
+            (names, given.first_seed + 10_000_000 * job, shared, seconds)
+            for job in range(given.jobs)
+        ]
         with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
             tried = [one for part in pool.map(_part, parts) for one in part]
     failures = [one for one in tried if one.end in FAILURES]

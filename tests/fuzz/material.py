@@ -96,9 +96,14 @@ def _write_training(folder: Path) -> None:
     write_mean_encoder(folder / "means.onnx", batch="batch")
     options = PrepareOptions(layout="st", n_genes=3, tile_encoder=folder / "means.onnx")
     prepared = prepare_dataset(root, folder / "prepared", options)
-    heads = {"fusion_heads": 2, "global_heads": 2, "neighbor_heads": 2}
     config = ModelConfig(
-        n_genes=3, model="gem", feature_dim=prepared.feature_dim, embedding_dim=8, **heads
+        n_genes=3,
+        model="gem",
+        feature_dim=prepared.feature_dim,
+        embedding_dim=8,
+        fusion_heads=2,
+        global_heads=2,
+        neighbor_heads=2,
     )
     patients = {name: name[0] for name in prepared.sections}
     fold = make_folds(patients)[0]
