@@ -115,7 +115,7 @@ def time_graphs(subject: Subject, plan: Plan, peak: Peak | None) -> Iterator[Tim
     for name, spec in subject.model.bundle.specs.items():
         for size in plan.batches if spec.kind != "per slide" else plan.spots:
             timing = _time_graph(subject, name, spec, size, plan)
-            timing.facts |= _work(subject, name, spec, size, timing, peak)
+            timing.metadata |= _work(subject, name, spec, size, timing, peak)
             yield timing
 
 
@@ -136,12 +136,12 @@ def _time_graph(subject: Subject, name: str, spec: GraphSpec, size: int, plan: P
     cpu_s = (time.process_time() - cpu) / len(walls)
     reason = f"{name}, one call of {size} {spec.batch_axis}, copies included"
     p50, p90, p99 = np.percentile(walls, (50, 90, 99)).tolist()
-    facts = {
+    metadata = {
         **{"subject": subject.name, "graph": name, "size": size, "warm_up": plan.warm_up},
         **{"p50_s": p50, "p90_s": p90, "p99_s": p99, "throughput_per_s": size / p50},
     }
     label = f"{subject.name}, {name}, {spec.batch_axis}={size}"
-    return Timing(label, reason, walls, cpu_s, peak_memory_mb(), facts)
+    return Timing(label, reason, walls, cpu_s, peak_memory_mb(), metadata)
 
 
 def _work(
@@ -150,18 +150,18 @@ def _work(
     """Operations and traffic counted from the file, and how near the median comes to the roof."""
     path = subject.model.bundle.path / subject.model.entry(name).file
     cost = graph_cost(path, {spec.batch_axis: size})
-    seconds = timing.facts["p50_s"]
-    facts: dict[str, Any] = {
+    seconds = timing.metadata["p50_s"]
+    metadata: dict[str, Any] = {
         "flops": cost.flops,
         "traffic_bytes": cost.traffic_bytes,
         "tflops_per_s": cost.flops / seconds / 1e12,
         "gbytes_per_s": cost.traffic_bytes / seconds / 1e9,
     }
     if peak is not None:
-        facts["fraction_of_roofline"] = peak.fraction(
+        metadata["fraction_of_roofline"] = peak.fraction(
             cost.flops, cost.traffic_bytes, seconds, subject.precision
         )
-    return facts
+    return metadata
 
 
 def time_slide(subject: Subject, slide: Path, plan: Plan) -> tuple[Timing, Prediction]:
@@ -177,7 +177,7 @@ def time_slide(subject: Subject, slide: Path, plan: Plan) -> tuple[Timing, Predi
         busy = sum(timings.get(graph, 0.0) for graph in subject.model.sessions)
         waits.append(max(0.0, 1 - busy / walls[-1]))
     assert found is not None
-    facts = {
+    metadata = {
         "subject": subject.name,
         "spots": found.n_spots,
         "tiles_encoded": found.run["tiles_encoded"],
@@ -187,7 +187,7 @@ def time_slide(subject: Subject, slide: Path, plan: Plan) -> tuple[Timing, Predi
     }
     reason = f"slide to prediction, {found.n_spots} contiguous spots, decoding included"
     name = f"{subject.name}, end to end"
-    return Timing(name, reason, walls, 0.0, peak_memory_mb(), facts), found
+    return Timing(name, reason, walls, 0.0, peak_memory_mb(), metadata), found
 
 
 def time_published_way(
@@ -214,17 +214,17 @@ def _ratios(
 
     Slides also over the published way.
     """
-    eager = {timing.facts["subject"]: timing for timing in slides}[EAGER]
+    eager = {timing.metadata["subject"]: timing for timing in slides}[EAGER]
     ratios = {}
     for timing in slides:
         if timing is not eager:
-            ratios[f"{timing.facts['subject']}, end to end"] = eager.best_s / timing.best_s
-        over = f"{timing.facts['subject']}, end to end over the {PUBLISHED}"
+            ratios[f"{timing.metadata['subject']}, end to end"] = eager.best_s / timing.best_s
+        over = f"{timing.metadata['subject']}, end to end over the {PUBLISHED}"
         ratios[over] = published.best_s / timing.best_s
     best: dict[tuple[str, str], float] = {}
     for timing in graphs:
-        key = (timing.facts["subject"], timing.facts["graph"])
-        best[key] = max(best.get(key, 0.0), timing.facts["throughput_per_s"])
+        key = (timing.metadata["subject"], timing.metadata["graph"])
+        best[key] = max(best.get(key, 0.0), timing.metadata["throughput_per_s"])
     for (subject, graph), rate in best.items():
         if subject != EAGER:
             ratios[f"{subject}, {graph}"] = rate / best[EAGER, graph]

@@ -83,16 +83,16 @@ def run(folder: Path, quick: bool) -> tuple[list[Timing], dict[str, float], dict
         differences.append(difference)
         timings.append(reference)
         for timing in timings[-3:-1]:
-            precision = timing.facts["precision"]
+            precision = timing.metadata["precision"]
             ratios[f"{scene.name}_{precision}_over_reference"] = reference.best_s / timing.best_s
-        shares += [timing.facts["non_encoder_cpu_share"] for timing in timings[-3:-1]]
-        once += [timing.facts["once_per_slide_cpu_share"] for timing in timings[-3:-1]]
+        shares += [timing.metadata["non_encoder_cpu_share"] for timing in timings[-3:-1]]
+        once += [timing.metadata["once_per_slide_cpu_share"] for timing in timings[-3:-1]]
     ratios["non_encoder_cpu_share"] = max(shares)
     ratios["once_per_slide_cpu_share"] = max(once)
     ratios["max_abs_difference_from_reference"] = max(differences)
     limits: dict[str, Any] = {
-        "frozen_passes_saved": timings[0].facts["tiles_without_sharing"]
-        / timings[0].facts["tiles_encoded"],
+        "frozen_passes_saved": timings[0].metadata["tiles_without_sharing"]
+        / timings[0].metadata["tiles_encoded"],
         "peak_mb": peak_memory_mb(),
     }
     measured = [
@@ -136,15 +136,15 @@ def time_ours(scene: Scene, precision: str, bundle: Path) -> tuple[Timing, Predi
             made.append(predict_slide(scene.slide_path, model, scene.options))
 
         timing = measure(Case(f"{scene.name}, ours {precision}", scene.reason, predict, repeats=1))
-    facts = made[-1].run
-    timing.facts = {
+    metadata = made[-1].run
+    timing.metadata = {
         "precision": precision,
-        **cpu_shares(facts["cpu_s"], _writing_cpu_s(made[-1])),
-        **{key: facts[key] for key in ("spots", "tiles_encoded", "tiles_without_sharing")},
-        **{key: facts[key] for key in ("workers", "batch_size", "idle_s")},
-        "spots_per_s": facts["spots"] / timing.best_s,
-        "stages_s": facts["timings_s"],
-        "stages_cpu_s": facts["cpu_s"],
+        **cpu_shares(metadata["cpu_s"], _writing_cpu_s(made[-1])),
+        **{key: metadata[key] for key in ("spots", "tiles_encoded", "tiles_without_sharing")},
+        **{key: metadata[key] for key in ("workers", "batch_size", "idle_s")},
+        "spots_per_s": metadata["spots"] / timing.best_s,
+        "stages_s": metadata["timings_s"],
+        "stages_cpu_s": metadata["cpu_s"],
     }
     return timing, made[-1]
 

@@ -72,12 +72,12 @@ def run(folder: Path, quick: bool) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     ratios: dict[str, float] = {}
     limits: dict[str, Any] = dict(LIMITS)
-    facts: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     load_before = os.getloadavg()
     for case in cases.CASES:
         path = case.make_slide(folder, quick)
         if path is None:
-            facts[case.name] = "skipped: its data are absent"
+            metadata[case.name] = "skipped: its data are absent"
             continue
         found += run_case(case, path, quick, ratios, limits)
     ratios["crop_over_memcpy"], crop = native.crop_over_memcpy()
@@ -85,7 +85,7 @@ def run(folder: Path, quick: bool) -> dict[str, Any]:
     bandwidth = crop | bgra | native.other_batches()
     found.append(memory_case(folder, quick))
     if not readers.has_fastslide():
-        facts["fastslide"] = "not installed"
+        metadata["fastslide"] = "not installed"
     return {
         "schema": 1,
         "machine": read_machine().model_dump()
@@ -97,7 +97,7 @@ def run(folder: Path, quick: bool) -> dict[str, Any]:
         "ratios": {name: round(float(value), 3) for name, value in ratios.items()},
         "limits": limits,
         "bandwidth": {name: round(value, 2) for name, value in bandwidth.items()},
-        "notes": facts,
+        "notes": metadata,
     }
 
 
@@ -168,7 +168,7 @@ def row(
     timing: Timing,
     n_tiles: int,
     share: float = 1.0,
-    **facts: Any,
+    **metadata: Any,
 ) -> dict[str, Any]:
     """A line of the result; a sample is also given as what the whole would have cost."""
     whole = {
@@ -179,7 +179,10 @@ def row(
     }
     name = f"{case.name}: {reader_name}"
     return (
-        {"name": name, "reason": case.reason, "tiles": n_tiles} | timing.as_json() | whole | facts
+        {"name": name, "reason": case.reason, "tiles": n_tiles}
+        | timing.as_json()
+        | whole
+        | metadata
     )
 
 
@@ -218,9 +221,9 @@ def memory_case(folder: Path, quick: bool) -> dict[str, Any]:
     case = cases.Case("sparse_60000", "memory does not grow with the slide", None, None)  # type: ignore[arg-type]
     timing = Timing()
     stats = timing.run_opened(readers.ours(path, plan, 2))
-    facts = {"height_px": height, "buffer_mb": round(stats.buffer_bytes / 1e6, 1)}
+    metadata = {"height_px": height, "buffer_mb": round(stats.buffer_bytes / 1e6, 1)}
     budget = {"budget_mb": round(MEMORY_BYTES / 1e6)}
-    return row(case, "ours, 2 threads", timing, len(plan.origins_xy), **facts, **budget)
+    return row(case, "ours, 2 threads", timing, len(plan.origins_xy), **metadata, **budget)
 
 
 if __name__ == "__main__":

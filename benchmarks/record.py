@@ -37,7 +37,7 @@ class Timing:
     walls: list[float]
     cpu_s: float
     peak_mb: float
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def best_s(self) -> float:
@@ -57,7 +57,7 @@ class Timing:
             "wall_s": wall,
             "cpu_s": self.cpu_s,
             "peak_mb": self.peak_mb,
-            **self.facts,
+            **self.metadata,
         }
 
 

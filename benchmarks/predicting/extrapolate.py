@@ -50,9 +50,9 @@ def time_published(
         cpu_per_spot = (between_cpu - begin_cpu) / len(chosen)
         cpus.append(n_spots * cpu_per_spot + n_batches * (time.process_time() - between_cpu))
     best = int(np.argmin(walls))
-    facts = {
+    metadata = {
         "timed_spots": len(chosen),
         "s_per_spot": per_spot[best],
         "s_per_batch": per_batch[best],
     }
-    return Timing(name, reason, walls, min(cpus), peak_memory_mb(), facts), found
+    return Timing(name, reason, walls, min(cpus), peak_memory_mb(), metadata), found

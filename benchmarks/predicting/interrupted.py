@@ -39,9 +39,9 @@ def measure_cache(
             begin, cpu = time.perf_counter(), time.process_time()
             run = predict_slide(slide, model, options).run
             wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
-            facts = {key: run[key] for key in ("tiles_encoded", "tiles_from_cache", "timings_s")}
+            metadata = {key: run[key] for key in ("tiles_encoded", "tiles_from_cache", "timings_s")}
             reason = "models on one frozen encoder need its features once"
-            timings.append(Timing(name, reason, [wall], cpu, run["peak_memory_mb"], facts))
+            timings.append(Timing(name, reason, [wall], cpu, run["peak_memory_mb"], metadata))
     first, second = timings
     return timings, {"second_model_over_first": first.best_s / second.best_s}
 

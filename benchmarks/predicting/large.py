@@ -48,7 +48,7 @@ def measure_large(
     for side in sides:
         slide = write_large_slide(folder / f"{side}.tif", side)
         timings.append(_run(slide, bundles["int8"], side, 4.0, cheap=False))
-    costs = [timing.facts["cpu_s_per_spot"] for timing in timings]
+    costs = [timing.metadata["cpu_s_per_spot"] for timing in timings]
     slide = write_large_slide(folder / "largest.tif", largest)
     bounded = _run(slide, bundles["fp32"], largest, budget_gb, cheap=True)
     bound = budget_gb * 1000 + BEYOND_BUDGET_MB

@@ -18,7 +18,7 @@ from triplex_deploy.bench.result import (
     Settings,
     Subject,
 )
-from triplex_deploy.bench.work import Done, Work
+from triplex_deploy.bench.work import CallResult, Work
 
 
 class FakeClock:
@@ -46,18 +46,18 @@ class FakeWork(Work):
         self.graph, self.axis, self.unit = "tile_encoder", "batch", "tiles"
         self.size = self.limit = size
         self.absent = {"write": "outputs are not kept"}
-        self.facts = {}
+        self.metadata = {}
         self.calls: list[int] = []
         self._clock, self._call_s, self._row_s = clock, call_s, row_s
 
-    def query(self) -> Done:
+    def query(self) -> CallResult:
         return self.batch(self.size)
 
-    def batch(self, queries: int) -> Done:
+    def batch(self, queries: int) -> CallResult:
         self.calls.append(queries)
         took = self._call_s + queries * self._row_s
         self._clock.advance(took)
-        return Done(queries, {"compute": took})
+        return CallResult(queries, {"compute": took})
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def make_case(
         samples_ms=tuple(samples),
         cost=Cost(flops=10**9, traffic_bytes=10**7, flops_per_s=1e11, bytes_per_s=1e9),
         cost_absent=None,
-        facts={},
+        metadata={},
         notes=("p99 of 4 queries has no upper bound",),
     )
 

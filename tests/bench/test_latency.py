@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from triplex_deploy.bench.latency import (
+from triplex_deploy.bench.summary import (
     quantile_interval,
     samples_needed,
     summarise,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from triplex_deploy.bench import other_work
-from triplex_deploy.bench.other_work import Moment, busy_ticks, share_of_others
+from triplex_deploy.bench import machine
+from triplex_deploy.bench.machine import Moment, busy_ticks, share_of_others
 
 STAT = """cpu  300 0 150 1000 10 0 0 8 0 0
 cpu0 100 10 50 400 10 1 2 3 70 0
@@ -33,5 +33,5 @@ def test_share_stays_a_share_where_counts_are_coarse() -> None:
 def test_unknown_moments_have_no_share(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     assert share_of_others(None, Moment(1.0, 1.0, 1.0), 1) is None
     assert share_of_others(Moment(1.0, 1.0, 1.0), Moment(1.0, 1.0, 1.0), 1) is None
-    monkeypatch.setattr(other_work, "STAT", tmp_path / "absent")
-    assert other_work.now() is None
+    monkeypatch.setattr(machine, "STAT", tmp_path / "absent")
+    assert machine.used_ticks() is None

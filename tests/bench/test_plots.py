@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.bench.conftest import make_case, make_result
 from triplex_deploy.bench import plots
-from triplex_deploy.bench.ceilings import measure_ceilings
+from triplex_deploy.bench.machine import measure_ceilings
 from triplex_deploy.bench.result import END_TO_END, SERVER, BenchResult, Ceilings
 from triplex_deploy.errors import OutputError
 
@@ -65,7 +65,7 @@ def test_plot_into_a_missing_folder_is_refused(sweep: BenchResult, tmp_path: Pat
 
 
 def test_ceilings_are_the_best_of_their_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from triplex_deploy.bench import ceilings
+    from triplex_deploy.bench import machine
 
     class Ticking:
         """Each pair of readings lies one second apart, but for one pair, half a second."""
@@ -79,7 +79,7 @@ def test_ceilings_are_the_best_of_their_runs(monkeypatch: pytest.MonkeyPatch) ->
         def sleep(self, seconds: float) -> None:
             raise AssertionError
 
-    monkeypatch.setattr(ceilings, "RUNS", 3)
+    monkeypatch.setattr(machine, "RUNS", 3)
     found = measure_ceilings(Ticking())
     assert found.flops_per_s == 2 * 1024**3 / 0.5
     assert found.bytes_per_s == 2 * 2**26 / 0.5

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from triplex_deploy.bench.accuracy import read_accuracy
 from triplex_deploy.bench.options import BenchOptions
 from triplex_deploy.bench.result import OFFLINE, SERVER, SINGLE_STREAM, BenchResult
-from triplex_deploy.bench.run import run_bench
+from triplex_deploy.bench.run import read_accuracy, run_bench
+from triplex_deploy.bench.work import made_up_inputs
+from triplex_deploy.contract import graph_specs
+from triplex_deploy.contract.his_to_gene import HisToGeneConfig
 from triplex_deploy.errors import ConfigError, ContractError
 from triplex_deploy.runtime.model import RunnableBundle
 
@@ -155,3 +157,11 @@ def test_accuracy_is_that_of_the_backends_own_graphs(
     assert found is not None
     assert found.source == "tensorrt_parity.json"
     assert read_accuracy(tmp_path, "onnxruntime")[0] is None
+
+
+def test_made_up_positions_lie_on_the_array_that_the_model_knows() -> None:
+    config = HisToGeneConfig(n_genes=3, n_positions=4)
+    spec = next(spec for spec in graph_specs(config).values() if "grid_xy" in str(spec.inputs))
+    made = made_up_inputs(spec, 50, seed=1, n_positions=config.n_positions)
+    assert made["grid_xy"].min() == 0
+    assert made["grid_xy"].max() == config.n_positions - 1

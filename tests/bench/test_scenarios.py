@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.bench.conftest import FakeClock, FakeWork
+from triplex_deploy.bench.measure import poisson_arrivals, run_round, serve
 from triplex_deploy.bench.result import OFFLINE, SINGLE_STREAM
-from triplex_deploy.bench.scenarios import poisson_arrivals, run_round, serve
 
 NEVER = np.empty(0)
 

@@ -1,11 +1,11 @@
-"""A whole slide as a query: its stages, its facts, its cost in warnings."""
+"""A whole slide as a query: its stages, its metadata, its cost in warnings."""
 
 import logging
 from pathlib import Path
 
 import pytest
 
-from triplex_deploy.bench.clock import WallClock
+from triplex_deploy.bench.machine import WallClock
 from triplex_deploy.bench.result import END_TO_END
 from triplex_deploy.bench.slide_work import SlideWork, split_run
 from triplex_deploy.demo.slide import synthesize_slide
@@ -51,5 +51,9 @@ def test_slide_is_predicted_and_written_and_warned_about_once(
     assert first.rows == second.rows == 9
     assert {"compute", "prepare", "write"} <= set(first.seconds)
     assert set(work.graph_seconds()) == set(model.sessions)
-    assert (work.graph, work.facts["slide"], work.facts["spots"]) == (END_TO_END, "small.tif", 9)
+    assert (work.graph, work.metadata["slide"], work.metadata["spots"]) == (
+        END_TO_END,
+        "small.tif",
+        9,
+    )
     assert sum("each region has one spot" in message for message in caplog.messages) == 1

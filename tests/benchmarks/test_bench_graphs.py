@@ -55,9 +55,9 @@ def test_cases_and_ratios_follow_the_schema(
         *(f"onnxruntime fp32, {name}" for name in (*model.bundle.specs, "end to end")),
         f"onnxruntime fp32, {over_published}",
     }
-    assert published.facts["timed_spots"] == 9
+    assert published.metadata["timed_spots"] == 9
     assert published.best_s == pytest.approx(
-        9 * published.facts["s_per_spot"] + published.facts["s_per_batch"]
+        9 * published.metadata["s_per_spot"] + published.metadata["s_per_batch"]
     )
     case = next(
         c for c in result["cases"] if c["name"] == "onnxruntime fp32, tile_encoder, batch=2"

@@ -189,7 +189,7 @@ def test_other_threads_may_run_the_graphs(engine_bundle: RunnableBundle, model: 
 
 @pytest.mark.usefixtures("installed")
 def test_stages_of_a_run_are_timed_separately(engine_bundle: RunnableBundle, model: Model) -> None:
-    from triplex_deploy.bench.stages import StagedSession
+    from triplex_deploy.bench.work import StagedSession
 
     inputs = neighbors(engine_bundle, 4)
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:

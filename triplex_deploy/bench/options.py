@@ -21,36 +21,58 @@ CountCost = Callable[[Path, Mapping[str, int]], tuple[int, int]]
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure and for how long.
+    """Say what to measure and for how long.
 
-    Every bundle is opened on every backend. ``batch_sizes`` are swept by graphs of a ``batch``
-    axis, ``token_counts`` by those of a whole slide's ``spots``. With ``end_to_end``, ``slide`` is
-    predicted with ``slide_options``. ``rate_per_s`` belongs to the Server scenario, whose calls
-    grow up to each of ``batch_sizes``. ``seconds`` goes to each case over all ``rounds``, at least
-    one query per round; ``count_cost`` is None where graphs cannot be counted, for ``cost_absent``.
+    Every bundle is opened on every backend in every precision.
+
+    Raises:
+        ConfigError: If a value is out of range, or two options contradict each other.
     """
 
     bundles: tuple[Path, ...]
+    """Folders of the bundles."""
     backends: tuple[str, ...] = ("auto",)
+    """Backends to compare."""
+    precisions: tuple[str, ...] = ()
+    """Precisions of the run on a CPU to compare; empty for that of each bundle."""
     device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda:N``."""
     threads: int | None = None
+    """CPU threads of one operator; None leaves it to the runtime."""
     scenarios: tuple[str, ...] = (SINGLE_STREAM,)
+    """How queries arrive, named as in MLPerf."""
     rate_per_s: float | None = None
+    """Queries per second of the Server scenario."""
     graphs: bool = True
+    """Measure each graph."""
     end_to_end: bool = False
+    """Predict ``slide`` from end to end."""
     only_graphs: tuple[str, ...] = ()
+    """Names of the graphs to measure; empty for all."""
     batch_sizes: tuple[int, ...] = BATCH_SIZES
+    """Tiles or spots per call; in the Server scenario a call grows up to each of them."""
     token_counts: tuple[int, ...] = TOKEN_COUNTS
+    """Spots of a slide, for the graphs that run on whole slides."""
     slide: Path | None = None
+    """Slide of ``end_to_end``; None makes a small one."""
     slide_options: PredictOptions = field(default_factory=PredictOptions)
+    """Options of the prediction of ``slide``."""
     seconds: float = 3.0
+    """Time of each case over all rounds; each round has at least one query."""
     rounds: int = 5
+    """Number of times that each case is measured."""
     warmup_runs: int = 2
+    """Calls before the measurement."""
     max_runs: int = 5000
+    """Maximum number of queries of a case."""
     seed: int = 0
+    """Seed of made-up inputs and arrival times."""
     command: str = "triplex-deploy bench"
+    """The command, for the record."""
     count_cost: CountCost | None = None
+    """Counts the operations of a graph; None if they cannot be counted."""
     cost_absent: str = "not asked for"
+    """Why operations are not counted."""
 
     def __post_init__(self) -> None:
         if not self.bundles:

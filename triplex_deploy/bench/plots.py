@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from triplex_deploy.bench.result import END_TO_END, SERVER, BenchResult, CaseResult
-from triplex_deploy.bench.stages import OTHER, STAGES
+from triplex_deploy.bench.work import OTHER, STAGES
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.ours import PNG_MARK
 

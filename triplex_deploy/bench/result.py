@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.files.atomic import atomic_path
@@ -166,7 +166,9 @@ class CaseResult(_Strict):
     samples_ms: tuple[float, ...]
     cost: Cost | None
     cost_absent: str | None
-    facts: dict[str, float | int | str]
+    metadata: dict[str, float | int | str] = Field(
+        validation_alias=AliasChoices("metadata", "facts")  # "facts" in files of version 0.1
+    )
     notes: tuple[str, ...]
 
 

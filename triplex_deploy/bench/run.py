@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
+from pathlib import Path
+from typing import Any
 
-from triplex_deploy.bench.accuracy import read_accuracy
-from triplex_deploy.bench.ceilings import measure_ceilings
-from triplex_deploy.bench.clock import Clock, WallClock
-from triplex_deploy.bench.machine import PACKAGES, read_machine
+from triplex_deploy.bench.machine import PACKAGES, Clock, WallClock, measure_ceilings, read_machine
 from triplex_deploy.bench.measure import Case, measure
 from triplex_deploy.bench.options import BenchOptions
 from triplex_deploy.bench.result import (
     END_TO_END,
     SCHEMA_VERSION,
     SERVER,
+    Accuracy,
     BenchResult,
     CaseResult,
     Graph,
     Subject,
 )
 from triplex_deploy.bench.slide_work import SlideWork
-from triplex_deploy.bench.stages import copies_absent, transfers_note
 from triplex_deploy.bench.summary import Counted, case_result
-from triplex_deploy.bench.work import GraphWork, Work, made_up_inputs
-from triplex_deploy.bundle import GraphEntry
+from triplex_deploy.bench.work import GraphWork, Work, copies_absent, made_up_inputs, transfers_note
+from triplex_deploy.bundle import GraphEntry, Target, parity_file
 from triplex_deploy.contract import GraphSpec
+from triplex_deploy.contract.precision import DEFAULT
 from triplex_deploy.errors import ConfigError, TriplexError
 from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.runtime.model import Model, load_bundle
@@ -83,9 +84,13 @@ def run_bench(
 
 def _open(options: BenchOptions, stack: ExitStack) -> list[_Opened]:
     opened: list[_Opened] = []
-    for path, backend in product(options.bundles, options.backends):
+    for path, backend, precision in product(
+        options.bundles, options.backends, options.precisions or (None,)
+    ):
         bundle = load_bundle(path)
-        model = stack.enter_context(bundle.open(options.device, backend, options.threads))
+        model = stack.enter_context(
+            bundle.open(options.device, backend, options.threads, precision=precision)
+        )
         name = f"{_precision(model)} {model.backend} {model.device}"
         earlier = [subject.label.partition(" #")[0] for subject in opened].count(name)
         opened.append(_Opened(f"{name} #{earlier + 1}" if earlier else name, model))
@@ -93,15 +98,17 @@ def _open(options: BenchOptions, stack: ExitStack) -> list[_Opened]:
 
 
 def _precision(model: Model) -> str:
-    """What its graphs are lowered to, fp32 if none is."""
-    precisions = {model.entry(graph).precision for graph in model.sessions}
-    return "+".join(sorted(precisions - {"fp32"})) or "fp32"
+    """Return the precisions of its graphs other than the default, or the default."""
+    precisions = {model.graph_precision(graph) for graph in model.sessions}
+    return "+".join(sorted(precisions - {DEFAULT})) or DEFAULT
 
 
 def _graph_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -> list[Case]:
     """Every graph at every size in every scenario; the subjects of one case follow each other."""
     names = dict.fromkeys(name for subject in subjects for name in subject.model.sessions)
-    inputs = _Inputs(options)
+    configs = [subject.model.bundle.config for subject in subjects]
+    known = min((int(getattr(config, "n_positions", 1)) for config in configs), default=1)
+    inputs = _Inputs(options, known)
     cases = []
     for name in (options.only_graphs or names) if options.graphs else ():
         sessions = [(s, s.model.sessions[name]) for s in subjects if name in s.model.sessions]
@@ -116,15 +123,17 @@ def _graph_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -
 class _Inputs:
     """Made-up inputs, shared by all cases of one shape; rows of a batch also by all sizes."""
 
-    def __init__(self, options: BenchOptions) -> None:
+    def __init__(self, options: BenchOptions, n_positions: int) -> None:
         self._options = options
+        self._n_positions = n_positions
         self._made: dict[tuple[GraphSpec, int], Arrays] = {}
 
     def of(self, spec: GraphSpec, size: int) -> Arrays:
         """Inputs of ``size`` rows, or more of them where rows do not belong together."""
         rows = max(self._options.batch_sizes) if spec.kind != "per slide" else size
         if (spec, rows) not in self._made:
-            self._made[spec, rows] = made_up_inputs(spec, rows, self._options.seed)
+            seed = self._options.seed
+            self._made[spec, rows] = made_up_inputs(spec, rows, seed, self._n_positions)
         return self._made[spec, rows]
 
 
@@ -190,4 +199,31 @@ def _subject(subject: _Opened, options: BenchOptions) -> Subject:
         },
         accuracy=accuracy,
         accuracy_absent=absent,
+    )
+
+
+def read_accuracy(bundle: Path, target: Target) -> tuple[Accuracy | None, str | None]:
+    """What the export found of the graphs for ``target``, or None and the reason why not."""
+    name = parity_file(target)
+    try:
+        report = json.loads((bundle / name).read_text(encoding="utf-8"))
+        return _accuracy(report, name), None
+    except OSError as error:
+        return None, f"{name} cannot be read ({error.strerror})"
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        return None, f"{name} is of another form ({type(error).__name__}: {error})"
+
+
+def _accuracy(report: dict[str, Any], source: str) -> Accuracy:
+    graphs, chain = report["graphs"], report["end_to_end"]
+    worst = max(graphs, key=lambda graph: float(graph["relative"]))
+    return Accuracy(
+        source=source,
+        passed=bool(report["passed"]),
+        reference=str(report["reference"]),
+        worst_graph=str(worst["graph"]),
+        worst_relative=float(worst["relative"]),
+        least_cosine=min(float(graph["cosine"]) for graph in graphs),
+        median_gene_pcc=float(chain["median_gene_pcc"]),
+        min_gene_pcc=float(chain["min_gene_pcc"]),
     )

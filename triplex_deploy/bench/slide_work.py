@@ -1,4 +1,4 @@
-"""A whole slide as work to time: prediction and its files, split by the run's own facts."""
+"""A whole slide as work to time: prediction and its files, split by the metadata of the run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from triplex_deploy.bench.clock import Clock
+from triplex_deploy.bench.machine import Clock
 from triplex_deploy.bench.result import END_TO_END
-from triplex_deploy.bench.stages import COPIES, STAGES, Seconds, copies_absent
-from triplex_deploy.bench.work import Done, Work
+from triplex_deploy.bench.work import COPIES, STAGES, CallResult, Seconds, Work, copies_absent
 from triplex_deploy.outputs.files import write_outputs
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.runtime.model import Model
 
-FACTS: Final = (
-    *("spots", "tiles_encoded", "tiles_without_sharing", "slide_tiles_decoded"),
-    *("sharing", "peak_memory_mb", "workers", "batch_size"),
+RECORDED: Final = (
+    "spots",
+    "tiles_encoded",
+    "tiles_without_sharing",
+    "slide_tiles_decoded",
+    "sharing",
+    "peak_memory_mb",
+    "workers",
+    "batch_size",
 )
 """Facts of a run worth keeping beside its times."""
 WITHIN_CALLS: Final = "within each graph's call, counted as compute"
@@ -38,12 +43,12 @@ class SlideWork(Work):
         self.graph, self.axis, self.size, self.limit = END_TO_END, "slides", 1, 1
         self.unit = "spots"
         self.absent = dict(copies_absent(model) or dict.fromkeys(COPIES, WITHIN_CALLS))
-        self.facts = {"slide": slide_path.name}
+        self.metadata = {"slide": slide_path.name}
         self._model, self._path, self._options, self._clock = model, slide_path, options, clock
         self._graphs: dict[str, float] = {}
         self._warned = False
 
-    def query(self) -> Done:
+    def query(self) -> CallResult:
         with _without_warnings(self._warned), tempfile.TemporaryDirectory() as folder:
             prediction = predict_slide(self._path, self._model, self._options)
             begin = self._clock.now()
@@ -51,11 +56,11 @@ class SlideWork(Work):
             write_s = self._clock.now() - begin
         self._warned = True
         run = prediction.run
-        self.facts |= {name: run[name] for name in FACTS if name in run}
+        self.metadata |= {name: run[name] for name in RECORDED if name in run}
         stages, self._graphs = split_run(run, tuple(self._model.sessions))
-        return Done(prediction.n_spots, {**stages, "write": write_s})
+        return CallResult(prediction.n_spots, {**stages, "write": write_s})
 
-    def batch(self, queries: int) -> Done:
+    def batch(self, queries: int) -> CallResult:
         return self.query()
 
     def graph_seconds(self) -> Seconds:

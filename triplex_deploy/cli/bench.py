@@ -21,7 +21,10 @@ from triplex_deploy.cli.shared import (
     print_summary,
     verbosity_options,
 )
+from triplex_deploy.cli.shared_options import ThreadCount
+from triplex_deploy.cli.streams import print_text
 from triplex_deploy.errors import OutputError
+from triplex_deploy.runtime.backends import BACKEND_NAMES, RUN_PRECISIONS
 
 if TYPE_CHECKING:
     from triplex_deploy.bench.options import BenchOptions, CountCost
@@ -190,9 +193,17 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> int:
         "backends",
         multiple=True,
         show_default=True,
+        type=click.Choice(BACKEND_NAMES),
         help="Runtime that executes the graphs; repeatable, to compare runtimes.",
     ),
-    setting("--threads", type=click.IntRange(1), help="CPU threads per operator."),
+    setting(
+        "--precision",
+        "precisions",
+        multiple=True,
+        type=click.Choice(RUN_PRECISIONS),
+        help="Precision of the run on a CPU; repeatable. [default: that of each bundle]",
+    ),
+    setting("--threads", type=ThreadCount(), help="CPU threads per operator."),
 )
 @click.option(
     "--graphs/--end-to-end",
@@ -277,7 +288,7 @@ def _show(result: BenchResult, json_file: Path | None, plot: Path | None) -> Non
 
         write_plots(result, plot)
     if on_stdout:
-        click.echo(result.to_json(), nl=False)
+        print_text(result.to_json(), end="")
     elif not is_quiet():
         print_result(result)
 

@@ -66,8 +66,12 @@ def _subjects(result: BenchResult) -> Table:
     for subject in result.subjects:
         threads = "auto" if subject.threads is None else str(subject.threads)
         table.add_row(
-            *(subject.label, subject.bundle, subject.bundle_id, threads),
-            *(subject.transfers, _accuracy(subject)),
+            subject.label,
+            subject.bundle,
+            subject.bundle_id,
+            threads,
+            subject.transfers,
+            _accuracy(subject),
         )
     return table
 
