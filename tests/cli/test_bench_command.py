@@ -62,7 +62,7 @@ def test_slide_is_measured_end_to_end(invoke, bundle, slide_path, tmp_path: Path
     assert finished.status == 0, finished.err
     (case,) = read_result(out).cases
     assert (case.graph, case.axis, case.unit) == (END_TO_END, "slides", "spots")
-    assert case.facts["slide"] == slide_path.name
+    assert case.metadata["slide"] == slide_path.name
     assert set(case.graphs_ms) == set(bundle.specs)
     assert {"compute", "prepare", "write"} <= set(case.stages_ms)
 

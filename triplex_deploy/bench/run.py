@@ -28,6 +28,7 @@ from triplex_deploy.bench.summary import Counted, case_result
 from triplex_deploy.bench.work import GraphWork, Work, copies_absent, made_up_inputs, transfers_note
 from triplex_deploy.bundle import GraphEntry, Target, parity_file
 from triplex_deploy.contract import GraphSpec
+from triplex_deploy.contract.his_to_gene import HisToGeneConfig
 from triplex_deploy.contract.precision import DEFAULT
 from triplex_deploy.errors import ConfigError, TriplexError
 from triplex_deploy.progress import Progress, Silent
@@ -107,7 +108,7 @@ def _graph_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -
     """Every graph at every size in every scenario; the subjects of one case follow each other."""
     names = dict.fromkeys(name for subject in subjects for name in subject.model.sessions)
     configs = [subject.model.bundle.config for subject in subjects]
-    known = min((int(getattr(config, "n_positions", 1)) for config in configs), default=1)
+    known = min((c.n_positions for c in configs if isinstance(c, HisToGeneConfig)), default=1)
     inputs = _Inputs(options, known)
     cases = []
     for name in (options.only_graphs or names) if options.graphs else ():
