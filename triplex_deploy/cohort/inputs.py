@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from triplex_deploy.errors import ConfigError
+from triplex_deploy.files.escape import short_repr
 from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,13 @@ def find_slides(arguments: Sequence[str | Path], recursive: bool = False) -> lis
 
 
 def _expand(path: Path, recursive: bool) -> Iterator[SlideEntry]:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:  # cannot be entered, or the name is too long: fails when it is predicted
+        yield SlideEntry(path, path.stem, origin=str(path))
+        return
     if path.is_dir():
         yield from _slides_in(path, recursive)
     elif is_slide_list(path):
@@ -80,7 +88,11 @@ def _expand(path: Path, recursive: bool) -> Iterator[SlideEntry]:
 
 
 def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
-    files = sorted(_files(folder, recursive))
+    try:
+        files = sorted(_files(folder, recursive))
+    except OSError as error:
+        where = error.filename or folder
+        raise ConfigError(f"{where}: {error.strerror}; check the folder's permissions") from error
     slides = [path for path in files if path.suffix.lower() in SLIDE_SUFFIXES]
     dicom = sum(path.suffix.lower() == DICOM for path in files)
     if dicom:
@@ -195,8 +207,13 @@ def _entry(slide_list: Path, where: str, row: Row) -> SlideEntry:
 
 
 def _existing(slide_list: Path, where: str, column: str, cell: str) -> Path:
-    path = slide_list.parent / Path(cell).expanduser()
-    if not path.exists():
+    try:
+        path = slide_list.parent / Path(cell).expanduser()
+        is_there = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: there is no home folder
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{where}: {column} {short_repr(cell)}: {reason}; correct it") from error
+    if not is_there:
         raise ConfigError(
             f"{where}: {column} {path}: no such file; paths start at the folder of the list"
         )

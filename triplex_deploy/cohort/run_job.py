@@ -20,6 +20,7 @@ from triplex_deploy.cohort.resume import (
 )
 from triplex_deploy.errors import OutputError, TriplexError, one_line
 from triplex_deploy.files.atomic import replace_file
+from triplex_deploy.files.escape import encodable
 from triplex_deploy.files.lock import exclusive_lock, holder
 from triplex_deploy.files.ours import exists, remove_ours, require_no_link
 from triplex_deploy.outputs.files import require_own_outputs, save_outputs
@@ -73,7 +74,7 @@ def _run_locked(job: Job, model: Model, progress: Progress) -> Outcome:
     with _staging_folder(job) as staging:
         key = _key(job, model.bundle)  # of the slide as it was before it was read
         prediction = predict_slide(job.slide, model, _with_cache(job), progress)
-        prediction = replace(prediction, slide_name=job.h5ad_path.stem)
+        prediction = replace(prediction, slide_name=encodable(job.h5ad_path.stem))
         with _os_errors_as_output_errors(job):
             _save(prediction, job, staging, key)
             summary = SlideSummary.of(prediction) if job.report else None

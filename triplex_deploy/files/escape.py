@@ -38,6 +38,11 @@ def _printable(character: str) -> str:
     return character
 
 
+def encodable(text: str) -> str:
+    """Return text that UTF-8 can hold; bytes that were not UTF-8 become ``\\udce9``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def is_control(character: str) -> bool:
     """Return True for a control character, half a character, or a break of lines."""
     return unicodedata.category(character) in _HARMFUL

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from triplex_deploy.errors import ContractError
+from triplex_deploy.files.escape import encodable
 
 
 def to_strict_json(run: Mapping[str, Any], indent: int | None = None) -> str:
@@ -23,11 +24,12 @@ def to_strict_json(run: Mapping[str, Any], indent: int | None = None) -> str:
         ContractError: If a value has no JSON form, such as NaN, infinity or another object.
     """
     try:
-        return json.dumps(run, indent=indent, default=_plain, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(run, indent=indent, default=_plain, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise ContractError(
             f"run metadata: {error}; use text, finite numbers, lists and dictionaries"
         ) from error
+    return encodable(text)  # JSON writes half a character in the same way
 
 
 def _plain(value: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -82,7 +83,11 @@ def render_cohort_index(summaries: Sequence[SlideSummary], reports: dict[str, st
 
 def _reports(folder: Path, summaries: Sequence[SlideSummary]) -> dict[str, str]:
     names = [summary.slide_name for summary in summaries]
-    return {name: quote(f"{name}.html") for name in names if (folder / f"{name}.html").is_file()}
+    return {
+        name: quote(os.fsencode(f"{name}.html"))
+        for name in names
+        if (folder / f"{name}.html").is_file()
+    }
 
 
 def _gene_data(summary: SlideSummary) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.escape import xml_text
 from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
@@ -64,20 +65,20 @@ def is_own_ome_tiff(path: Path) -> bool:
     try:
         with tifffile.TiffFile(path) as file:
             return bool(file.pages.first.software == ORIGIN)
-    except (tifffile.TiffFileError, ValueError, IndexError):
+    except (tifffile.TiffFileError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 
 def _ome(prediction: Prediction, pixel_um: float) -> dict[str, Any]:
     return {
         "axes": "CYX",
-        "Name": f"{prediction.slide_name}: predicted expression",
+        "Name": xml_text(f"{prediction.slide_name}: predicted expression"),
         "PhysicalSizeX": pixel_um,
         "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": pixel_um,
         "PhysicalSizeYUnit": "µm",
-        "Channel": {"Name": list(prediction.genes)},
-        "MapAnnotation": {"Namespace": ORIGIN, "prediction": origin_json(prediction)},
+        "Channel": {"Name": [xml_text(gene) for gene in prediction.genes]},
+        "MapAnnotation": {"Namespace": ORIGIN, "prediction": xml_text(origin_json(prediction))},
     }
 
 

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from triplex_deploy.files.escape import encodable
 from triplex_deploy.files.ours import require_ours
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ MARK_WITHIN: Final = 1024
 
 def render_page(template: str, stylesheets: list[str], scripts: list[str], **values: Any) -> str:
     """Return a template with its styles and scripts as one HTML document."""
-    return (
+    html = (
         _environment()
         .get_template(template)
         .render(
@@ -31,6 +32,7 @@ def render_page(template: str, stylesheets: list[str], scripts: list[str], **val
             **values,
         )
     )
+    return encodable(html)
 
 
 def json_for_script(payload: Any) -> str:

@@ -23,6 +23,10 @@ THUMBNAIL_MAX_PX: Final = 2000
 """Longest side of ``Prediction.thumbnail``."""
 
 
+MAX_ARRAY_PLACE: Final = 2**31 - 1
+"""Largest row or column of the array; files hold them as integers of 32 bits."""
+
+
 @dataclass(frozen=True, repr=False)
 class Prediction:
     """Predicted expression of G genes at N spots of one slide.
@@ -63,6 +67,10 @@ class Prediction:
         _require("grid_rc", self.grid_rc, np.int64, (n_spots, 2))
         _require("thumbnail", self.thumbnail, np.uint8, (*self.thumbnail.shape[:2], 3))
         _require_unique("genes", self.genes)
+        if self.grid_rc.size and np.abs(self.grid_rc).max() > MAX_ARRAY_PLACE:
+            raise ContractError(
+                f"grid_rc: a row or column is beyond {MAX_ARRAY_PLACE}; give places on the array"
+            )
         _require_unique("grid_rc", self.spot_names)
         if self.barcodes and len(self.barcodes) != n_spots:
             raise ContractError(

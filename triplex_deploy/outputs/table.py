@@ -9,6 +9,7 @@ import numpy as np
 
 from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.escape import csv_cell
 from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
@@ -44,7 +45,8 @@ def to_frame(prediction: Prediction) -> DataFrame:
 def write_csv(prediction: Prediction, path: str | Path) -> None:
     """Write a prediction as a UTF-8 CSV table of spots and genes, atomically.
 
-    Values read back as the same float32; NaN is an empty cell.
+    Values read back as the same float32; NaN is an empty cell. A barcode or gene that a spreadsheet
+    would run as a formula begins with ``'``.
 
     Args:
         prediction: What to write.
@@ -53,7 +55,9 @@ def write_csv(prediction: Prediction, path: str | Path) -> None:
     Raises:
         OutputError: If the file cannot be written.
     """
-    table = to_frame(prediction)
+    table = to_frame(prediction).rename(columns=csv_cell)
+    if prediction.barcodes:
+        table["barcode"] = table["barcode"].map(csv_cell)
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
 

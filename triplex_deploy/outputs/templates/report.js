@@ -128,8 +128,16 @@
   }
   window.addEventListener("hashchange", () => choose(geneOfAddress()));
 
+  function nameInAddress() {
+    try {
+      return decodeURIComponent(location.hash.slice(1));
+    } catch {
+      return ""; // a lone % is not part of an address
+    }
+  }
+
   function geneOfAddress() {
-    const named = genes.names.indexOf(decodeURIComponent(location.hash.slice(1)));
+    const named = genes.names.indexOf(nameInAddress());
     if (named >= 0) return named;
     const first = document.querySelector("[data-gene], #gene-table tbody button");
     return first ? Number(first.dataset.index ?? genes.names.indexOf(first.dataset.gene)) : 0;
