@@ -4,7 +4,13 @@ import pytest
 
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.training.options import TrainOptions, read_settings, split_settings
+from triplex_deploy.training import options as options_module
+from triplex_deploy.training.options import (
+    ADDED_OPTIONS,
+    TrainOptions,
+    read_settings,
+    split_settings,
+)
 
 
 def test_assignments_override_the_file_and_go_to_their_owner(tmp_path: Path) -> None:
@@ -102,3 +108,26 @@ def test_settings_of_earlier_versions_keep_their_meaning() -> None:
     assert TrainOptions.from_dict(stored) == TrainOptions(backbone_weights="densenet.pth")
     with pytest.raises(ConfigError, match="backbone_lr_scale: given twice"):
         split_settings({"backbone_lr_scale": 1.0, "target_trunk_lr_scale": 0.0})
+
+
+KEYS_OF_DIGESTS = {
+    *("selection", "epochs", "batch_size", "learning_rate", "lr_step_epochs", "lr_gamma"),
+    *("weight_decay", "patience", "refit", "feature_dropout", "ema_decay", "backbone_lr_scale"),
+    *("backbone_weights", "augment", "seed", "precision", "accelerator", "devices"),
+}
+"""Options in every digest; an option added later belongs into ``ADDED_OPTIONS`` instead."""
+
+
+def test_a_new_option_at_its_default_leaves_digests_as_they_were() -> None:
+    assert set(TrainOptions().digest_values()) == KEYS_OF_DIGESTS
+    assert set(TrainOptions().to_dict()) == KEYS_OF_DIGESTS | set(ADDED_OPTIONS)
+
+
+def test_an_added_option_counts_in_digests_when_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options_module, "ADDED_OPTIONS", ("patience",))
+    assert "patience" not in TrainOptions().digest_values()
+    assert TrainOptions(patience=3).digest_values()["patience"] == 3
+    monkeypatch.setattr(ModelConfig, "added", ("apeg_kernel",))
+    default = ModelConfig().apeg_kernel
+    assert "apeg_kernel" not in ModelConfig(apeg_kernel=default).digest_values()
+    assert ModelConfig(apeg_kernel=5).digest_values()["apeg_kernel"] == 5

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Final, Self
 
@@ -68,6 +68,16 @@ class TrainingRecipe:
     """Training options recommended for the family, by name, where they differ from the default."""
 
 
+def without_new_defaults(settings: Any, added: Collection[str]) -> dict[str, Any]:
+    """Return the fields of a dataclass by name, without those of ``added`` at their default."""
+    defaults = {field.name: field.default for field in fields(settings) if field.name in added}
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if name not in defaults or value != defaults[name]
+    }
+
+
 @dataclass(frozen=True)
 class Config(ABC):
     """Configuration of a model; a wrong value raises ``ConfigError``.
@@ -86,6 +96,12 @@ class Config(ABC):
     """The graph that looks up training spots; None for a family without a bank."""
     recipe: ClassVar[TrainingRecipe] = TrainingRecipe()
     """How the family is trained."""
+    added: ClassVar[tuple[str, ...]] = ()
+    """Names of settings that the family got after 27 November 2026; add each new setting here.
+
+    Digests leave such a setting out while it has its default, so that digests of earlier versions
+    stay valid.
+    """
     supports_tensorrt: ClassVar[bool] = False
     """Whether the family was tested on TensorRT."""
     supports_triton: ClassVar[bool] = False
@@ -163,6 +179,10 @@ class Config(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
         return asdict(self)
+
+    def digest_values(self) -> dict[str, Any]:
+        """Return the settings that a digest covers, without ``added`` settings at their default."""
+        return without_new_defaults(self, self.added)
 
     def require_positive(self, *keys: str) -> None:
         """Raise ``ConfigError`` if a setting is below 1."""

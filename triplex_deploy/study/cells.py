@@ -154,8 +154,8 @@ def _make_cell(
         }
     )
     content = {
-        "config": _with_first_keys(config.to_dict()),
-        "options": _with_first_keys(options.to_dict()),
+        "config": _with_first_keys(config.digest_values()),
+        "options": _with_first_keys(options.digest_values()),
         "fold": asdict(fold),
         "prepared": prepared_digest(prepared.path),
     }

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from triplex_deploy.contract import config_from_dict
 from triplex_deploy.errors import CheckpointError, ConfigError
 from triplex_deploy.models import SpotModel, state_of
 from triplex_deploy.progress import Progress
@@ -159,7 +160,7 @@ class _Fitted:
         """Continue from ``state``; other settings but more epochs would be another run."""
         theirs = {
             **TrainOptions.from_dict(state["options"]).to_dict(),
-            **self.model.config.current_keys(state["config"]),
+            **config_from_dict(state["config"]).to_dict(),
         }
         ours = {**self._options.to_dict(), **self.model.config.to_dict()}
         keys = (theirs.keys() | ours.keys()) - {"epochs"}

@@ -14,6 +14,7 @@ from triplex_deploy.contract import (
     Config,
     config_from_dict,
 )
+from triplex_deploy.contract.config import without_new_defaults
 from triplex_deploy.errors import ConfigError
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -29,6 +30,12 @@ OLD_OPTIONS: Final = {
     "trunk_weights": "backbone_weights",
 }
 """Keys of training options in files and runs of earlier versions."""
+ADDED_OPTIONS: Final[tuple[str, ...]] = ()
+"""Names of training options added after 27 November 2026; add each new option here.
+
+Digests leave such an option out while it has its default, so that digests of earlier versions stay
+valid and finished trainings of a study are not repeated.
+"""
 
 YAML_SUFFIXES: Final = (".yaml", ".yml")
 _YAML_FLOAT: Final = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$")
@@ -106,6 +113,10 @@ class TrainOptions:
     def to_dict(self) -> dict[str, Any]:
         """Return the options as plain values."""
         return asdict(self)
+
+    def digest_values(self) -> dict[str, Any]:
+        """Return the options that a digest covers, without ``ADDED_OPTIONS`` at their default."""
+        return without_new_defaults(self, ADDED_OPTIONS)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainOptions:
