@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.hdf5 import OPEN_ELSEWHERE
+from triplex_deploy.files.hdf5_look import look_first_at_hdf5
 from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.spots.lattice import infer_lattice
 from triplex_deploy.spots.scale import ST_PITCH_UM, KnownArray, square, visium
@@ -99,6 +100,7 @@ def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
     import pandas as pd
 
     require_regular_file(path, SpotsError, "spots file")
+    look_first_at_hdf5(path, SpotsError, ("obs", "obsm", "uns"), "write it again")
     _require_sound_spots(path)
     with damage_as(SpotsError, f"{path}: not a readable h5ad", "write it again"):
         backed = anndata.read_h5ad(path, backed="r")
