@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from triplex_deploy.contract import GraphSpec
+from triplex_deploy.errors import BackendError
 from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.pipeline.tuning import Setting
 from triplex_deploy.progress import Progress, StageClock
@@ -53,11 +56,13 @@ class PredictionContext:
 
     def graph(self, spec: GraphSpec, values: Tensors) -> Arrays:
         """Run a graph with its inputs taken from ``values`` and record the time under its name."""
-        return self._timed(spec, self.sessions[spec.name].run, values)
+        session = self.sessions[spec.name]
+        return self._timed(spec, session.run, values, session.runs_in_caller)
 
     def graph_kept(self, spec: GraphSpec, values: Tensors) -> dict[str, Any]:
         """Run a graph as ``graph`` does, but leave the outputs on the GPU for the next graph."""
-        return self._timed(spec, self.sessions[spec.name].run_kept, values)
+        session = self.sessions[spec.name]
+        return self._timed(spec, session.run_kept, values, session.runs_in_caller)
 
     def note_waits(self, name: str, pool: OrderedThreadPool[Any, Any]) -> None:
         """Record how long the threads of a pool were idle; workers are averaged."""
@@ -65,15 +70,35 @@ class PredictionContext:
         self.waits[name] = {**pool.waits, "workers": pool.waits["workers"] / workers}
 
     def _timed(
-        self, spec: GraphSpec, run: Callable[[Tensors], dict[str, Any]], values: Tensors
+        self,
+        spec: GraphSpec,
+        run: Callable[[Tensors], dict[str, Any]],
+        values: Tensors,
+        runs_in_caller: bool,
     ) -> dict[str, Any]:
         """Run a graph and add its wall and CPU seconds.
 
-        A call in batches has one thread on a CPU, so the thread's clock counts it. A graph that
-        takes all spots runs alone with several threads, so the process's clock counts it.
+        A call in batches has one thread on a CPU, so the thread's clock counts it. If that is a
+        thread of the runtime, it is busy as long as the call lasts, and the wall clock stands in
+        for it. A graph that takes all spots runs alone with several threads, so the process's
+        clock counts it.
         """
         inputs = {tensor.name: values[tensor.name] for tensor in spec.inputs}
         alone = spec.kind == "per slide"
-        cpu_clock: Callable[[], float] = time.process_time if alone else time.thread_time
+        in_call = time.thread_time if runs_in_caller else time.perf_counter
+        cpu_clock: Callable[[], float] = time.process_time if alone else in_call
         with self.clock.stage(spec.name, 1 if alone else self.setting.workers, cpu_clock):
-            return run(inputs)
+            outputs = run(inputs)
+        _require_finite(self.model, spec.name, outputs)
+        return outputs
+
+
+def _require_finite(model: Model, graph: str, outputs: Mapping[str, Any]) -> None:
+    """Raise ``BackendError`` for NaN or infinity; outputs that stay on a GPU go to a later graph."""
+    for name, values in outputs.items():
+        if isinstance(values, np.ndarray) and not np.isfinite(values).all():
+            raise BackendError(
+                f"{graph}: its output {name} has {int((~np.isfinite(values)).sum())} values that "
+                f"are NaN or infinite, in {model.precision} on {model.device}; check the bundle "
+                "with triplex-deploy verify, or use fp32"
+            )

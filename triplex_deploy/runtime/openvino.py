@@ -30,6 +30,8 @@ class OpenVinoSession(Session):
     outputs are written to new arrays, so nothing is copied.
     """
 
+    runs_in_caller = False
+
     def __init__(self, path: Path, spec: GraphSpec, options: Mapping[str, Any]) -> None:
         """Take the ONNX file and OpenVINO's properties; use ``open_session`` to build them."""
         super().__init__(spec)

@@ -28,6 +28,9 @@ class Session(ABC):
     ``_run_kept`` and ``_upload``.
     """
 
+    runs_in_caller: bool = True
+    """Whether the thread that calls ``run`` does the work, so that its clock counts the CPU time."""
+
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
 
