@@ -78,14 +78,13 @@ class PredictionContext:
     ) -> dict[str, Any]:
         """Run a graph and add its wall and CPU seconds.
 
-        A call in batches has one thread on a CPU, so the thread's clock counts it. If that is a
-        thread of the runtime, it is busy as long as the call lasts, and the wall clock stands in
-        for it. A graph that takes all spots runs alone with several threads, so the process's
-        clock counts it.
+        A call in batches has one thread on a CPU, so the thread's clock counts it, unless it is a
+        thread of the runtime: then only the total of the process has its CPU time. A graph that
+        takes all spots runs alone with several threads, so the process's clock counts it.
         """
         inputs = {tensor.name: values[tensor.name] for tensor in spec.inputs}
         alone = spec.kind == "per slide"
-        in_call = time.thread_time if runs_in_caller else time.perf_counter
+        in_call = time.thread_time if runs_in_caller else lambda: 0.0
         cpu_clock: Callable[[], float] = time.process_time if alone else in_call
         with self.clock.stage(spec.name, 1 if alone else self.setting.workers, cpu_clock):
             outputs = run(inputs)

@@ -29,7 +29,7 @@ class Session(ABC):
     """
 
     runs_in_caller: bool = True
-    """Whether the thread that calls ``run`` does the work, so that its clock counts the CPU time."""
+    """Whether the thread that calls ``run`` does the work, and its clock counts the CPU time."""
 
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
