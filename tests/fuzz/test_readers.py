@@ -17,7 +17,7 @@ from tests.fuzz.material import shared_material
 from tests.fuzz.readers import READERS
 
 pytestmark = [pytest.mark.torch, pytest.mark.lengthy]
-EXAMPLES = 8
+EXAMPLES = 5
 """Mutations of each reader; each takes some hundredths of a second."""
 
 
