@@ -136,7 +136,6 @@ def test_f03_a_tiled_tiff_is_the_scan_or_an_error(
         assert slide.mpp == pytest.approx(MPP, rel=1e-3)
 
 
-@pytest.mark.xfail(strict=True, reason="dies where no home can be found")
 def test_f10_a_user_without_home_predicts(
     kit: Kit, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +148,6 @@ def test_f10_a_user_without_home_predicts(
     assert predict(kit.demo / "slide.tif").status == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a name that is not UTF-8 costs index and summary")
 def test_f11_a_name_that_is_not_utf8_costs_at_most_its_own_slide(kit: Kit, invoke: Invoke) -> None:
     folder = kit.folder / "in"
     folder.mkdir()
@@ -265,7 +263,6 @@ def test_f18_a_file_that_is_open_elsewhere_is_not_predicted_again(
     assert "open" in finished.error
 
 
-@pytest.mark.xfail(strict=True, reason="a settings file of the folder names log-file")
 def test_d01_a_settings_file_of_the_folder_names_no_file_to_write(
     kit: Kit, predict: Predict
 ) -> None:
