@@ -124,7 +124,7 @@ def test_more_threads_than_cores_are_lowered(
     from triplex_deploy.cli import shared_options
 
     monkeypatch.setattr(shared_options, "usable_cores", lambda: 2)
-    monkeypatch.setattr(shared_options.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert shared_options.ThreadCount().convert("100000", None, None) == 2
     assert "this machine has 2 cores" in caplog.text
     assert shared_options.ThreadCount().convert("2", None, None) == 2

@@ -17,7 +17,14 @@ from triplex_deploy.cli.evaluate import _require_own as require_own_metrics
 from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_folder, atomic_path, copy_file
 from triplex_deploy.files.lock import exclusive_lock, holder
-from triplex_deploy.files.ours import has_keys, is_our_png, is_ours, remove_ours, require_ours
+from triplex_deploy.files.ours import (
+    has_keys,
+    is_our_png,
+    is_ours,
+    is_own_folder,
+    remove_ours,
+    require_ours,
+)
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.cohort import write_cohort_index
 from triplex_deploy.outputs.files import write_outputs
@@ -226,3 +233,36 @@ def test_keys_are_recognized_in_the_first_bytes() -> None:
     assert recognize(b'{\n "schema": 1, "genes": [')
     assert not recognize(b'{"schema": 1}')
     assert not recognize(b'"schema" "genes"')
+
+
+def test_folder_that_others_may_write_is_not_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache"
+    assert is_own_folder(folder)
+    folder.mkdir(mode=0o755)
+    assert is_own_folder(folder)
+    folder.chmod(0o777)
+    assert not is_own_folder(folder)
+    folder.chmod(0o755)
+    owner = folder.stat().st_uid
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    assert is_own_folder(folder) == (owner == 0)
+
+
+def test_features_in_a_folder_of_others_are_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from triplex_deploy.pipeline.feature_cache import FeatureCache
+
+    cache = FeatureCache(tmp_path, "key", 2)
+    cache.add(np.zeros((1, 2), np.int64), np.ones((1, 2), np.float32))
+    cache.flush()
+    assert len(list(FeatureCache(tmp_path, "key", 2).parts())) == 1
+    tmp_path.chmod(0o777)
+    others = FeatureCache(tmp_path, "key", 2)
+    assert list(others.parts()) == []
+    assert "chmod o-w" in caplog.text
+    others.add(np.ones((1, 2), np.int64), np.ones((1, 2), np.float32))
+    others.flush()
+    assert len(list(tmp_path.glob("*.npz"))) == 1

@@ -64,6 +64,19 @@ def remove_ours(path: Path, recognize: IsOurs) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_own_folder(folder: Path) -> bool:
+    """Return True if this user or root owns a folder, and others may not write into it.
+
+    What is kept in another folder, such as a cache, may be of anyone. A folder that does not exist
+    gives True.
+    """
+    try:
+        status = folder.stat()
+    except OSError:  # nothing can be taken from there
+        return True
+    return status.st_uid in (os.getuid(), 0) and not status.st_mode & stat.S_IWOTH
+
+
 def exists(path: Path) -> bool:
     """Return True if something has this name, a broken link included.
 

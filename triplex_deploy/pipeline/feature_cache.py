@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from triplex_deploy.errors import OutputError, SlideError
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.ours import is_own_folder
 from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.tiles.view import SlideView
@@ -69,8 +70,17 @@ class FeatureCache:
     def parts(self) -> Iterator[tuple[Origins, Features]]:
         """Yield origins (K, 2) in the view and features (K, F) by file.
 
-        Files of this package that are damaged are removed. Others are not touched.
+        Files of this package that are damaged are removed. Others are not touched. A folder that
+        others may write into is not used at all.
         """
+        if not is_own_folder(self.folder):
+            self._usable = False
+            logger.warning(
+                "%s: not used, because it belongs to another user or others may write into it; "
+                "own it and run `chmod o-w` on it, or choose another --cache",
+                self.folder,
+            )
+            return
         for path in sorted(self.folder.glob("*.npz")):
             if not _OWN_NAME.fullmatch(path.name):
                 continue
