@@ -54,5 +54,7 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, TriplexError):
         return text
+    if isinstance(error, RuntimeError) and "start new thread" in text:
+        return "no more threads can be started; raise the limit of processes (`ulimit -u`)"
     name = type(error).__name__
     return f"unexpected {name}: {text}; run again with -vv and report the traceback"

@@ -15,7 +15,7 @@ def _tensor() -> Any:
     return onnx.numpy_helper.from_array(np.arange(4, dtype=np.float32), "w")
 
 
-def _model(*nodes: Any, weight: "Any | None" = None) -> bytes:
+def _model(*nodes: Any, weight: Any = None) -> bytes:
     value = onnx.helper.make_tensor_value_info("x", 1, [4])
     result = onnx.helper.make_tensor_value_info("y", 1, [4])
     add = onnx.helper.make_node("Add", ["x", "w"], ["y"])

@@ -150,8 +150,6 @@ def _line_of(error: Exception) -> str:
     """Return an error as one line with its remedy."""
     if isinstance(error, ModuleNotFoundError):
         return missing_module(error)
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return "no more threads can be started; raise the limit of processes (`ulimit -u`)"
     return one_line(error)
 
 

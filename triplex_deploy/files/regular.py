@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from triplex_deploy.errors import TriplexError
 
@@ -57,7 +57,7 @@ def require_regular_file(
     return status
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading bytes, without waiting for the writer of a pipe.
 
     Args:
