@@ -53,6 +53,20 @@ def graph_cost(path: str | Path, sizes: Mapping[str, int]) -> GraphCost:
     return GraphCost(flops, traffic)
 
 
+def multiplications(path: str | Path, sizes: Mapping[str, int]) -> list[tuple[NodeProto, int]]:
+    """Return each node that multiplies, and the number of its multiplications in one run.
+
+    Takes and raises what ``graph_cost`` does.
+    """
+    graph = _Graph.read(Path(path), sizes)
+    counts = []
+    for node in graph.nodes:
+        if operations := _FLOPS.get(node.op_type):
+            shapes = [graph.shape(name) for name in node.input if name]
+            counts.append((node, operations(node, shapes, graph.shape(node.output[0])) // 2))
+    return counts
+
+
 def _traffic(node: NodeProto, graph: _Graph) -> int:
     read = [graph.stored_bytes(name) for name in node.input if name]
     written = [graph.stored_bytes(name) for name in node.output if name and graph.is_used(name)]

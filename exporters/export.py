@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -47,7 +47,14 @@ from triplex_deploy.contract.precision import (
 from triplex_deploy.errors import ConfigError, ParityError
 from triplex_deploy.exporters.foreign_tile_encoder import open_foreign, write_foreign
 from triplex_deploy.exporters.graph_entry import graph_entry
-from triplex_deploy.exporters.int8 import quantize, quantized_graphs, split_calibration
+from triplex_deploy.exporters.int8 import (
+    COSINES,
+    WEIGHT_BITS,
+    Quantization,
+    Quantizer,
+    quantized_graphs,
+    split_calibration,
+)
 from triplex_deploy.exporters.lookup import is_lookup
 from triplex_deploy.exporters.model_card import model_card
 from triplex_deploy.exporters.parity import (
@@ -58,7 +65,8 @@ from triplex_deploy.exporters.parity import (
 )
 from triplex_deploy.exporters.precision import convert_precision
 from triplex_deploy.exporters.reference import Reference, torch_tile_encoder
-from triplex_deploy.exporters.staging import replace, require_free, staging
+from triplex_deploy.exporters.staging import replace as replace_folder
+from triplex_deploy.exporters.staging import require_free, staging
 from triplex_deploy.exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
 from triplex_deploy.exporters.tensorrt_parity import TENSORRT_PARITY, measure_emulated_parity
 from triplex_deploy.exporters.to_onnx import write_onnx
@@ -86,6 +94,8 @@ class ExportOptions:
     image encoders. Graphs that look up training spots stay fp32."""
     calibration: NDArray[np.uint8] | None = None
     """Tiles (T, 224, 224, 3) of slides like those to be predicted, for int8 and fp8 alone."""
+    int8_weights: int = WEIGHT_BITS[0]
+    """Bits of int8's weights for ONNX Runtime: 8, or 7 for CPUs without VNNI."""
     force: bool = False
     """Replace an existing bundle."""
     allow_parity_failure: bool = False
@@ -97,6 +107,10 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         require_offered(self.precision, "onnxruntime")
+        if self.int8_weights not in WEIGHT_BITS:
+            raise ConfigError(
+                f"int8_weights: {self.int8_weights}; use {' or '.join(map(str, WEIGHT_BITS))}"
+            )
         asked = {self.precision, self.tensorrt.precision if self.tensorrt else ""}
         if bool(asked.intersection(QUANTIZED)) != (self.calibration is not None):
             raise ConfigError(
@@ -145,7 +159,7 @@ def export_bundle(
         if options.triton:
             write_repository(bundle, stage / TRITON)
         require_free(target, options.force)
-        replace(stage, target)
+        replace_folder(stage, target)
     return read_bundle(target), reports["onnxruntime"]
 
 
@@ -172,15 +186,13 @@ def _fill(
     precisions = dict.fromkeys(specs, DEFAULT)
     if options.precision in CONVERTED:
         precisions |= _convert(stage, specs, options.precision)
-    elif options.precision in QUANTIZED and calibration is not None:
-        precisions |= _quantize(stage, quantized_graphs(checkpoint.config), calibration)
-    entries = tuple(
-        graph_entry(stage, stage / f"{name}.onnx", spec, precisions[name], "onnxruntime")
-        for name, spec in specs.items()
-    )
-    with _sessions(stage, entries, specs) as sessions:
-        logger.info("comparing %d graphs with PyTorch", len(sessions))
-        report = measure_parity(reference, sessions, precisions, options.precision, held_out)
+    elif options.precision in QUANTIZED:
+        precisions |= dict.fromkeys(quantized_graphs(checkpoint.config), options.precision)
+    compare = _Comparison(stage, specs, reference, precisions, options.precision, held_out)
+    if options.precision in QUANTIZED and calibration is not None:
+        entries, report = _quantize(compare, calibration, options.int8_weights)
+    else:
+        entries, report = compare.run()
     reports: dict[Target, ParityReport] = {"onnxruntime": report}
     if options.tensorrt is not None:
         reports["tensorrt"] = measure_emulated_parity(
@@ -192,9 +204,7 @@ def _fill(
     card = model_card(checkpoint, report, precisions)
     (stage / MODEL_CARD).write_text(card, encoding="utf-8")
     passed = all(report.passed for report in reports.values())
-    manifest = _manifest(
-        stage, checkpoint, checkpoint_path, (*entries, *engines), report.precision, passed
-    )
+    manifest = _manifest(stage, checkpoint, checkpoint_path, (*entries, *engines), report, passed)
     (stage / MANIFEST).write_text(manifest.sealed().to_json(), encoding="utf-8")
     return reports
 
@@ -249,17 +259,65 @@ def _write_graphs(stage: Path, checkpoint: Checkpoint, specs: Mapping[str, Graph
     return Reference(model, encode_tiles)
 
 
+@dataclass(frozen=True)
+class _Comparison:
+    """Compares the graphs for ONNX Runtime in a folder with PyTorch."""
+
+    stage: Path
+    specs: Mapping[str, GraphSpec]
+    reference: Reference
+    precisions: Mapping[str, str]
+    precision: str
+    held_out: NDArray[np.uint8] | None
+
+    def run(self) -> tuple[tuple[GraphEntry, ...], ParityReport]:
+        """Return the graphs' entries in the manifest, and the comparison."""
+        entries = tuple(
+            graph_entry(
+                self.stage, self.stage / f"{name}.onnx", spec, self.precisions[name], "onnxruntime"
+            )
+            for name, spec in self.specs.items()
+        )
+        with _sessions(self.stage, entries, self.specs) as sessions:
+            logger.info("comparing %d graphs with PyTorch", len(sessions))
+            report = measure_parity(
+                self.reference, sessions, self.precisions, self.precision, self.held_out
+            )
+        return entries, report
+
+
 def _quantize(
-    stage: Path, names: tuple[str, ...], calibration: NDArray[np.uint8]
-) -> dict[str, str]:
-    """Quantize the encoders ``names`` to int8 and return their precision by name."""
-    for name in names:
-        logger.info("quantizing %s on %d tiles", name, len(calibration))
-        path = stage / f"{name}.onnx"
-        exact = path.rename(stage / f"{name}.fp32.onnx")
-        quantize(exact, calibration, path)
-        exact.unlink()
-    return dict.fromkeys(names, "int8")
+    compare: _Comparison, calibration: NDArray[np.uint8], weight_bits: int
+) -> tuple[tuple[GraphEntry, ...], ParityReport]:
+    """Quantize the encoders to int8 and compare all graphs.
+
+    More layers stay in float, step by step, until the comparison passes or no more may.
+    """
+    stage = compare.stage
+    names = [name for name, precision in compare.precisions.items() if precision in QUANTIZED]
+    exact = {name: stage / f"{name}.fp32.onnx" for name in names}
+    with ExitStack() as stack:
+        quantizers = {}
+        for name, path in exact.items():
+            (stage / f"{name}.onnx").rename(path)
+            quantizers[name] = stack.enter_context(
+                Quantizer(path, calibration, weight_bits=weight_bits)
+            )
+        before: dict[str, Quantization] = {}
+        for min_cosine in COSINES:
+            logger.info("quantizing %s on %d tiles", ", ".join(names), len(calibration))
+            made = {
+                name: quantizer.write(stage / f"{name}.onnx", min_cosine)
+                for name, quantizer in quantizers.items()
+            }
+            if made != before:
+                entries, report = compare.run()
+            if report.passed:
+                break
+            before = made
+    for path in exact.values():
+        path.unlink()
+    return entries, replace(report, quantization=made)
 
 
 def _metadata(checkpoint: Checkpoint, spec: GraphSpec) -> dict[str, str]:
@@ -280,7 +338,7 @@ def _manifest(
     checkpoint: Checkpoint,
     checkpoint_path: Path,
     entries: tuple[GraphEntry, ...],
-    precision: str,
+    report: ParityReport,
     passed: bool,
 ) -> Manifest:
     checked = (PARITY, PARITY_INPUTS, MODEL_CARD, SETTINGS, TENSORRT_PARITY)
@@ -294,22 +352,26 @@ def _manifest(
         mean=IMAGE_MEAN,
         std=IMAGE_STD,
         label_transform=checkpoint.label_transform,
-        precision=precision,
+        precision=report.precision,
         graphs=entries,
         files={name: sha256_of(stage / name) for name in checked if (stage / name).exists()},
         parity_passed=passed,
-        provenance=_provenance(checkpoint, checkpoint_path),
+        provenance=_provenance(checkpoint, checkpoint_path, report),
     )
 
 
-def _provenance(checkpoint: Checkpoint, checkpoint_path: Path) -> dict[str, Any]:
+def _provenance(
+    checkpoint: Checkpoint, checkpoint_path: Path, report: ParityReport
+) -> dict[str, Any]:
+    made = {name: graph.to_dict() for name, graph in report.quantization.items()}
     return {
         **checkpoint.provenance,
-        "tile_encoder": checkpoint.tile_encoder.facts(),
+        "tile_encoder": checkpoint.tile_encoder.metadata(),
         "checkpoint": checkpoint_path.name,
         "checkpoint_sha256": sha256_of(checkpoint_path),
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "exported_with": {"triplex-deploy": __version__, "torch": str(torch.__version__)},
+        **({"quantization": made} if made else {}),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from triplex_deploy.bundle import PARITY
 from triplex_deploy.contract import TILE_PX
+from triplex_deploy.exporters.int8 import Quantization
 from triplex_deploy.exporters.parity import ParityReport
 from triplex_deploy.models import Checkpoint
 
@@ -20,6 +21,7 @@ def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping
         "Reads": f"tiles of {TILE_PX} px = {TILE_PX * checkpoint.tile_mpp:g} um, RGB, H&E",
         "Units of the output": _units(checkpoint),
         "Precision": _precision(precisions),
+        **_quantization(report.quantization),
         "Parity with PyTorch fp32": f"{verdict}; worst graph {worst.graph}, relative error "
         f"{worst.relative:.1e}; least per-gene correlation {report.end_to_end.min_gene_pcc:.7f}; "
         f"all numbers in `{PARITY}`",
@@ -38,6 +40,25 @@ def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping
         "",
     ]
     return "\n".join(lines)
+
+
+def _quantization(graphs: Mapping[str, Quantization]) -> dict[str, str]:
+    """Return a line about int8's layers, and one about the CPUs; nothing without int8."""
+    if not graphs:
+        return {}
+    shares = "; ".join(
+        f"{name}: {100 * graph.int8_share:.1f} % of the multiplications, all but "
+        f"{', '.join(f'`{layer}`' for layer in graph.float_layers)}"
+        for name, graph in graphs.items()
+    )
+    eight_bits = any(graph.weight_bits == 8 for graph in graphs.values())
+    needs = (
+        "weights of 8 bits, for CPUs with VNNI; on others ONNX Runtime may overflow, which the "
+        "check at the first use finds. `export --int8-weights 7` is for them"
+        if eight_bits
+        else "weights of 7 bits, for every CPU"
+    )
+    return {"Convolutions in int8": shares, "CPUs": needs}
 
 
 def _units(checkpoint: Checkpoint) -> str:

@@ -74,6 +74,14 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
     help="Slide for the calibration of int8 or fp8, similar to those that you will predict; "
     "repeatable.",
 )
+@click.option(
+    "--int8-weights",
+    type=click.Choice(["8", "7"]),
+    default="8",
+    show_default=True,
+    help="Bits of int8's weights for ONNX Runtime and OpenVINO. 7 is less accurate, and for CPUs "
+    "without VNNI.",
+)
 @click.option("--mpp", type=float, help="Microns per pixel of the calibration slides.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option(
@@ -94,6 +102,7 @@ def command(
     refit: bool,
     workspace_gb: float | None,
     calibration: tuple[Path, ...],
+    int8_weights: str,
     mpp: float | None,
     force: bool,
     allow_parity_failure: bool,
@@ -124,6 +133,7 @@ def command(
     options = ExportOptions(
         precision=_onnx_precision(formats, precision),
         calibration=tiles,
+        int8_weights=int(int8_weights),
         force=force,
         allow_parity_failure=allow_parity_failure,
         tensorrt=tensorrt,
@@ -141,6 +151,11 @@ def command(
             f"parity with PyTorch {verdict}: worst graph {worst.graph}, relative error "
             f"{worst.relative:.1e}; lowest correlation of a gene "
             f"{report.end_to_end.min_gene_pcc:.7f}",
+            *(
+                f"{name}: {100 * graph.int8_share:.1f} % of the multiplications in int8; "
+                f"in float: {', '.join(graph.float_layers)}"
+                for name, graph in report.quantization.items()
+            ),
         ],
     )
 
