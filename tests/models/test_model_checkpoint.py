@@ -72,7 +72,7 @@ def test_round_trip(checkpoint, written, slide_inputs):
     plain = ("config", "genes", "label_transform", "tile_mpp", "provenance")
     for name in plain:
         assert getattr(again, name) == getattr(checkpoint, name)
-    assert again.tile_encoder.facts() == checkpoint.tile_encoder.facts()
+    assert again.tile_encoder.metadata() == checkpoint.tile_encoder.metadata()
     trained, model = checkpoint.build_model(), again.build_model()
     arguments = slide_inputs.arguments(torch.arange(2))
     with torch.inference_mode():

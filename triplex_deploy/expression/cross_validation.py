@@ -16,18 +16,21 @@ from triplex_deploy.errors import ContractError
 from triplex_deploy.expression.metrics import FoldMetrics, nan_mean
 
 N_TOP_GENES: Final = 50
+"""Number of highly predictive genes in the paper."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (ddof 0) over folds; NaN where none is, as of a single fold's."""
+    """Holds mean and standard deviation over folds."""
 
     mean: float
+    """Mean; NaN without values."""
     std: float
+    """Standard deviation (ddof 0); NaN with fewer than two values."""
 
     @classmethod
     def over(cls, values: Sequence[float]) -> Spread:
-        """Of the values that are not NaN."""
+        """Return the spread of the values that are not NaN."""
         known = np.array([value for value in values if not np.isnan(value)])
         mean = float(known.mean()) if known.size else float("nan")
         return cls(mean, float(known.std()) if known.size > 1 else float("nan"))
@@ -35,22 +38,30 @@ class Spread:
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """One row of the paper's Table 1.
-
-    ``top_genes`` are indices into the genes, best first. They are chosen per model on the very
-    test folds they are scored on, as published; PCC(H) of two models is over different genes.
-    """
+    """Holds one row of Table 1 of the paper."""
 
     mse: Spread
+    """Mean squared error."""
     mae: Spread
+    """Mean absolute error."""
     pcc_m: Spread
+    """PCC(M): mean correlation over all genes."""
     pcc_h: Spread
+    """PCC(H): mean correlation over ``top_genes``."""
     top_genes: NDArray[np.int64]
+    """Numbers of the best genes, best first. As published, they are chosen for each model, on the
+    same test folds that score them, so PCC(H) of two models is over different genes."""
     n_folds: int
+    """Number of folds."""
 
 
 def cross_validate(folds: Sequence[FoldMetrics], n_top: int = N_TOP_GENES) -> CrossValidation:
-    """Summarise a model's folds, in each of which every gene has one correlation or NaN."""
+    """Summarize the folds of a model.
+
+    Args:
+        folds: Metrics of each fold, over the same genes.
+        n_top: Number of highly predictive genes.
+    """
     pcc = np.stack([fold.pcc for fold in folds])  # (F, G)
     top = top_genes(mean_ranks(pcc), n_top)
     return CrossValidation(
@@ -64,10 +75,16 @@ def cross_validate(folds: Sequence[FoldMetrics], n_top: int = N_TOP_GENES) -> Cr
 
 
 def mean_ranks(pcc: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean rank over folds of each gene's correlation, from ``pcc`` (F, G); the best rank is G.
+    """Return the mean rank over folds of each gene's correlation; the best rank is G.
 
-    A NaN takes rank 0 in its fold, below every correlation; a gene that is NaN in every fold has
-    mean rank NaN.
+    Args:
+        pcc: Correlations (F, G). NaN gets rank 0, below every correlation.
+
+    Returns:
+        Mean ranks (G,); NaN for a gene without a correlation in any fold.
+
+    Raises:
+        ContractError: ``pcc`` is not a matrix, or is empty.
     """
     if pcc.ndim != 2 or not pcc.size:
         raise ContractError(f"ranks: correlations of shape {pcc.shape}; give (folds, genes)")
@@ -79,9 +96,10 @@ def mean_ranks(pcc: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def top_genes(ranks: NDArray[np.float64], count: int = N_TOP_GENES) -> NDArray[np.int64]:
-    """Indices of the ``count`` best mean ranks, best first, ties by index.
+    """Return the numbers of the ``count`` genes with the best mean ranks.
 
-    Genes of rank NaN are never among them, even if fewer than ``count`` then remain.
+    The best gene is first; equal ranks are in the order of the genes. Genes of rank NaN are left
+    out, even if fewer than ``count`` remain.
     """
     known = np.flatnonzero(~np.isnan(ranks))
     best = np.argsort(-ranks[known], kind="stable")[:count]

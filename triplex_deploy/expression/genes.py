@@ -16,12 +16,18 @@ from triplex_deploy.errors import DatasetError
 
 @dataclass(frozen=True, eq=False)
 class GeneTotals:
-    """What gene selection needs of one section: its genes and their raw counts over all spots."""
+    """Holds the genes of a section and their total counts.
+
+    Raises:
+        DatasetError: The fields do not fit each other.
+    """
 
     genes: tuple[str, ...]
+    """Names of the genes."""
     totals: NDArray[np.float64]
-    """(G,) raw counts of each gene summed over the section's spots."""
+    """Raw counts (G,) of each gene, summed over the spots of the section."""
     n_spots: int
+    """Number of spots."""
 
     def __post_init__(self) -> None:
         if self.totals.shape != (len(self.genes),) or self.n_spots < 1:
@@ -34,7 +40,7 @@ class GeneTotals:
 
 
 def pooled_means(sections: Sequence[GeneTotals]) -> dict[str, float]:
-    """Mean raw count of every gene over all spots of all sections, a missing gene counting 0."""
+    """Return the mean raw count of each gene over all spots; a gene that a section lacks is 0."""
     n_spots = sum(section.n_spots for section in sections)
     totals: dict[str, float] = {}
     for section in sections:
@@ -44,10 +50,17 @@ def pooled_means(sections: Sequence[GeneTotals]) -> dict[str, float]:
 
 
 def select_genes(sections: Sequence[GeneTotals], count: int) -> tuple[str, ...]:
-    """The ``count`` genes of largest pooled mean raw count, largest first, ties by symbol.
+    """Return the ``count`` genes with the largest mean raw count, largest first.
 
-    Pass all sections for the paper's list, which looks at test patients too, or those of the
-    training patients alone for an honest one. Raises ``DatasetError`` where there are too few.
+    Genes with equal means are in alphabetical order.
+
+    Args:
+        sections: Totals of the sections. The paper uses all sections, also those of test patients;
+            use the training patients only, so that the list does not depend on the test.
+        count: Number of genes.
+
+    Raises:
+        DatasetError: The sections have fewer genes, or ``count`` is below 1.
     """
     if count < 1:
         raise DatasetError(f"genes: {count} asked for; select at least one")

@@ -22,17 +22,21 @@ LOGS: Final = ("log10", "ln", "none")
 
 @dataclass(frozen=True)
 class LabelTransform:
-    """The steps from counts to labels, in this order; an unknown value raises ``ConfigError``.
+    """Turns counts into labels, in the order of the fields.
 
-    ``library`` is what a spot's counts are divided by: their sum over the predicted genes
-    (``panel``) or over ``all`` genes, or ``none``; ``scale`` then multiplies them. ``log`` is of
-    1 + value. ``smoothing`` averages afterwards: ``3x3``, ``hex`` (Visium) or ``none``.
+    Raises:
+        ConfigError: A value is not known or out of range.
     """
 
     library: str = "panel"
+    """What the counts of a spot are divided by: their sum over the predicted genes (``panel``) or
+    over ``all`` genes, or ``none``."""
     scale: float = 10_000.0
+    """Factor of the divided counts; not used if ``library`` is ``none``."""
     log: str = "log10"
+    """Logarithm of 1 + value: ``log10``, ``ln`` or ``none``."""
     smoothing: str = "3x3"
+    """Window of the mean over neighboring spots: ``3x3``, ``hex`` (Visium) or ``none``."""
 
     def __post_init__(self) -> None:
         for key, value, known in (
@@ -51,14 +55,18 @@ class LabelTransform:
         grid_rc: NDArray[np.int64],
         library_all: NDArray[Any] | None = None,
     ) -> NDArray[np.float64]:
-        """Labels (N, G) of one section from raw counts (N, G) of the predicted genes.
+        """Return the labels (N, G) of one section; a spot without counts has label 0.
 
-        ``grid_rc`` (N, 2) are array coordinates; ``library_all`` (N,) are the counts over all
-        genes, needed with ``library="all"``. A spot without counts becomes 0. Raises
-        ``DatasetError`` for counts that are none.
+        Args:
+            counts: Raw counts (N, G) of the predicted genes.
+            grid_rc: Array coordinates (N, 2): row, column.
+            library_all: Counts (N,) over all genes; needed for ``library="all"`` only.
+
+        Raises:
+            DatasetError: Counts are negative or not finite, or ``library_all`` is missing.
         """
         _check_counts(counts)
-        values = self._normalise(counts.astype(np.float64), library_all)
+        values = self._normalize(counts.astype(np.float64), library_all)
         if self.log == "log10":
             values = np.log10(1 + values)
         elif self.log == "ln":
@@ -67,7 +75,7 @@ class LabelTransform:
             return values
         return smooth_spots(values, grid_rc, self.smoothing)
 
-    def _normalise(
+    def _normalize(
         self, counts: NDArray[np.float64], library_all: NDArray[Any] | None
     ) -> NDArray[np.float64]:
         if self.library == "none":
@@ -81,11 +89,16 @@ class LabelTransform:
         return counts / np.where(library > 0, library, 1)[:, None] * self.scale
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the steps as plain values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelTransform:
-        """Read back ``to_dict``; an unknown key raises ``ConfigError``."""
+        """Return the transform of ``to_dict``.
+
+        Raises:
+            ConfigError: A key or value is not known.
+        """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ConfigError(f"label transform: unknown keys {', '.join(unknown)}; remove them")

@@ -13,30 +13,41 @@ from triplex_deploy.errors import ContractError
 
 @dataclass(frozen=True, eq=False)
 class SlideMetrics:
-    """One slide, all its spots in one pass; ``pcc`` is (G,), NaN for a constant gene."""
+    """Holds the metrics of all spots of a slide."""
 
     mse: float
+    """Mean squared error over spots and genes."""
     mae: float
+    """Mean absolute error over spots and genes."""
     pcc: NDArray[np.float64]
+    """Pearson correlation (G,) of each gene; NaN for a constant gene."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoldMetrics:
-    """Unweighted means over a fold's slides; ``pcc`` (G,) is NaN where it is on every slide."""
+    """Holds the unweighted means over the slides of a fold."""
 
     mse: float
+    """Mean of the mean squared errors."""
     mae: float
+    """Mean of the mean absolute errors."""
     pcc: NDArray[np.float64]
+    """Mean correlation (G,) of each gene; NaN if it is NaN on every slide."""
     n_slides: int
+    """Number of slides."""
 
     @property
     def pcc_m(self) -> float:
-        """PCC(M): the mean over genes, those without a correlation left out."""
+        """Return PCC(M): the mean over the genes that have a correlation."""
         return nan_mean(self.pcc)
 
 
 def measure_slide(labels: NDArray[np.floating], predicted: NDArray[np.floating]) -> SlideMetrics:
-    """Compare predictions with labels, both (N, G); other shapes raise ``ContractError``."""
+    """Return the metrics of predictions (N, G) for labels (N, G).
+
+    Raises:
+        ContractError: The shapes differ, or are empty.
+    """
     if labels.shape != predicted.shape or labels.ndim != 2 or not labels.size:
         raise ContractError(
             f"metrics: labels {labels.shape}, predictions {predicted.shape}; give equal shapes "
@@ -52,7 +63,11 @@ def measure_slide(labels: NDArray[np.floating], predicted: NDArray[np.floating])
 
 
 def measure_fold(slides: Sequence[SlideMetrics]) -> FoldMetrics:
-    """Average the slides of one fold, each with the same weight."""
+    """Return the means over the slides of a fold, each with the same weight.
+
+    Raises:
+        ContractError: There is no slide.
+    """
     if not slides:
         raise ContractError("metrics: a fold without slides; give at least one")
     return FoldMetrics(
@@ -66,7 +81,7 @@ def measure_fold(slides: Sequence[SlideMetrics]) -> FoldMetrics:
 def gene_correlations(
     labels: NDArray[np.floating], predicted: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Pearson correlation over the spots of each gene, (G,); NaN where either is constant."""
+    """Return the Pearson correlation (G,) of each gene over spots; NaN if a side is constant."""
     x, y = labels.astype(np.float64), predicted.astype(np.float64)
     varies = (np.ptp(x, axis=0) > 0) & (np.ptp(y, axis=0) > 0)
     pcc = np.full(x.shape[1], np.nan)
@@ -77,9 +92,9 @@ def gene_correlations(
 
 
 def constant_predictor(training_labels: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
-    """The mean label of each gene over all training spots, (G,): the row to print beside a model.
+    """Return the mean label (G,) of each gene over all training spots.
 
-    Predicting it everywhere shows what an MSE is worth; it has no correlation.
+    Its errors show what a model must be better than. It has no correlation.
     """
     total = np.sum([labels.sum(axis=0, dtype=np.float64) for labels in training_labels], axis=0)
     mean: NDArray[np.float64] = total / sum(len(labels) for labels in training_labels)
@@ -87,7 +102,7 @@ def constant_predictor(training_labels: Sequence[NDArray[np.floating]]) -> NDArr
 
 
 def nan_mean(values: NDArray[np.float64]) -> float:
-    """Mean of what is not NaN; NaN, without a warning, where nothing is."""
+    """Return the mean of the values that are not NaN; NaN without a warning if all are NaN."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 

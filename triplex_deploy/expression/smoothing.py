@@ -13,17 +13,25 @@ WINDOWS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     "3x3": tuple((row, col) for row in (-1, 0, 1) for col in (-1, 0, 1)),
     "hex": ((0, 0), (0, -2), (0, 2), (-1, -1), (-1, 1), (1, -1), (1, 1)),
 }
-"""Offsets (row, column) that are averaged. ``hex`` is a Visium spot with its six neighbours, whose
-columns are two apart within a row; there ``3x3`` holds four of the six and is the paper's rule."""
+"""Offsets (row, column) that are averaged, by name of the window.
+
+``hex`` is a Visium spot with its six neighbors; the spots of a row are two columns apart. ``3x3`` is
+the rule of the paper. On Visium, it averages only four of the six neighbors.
+"""
 
 
 def smooth_spots(
     values: NDArray[np.floating], grid_rc: NDArray[np.int64], window: str = "3x3"
 ) -> NDArray[np.float64]:
-    """Replace each row of ``values`` (N, G) by the mean over the spots of its window, itself too.
+    """Return the mean (N, G) over each spot and its neighbors.
 
-    ``grid_rc`` (N, 2) are the array coordinates of one section's spots; places without a spot do
-    not count. Raises ``DatasetError`` for an unknown window or two spots on one place.
+    Args:
+        values: Values (N, G) of the spots of a section.
+        grid_rc: Array coordinates (N, 2): row, column. Places without a spot do not count.
+        window: ``3x3`` or ``hex``, see ``WINDOWS``.
+
+    Raises:
+        DatasetError: The window is not known, or two spots have the same array coordinates.
     """
     if window not in WINDOWS:
         raise DatasetError(f"smoothing {window!r}: not known; use {' or '.join(WINDOWS)}")

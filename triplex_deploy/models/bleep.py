@@ -1,5 +1,7 @@
-"""BLEEP: images and expression in one space, where a tile looks up its likes
-(docs/models.md, "BLEEP")."""
+"""BLEEP: embeds images and expression in one space and looks up the nearest training spots.
+
+See docs/models.md, "BLEEP".
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ NO_BANK: Final = "bleep: no bank of training spots to look up; call set_referenc
 
 
 class Projection(nn.Module):
-    """A linear map, a residual layer on it, and layer normalisation: (B, F) to (B, P)."""
+    """Projects (B, F) to (B, P): a linear layer, a residual layer and layer normalization."""
 
     def __init__(self, in_dim: int, out_dim: int, dropout: float) -> None:
         super().__init__()
@@ -34,7 +36,7 @@ class Projection(nn.Module):
 
 
 class Bleep(SpotModel):
-    """An image side and an expression side, trained against each other (Xie et al. 2023).
+    """Image and expression encoders, trained contrastively (Xie et al. 2023).
 
     It predicts once it has a bank of training spots: from ``set_reference_bank``, or, with
     ``config.bank_size``, from the weights that are loaded next. The expression side is used by
@@ -61,17 +63,17 @@ class Bleep(SpotModel):
             self.retrieval = RetrievedMean(embeddings, expression, self.n_neighbors)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Expression (B, G) of normalized tiles (B, 3, 224, 224)."""
+        """Return the expression (B, G) of normalized tiles (B, 3, 224, 224)."""
         return self.predict_from_tokens(self.encode_targets(images))
 
     def encode_targets(self, images: Tensor) -> Tensor:
-        """The image side: one projected embedding per tile (B, 1, P)."""
+        """Return the image embedding (B, 1, P) of each tile."""
         features = self.backbone.feature_map(images).mean((2, 3))
         embeddings: Tensor = self.image_projection(features)
         return embeddings.unsqueeze(1)
 
     def encode_expression(self, expression: Tensor) -> Tensor:
-        """The expression side: embeddings (B, P) of labels (B, G)."""
+        """Return the embeddings (B, P) of labels (B, G)."""
         embeddings: Tensor = self.expression_projection(expression)
         return embeddings
 
@@ -82,7 +84,11 @@ class Bleep(SpotModel):
         return query.squeeze(1) @ self.retrieval.bank_embeddings.T
 
     def predict_from_tokens(self, target_tokens: Tensor) -> Tensor:
-        """Expression (B, G) from tokens (B, 1, P); ``ConfigError`` without a bank."""
+        """Return the expression (B, G) of tokens (B, 1, P).
+
+        Raises:
+            ConfigError: The model has no bank.
+        """
         if self.retrieval is None:
             raise ConfigError(NO_BANK)
         expression: Tensor = self.retrieval(target_tokens)
@@ -90,10 +96,15 @@ class Bleep(SpotModel):
 
     @torch.no_grad()
     def set_reference_bank(self, features: Tensor, expression: Tensor) -> None:
-        """Make the labels (R, G) of training spots the bank, in place of any before.
+        """Replace the bank by training spots.
 
-        Their frozen ``features`` are not looked at. ``ContractError`` in training mode, where
-        dropout would blur the labels, and ``ConfigError`` for fewer than ``n_neighbors`` spots.
+        Args:
+            features: Frozen features (R, F), which this model does not use.
+            expression: Labels (R, G).
+
+        Raises:
+            ContractError: The model is in training mode, in which dropout changes embeddings.
+            ConfigError: There are fewer than ``n_neighbors`` spots.
         """
         assert_eval(self)
         embeddings = self.encode_expression(expression)
@@ -103,10 +114,10 @@ class Bleep(SpotModel):
 def contrastive_loss(
     image_embeddings: Tensor, expression_embeddings: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """Cross-entropy of who belongs to whom in a batch, both embeddings (B, P).
+    """Return the cross-entropy of matching images and expression in a batch, embeddings (B, P).
 
-    The targets are soft: how alike the images are and how alike the expression. They are not
-    detached, as published. The value depends on the batch size, so compare equal sizes only.
+    The targets are soft: the similarity of the images and of the expression. They are not
+    detached, as in the published code. The value depends on the batch size.
     """
     logits = expression_embeddings @ image_embeddings.T / temperature  # (B, B)
     image_products = image_embeddings @ image_embeddings.T
@@ -118,15 +129,15 @@ def contrastive_loss(
 
 
 def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Per row; the rows of ``targets`` need not sum to one."""
+    """Return the cross-entropy of each row; rows of ``targets`` need not sum to 1."""
     return -(targets * logits.log_softmax(1)).sum(1)
 
 
 class RetrievedMean(nn.Module):
-    """The mean of the ``n_neighbors`` rows of a bank with the largest cosine to a query.
+    """Averages the ``n_neighbors`` rows of a bank with the largest cosine to a query.
 
-    The bank is embeddings (R, P), whose rows are brought to length 1 here, and their expression
-    (R, G). Which of equal cosines counts at the last place is left to the implementation.
+    The bank is embeddings (R, P), normalized here to length 1, and their expression (R, G). If
+    cosines are equal at the last place, any of these rows may be used.
     """
 
     bank_embeddings: Tensor
@@ -151,7 +162,7 @@ class RetrievedMean(nn.Module):
         self.register_buffer("bank_expression", bank_expression.clone())
 
     def forward(self, target_tokens: Tensor) -> Tensor:
-        """Expression (B, G) for query tokens (B, 1, P) of any length but zero."""
+        """Return the expression (B, G) for query tokens (B, 1, P) that are not zero."""
         # the length of a query scales all its cosines alike, so their order is that of the products
         products = target_tokens.squeeze(1) @ self.bank_embeddings.T  # (B, R)
         rows = products.topk(self.n_neighbors, dim=1).indices  # (B, K)

@@ -1,4 +1,4 @@
-"""Our ``.ckpt``: weights, the frozen tile encoder, and all that is needed to use them."""
+"""Read and write ``.ckpt`` files: weights, the frozen tile encoder, and their metadata."""
 
 from __future__ import annotations
 
@@ -54,19 +54,26 @@ _KEYS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model and its frozen tile encoder; an inconsistent one raises ``CheckpointError``.
+    """Holds a model, its frozen tile encoder and their metadata.
 
-    ``genes`` are in the order of the outputs; ``tile_mpp`` is microns per pixel of the tiles;
-    ``label_transform`` and ``provenance`` hold plain values (strings, numbers, lists, dicts).
+    Raises:
+        CheckpointError: The parts do not fit each other.
     """
 
     config: Config
+    """Configuration of the model."""
     genes: tuple[str, ...]
+    """Predicted genes, in the order of the outputs."""
     label_transform: dict[str, Any]
+    """How counts became labels, as plain values: strings, numbers, lists, dicts."""
     tile_mpp: float
+    """Micrometers per pixel of the tiles."""
     state_dict: dict[str, Tensor]
+    """Weights of the model."""
     tile_encoder: TileEncoderWeights
+    """The frozen tile encoder."""
     provenance: dict[str, Any] = field(default_factory=dict)
+    """How the model was trained, as plain values."""
 
     def __post_init__(self) -> None:
         _check_genes(self.genes, self.config.n_genes)
@@ -84,14 +91,18 @@ class Checkpoint:
         check_state(model, self.state_dict, "state_dict")
 
     def build_model(self) -> SpotModel:
-        """The trained model, in evaluation mode."""
+        """Return the trained model, in evaluation mode."""
         model = build_model(self.config)
         load_strictly(model, self.state_dict, "state_dict")
         return model.eval()
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read and check a ``.ckpt``; ``CheckpointError`` says what is wrong with it, key by key."""
+    """Read and check a ``.ckpt`` file of this version or an earlier version.
+
+    Raises:
+        CheckpointError: The file is damaged or inconsistent; the message names the keys.
+    """
     content = load_tensors(path)
     try:
         return _parse(content)
@@ -100,9 +111,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write a ``.ckpt``; ``path`` then holds the whole file, or what it held before.
+    """Write a ``.ckpt`` file atomically.
 
-    A file that cannot be written raises ``OutputError``.
+    Raises:
+        OutputError: The file cannot be written; an older file at ``path`` stays as it was.
     """
     path = Path(path)
     content = {
@@ -125,7 +137,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """A module's weights as detached CPU tensors, ready for a ``Checkpoint``."""
+    """Return the weights of a module as detached CPU tensors."""
     return _storable(module.state_dict())
 
 
@@ -136,7 +148,7 @@ def _write_atomically(content: object, path: Path) -> None:
 
 
 def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU copies: a view would drag its whole storage into the file."""
+    """Return contiguous CPU copies; torch would save the whole storage of a view."""
     return {key: value.detach().cpu().clone() for key, value in state.items()}
 
 
@@ -207,7 +219,7 @@ def _check_genes(genes: tuple[str, ...], n_genes: int) -> None:
 
 
 def _require_plain(value: object, where: str) -> None:
-    """Refuse what could not be read back without unpickling objects."""
+    """Refuse values that could only be read back by unpickling objects."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -265,15 +277,15 @@ class TileEncoderWeights:
         check_state(backbone, self.state_dict, "tile_encoder")
 
     def build(self) -> TileEncoder:
-        """The backbone with its weights, in evaluation mode and without gradients."""
+        """Return the backbone with its weights, in evaluation mode and without gradients."""
         if self.kind == ONNX:
             raise CheckpointError(f"tile_encoder {self.name}: is an ONNX file, not one of ours")
         encoder = TileEncoder(self.kind)
         load_strictly(encoder.backbone, self.state_dict, "tile_encoder")
         return encoder.eval().requires_grad_(False)
 
-    def facts(self) -> dict[str, Any]:
-        """What it is, without the weights, as plain values."""
+    def metadata(self) -> dict[str, Any]:
+        """Return plain values that describe the encoder, without its weights."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -283,13 +295,17 @@ class TileEncoderWeights:
         }
 
     def to_content(self) -> dict[str, Any]:
-        """The checkpoint's section: plain values and tensors."""
+        """Return the section of a checkpoint: plain values and tensors."""
         stored = torch.frombuffer(bytearray(self.onnx), dtype=torch.uint8) if self.onnx else None
-        return {**self.facts(), "state_dict": dict(self.state_dict), "onnx": stored}
+        return {**self.metadata(), "state_dict": dict(self.state_dict), "onnx": stored}
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> TileEncoderWeights:
-        """Read what ``to_content`` gave; ``CheckpointError`` for another form."""
+        """Return the weights of a section that ``to_content`` made.
+
+        Raises:
+            CheckpointError: The section has another form.
+        """
         odd = sorted(str(key) for key in KEYS ^ set(content))
         if odd:
             raise CheckpointError(

@@ -21,7 +21,7 @@ _COUNTER: Final = "num_batches_tracked"
 
 
 class DenseLayer(nn.Module):
-    """Appends ``growth`` channels, made of all the earlier ones, to its input."""
+    """Appends ``growth`` channels, computed from all earlier channels, to its input."""
 
     def __init__(self, in_channels: int, growth: int) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ class DenseLayer(nn.Module):
 class DenseNet(nn.Module):
     """The convolutional backbone, by default of DenseNet-121.
 
-    A 224 px image leaves it as a (``width``, 7, 7) feature map, 1024 wide for DenseNet-121.
-    ``blocks`` are the layers of each dense block; between blocks both the channels and the side
-    are halved.
+    Turns a 224 px image into a feature map (``width``, 7, 7); the width is 1024 for DenseNet-121.
+    ``blocks`` are the layers of each dense block. Between blocks, the number of channels and the
+    side are halved.
     """
 
     def __init__(
@@ -64,16 +64,18 @@ class DenseNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Feature map (B, ``width``, H/32, W/32) of normalized images (B, 3, H, W)."""
+        """Return the feature map (B, ``width``, H/32, W/32) of normalized images (B, 3, H, W)."""
         return F.relu(self.features(images))
 
 
 def load_densenet_weights(backbone: DenseNet, weights: Mapping[str, Tensor]) -> None:
     """Load published weights, such as torchvision's of DenseNet-121 on ImageNet.
 
-    Keys may be written ``denselayer1.norm.1.weight`` and the counters of batches all be absent, as
-    in old files. The classifier is dropped. Any other missing, unexpected or misshaped key raises
-    ``CheckpointError``.
+    Accepts keys such as ``denselayer1.norm.1.weight`` and files without counters of batches, as in
+    old files. Drops the classifier.
+
+    Raises:
+        CheckpointError: Any other key is missing or unknown, or has another shape.
     """
     renamed = {_OLD_KEY.sub(r"\1\2.", key): value for key, value in weights.items()}
     kept = {key: value for key, value in renamed.items() if not key.startswith("classifier.")}

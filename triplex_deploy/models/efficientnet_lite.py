@@ -47,10 +47,10 @@ _INNER: Final = {
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, padded so that ceil(size / stride) is left, and batch norm.
+    """Convolution without bias and batch norm; the output has ceil(size / stride) pixels per side.
 
-    With stride 2 the odd pixel of padding goes to the right and below, where the published
-    weights, which come from TensorFlow, have it.
+    With stride 2, the extra pixel of padding is on the right and below, as in TensorFlow, where the
+    published weights come from.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ConvNorm(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; added to its input where the shapes agree."""
+    """Expands, filters each channel and projects; adds its input if the shapes are equal."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int
@@ -91,7 +91,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The convolutional backbone; a 224 px image leaves it as a (1280, 7, 7) feature map."""
+    """Turns a 224 px image into a feature map (1280, 7, 7)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,11 +9,11 @@ from triplex_deploy.models.transformer import BlockShape, SpotSequence
 
 
 class HisToGene(SpotModel):
-    """Every spot of a slide from the patches and the places of all of them
-    (docs/models.md, "HisToGene").
+    """Predicts the spots of a slide from the patches and coordinates of all its spots.
 
-    A spot attends to N others, N = all spots of one slide: predicting a part of them is another
-    prediction. ``config.depth`` 8 is that of the published checkpoint; the code's default is 4.
+    A spot attends to all spots of the slide, so a part of the slide gives other predictions.
+    ``config.depth`` 8 is the depth of the published checkpoint; the default of the published code
+    is 4. See docs/models.md, "HisToGene".
     """
 
     config: HisToGeneConfig
@@ -29,29 +29,34 @@ class HisToGene(SpotModel):
         self.expression_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, config.n_genes))
 
     def forward(self, images: Tensor, grid_xy: Tensor) -> Tensor:
-        """Expression (N, G) of a slide: normalized tiles (N, 3, 224, 224), (column, row) (N, 2)."""
+        """Return the expression (N, G) of a slide.
+
+        Args:
+            images: Normalized tiles (N, 3, 224, 224).
+            grid_xy: Column and row (N, 2) of each spot, int64.
+        """
         return self.predict_from_tokens(self.encode_slide(self.encode_targets(images), grid_xy))
 
     def encode_targets(self, images: Tensor) -> Tensor:
-        """One token a spot (B, 1, D) of the centers of normalized tiles (B, 3, 224, 224)."""
+        """Return a token (B, 1, D) of the center of each normalized tile (B, 3, 224, 224)."""
         tokens: Tensor = self.target_encoder(images)
         return tokens
 
     def encode_slide(self, target_tokens: Tensor, grid_xy: Tensor) -> Tensor:
-        """Tokens (N, 1, D) and int64 (column, row) (N, 2) of a slide's spots to (N, D)."""
+        """Return tokens (N, D) of a slide from tokens (N, 1, D) and (column, row) (N, 2)."""
         global_tokens: Tensor = self.global_encoder(target_tokens.flatten(1), grid_xy)
         return global_tokens
 
     def predict_from_tokens(self, global_tokens: Tensor) -> Tensor:
-        """Expression (B, G) of tokens (B, D), the spots possibly of several slides."""
+        """Return the expression (B, G) of tokens (B, D), possibly of several slides."""
         expression: Tensor = self.expression_head(global_tokens)
         return expression
 
 
 class PatchProjection(nn.Module):
-    """The center of tiles (B, 3, h, h), flattened as (channel, row, column), to tokens (B, 1, D).
+    """Projects the center of tiles (B, 3, h, h), flattened channel first, to tokens (B, 1, D).
 
-    As many multiplications as the convolution it equals, but one matrix product for the batch.
+    Equals a convolution, computed as one matrix product for the batch.
     """
 
     def __init__(self, patch_px: int, dim: int) -> None:

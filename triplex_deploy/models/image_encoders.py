@@ -17,21 +17,26 @@ from triplex_deploy.models.efficientnet_lite import (
 from triplex_deploy.models.resnet import ResNet18, load_resnet18_weights
 
 Backbone = ResNet18 | EfficientNetLite0
+"""An image backbone that can be trained or frozen."""
 
 
 def make_backbone(name: str) -> Backbone:
-    """A backbone of ``contract.BACKBONE_WIDTH``, randomly initialized."""
+    """Return a randomly initialized backbone named in ``contract.BACKBONE_WIDTH``."""
     return EfficientNetLite0() if name == "efficientnet_lite0" else ResNet18()
 
 
 def backbone_of_weights(weights: Mapping[str, Tensor]) -> str:
-    """The backbone that published or stored weights belong to, told by their keys."""
+    """Return the name of the backbone that published or stored weights belong to."""
     of_lite = {"_conv_stem.weight", "stem.conv.weight"}
     return "resnet18" if of_lite.isdisjoint(weights) else "efficientnet_lite0"
 
 
 def load_backbone_weights(backbone: Backbone, weights: Mapping[str, Tensor]) -> None:
-    """Load published weights, their classifier dropped; ``CheckpointError`` names odd keys."""
+    """Load published weights without their classifier.
+
+    Raises:
+        CheckpointError: Keys or shapes do not fit; the message names the keys.
+    """
     if isinstance(backbone, EfficientNetLite0):
         load_efficientnet_lite0_weights(backbone, weights)
     else:
@@ -39,9 +44,9 @@ def load_backbone_weights(backbone: Backbone, weights: Mapping[str, Tensor]) -> 
 
 
 class TargetEncoder(nn.Module):
-    """Normalized tiles (B, 3, 224, 224) to 49 tokens (B, 49, D), row-major over the 7x7 map.
+    """Turns normalized tiles (B, 3, 224, 224) into tokens (B, 49, D), row-major over the 7x7 map.
 
-    ``projected_dim`` None leaves the tokens as wide as the backbone's map.
+    Without ``projected_dim``, the tokens are as wide as the map of the backbone.
     """
 
     def __init__(self, backbone: str, projected_dim: int | None = None) -> None:
@@ -58,12 +63,12 @@ class TargetEncoder(nn.Module):
         return tokens
 
     def map_tokens(self, images: Tensor) -> Tensor:
-        """The backbone's map as tokens (B, 49, C), not yet projected."""
+        """Return the map of the backbone as tokens (B, 49, C), before the projection."""
         return self.backbone.feature_map(images).flatten(2).transpose(1, 2)
 
 
 class TileEncoder(nn.Module):
-    """Normalized tiles (B, 3, 224, 224) to average-pooled features (B, 512 or 1280)."""
+    """Turns normalized tiles (B, 3, 224, 224) into average-pooled features (B, 512 or 1280)."""
 
     def __init__(self, backbone: str = "resnet18") -> None:
         super().__init__()
@@ -74,7 +79,7 @@ class TileEncoder(nn.Module):
 
 
 def center_crop(images: Tensor, patch_px: int) -> Tensor:
-    """The center (B, C, patch_px, patch_px) of square images, all of one of that size.
+    """Return the center (B, C, patch_px, patch_px) of square images.
 
     112 px of a 224 px tile are its rows and columns 56 to 167.
     """

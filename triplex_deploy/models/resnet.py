@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """The convolutional backbone; a 224 px image leaves it as a (512, 7, 7) feature map."""
+    """Turns a 224 px image into a feature map (512, 7, 7)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,17 +53,19 @@ class ResNet18(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Feature map (B, 512, H/32, W/32) of normalized images (B, 3, H, W)."""
+        """Return the feature map (B, 512, H/32, W/32) of normalized images (B, 3, H, W)."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(images))))
         features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return features
 
 
 def load_resnet18_weights(backbone: ResNet18, weights: Mapping[str, Tensor]) -> None:
-    """Load published ResNet18 weights, such as the histology SimCLR ones of Ciga et al.
+    """Load published ResNet18 weights, such as the histology SimCLR weights of Ciga et al.
 
-    Prefixes ``model.`` and ``resnet.`` are stripped and the classifier ``fc`` is dropped. Any other
-    missing, unexpected or misshaped key raises ``CheckpointError``.
+    Removes the prefixes ``model.`` and ``resnet.``, and drops the classifier ``fc``.
+
+    Raises:
+        CheckpointError: Any other key is missing or unknown, or has another shape.
     """
     stripped = {_strip_prefixes(key): value for key, value in weights.items()}
     kept = {key: value for key, value in stripped.items() if not key.startswith("fc.")}

@@ -1,5 +1,7 @@
-"""ST-Net: gene expression of a spot from its tile alone, through DenseNet-121
-(docs/models.md, "ST-Net")."""
+"""ST-Net: predicts a spot from its target tile with DenseNet-121.
+
+See docs/models.md, "ST-Net".
+"""
 
 from collections.abc import Sequence
 
@@ -36,26 +38,26 @@ class StNet(SpotModel):
         self.expression_head = nn.Linear(self.backbone.width, config.n_genes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Expression (B, G) of normalized tiles (B, 3, 224, 224)."""
+        """Return the expression (B, G) of normalized tiles (B, 3, 224, 224)."""
         return self.predict_from_tokens(self.encode_targets(images))
 
     def encode_targets(self, images: Tensor) -> Tensor:
-        """One token per tile (B, 1, D), D = 1024 for DenseNet-121."""
+        """Return one token per tile (B, 1, D); D = 1024 for DenseNet-121."""
         if self.training or self.symmetries == 1:
             return self._pooled(images).unsqueeze(1)
         tokens = self._pooled(dihedral_images(images).flatten(0, 1))  # (8 * B, D)
         return tokens.view(self.symmetries, -1, self.backbone.width).mean(0).unsqueeze(1)
 
     def predict_from_tokens(self, target_tokens: Tensor) -> Tensor:
-        """Expression (B, G) from tokens (B, 1, D)."""
+        """Return the expression (B, G) of tokens (B, 1, D)."""
         expression: Tensor = self.expression_head(target_tokens.squeeze(1))
         return expression
 
     @torch.no_grad()
     def start_from_mean(self, mean: Tensor) -> None:
-        """Let the model predict ``mean`` (G,), that of the training spots, for every tile.
+        """Make the model predict ``mean`` (G,), the mean of the training spots, for every tile.
 
-        As the published training starts: the head's weight is zero and its bias the mean.
+        The published training starts like this: the weight of the head is zero, its bias the mean.
         """
         self.expression_head.weight.zero_()
         self.expression_head.bias.copy_(mean)
@@ -65,6 +67,6 @@ class StNet(SpotModel):
 
 
 def dihedral_images(images: Tensor) -> Tensor:
-    """The eight rotations and reflections (8, B, C, S, S) of square images (B, C, S, S)."""
+    """Return the eight rotations and reflections (8, B, C, S, S) of images (B, C, S, S)."""
     mirrored = (images, images.flip(2), images.flip(3), images.flip(2, 3))
     return torch.stack((*mirrored, *(image.transpose(2, 3) for image in mirrored)))

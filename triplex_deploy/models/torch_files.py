@@ -104,7 +104,7 @@ def _held_bytes(tensor: Tensor) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The telling line of torch's long message: the refused object, else the first line."""
+    """Return the line of torch's message that names the refused object, or the first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
     line = (telling or lines or [type(error).__name__])[0]
@@ -112,14 +112,14 @@ def _reason(error: Exception) -> str:
 
 
 class _Table:
-    """Stands in for dictionaries and namespaces: a plain dictionary, whatever it is made from."""
+    """Replaces dictionaries and namespaces by a plain dictionary."""
 
     def __new__(cls, *_: object) -> Any:
         return OrderedDict()
 
 
 class _Nothing:
-    """Stands in for values nobody reads."""
+    """Replaces values that are not needed."""
 
     def __init__(self, *_: object) -> None:
         """Keep none of it."""

@@ -1,4 +1,4 @@
-"""The training spots that some models look up when they predict, and who may be among them."""
+"""Make and check the bank: the training spots that some models look up when they predict."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.models import SpotModel
 from triplex_deploy.training.prepared import LabelledSections
 
+EXCLUSIONS: Final = ("patient", "slide")
+"""What the spot of an exemplar must not share with the spot that looks it up."""
+_CHUNK_BYTES: Final = 64 << 20
+"""Maximum memory of the distances that are held at a time."""
+
 
 def fill_bank(model: SpotModel, train: LabelledSections) -> None:
-    """Let a model in evaluation mode remember the spots it is fitted on, if it has a bank."""
+    """Fill the bank of a model in evaluation mode with the training spots, if it has a bank."""
     if not model.has_bank:
         return
     device = next(model.parameters()).device
@@ -26,9 +31,16 @@ def fill_bank(model: SpotModel, train: LabelledSections) -> None:
 
 
 def check_bank(fold: Fold, fitted: Sequence[str], patient_of: Mapping[str, str]) -> None:
-    """Raise ``DatasetError`` where a label to be tested on would be in the bank.
+    """Check that the bank holds no label of the test.
 
-    No tested section may be in it, nor another of its patient, unless the fold says it shares them.
+    Args:
+        fold: The fold.
+        fitted: Names of the sections in the bank.
+        patient_of: Patient of each section, by name.
+
+    Raises:
+        DatasetError: A test section is in the bank, or, unless the fold shares patients, another
+            section of a test patient.
     """
     own = sorted(set(fitted) & set(fold.test))
     if own:
@@ -45,7 +57,7 @@ def check_bank(fold: Fold, fitted: Sequence[str], patient_of: Mapping[str, str])
 
 
 def bank_metadata(train: LabelledSections) -> dict[str, Any]:
-    """Whose spots the bank holds, how many, and the SHA-256 of their features and labels."""
+    """Return sections and number of spots of the bank, and the SHA-256 of features and labels."""
     digest = hashlib.sha256()
     for part in _spots(train):
         digest.update(f"{part.shape}".encode())
@@ -58,14 +70,9 @@ def bank_metadata(train: LabelledSections) -> dict[str, Any]:
 
 
 def _spots(train: LabelledSections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Frozen features (R, F) of the spots' own tiles, and labels (R, G)."""
+    """Return the frozen features (R, F) of the target tiles, and the labels (R, G)."""
     features = np.concatenate([section.spot_features() for section in train.sections])
     return features, np.concatenate(train.labels)
-
-
-EXCLUSIONS: Final = ("patient", "slide")
-_CHUNK_BYTES: Final = 64 << 20
-"""Distances held at a time; every spot has one to every other."""
 
 
 def training_exemplars(
@@ -74,13 +81,24 @@ def training_exemplars(
     k: int = 9,
     exclude: str = "patient",
 ) -> NDArray[np.int64]:
-    """The ``k`` spots nearest to each of the S spots of a fold's training sections, nearest first.
+    """Return the ``k`` nearest spots of each training spot, nearest first.
 
-    ``features`` (N, F) and patient of each section; the rows (S, k) count the spots of all sections
-    in that order. A spot never finds its own ``patient`` (Yang et al. 2023), whose other sections
-    are near copies as no test spot has them; with ``exclude`` "slide", as published code does, only
-    its own section is left out. Raises ``DatasetError`` where fewer than ``k`` spots are left, and
-    ``ConfigError`` for values that are never right.
+    Sections of the same patient are nearly copies, which a test spot does not have. A spot
+    therefore finds no spot of its own patient (Yang et al. 2023).
+
+    Args:
+        features: Features (N, F) of each training section, S spots in total.
+        patients: Patient of each section.
+        k: Number of exemplars of a spot.
+        exclude: ``patient``, or ``slide`` to exclude only the spot's own section, as the published
+            code does.
+
+    Returns:
+        Exemplars (S, k): numbers of spots, counted over all sections in the given order.
+
+    Raises:
+        DatasetError: A spot has fewer than ``k`` spots to find.
+        ConfigError: ``k`` or ``exclude`` is not valid.
     """
     owners = _owners(patients, k, exclude)
     sizes = [len(part) for part in features]
@@ -92,7 +110,7 @@ def training_exemplars(
     found = np.empty((len(points), k), np.int64)
     for begin in range(0, len(points), rows):
         chunk = slice(begin, begin + rows)
-        # half the squared distance, but for a constant of each query
+        # half the squared distance, minus a constant of each row
         distances = half_norms - points[chunk] @ points.T  # (C, S)
         distances[owner_of[chunk, None] == owner_of] = np.inf
         found[chunk] = _nearest(distances, k)
@@ -100,14 +118,14 @@ def training_exemplars(
 
 
 def _nearest(distances: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Columns (C, k) of the smallest values of each row, ascending."""
+    """Return the columns (C, k) of the smallest values of each row, ascending."""
     columns = np.argpartition(distances, k - 1, axis=1)[:, :k]
     order = np.take_along_axis(distances, columns, 1).argsort(axis=1, kind="stable")
     return np.take_along_axis(columns, order, 1)
 
 
 def _owners(patients: Sequence[str], k: int, exclude: str) -> NDArray[np.int64]:
-    """A number for each section; those of one number do not find each other."""
+    """Return a number for each section; sections with the same number do not find each other."""
     if exclude not in EXCLUSIONS:
         raise ConfigError(f"exclude={exclude!r}: not known; use {' or '.join(EXCLUSIONS)}")
     if k < 1:

@@ -1,8 +1,8 @@
-"""The training loop on Lightning Fabric: resumable to the same result, epoch by epoch.
+"""Train a model with Lightning Fabric; an interrupted run resumes to the same result.
 
-What happens in an epoch is a function of the weights, the optimiser and (seed, epoch) alone: the
-order of spots, augmentation and dropout all start anew from these two numbers. So a run that was
-killed repeats the unfinished epoch from the state at its start, and ends as if never killed.
+An epoch depends only on the weights, the optimizer, the seed and the number of the epoch: order of
+spots, augmentation and dropout start anew from seed and epoch. A resumed run repeats the unfinished
+epoch from the state at its start, and ends with the same weights as a run without interruption.
 """
 
 from __future__ import annotations
@@ -43,15 +43,19 @@ FUSED_ADAM: Final = ("cpu", "cuda", "gpu")
 
 @dataclass
 class Record:
-    """What the run knows besides weights; ``history`` has one row of numbers per epoch."""
+    """Holds the progress of a run."""
 
     epoch: int = 0
+    """Number of finished epochs."""
     best_epoch: int = -1
+    """Number of the epoch with the best score, from 0; -1 before the first epoch ends."""
     best_score: float = -math.inf
+    """Highest score."""
     history: list[dict[str, float]] = field(default_factory=list)
+    """One row of numbers per epoch."""
 
     def add(self, row: dict[str, float], score: float) -> bool:
-        """Count one more epoch; True if it is the best so far."""
+        """Add a finished epoch; return True if its score is the best so far."""
         self.history.append(row)
         is_best = score > self.best_score
         if is_best:
@@ -62,10 +66,12 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Keeper:
-    """Where a run keeps itself: both are called on the first process alone."""
+    """Holds the functions that save a run; only the first process calls them."""
 
     save_state: Callable[[State], None]
+    """Saves the state at the start of the next epoch."""
     save_best: Callable[[SpotModel, Record], None]
+    """Saves the model of the best epoch so far."""
 
 
 def fit(
@@ -77,10 +83,23 @@ def fit(
     progress: Progress,
     resume_from: State | None = None,
 ) -> Record:
-    """Train until the best epoch on ``select`` is ``patience`` epochs past, or all are done.
+    """Train a model and return the record of the run.
 
-    The best epoch is the one of the highest score, which the model's recipe defines. Without
-    ``select`` the last epoch is the best.
+    The score of an epoch is defined by the model's recipe. Training ends after ``options.epochs``
+    epochs, or if the last ``options.patience`` epochs had no better score.
+
+    Args:
+        model: The model, with its starting weights.
+        train: The sections to train on.
+        select: The sections to score epochs on; None to keep the last epoch.
+        options: The options of the training.
+        keeper: The functions that save the run.
+        progress: Receives every finished epoch.
+        resume_from: The saved state of an interrupted run; None to begin.
+
+    Raises:
+        ConfigError: The loss is not finite.
+        CheckpointError: The saved state has other settings.
     """
     from lightning.fabric import Fabric
 
@@ -105,7 +124,7 @@ def fit(
         candidate = fitted.candidate
         fill_bank(candidate, train)
         row: dict[str, float] = {"epoch": float(record.epoch), "train_loss": loss}
-        score = float(record.epoch)  # with nothing to select on, later is better
+        score = float(record.epoch)  # without sections to select on, the last epoch is kept
         if select is not None:
             measured, score = recipe.score(candidate, select, made.maps)
             row |= measured
@@ -121,7 +140,7 @@ def fit(
 
 
 class _Fitted:
-    """The model under training with all that its next step depends on."""
+    """Holds the model in training, with everything that its next step depends on."""
 
     def __init__(
         self, model: SpotModel, optimizer: torch.optim.Optimizer, options: TrainOptions
@@ -136,16 +155,18 @@ class _Fitted:
 
     @property
     def candidate(self) -> SpotModel:
-        """What would be kept of this epoch, in evaluation mode: the model, or its running mean."""
+        """Return the model that this epoch would save, in evaluation mode: itself or its mean."""
         model = self.model if self._mean is None else self._mean.module
         assert isinstance(model, SpotModel)
         return model.eval()
 
     def after_step(self) -> None:
+        """Update the running mean of the weights, if there is a mean."""
         if self._mean is not None:
             self._mean.update_parameters(self.model)
 
     def state(self, record: Record) -> State:
+        """Return the state to resume from."""
         return {
             "options": self._options.to_dict(),
             "config": self.model.config.to_dict(),
@@ -157,7 +178,11 @@ class _Fitted:
         }
 
     def restore(self, state: State) -> Record:
-        """Continue from ``state``; other settings but more epochs would be another run."""
+        """Continue from ``state`` and return its record.
+
+        Raises:
+            CheckpointError: A setting other than ``epochs`` differs.
+        """
         theirs = {
             **TrainOptions.from_dict(state["options"]).to_dict(),
             **config_from_dict(state["config"]).to_dict(),
@@ -203,7 +228,10 @@ def _train_epoch(
 
 
 def _optimizer(model: SpotModel, options: TrainOptions) -> torch.optim.Optimizer:
-    """Adam, fused: at 10 million weights one step took 8 ms of a CPU core, and 150 ms otherwise."""
+    """Return Adam, fused where possible.
+
+    With 10 million weights, a fused step took 8 ms on a CPU core, and another step 150 ms.
+    """
     image = image_backbone(model)
     backbone = [] if image is None else list(image.parameters())
     in_backbone = {id(parameter) for parameter in backbone}
@@ -216,7 +244,7 @@ def _optimizer(model: SpotModel, options: TrainOptions) -> torch.optim.Optimizer
 
 
 def _running_mean(model: SpotModel, decay: float) -> AveragedModel:
-    """Exponential mean of the weights that forgets its first steps, when they are far off."""
+    """Return an exponential mean of the weights, in which the first steps soon count little."""
 
     def average(mean: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         steps = int(count)

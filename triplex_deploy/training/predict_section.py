@@ -1,4 +1,4 @@
-"""The graphs of a model over one prepared section, in PyTorch: what a bundle runs over a slide."""
+"""Predict prepared sections in PyTorch with the graphs that a bundle runs over a slide."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from triplex_deploy.training.images import CPU_TILES, normalize_tiles
 from triplex_deploy.training.prepared import PreparedSection
 
 SPOTS_PER_BATCH = 128
-
+"""Spots that a graph gets at a time."""
 Rows = NDArray[np.int64]
+"""Numbers (B,) of spots in their section."""
 
 
 class SectionGraphs:
@@ -45,10 +46,11 @@ class SectionGraphs:
 
     @cached_property
     def all_rows(self) -> Rows:
+        """Return the rows of all spots of the section."""
         return np.arange(self._section.measured.n_spots)
 
     def output(self, name: str, rows: Rows) -> Tensor:
-        """A graph's output (B, ...) for the spots of ``rows``, on the model's device."""
+        """Return a graph's output (B, ...) for the spots of ``rows``, on the model's device."""
         spec = self._maker[name]
         if spec.kind == "per tile":
             return self._of_tiles(spec, rows)
@@ -61,7 +63,7 @@ class SectionGraphs:
         return self._model.run_graph(spec.name, **inputs)
 
     def _of_slide(self, spec: GraphSpec) -> Tensor:
-        """A per-slide graph's output (N, ...), computed once."""
+        """Return the output (N, ...) of a graph that runs per slide, computed once."""
         if spec.name not in self._whole:
             self._whole[spec.name] = self._run(spec, self.all_rows)
         return self._whole[spec.name]
@@ -79,7 +81,7 @@ class SectionGraphs:
         return self.output(name, rows)
 
     def _of_tiles(self, spec: GraphSpec, rows: Rows) -> Tensor:
-        """What an image graph makes of the spots' own tiles, a few at a time on a CPU."""
+        """Return the output of an image graph for target tiles, a few at a time on a CPU."""
         if self._maps is not None:
             return self._of_maps(spec, rows)
         is_small = self._device.type == "cpu" and image_backbone(self._model) is not None
@@ -104,10 +106,16 @@ class SectionGraphs:
 def predict_section(
     model: SpotModel, section: PreparedSection, maps: BackboneMaps | None = None
 ) -> NDArray[np.float32]:
-    """Expression (N, G) of a prepared section by a model in evaluation mode, on its device.
+    """Return the predicted expression (N, G) of a prepared section.
 
-    ``maps`` of a frozen backbone save encoding the tiles. A model that looks up training spots has
-    them; array coordinates that a model does not know raise ``SpotsError``.
+    Args:
+        model: A model in evaluation mode; its bank is filled, if it has a bank.
+        section: The prepared section.
+        maps: Maps of a frozen backbone, which replace encoding the tiles; None without.
+
+    Raises:
+        SpotsError: The model has no position for an array coordinate.
+        ContractError: The model is in training mode.
     """
     assert_eval(model)
     graphs = SectionGraphs(model, section, maps)
@@ -124,7 +132,7 @@ def measure_model(
     labels: Sequence[NDArray[np.float32]],
     maps: BackboneMaps | None = None,
 ) -> FoldMetrics:
-    """Compare the model's predictions of sections with their labels."""
+    """Return the metrics of the model's predictions of sections."""
     pairs = zip(sections, labels, strict=True)
     return measure_fold(
         [measure_slide(y, predict_section(model, section, maps)) for section, y in pairs]
@@ -134,5 +142,5 @@ def measure_model(
 def measure_constant(
     constant: NDArray[np.float64], labels: Sequence[NDArray[np.float32]]
 ) -> FoldMetrics:
-    """What predicting one value per gene everywhere would score."""
+    """Return the metrics of predicting one value (G,) per gene for every spot."""
     return measure_fold([measure_slide(y, np.broadcast_to(constant, y.shape)) for y in labels])

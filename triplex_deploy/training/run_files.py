@@ -1,4 +1,4 @@
-"""What one fold of a run leaves on disk, each file whole or not at all."""
+"""Write and read the files of one fold of a run; every file is replaced atomically."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write the rows of a history as CSV."""
     with atomic_path(folder / HISTORY) as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()
@@ -49,12 +50,13 @@ def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write metrics as JSON."""
     with atomic_path(folder / METRICS) as path:
         path.write_text(json.dumps(without_nan(metrics), indent=2) + "\n", encoding="utf-8")
 
 
 def draw_curves(folder: Path, history: Sequence[Mapping[str, float]], best_epoch: int) -> None:
-    """Training loss and, where there is a selection, its correlation over epochs, as a PNG."""
+    """Draw the training loss, and the correlation of a selection if any, over epochs as PNG."""
     from matplotlib.figure import Figure
 
     shown = {"train_loss": "training loss", "select_pcc": "mean correlation"}
@@ -71,7 +73,7 @@ def draw_curves(folder: Path, history: Sequence[Mapping[str, float]], best_epoch
 
 
 def without_nan(value: Any) -> Any:
-    """The same plain values with None for NaN, which JSON does not have."""
+    """Return plain values with None for numbers that JSON does not have: NaN and infinity."""
     if isinstance(value, Mapping):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""How good a candidate is on the sections that choose the best epoch."""
+"""Score an epoch on the sections that choose the best epoch."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from triplex_deploy.training.prepared import LabelledSections
 
 Row = dict[str, float]
 Score = Callable[[SpotModel, LabelledSections, BackboneMaps | None], tuple[Row, float]]
-"""The candidate's numbers for the history, and the one to maximise."""
+"""Returns a row of numbers for the history, and the score, of which the highest wins."""
 
 CONTRASTED: Final = 128
-"""Spots that are told apart at a time: the loss depends on how many, so it is one number."""
+"""Spots per batch of the contrastive score; fixed, because the loss depends on this number."""
 _ORDER_SEED: Final = 0
 
 
 def correlation_score(
     model: SpotModel, select: LabelledSections, maps: BackboneMaps | None
 ) -> tuple[Row, float]:
-    """The mean correlation over slides and genes; a model without any is worse than every other."""
+    """Return the mean correlation over slides and genes, -inf if it is not defined."""
     metrics = measure_model(model, select.sections, select.labels, maps)
     return _row(metrics), -math.inf if math.isnan(metrics.pcc_m) else metrics.pcc_m
 

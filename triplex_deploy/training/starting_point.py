@@ -1,4 +1,4 @@
-"""Where training starts from, beyond the random weights of a seed.
+"""Initialize models before training, beyond the random weights of a seed.
 
 The trained backbone starts from the weights of the frozen encoder if both have the same
 architecture: docs/models.md, "Image backbones". A projection of features starts as their principal
@@ -30,14 +30,13 @@ from triplex_deploy.training.prepared import LabelledSections, PreparedSection
 logger = logging.getLogger(__name__)
 
 SAMPLED_TILES: Final = 4096
+"""Number of random tiles that principal components are computed from."""
 TOKEN_RMS: Final = 0.5
 """Root mean square of the projected features over training tiles."""
 HEAD_GAIN: Final = 0.1
-"""What the heads' random weights are multiplied by."""
-
-
+"""Factor of the random weights of heads."""
 Start = Callable[[Any, LabelledSections, TileEncoderWeights, TrainOptions], None]
-"""Initialises a model in place from what it will be fitted on."""
+"""Initializes a model in place from the training sections, the frozen encoder and the options."""
 
 
 def start_triplex(
@@ -46,7 +45,7 @@ def start_triplex(
     tile_encoder: TileEncoderWeights,
     options: TrainOptions,
 ) -> None:
-    """Backbone, projections and heads of TRIPLEX and its parts."""
+    """Initialize backbone, projections and heads of TRIPLEX and its parts."""
     if model.target_encoder is not None:
         kind = model.config.target_backbone
         _start_backbone(model.target_encoder.backbone, kind, tile_encoder, options)
@@ -82,7 +81,7 @@ def start_st_net(
 def start_bleep(
     model: Bleep, train: LabelledSections, tile_encoder: TileEncoderWeights, options: TrainOptions
 ) -> None:
-    """BLEEP's backbone; it predicts labels as they were measured, so no head needs a start."""
+    """Initialize the backbone of BLEEP, which has no head."""
     assert isinstance(model.config, BleepConfig)
     _start_backbone(model.backbone, model.config.target_backbone, tile_encoder, options)
 
@@ -93,7 +92,7 @@ def start_near_mean(
     tile_encoder: TileEncoderWeights,
     options: TrainOptions,
 ) -> None:
-    """Models without an image backbone: their last layer predicts about the mean label."""
+    """Initialize the last layer of a model without backbone to predict about the mean label."""
     if options.backbone_weights:
         raise ConfigError(
             f"backbone_weights: {model.config.model} has no image backbone; leave "
@@ -106,10 +105,10 @@ def start_near_mean(
 def principal_components(
     sections: Sequence[PreparedSection], count: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Mean (F,) of the sections' tile features and their leading components (at most count, F).
+    """Return the mean (F,) of tile features and their first principal components.
 
-    The components are orthogonal and of one length, which makes projected features of training
-    tiles ``TOKEN_RMS`` in size.
+    The components (at most count, F) are orthogonal and equally long: the root mean square of the
+    projected features of training tiles is ``TOKEN_RMS``.
     """
     features = np.concatenate([np.asarray(section.features) for section in sections])
     chosen = np.random.default_rng(seed).permutation(len(features))[:SAMPLED_TILES]
@@ -125,7 +124,7 @@ def principal_components(
 def _start_backbone(
     backbone: Any, kind: str, tile_encoder: TileEncoderWeights, options: TrainOptions
 ) -> None:
-    """From the user's file, or the frozen encoder where both are of one architecture."""
+    """Load the user's file, or the weights of a frozen encoder of the same architecture."""
     if options.backbone_weights:
         _load_backbone(backbone, load_backbone_weights, options.backbone_weights)
     elif tile_encoder.kind == kind:
@@ -134,7 +133,8 @@ def _start_backbone(
     else:
         logger.warning(
             "target backbone: %s starts from random weights, since the tile encoder is %s",
-            *(kind, tile_encoder.kind),
+            kind,
+            tile_encoder.kind,
         )
 
 
@@ -164,7 +164,7 @@ def _start_head(head: nn.Linear, train: LabelledSections) -> None:
 
 
 def _projections(model: Triplex, is_same_backbone: bool) -> list[nn.Linear | None]:
-    """The layers that project the frozen features, or a map of the same backbone."""
+    """Return the layers that project the frozen features, or a map of the same backbone."""
     layers: list[nn.Module | None] = []
     for encoder in (model.neighbor_encoder, model.global_encoder):
         layers.append(None if encoder is None else encoder.projection)
@@ -174,7 +174,7 @@ def _projections(model: Triplex, is_same_backbone: bool) -> list[nn.Linear | Non
 
 
 def _start_projection(layer: nn.Linear, mean: Tensor, components: Tensor) -> None:
-    """Rows beyond the components, which few tiles leave, keep their random start."""
+    """Set the rows of a projection; with few tiles, the last rows stay random."""
     count = len(components)
     with torch.no_grad():
         layer.weight[:count].copy_(components)

@@ -1,4 +1,4 @@
-"""``train_fold``: one fold of a prepared data set becomes a checkpoint and its test metrics."""
+"""Train one fold of a prepared data set and test it."""
 
 from __future__ import annotations
 
@@ -50,12 +50,16 @@ SELECTING: Final = "selecting"
 
 @dataclass(frozen=True, eq=False)
 class FoldSplit:
-    """Who is fitted on, selected on and tested on, and the genes."""
+    """Holds the sections of each role, and the genes."""
 
     fold: Fold
+    """The fold, with its test sections."""
     fit: tuple[str, ...]
+    """Names of the sections to train on."""
     select: tuple[str, ...]
+    """Names of the sections to choose the epoch on."""
     panel: tuple[str, ...]
+    """Predicted genes."""
 
 
 def train_fold(
@@ -67,11 +71,30 @@ def train_fold(
     progress: Progress | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train one fold into ``out`` and return its metrics, those of the constant predictor beside.
+    """Train one fold and return its test metrics.
 
-    ``out`` then holds checkpoint.ckpt (the best epoch), state.pt, history.csv, curves.png and
-    metrics.json, and with ``options.refit`` the training that chose the number of epochs in
-    ``selecting``. With ``resume`` an interrupted run goes on and ends as if it had not been.
+    Writes checkpoint.ckpt (the best epoch), state.pt, history.csv, curves.png and metrics.json.
+    With ``options.refit``, the folder ``selecting`` holds the training that chose the number of
+    epochs.
+
+    Args:
+        prepared: The prepared data set.
+        fold: The fold.
+        out: Folder of the run.
+        config: The model; number of genes and width of features come from the data set.
+        options: The options of the training.
+        progress: Receives every finished epoch.
+        resume: Continue an interrupted run, which ends with the same result.
+
+    Returns:
+        The content of metrics.json: settings and sections, and the metrics of the model and of the
+        constant predictor.
+
+    Raises:
+        ConfigError: A setting does not fit the model or the data set.
+        DatasetError: The bank of the model would hold test labels.
+        CheckpointError: The interrupted run had other settings.
+        OutputError: ``out`` holds a run and ``resume`` is False, or cannot be written.
     """
     plan = _plan(prepared, fold, options)
     config = fit_to_data(config, prepared, len(plan.panel))
@@ -93,7 +116,7 @@ def train_fold(
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """One fold on its way, in one training or two."""
+    """Trains one fold, in one training or two."""
 
     prepared: Prepared
     plan: FoldSplit
@@ -109,7 +132,7 @@ class _Job:
         select: tuple[str, ...] | None,
         options: TrainOptions,
     ) -> Record:
-        """Train on sections, choosing the epoch on others, and leave everything in ``folder``."""
+        """Train on the sections ``fitted`` and choose the epoch on ``select``."""
         folder.mkdir(exist_ok=True)
         train = label_sections(self.prepared, fitted, self.plan.panel)
         chosen_on = (
@@ -123,7 +146,7 @@ class _Job:
         return record
 
     def _start(self, train: LabelledSections, options: TrainOptions) -> SpotModel:
-        """The model before its first step; one with a bank has room for the spots fitted on."""
+        """Return the model before its first step, with room for its bank, if it has a bank."""
         model = build_model(with_bank(self.config, train.n_spots), options.seed)
         if model.has_bank:
             names = [section.measured.name for section in train.sections]
@@ -191,7 +214,7 @@ def _checkpoint(
 
 
 def _backbone_metadata(options: TrainOptions) -> dict[str, Any]:
-    """What the image backbone started from, where the user said."""
+    """Return the digest of ``backbone_weights`` if it is set."""
     if not options.backbone_weights:
         return {}
     return {"backbone_weights_sha256": sha256_of(Path(options.backbone_weights))}
