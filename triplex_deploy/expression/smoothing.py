@@ -15,8 +15,8 @@ WINDOWS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
 }
 """Offsets (row, column) that are averaged, by name of the window.
 
-``hex`` is a Visium spot with its six neighbors; the spots of a row are two columns apart. ``3x3`` is
-the rule of the paper. On Visium, it averages only four of the six neighbors.
+``hex`` is a Visium spot with its six neighbors; the spots of a row are two columns apart there.
+``3x3`` is the rule of the paper. On Visium, it averages only four of the six neighbors.
 """
 
 
