@@ -33,7 +33,7 @@ def test_dense_form_is_read(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("%%LatrixMarket matrix coordinate integer general\n" + BODY, "does not begin with"),
-        (HEAD + "2 3 2000000000\n1 1 5\n", "more than the file or the matrix can hold"),
+        (HEAD + "2 3 2000000000\n1 1 5\n", "more than the file or matrix can hold"),
         (HEAD + "2000000000 2000000000 1\n1 1 5\n", "2000000000 x 2000000000"),
         (HEAD + "99999999999999999999 3 1\n1 1 5\n", "99999999999999999999"),
         (HEAD + "2 3 2\n1 1 5\n", "promises 2 entries, and there are 1"),

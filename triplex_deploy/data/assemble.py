@@ -58,6 +58,8 @@ class SectionFacts:
     """Microns per level-0 pixel."""
     is_hexagonal: bool
     """Whether the array is a Visium lattice."""
+    is_mpp_given: bool = False
+    """Whether the user gave ``slide_mpp``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,7 @@ def assemble_section(facts: SectionFacts, table: CountTable, spots: SpotTable) -
         grid_rc=joined.grid_rc,
         level0_xy=joined.level0_xy,
         is_hexagonal=facts.is_hexagonal,
+        is_mpp_given=facts.is_mpp_given,
     )
 
 

@@ -60,6 +60,7 @@ def read_hest_section(root: Path, name: str, entry: SectionEntry) -> Section:
         entry.slide or _slide(root, name),
         entry.mpp or _pixel_size(root, name),
         is_hexagonal,
+        entry.mpp is not None,
     )
     counts = CountTable(names_of_spots(table), tuple(map(str, table.var_names)), counts_of(table))
     return assemble_section(facts, counts, spots)

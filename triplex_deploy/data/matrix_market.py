@@ -56,7 +56,7 @@ def read_matrix_market(path: Path, shape: tuple[int, int]) -> Any:
         shortest = MIN_ENTRY_BYTES if kind == "coordinate" else 2
         if n_entries * shortest > limit + 2 or n_entries > shape[0] * shape[1]:
             raise DatasetError(
-                f"{path}: its header promises {n_entries} entries, more than the file or the matrix "
+                f"{path}: its header promises {n_entries} entries, more than the file or matrix "
                 f"can hold; {REMEDY}"
             )
         longest = min(n_entries * MAX_ENTRY_BYTES + MAX_LINE, MAX_BODY_BYTES)

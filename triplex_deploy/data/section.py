@@ -36,6 +36,8 @@ class Section:
     """(N, 2) spot centres, level-0 pixels."""
     is_hexagonal: bool = False
     """Whether the array is a Visium lattice, whose columns are two apart within a row."""
+    is_mpp_given: bool = False
+    """Whether the user gave ``slide_mpp``, so that it may contradict the slide's own."""
 
     def __post_init__(self) -> None:
         n_spots = len(self.grid_rc)

@@ -50,7 +50,7 @@ def read_visium_section(folder: Path, name: str, entry: SectionEntry) -> Section
         name, spots.grid_rc.astype(np.float64), spots.level0_xy, VISIUM_STEP_UM
     )
     slide = entry.slide or only_slide(folder, name)
-    facts = SectionFacts(name, entry.patient, slide, mpp, is_hexagonal=True)
+    facts = SectionFacts(name, entry.patient, slide, mpp, True, entry.mpp is not None)
     return assemble_section(facts, table, spots)
 
 

@@ -64,7 +64,7 @@ def read_st_section(root: Path, name: str, entry: SectionEntry) -> Section:
     mpp = entry.mpp or mpp_from_array(name, true_rc, spots.level0_xy, ST_STEP_UM)
     folders = sorted((root / "ST-imgs").glob(f"*/{name}"))
     slide = entry.slide or only_slide(folders[0], name)
-    facts = SectionFacts(name, entry.patient, slide, mpp, is_hexagonal=False)
+    facts = SectionFacts(name, entry.patient, slide, mpp, False, entry.mpp is not None)
     return assemble_section(facts, table, spots)
 
 

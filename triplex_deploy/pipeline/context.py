@@ -93,7 +93,7 @@ class PredictionContext:
 
 
 def _require_finite(model: Model, graph: str, outputs: Mapping[str, Any]) -> None:
-    """Raise ``BackendError`` for NaN or infinity; outputs that stay on a GPU go to a later graph."""
+    """Raise ``BackendError`` for NaN or infinity; outputs on a GPU are inputs of a later graph."""
     for name, values in outputs.items():
         if isinstance(values, np.ndarray) and not np.isfinite(values).all():
             raise BackendError(

@@ -30,6 +30,7 @@ from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 from triplex_deploy.training.array_files import digests, first_altered
 from triplex_deploy.training.encoder_runner import EncoderRunner
 from triplex_deploy.training.features import FEATURES, TARGETS, FeatureFile, feature_key
+from triplex_deploy.training.section_scale import check_section_scale
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ def _encode(job: _Job) -> dict[str, Any]:
         require_same_files(section.slide_path, job.identity)
         spots = Spots(section.level0_xy, section.grid_rc, "file", spot_diameter_px=1.0)
         check_spots(spots, slide.level_sizes[0])
+        check_section_scale(section, slide)
         view = SlideView.open(slide, section.slide_mpp, job.tile_mpp)
         plan = plan_tiles(view.centers(section.level0_xy), view.size_wh)
         file = _stream(job, view, plan)
