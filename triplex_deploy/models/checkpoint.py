@@ -86,7 +86,7 @@ class Checkpoint:
                 f"tile_encoder: gives {self.tile_encoder.feature_dim} features, the model takes "
                 f"{self.config.feature_dim}; use the encoder it was trained on"
             )
-        with torch.device("meta"):  # shapes without memory or initialisation
+        with torch.device("meta"):  # shapes without memory or initialization
             model = build_model(self.config)
         check_state(model, self.state_dict, "state_dict")
 
@@ -242,7 +242,7 @@ KEYS: Final = frozenset({"name", "kind", "feature_dim", "mean", "std", "state_di
 class TileEncoderWeights:
     """The ``state_dict`` of a backbone of ours, or, of kind ``onnx``, the bytes of that file.
 
-    ``mean`` and ``std`` normalise RGB in [0, 1] for an ONNX file that takes float images. Weights
+    ``mean`` and ``std`` normalize RGB in [0, 1] for an ONNX file that takes float images. Weights
     that do not fit their kind raise ``CheckpointError``.
     """
 
@@ -272,7 +272,7 @@ class TileEncoderWeights:
                 f"tile_encoder: {self.kind} gives {BACKBONE_WIDTH[self.kind]} features, "
                 f"not {self.feature_dim}; write the checkpoint again"
             )
-        with torch.device("meta"):  # shapes without memory or initialisation
+        with torch.device("meta"):  # shapes without memory or initialization
             backbone = make_backbone(self.kind)
         check_state(backbone, self.state_dict, "tile_encoder")
 

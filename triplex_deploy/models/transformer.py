@@ -207,7 +207,7 @@ class SpotSequence(nn.Module):
     """Tokens (N, D) of one slide's spots, placed on the array, attend to each other.
 
     ``grid_xy`` (N, 2) int64 holds (column, row), each in 0 .. ``n_pos`` - 1: whoever makes it sees
-    to that, since a graph outside PyTorch would not notice. No layer normalisation follows the last
+    to that, since a graph outside PyTorch would not notice. No layer normalization follows the last
     block.
     """
 

@@ -1,4 +1,4 @@
-"""TRIPLEX: gene expression of a spot from its tile, its neighbourhood and its whole slide.
+"""TRIPLEX: gene expression of a spot from its tile, its neighborhood and its whole slide.
 
 Its single-resolution parts (TEM, NEM, GEM) and ablations are the same model with fewer views or
 another fusion (paper Tables 3-5; docs/models.md, "Ablations").

@@ -55,7 +55,7 @@ def read_official(path: str | Path, layout: Layout, settings: Mapping[str, Any])
 
 def _check_fit(official: State, config: ModelConfig, layout: Layout) -> None:
     """Compare keys and sizes with those of the configured model, in the published names."""
-    with torch.device("meta"):  # shapes without memory or initialisation
+    with torch.device("meta"):  # shapes without memory or initialization
         expected = Triplex(config).state_dict()
     sizes = {official_key(key, layout): value.numel() for key, value in expected.items()}
     odd = {
