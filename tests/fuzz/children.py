@@ -14,10 +14,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.field.child import UNEXPECTED
+from tests.field.child import PATIENCE, UNEXPECTED
 from triplex_deploy.errors import TriplexError
 
-MAX_SECONDS = 20.0
+MAX_SECONDS = 20.0 * PATIENCE
 """Seconds after which a child counts as hung."""
 MEMORY = 2 << 30
 """Bytes of address space that a child may take on top of what it was forked with."""
