@@ -152,6 +152,8 @@ def main(arguments: list[str] | None = None) -> int:
     names = [name for name in READERS if given.reader in name]
     if given.seed is not None:
         tried = try_mutations(names, given.seed, shared_material(), rounds=1)
+    elif given.rounds:
+        tried = try_mutations(names, given.first_seed, shared_material(), rounds=given.rounds)
     else:
         shared, seconds = shared_material(), 60 * given.minutes
         parts = [
@@ -199,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--reader", default="", help="only readers with this in their names")
     parser.add_argument("--seed", type=int, help="try this seed alone")
+    parser.add_argument("--rounds", type=int, help="mutations of each reader, in place of a time")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write counts and failures as JSON")
     return parser

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.fuzz.children import call_in_child
-from tests.fuzz.fuzz import FAILURES, Sample
-from tests.fuzz.material import shared_material
+from tests.fuzz.fuzz import Sample
 from tests.fuzz.readers import READERS
 
 pytestmark = [pytest.mark.torch, pytest.mark.lengthy]
@@ -21,24 +21,30 @@ EXAMPLES = 5
 """Mutations of each reader; each takes some hundredths of a second."""
 
 
-@pytest.fixture(scope="module", params=READERS)
-def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    """A valid sample of a reader."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    return Sample(READERS[request.param], folder, shared_material())
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Failures by reader, of the same mutations in every run.
+
+    They run in a process of their own: a child of a process with threads, such as this one, may
+    wait for ever for a lock that a thread held when it was forked.
+    """
+    path = tmp_path_factory.mktemp("fuzz") / "fuzz.json"
+    command = [sys.executable, "-m", "tests.fuzz.fuzz", "--rounds", str(EXAMPLES)]
+    finished = subprocess.run([*command, "--json", str(path)], capture_output=True, text=True)
+    assert path.exists(), finished.stdout + finished.stderr
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["mutations"] >= EXAMPLES * len(READERS)
+    found: dict[str, list[str]] = {name: [] for name in READERS}
+    for failure in content["failures"]:
+        found[failure["reader"]].append(str(failure))
+    return found
 
 
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=True,  # the same mutations in every run
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(seed=st.integers(0, 2**20))
-def test_a_damaged_file_is_refused_or_read_as_it_stands(sample: Sample, seed: int) -> None:
-    tried = sample.try_seed(seed)
-    assert tried.end not in FAILURES, tried
+@pytest.mark.parametrize("reader", READERS)
+def test_a_damaged_file_is_refused_or_read_as_it_stands(
+    reader: str, failures: dict[str, list[str]]
+) -> None:
+    assert failures[reader] == []
 
 
 def crash() -> str:

@@ -70,8 +70,15 @@ def test_her2st_spots_equal_the_loop(shared_data: Path, model: Model) -> None:
     spots = read_spots(shared_data / "her2st/ST-spotfiles/C3_selection.tsv")
     order = np.lexsort(spots.grid_rc.T)
     chosen = np.concatenate([order[:2], order[len(order) // 2 :][:4], order[-2:]])
-    some = replace(spots, level0_xy=spots.level0_xy[chosen], grid_rc=spots.grid_rc[chosen])
-    # A nominal mpp equal to the bundle's keeps the pixels as they are.
+    # A nominal mpp equal to the bundle's keeps the pixels as they are. It is not that of the ST
+    # array, which is therefore left out.
+    some = replace(
+        spots,
+        level0_xy=spots.level0_xy[chosen],
+        grid_rc=spots.grid_rc[chosen],
+        barcodes=(),
+        array=None,
+    )
     prediction = predict_slide(image, model, PredictOptions(spots=some, mpp=0.5))
     _assert_like_the_loop(prediction, image, model)
 
