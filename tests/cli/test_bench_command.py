@@ -115,7 +115,7 @@ def test_absent_matplotlib_is_said_before_measuring(invoke, bundle, monkeypatch,
         (["--rate", "3"], 1, "the Server scenario needs one"),
         (["--graphs", "--slide", "x.tif"], 2, "--slide is for end to end"),
         (["--mpp", "0.5"], 2, "give --slide"),
-        (["--backend", "magic"], 1, "backend 'magic'"),
+        (["--backend", "magic"], 2, "'magic' is not one of 'auto'"),
         (["--json", "absent/out.json"], 1, "absent is not a folder"),
     ],
 )

@@ -197,12 +197,16 @@ def test_existing_output_is_kept_unless_forced(checkpoint_path: Path, tmp_path: 
 @pytest.mark.usefixtures("small_parity")
 def test_force_replaces_a_bundle_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    out.mkdir()
-    (out / "manifest.json").write_text("{}")
-    (out / "old.onnx").write_text("old")
+    export_bundle(tiny_checkpoint, out)
+    card = out / "README.md"
+    card.write_text("old")
     export_bundle(tiny_checkpoint, out, ExportOptions(force=True))
-    assert not (out / "old.onnx").exists()
+    assert card.read_text() != "old"
     assert load_bundle(out).config.model == "gem"
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"thesis\.txt: does not belong to the bundle"):
+        export_bundle(tiny_checkpoint, out, ExportOptions(force=True))
+    assert (out / "thesis.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 

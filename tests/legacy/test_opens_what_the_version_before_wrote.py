@@ -220,6 +220,7 @@ def test_data_set_is_prepared_as_before(invoke: Invoke, old: Path, tmp_path: Pat
     finished = invoke(
         *("prepare", old / "st", "--format", "st", "--out", out, "--genes", 3),
         *("--tile-encoder", old / "means.onnx"),
+        *("--backend", "onnxruntime"),  # what 0.1.0 ran
     )
     assert finished.status == 0, finished.err
     ours, theirs = (read_json(folder / "prepared.json") for folder in (out, old / "prepared"))

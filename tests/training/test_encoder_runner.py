@@ -11,6 +11,7 @@ from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime import cpu_choice, tile_graph
 from triplex_deploy.runtime.cpu_choice import Candidate, has_fast_bf16
 from triplex_deploy.runtime.device import Device
+from triplex_deploy.runtime.session import Session
 from triplex_deploy.training import tile_encoder
 from triplex_deploy.training.encoder_runner import TORCH, EncoderRunner, RunOptions
 from triplex_deploy.training.tile_encoder import FrozenEncoder, open_tile_encoder
@@ -73,6 +74,16 @@ def test_users_own_graph_runs_in_every_backend(mean_encoder: Path, tmp_path: Pat
     for backend in BACKENDS:
         with EncoderRunner(own, RunOptions(backend)) as runner:
             assert_within_gate(runner.running.encode(TILES), own.encode(TILES))
+
+
+def test_backend_that_computes_a_graph_less_exactly_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_mean_encoder(tmp_path / "means.onnx", batch="batch", block=1)
+    own = open_tile_encoder(tmp_path / "means.onnx", threads=1)
+    with EncoderRunner(own, RunOptions()) as runner:
+        assert runner.running.backend == "onnxruntime"
+    assert "openvino is left out" in caplog.text
 
 
 def test_torch_and_a_fixed_batch_run_in_their_own_runtime(
@@ -157,14 +168,16 @@ def test_faster_backend_is_taken_and_one_that_misses_the_gate_is_left_out(
         assert runner.running.backend == second.backend
     check = tile_graph._check_features
 
-    def check_second(graph: tile_graph.TileGraph, candidate: Candidate, session: object) -> None:
+    def check_second(
+        graph: tile_graph.TileGraph, candidate: Candidate, session: Session, is_named: bool
+    ) -> None:
         if candidate == second:
             raise BackendError("it misses the gate")
-        check(graph, candidate, session)  # type: ignore[arg-type]
+        check(graph, candidate, session, is_named)
 
     monkeypatch.setattr(tile_graph, "_check_features", check_second)
     with EncoderRunner(encoder, RunOptions()) as runner:
         assert runner.running.backend == first.backend
-    assert f"{second} is left out: it misses the gate" in caplog.text
+    assert f"{second.backend} is left out: it misses the gate" in caplog.text
     with EncoderRunner(encoder, RunOptions(second.backend)) as runner, pytest.raises(BackendError):
         _ = runner.running

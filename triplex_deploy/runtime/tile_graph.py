@@ -131,11 +131,11 @@ def open_for_workers(
         for candidate in candidates:
             try:
                 session = opened.enter_context(_open(graph, candidate, workers))
-                _check_features(graph, candidate, session)
+                _check_features(graph, candidate, session, is_named=backend is not None)
             except BackendError as error:
                 if len(candidates) == 1:
                     raise
-                logger.warning("%s is left out: %s", candidate, error)
+                logger.warning("%s is left out: %s", candidate.backend, error)
                 continue
             sessions[candidate] = session
         if not sessions:
@@ -159,14 +159,21 @@ def _open(graph: TileGraph, candidate: Candidate, workers: int) -> Session:
     return ort.open_ort_session(graph.path, graph.spec, CPU, threads=1)
 
 
-def _check_features(graph: TileGraph, candidate: Candidate, session: Session) -> None:
-    """Raise ``BackendError`` unless the session's features are within the precision's gate."""
+def _check_features(
+    graph: TileGraph, candidate: Candidate, session: Session, is_named: bool
+) -> None:
+    """Raise ``BackendError`` unless the session's features are within the precision's gate.
+
+    A few tiles are compared, and others may differ by more. So a backend that nobody has named
+    must be within a tenth of an exact gate.
+    """
     expected = graph.reference.features
     (output,) = session.run({TILES.name: graph.reference.tiles}).values()
     gate = precision_of(candidate.float_type).gate
     difference = float(np.abs(output - expected).max())
     spread = float(np.ptp(expected))
-    if gate.max_relative is not None and not difference <= gate.max_relative * spread:
+    limit = None if gate.max_relative is None else gate.max_relative / (1 if is_named else 10)
+    if limit is not None and not difference <= limit * spread:
         raise BackendError(
             f"{candidate}: features differ from the reference by {difference:.2g}, where they "
             f"range over {spread:.2g}; choose another --backend"
