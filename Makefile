@@ -52,7 +52,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.field.soak --slides $(SLIDES) $(if $(JSON),--json $(JSON))
 
 # A folder of recipes and every scripted attack, on what `make demo` leaves.
-CASES ?= ../shared/cases
+CASES ?= $(error CASES: give the folder of recipes, as in make cases CASES=recipes)
 DEMO ?= demo-out
 cases: $(VENV)/.dev
 	$(BIN)/python -m tests.field.run_cases $(CASES) --demo $(DEMO) $(if $(DATA),--data $(DATA)) $(if $(JSON),--json $(JSON))

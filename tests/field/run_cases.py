@@ -1,6 +1,6 @@
 """Run every case of a folder of recipes and every scripted row of a list of attacks.
 
-    python -m tests.field.run_cases ../shared/cases --demo demo-out --data ../shared/data
+    python -m tests.field.run_cases RECIPES --demo demo-out --data DATA
 
 Each case runs in a folder of its own, each command in a process of its own with limits of time and
 memory. The table has a row for each case: what was fed, what was seen, right or wrong. The exit

@@ -8,7 +8,7 @@ import pytest
 
 from triplex_deploy.bundle import MANIFEST, PARITY_INPUTS
 from triplex_deploy.files.digest import sha256_of
-from triplex_deploy.runtime import first_use
+from triplex_deploy.runtime import cpu_choice, first_use
 from triplex_deploy.runtime.cpu_choice import has_fast_bf16
 from triplex_deploy.runtime.first_use import InaccurateError
 from triplex_deploy.runtime.gates import GATES
@@ -59,7 +59,7 @@ def test_second_opening_does_not_run_the_stored_inputs(
     bundle.open(device="cpu", backend="openvino").close()
     monkeypatch.setattr(first_use, "replay_parity", lambda model: pytest.fail("run again"))
     bundle.open(device="cpu", backend="openvino").close()
-    monkeypatch.setattr(first_use, "processor_name", lambda: "another processor")
+    monkeypatch.setattr(cpu_choice, "processor_name", lambda: "another processor")
     with pytest.raises(pytest.fail.Exception, match="run again"):
         bundle.open(device="cpu", backend="openvino")
 

@@ -19,7 +19,7 @@ from triplex_deploy.training.tile_encoder import FrozenEncoder, open_tile_encode
 from .conftest import write_mean_encoder
 
 TILES = np.random.default_rng(3).integers(0, 256, (6, 224, 224, 3), np.uint8)
-BACKENDS = tile_graph.installed_backends()
+BACKENDS = [backend.name for backend in cpu_choice.installed_on_cpu()]
 
 
 @pytest.fixture(scope="module")

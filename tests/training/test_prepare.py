@@ -9,8 +9,8 @@ from PIL import Image
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.expression import LabelTransform
+from triplex_deploy.runtime.backends import OPENVINO
 from triplex_deploy.runtime.cpu_choice import has_fast_bf16
-from triplex_deploy.runtime.tile_graph import installed_backends
 from triplex_deploy.training import encode_section as encoding
 from triplex_deploy.training.features import FeatureFile
 from triplex_deploy.training.prepare import prepare_dataset
@@ -150,7 +150,7 @@ def test_features_record_their_precision_and_only_equal_ones_are_used_again(
     options: PrepareOptions,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if "openvino" not in installed_backends() or not has_fast_bf16():
+    if not OPENVINO.is_installed or not has_fast_bf16():
         pytest.skip("bf16 needs OpenVINO and a CPU that multiplies it")
     put = FeatureFile.put
     stored: list[int] = []

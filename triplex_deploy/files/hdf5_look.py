@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from triplex_deploy.errors import TriplexError
+from triplex_deploy.files.child import signal_that_ends
 
 logger = logging.getLogger(__name__)
 
@@ -39,25 +38,15 @@ def look_first_at_hdf5(
     if not sys.executable:
         return
     limit_s = BASE_SECONDS + path.stat().st_size / BYTES_PER_SECOND
+    command = [sys.executable, "-I", str(CHILD), str(path), *groups]
     try:
-        ended = subprocess.run(
-            [sys.executable, "-I", str(CHILD), str(path), *groups],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=limit_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        ended_by = signal_that_ends(command, limit_s)
+    except TimeoutError as error:
         raise kind(
             f"{path}: damaged HDF5, it cannot be read within {limit_s:.0f} s; {remedy}"
         ) from error
     except OSError as error:
         logger.info("%s: read without a first look, no process can be started: %s", path, error)
         return
-    if ended.returncode < 0:
-        try:
-            name = signal.Signals(-ended.returncode).name
-        except ValueError:
-            name = f"signal {-ended.returncode}"
-        raise kind(f"{path}: damaged HDF5, the library fails on it ({name}); {remedy}")
+    if ended_by is not None:
+        raise kind(f"{path}: damaged HDF5, the library fails on it ({ended_by}); {remedy}")

@@ -22,17 +22,14 @@ from triplex_deploy.files.measurements import (
     store_measurement,
 )
 from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
+from triplex_deploy.runtime.cpu_choice import cpu_conditions
 from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Session
 from triplex_deploy.system import (
-    PACKAGES,
     cache_folder,
-    installed_versions,
-    processor_name,
     usable_cores,
 )
-from triplex_deploy.version import __version__
 
 DEFAULT_BATCH: Final = {"cpu": 4, "cuda": 64}
 BATCHES: Final = {"cpu": (2, 4, 8), "cuda": (32, 64, 128)}
@@ -157,10 +154,9 @@ def _key(model: Model, workers: int) -> tuple[str, dict[str, Any]]:
         "device": asdict(model.device),
         "backend": model.backend,
         "precision": model.precision,
-        "processor": processor_name(),
         "cores": usable_cores(),
         "workers": workers,
-        "versions": {"triplex-deploy": __version__, **installed_versions(PACKAGES)},
+        **cpu_conditions(),
     }
     return measurement_key(conditions), conditions
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 BETTER_BY: Final = 1.15
 """How much faster a later candidate must be to be chosen; a smaller gain may be noise."""
 _TILES_PER_CALL: Final = 4
+_ISA_LIMIT: Final = "ONEDNN_MAX_CPU_ISA"
 _LIMITS_WITHOUT_BF16: Final = (
     "SSE41",
     "AVX",
@@ -120,7 +121,7 @@ def choose_on_cpu(bundle: Bundle, backend: Backend | None, precision: str | None
     compared = list(dict.fromkeys([*candidates, *offered]))
     rates = _rates(bundle, compared) if len(candidates) > 1 else {}
     chosen = fastest(candidates, rates)
-    name = own if precision_of(own).needs_calibration or own == "fp16" else chosen.float_type
+    name = chosen.float_type if own == "fp32" else own
     return RunChoice(
         BACKENDS[chosen.backend],
         name,
@@ -137,18 +138,20 @@ def has_fast_bf16() -> bool:
     OpenVINO also runs bf16 on a CPU with AVX-512 alone, but slower than fp32. The variable
     ``ONEDNN_MAX_CPU_ISA`` limits the instructions of OpenVINO's kernels.
     """
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    limit = os.environ.get(_ISA_LIMIT, "").upper()
     return limit not in _LIMITS_WITHOUT_BF16 and cpu_flag("bf16", processor_flags()) is not None
 
 
 def _installed(bundle: Bundle) -> list[Backend]:
     targets = {entry.target for entry in bundle.manifest.graphs}
-    found = [
-        backend
-        for backend in BACKENDS.values()
-        if CPU.kind in backend.devices and backend.target in targets and backend.is_installed
-    ]
+    found = [backend for backend in installed_on_cpu() if backend.target in targets]
     return found or [BACKENDS["onnxruntime"]]
+
+
+def installed_on_cpu() -> list[Backend]:
+    """Return the installed backends that run on a CPU."""
+    on_cpu = [backend for backend in BACKENDS.values() if CPU.kind in backend.devices]
+    return [backend for backend in on_cpu if backend.is_installed]
 
 
 def _float_types(own: str, precision: str | None, backend: Backend) -> tuple[str, ...]:
@@ -227,6 +230,16 @@ def _rates(bundle: Bundle, candidates: Sequence[Candidate]) -> dict[Candidate, f
     return kept_rates({"bundle": bundle.id}, candidates, lambda: _measure(bundle, candidates))
 
 
+def cpu_conditions() -> dict[str, Any]:
+    """Return what of this machine decides how fast and how exactly a CPU computes."""
+    return {
+        "processor": processor_name(),
+        "flags": sorted(processor_flags()),
+        "isa_limit": os.environ.get(_ISA_LIMIT, ""),
+        "versions": {"triplex-deploy": __version__, **installed_versions(PACKAGES)},
+    }
+
+
 def kept_rates(
     identity: Mapping[str, Any],
     candidates: Sequence[Candidate],
@@ -242,10 +255,7 @@ def kept_rates(
     conditions: dict[str, Any] = {
         **identity,
         "candidates": [str(candidate) for candidate in candidates],
-        "processor": processor_name(),
-        "flags": sorted(processor_flags()),
-        "isa_limit": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
-        "versions": {"triplex-deploy": __version__, **installed_versions(PACKAGES)},
+        **cpu_conditions(),
     }
     path, key = cache_folder() / "backends.json", measurement_key(conditions)
     stored = read_measurement(path, key) or {}

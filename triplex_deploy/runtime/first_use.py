@@ -6,7 +6,6 @@ runtimes compute bf16 and int8 in their own way, so a bundle's stored inputs are
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,15 +16,9 @@ from triplex_deploy.files.measurements import (
     read_measurement,
     store_measurement,
 )
+from triplex_deploy.runtime.cpu_choice import cpu_conditions
 from triplex_deploy.runtime.replay import OpenedBundle, replay_chain, replay_parity
-from triplex_deploy.system import (
-    PACKAGES,
-    cache_folder,
-    installed_versions,
-    processor_flags,
-    processor_name,
-)
-from triplex_deploy.version import __version__
+from triplex_deploy.system import cache_folder
 
 AUTO_MIN_PCC: Final = 0.999
 """Least correlation with fp32 per gene of a precision that ``auto`` may choose."""
@@ -56,10 +49,7 @@ def require_accurate(model: OpenedBundle, is_auto: bool = False) -> None:
         "backend": model.backend,
         "precisions": precisions,
         "is_auto": is_auto,
-        "processor": processor_name(),
-        "flags": sorted(processor_flags()),
-        "isa_limit": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
-        "versions": {"triplex-deploy": __version__, **installed_versions(PACKAGES)},
+        **cpu_conditions(),
     }
     path, key = cache_folder() / "precisions.json", measurement_key(conditions)
     verdict = read_measurement(path, key)

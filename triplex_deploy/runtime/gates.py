@@ -100,7 +100,7 @@ def _compare(
     finite = bool(np.isfinite(found).all())
     max_abs = float(np.abs(found - wanted).max()) if finite else sys.float_info.max
     relative = max_abs / output_range if output_range > 0 else max_abs
-    cosine = _cosine(found, wanted) if finite else 0.0
+    cosine = cosine_of(found, wanted) if finite else 0.0
     passed = (
         finite
         and (gate.max_relative is None or relative <= gate.max_relative)
@@ -144,7 +144,8 @@ def _centered(values: Floats) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     return exact - exact.mean(axis=0), np.ptp(exact, axis=0) <= rounding
 
 
-def _cosine(found: Floats, wanted: Floats) -> float:
+def cosine_of(found: Floats, wanted: Floats) -> float:
+    """Return the cosine of the angle between two arrays, taken as vectors."""
     a, b = found.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
     if norm == 0:

@@ -15,16 +15,18 @@ from triplex_deploy.contract import TILES, GraphSpec
 from triplex_deploy.contract.precision import precision_of
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime import openvino, ort
-from triplex_deploy.runtime.backends import BACKENDS, OPENVINO
+from triplex_deploy.runtime.backends import BACKENDS, ONNXRUNTIME, OPENVINO
 from triplex_deploy.runtime.cpu_choice import (
     Candidate,
     fastest,
+    installed_on_cpu,
     kept_rates,
     reason_of,
     require_bf16,
     time_sessions,
 )
 from triplex_deploy.runtime.device import CPU
+from triplex_deploy.runtime.gates import cosine_of
 from triplex_deploy.runtime.session import Session
 
 logger = logging.getLogger(__name__)
@@ -83,22 +85,12 @@ def check_request(backend: str | None, precision: str) -> None:
     """
     if precision not in FLOAT_TYPES:
         raise BackendError(f"precision {precision!r}: not known; use {' or '.join(FLOAT_TYPES)}")
-    named = [BACKENDS[name] for name in installed_backends()]
     if precision == "bf16":
-        require_bf16([BACKENDS[backend]] if backend else named or [BACKENDS["onnxruntime"]])
+        require_bf16([BACKENDS[backend]] if backend else installed_on_cpu() or [ONNXRUNTIME])
     if backend and not BACKENDS[backend].is_installed:
         raise BackendError(
             f"backend {backend}: not installed; run `pip install 'triplex-deploy[cpu]'`"
         )
-
-
-def installed_backends() -> list[str]:
-    """Return the names of the installed backends that run ONNX files on the CPU."""
-    return [
-        backend.name
-        for backend in BACKENDS.values()
-        if CPU.kind in backend.devices and backend.is_installed
-    ]
 
 
 def open_for_workers(
@@ -122,9 +114,9 @@ def open_for_workers(
     """
     check_request(backend, precision)
     candidates = [
-        Candidate(name, precision)
-        for name in ([backend] if backend else installed_backends())
-        if precision in BACKENDS[name].float_types
+        Candidate(entry.name, precision)
+        for entry in ([BACKENDS[backend]] if backend else installed_on_cpu())
+        if precision in entry.float_types
     ]
     sessions: dict[Candidate, Session] = {}
     with ExitStack() as opened:
@@ -178,17 +170,11 @@ def _check_features(
             f"{candidate}: features differ from the reference by {difference:.2g}, where they "
             f"range over {spread:.2g}; choose another --backend"
         )
-    if gate.min_cosine is not None and not _cosine(output, expected) >= gate.min_cosine:
+    if gate.min_cosine is not None and not cosine_of(output, expected) >= gate.min_cosine:
         raise BackendError(
-            f"{candidate}: the cosine with the fp32 features is {_cosine(output, expected):.4f}, "
+            f"{candidate}: the cosine with the fp32 features is {cosine_of(output, expected):.4f}, "
             f"at least {gate.min_cosine} is needed; use --precision fp32"
         )
-
-
-def _cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
-    a, b = left.astype(np.float64).ravel(), right.astype(np.float64).ravel()
-    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norm if norm else float(np.array_equal(a, b))
 
 
 def _rates(graph: TileGraph, sessions: Mapping[Candidate, Session]) -> dict[Candidate, float]:

@@ -8,12 +8,11 @@ each level. If the file ends the child, only this slide fails.
 from __future__ import annotations
 
 import logging
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 from triplex_deploy.errors import SlideError
+from triplex_deploy.files.child import signal_that_ends
 from triplex_deploy.slides.identity import FileIdentity
 from triplex_deploy.slides.openslide_pixels import library_name
 
@@ -40,30 +39,23 @@ def look_first(path: Path, identity: FileIdentity) -> None:
     known = (str(path), identity)
     if known in _SURVIVED:
         return
-    code = _run(path)
-    if code is not None and code < 0:
+    ended_by = _run(path)
+    if ended_by is not None:
         raise SlideError(
-            f"{path}: the library OpenSlide fails on this file ({_signal_name(-code)}); "
+            f"{path}: the library OpenSlide fails on this file ({ended_by}); "
             "the file is damaged: copy it again"
         )
     _SURVIVED.add(known)
 
 
-def _run(path: Path) -> int | None:
-    """Return the exit status of the child; None if no process can be started."""
+def _run(path: Path) -> str | None:
+    """Return the signal that ended the child; None for no signal, or if none can be started."""
     if not sys.executable:
         return None
     command = [sys.executable, "-I", "-S", str(CHILD), library_name(), str(path)]
     try:
-        ended = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=MAX_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        return signal_that_ends(command, MAX_SECONDS)
+    except TimeoutError as error:
         raise SlideError(
             f"{path}: the library OpenSlide does not answer within {MAX_SECONDS:g} s; "
             "the file is damaged or its disk does not answer: copy it to a local disk"
@@ -71,11 +63,3 @@ def _run(path: Path) -> int | None:
     except OSError as error:
         logger.info("%s: opened without a first look, no process can be started: %s", path, error)
         return None
-    return ended.returncode
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

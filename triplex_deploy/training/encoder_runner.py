@@ -19,13 +19,13 @@ from triplex_deploy.contract.graphs import tile_encoder_graph
 from triplex_deploy.errors import BackendError, OutputError
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.runtime.backends import AUTO
+from triplex_deploy.runtime.cpu_choice import installed_on_cpu
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.tile_graph import (
     FLOAT_TYPES,
     Reference,
     TileGraph,
     check_request,
-    installed_backends,
     open_for_workers,
 )
 from triplex_deploy.system import cache_folder, usable_cores
@@ -186,7 +186,7 @@ class EncoderRunner:
             self._require_own(f"backend {TORCH}", f"--backend {AUTO}")
             return True
         lacking = self.encoder.why_no_graph
-        if not lacking and asked == AUTO and not installed_backends():
+        if not lacking and asked == AUTO and not installed_on_cpu():
             lacking = "no runtime is installed; run `pip install 'triplex-deploy[cpu]'`"
         if not lacking:
             check_request(None if asked == AUTO else asked, self.precision)
