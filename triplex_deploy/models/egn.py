@@ -1,4 +1,7 @@
-"""EGN: a spot's image, read beside the measured spots that look most like it (Yang et al. 2023)."""
+"""EGN: predicts a spot from its tile and the training spots that look most like it.
+
+Source: Yang et al. 2023; see docs/models.md, "EGN".
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,27 @@ from triplex_deploy.models.spot_model import SlideTensors, SpotModel
 from triplex_deploy.models.transformer import BlockShape, DotProductAttention, Mlp, SelfAttention
 
 PATCH_PX: Final = 32
-"""Side of the patches a tile is cut into: 7 x 7 of them, row-major, as a backbone's map."""
+"""Side of a patch. A tile has 7 x 7 patches, row-major as in the map of a backbone."""
 BRIDGE_EVERY: Final = 2
-"""Exemplars enter in layers 2, 4, 6, ..."""
+"""Exemplars enter in layers 2, 4, 6 and so on."""
 _POSITION_STD: Final = 0.02
 NO_BANK: Final = "egn: no bank of training spots to look up; call set_reference_bank() first"
 
 
 class Egn(SpotModel):
-    """Exemplar-guided network in the setting of the TRIPLEX benchmark (docs/models.md, "EGN").
+    """Exemplar-guided network in the setting of the TRIPLEX benchmark.
 
-    Beside the image it takes the spot's global feature, and the features and labels of its
-    exemplars: from the bank it was given by ``set_reference_bank`` in deployment, from
-    ``training_exemplars`` while training. Their order does not matter. With ``config.bank_size``
-    the bank is loaded with the weights. ``bridge_query`` and ``gate_input`` choose
-    between the published code and its paper, see ``ExemplarBridge``. A shape that cannot be built
-    raises ``ConfigError``.
+    The inputs are the tile, the frozen feature of the spot, and the frozen features and labels of
+    its exemplars, in any order. Training passes the exemplars. Prediction finds them in the bank,
+    which ``set_reference_bank`` sets; with ``config.bank_size`` it is loaded with the weights.
+
+    Args:
+        config: The configuration. ``bridge_query`` and ``gate_input`` choose between the published
+            code and its paper, see ``ExemplarBridge``.
+        dropout: Dropout probability of the layers.
+
+    Raises:
+        ConfigError: The depth is below 2, or the heads do not divide the width.
     """
 
     has_bank = True
@@ -44,7 +52,7 @@ class Egn(SpotModel):
         self.feature_dim = feature_dim
         self.n_exemplars = n_exemplars
         self.target_encoder = PatchEmbedding(dim)
-        # one row more than there are tokens, never read: so have the published weights
+        # the published weights have one row more than there are tokens; it is never read
         self.position = nn.Parameter(torch.empty(N_TARGET_TOKENS + 1, dim))
         self.projector = ExemplarProjector(feature_dim, n_genes, dim)
         self.value = nn.Linear(n_genes, dim)
@@ -60,7 +68,7 @@ class Egn(SpotModel):
         nn.init.normal_(self.position, std=_POSITION_STD)
         self.exemplars: Exemplars | None = None
         if config.bank_size:
-            # not a number, so that a bank that was never loaded cannot pass for one
+            # NaN, so that predictions from a bank that was never loaded are seen at once
             expression = torch.full((config.bank_size, n_genes), torch.nan)
             features = torch.zeros(config.bank_size, feature_dim)
             self.exemplars = Exemplars(features, expression, n_exemplars)
@@ -72,37 +80,53 @@ class Egn(SpotModel):
         exemplar_features: Tensor,
         exemplar_expression: Tensor,
     ) -> Tensor:
-        """Expression (B, G) of normalized images (B, 3, 224, 224) and ``predict_from_tokens``."""
+        """Return the expression (B, G) of normalized tiles.
+
+        Args:
+            images: Normalized tiles (B, 3, 224, 224).
+            features: Frozen features (B, F) of the tiles.
+            exemplar_features: Frozen features (B, k, F) of the exemplars.
+            exemplar_expression: Labels (B, k, G) of the exemplars.
+        """
         return self.predict_from_tokens(
             self.encode_targets(images), features, exemplar_features, exemplar_expression
         )
 
     def encode_targets(self, images: Tensor) -> Tensor:
-        """Patch tokens (B, 49, D) of normalized images, their position not yet added."""
+        """Return the patch tokens (B, 49, D) of normalized tiles, without positions."""
         tokens: Tensor = self.target_encoder(images)
         return tokens
 
     def set_reference_bank(self, features: Tensor, expression: Tensor) -> None:
-        """Make features (R, F) and labels (R, G) of training spots the bank, in place of any."""
+        """Replace the bank by features (R, F) and labels (R, G) of training spots."""
         self.exemplars = Exemplars(features, expression, self.n_exemplars).train(self.training)
 
     def retrieve(self, features: Tensor) -> Tensor:
-        """Exemplars (B, k, F + G) of global features (B, F): features, then labels.
+        """Return the exemplars (B, k, F + G) of frozen features (B, F): features, then labels.
 
-        ``ConfigError`` without a bank.
+        Raises:
+            ConfigError: The model has no bank.
         """
         if self.exemplars is None:
             raise ConfigError(NO_BANK)
         return torch.cat(self.exemplars(features), 2)
 
     def lookup_scores(self, query: Tensor) -> Tensor:
-        """Return how near (B, R) each training spot is to global features (B, F)."""
+        """Return how near (B, R) each training spot is to frozen features (B, F).
+
+        Raises:
+            ConfigError: The model has no bank.
+        """
         if self.exemplars is None:
             raise ConfigError(NO_BANK)
         return self.exemplars.closeness(query)
 
     def predict_slide(self, slide: SlideTensors) -> Tensor:
-        """Return the expression (N, G) of all spots, their exemplars from the bank."""
+        """Return the expression (N, G) of all spots of a slide, with exemplars from the bank.
+
+        Raises:
+            ConfigError: The model has no bank.
+        """
         if self.exemplars is None:
             raise ConfigError(NO_BANK)
         features = slide.features
@@ -110,6 +134,10 @@ class Egn(SpotModel):
         return expression
 
     def run_graph(self, graph: str, **inputs: Tensor) -> Tensor:
+        """Return the output of a graph for inputs named as in the contract.
+
+        The exemplars (B, k, F + G) of the fusion head are divided into features and labels.
+        """
         if graph == "fusion_head":
             exemplars = inputs.pop("exemplars")
             inputs["exemplar_features"] = exemplars[:, :, : self.feature_dim]
@@ -123,9 +151,13 @@ class Egn(SpotModel):
         exemplar_features: Tensor,
         exemplar_expression: Tensor,
     ) -> Tensor:
-        """Expression (B, G) of tokens (B, 49, D) and global features (B, F).
+        """Return the expression (B, G).
 
-        Exemplars are (B, k, F) and (B, k, G), transformed like the labels that were trained on.
+        Args:
+            target_tokens: Patch tokens (B, 49, D).
+            features: Frozen features (B, F).
+            exemplar_features: Frozen features (B, k, F) of the exemplars.
+            exemplar_expression: Labels (B, k, G), transformed like the labels of training.
         """
         query, keys = self.projector(features, exemplar_features, exemplar_expression)
         values = self.value(exemplar_expression)  # (B, k, D)
@@ -150,9 +182,9 @@ def _bridge(config: EgnConfig) -> ExemplarBridge:
 
 
 class PatchEmbedding(nn.Module):
-    """Images (B, 3, H, W) to tokens (B, T, D): one linear map of every 32 px patch.
+    """Maps each patch of 32 px of images (B, 3, H, W) linearly to a token (B, T, D).
 
-    Written as a convolution whose kernel is the patch: pixels in the order channel, row, column.
+    A convolution computes this. It takes the pixels of a patch in the order channel, row, column.
     """
 
     def __init__(self, dim: int) -> None:
@@ -165,13 +197,13 @@ class PatchEmbedding(nn.Module):
 
 
 class EgnLayer(nn.Module):
-    """Pre-norm self-attention and MLP, in some layers with a bridge to the exemplars between."""
+    """Applies self-attention, a bridge to the exemplars if there is one, and an MLP."""
 
     def __init__(self, shape: BlockShape, bridge: ExemplarBridge | None) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(shape.dim)
         self.attention = SelfAttention(shape.dim, shape.heads, shape.dropout)
-        # 49 tokens have few scores to save, and the fused operator exports with Shape nodes
+        # the scores of 49 tokens need little memory, and the fused operator exports Shape nodes
         self.attention.attend = DotProductAttention(shape.heads, fused=False)
         self.bridge = bridge
         self.mlp_norm = nn.LayerNorm(shape.dim)
@@ -180,7 +212,15 @@ class EgnLayer(nn.Module):
     def forward(
         self, tokens: Tensor, position: Tensor, query: Tensor, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, T, D), query (B, 1, D) and keys (B, k, D), updated; position is (T, D)."""
+        """Return the updated tokens (B, T, D), query (B, 1, D) and keys (B, k, D).
+
+        Args:
+            tokens: Patch tokens (B, T, D).
+            position: Position embedding (T, D).
+            query: Query (B, 1, D) of the spot.
+            keys: Keys (B, k, D) of the exemplars.
+            values: Values (B, k, D) of the exemplars.
+        """
         tokens = tokens + self.attention(self.attention_norm(tokens + position))
         if self.bridge is not None:
             tokens, query, keys = self.bridge(tokens, query, keys, values)
@@ -189,7 +229,10 @@ class EgnLayer(nn.Module):
 
 
 def _freeze_unread_keys(layers: list[EgnLayer]) -> None:
-    """Nothing reads the keys of the last bridge: without this, processes wait for a gradient."""
+    """Freeze the key normalization of the last bridge.
+
+    No layer reads these keys, so they get no gradient. Distributed training would wait for it.
+    """
     bridges = [layer.bridge for layer in layers if layer.bridge is not None]
     bridges[-1].key_norm.requires_grad_(False)
 
@@ -197,23 +240,36 @@ def _freeze_unread_keys(layers: list[EgnLayer]) -> None:
 def _check_shape(dim: int, depth: int, heads: int) -> None:
     if depth < BRIDGE_EVERY:
         raise ConfigError(
-            f"depth={depth}: exemplars enter in every layer {BRIDGE_EVERY}; use at least that many"
+            f"depth={depth}: exemplars first enter in layer {BRIDGE_EVERY}; use at least that depth"
         )
     if heads < 1 or dim % heads:
         raise ConfigError(f"heads={heads}: must divide dim={dim}")
 
 
 BRIDGE_QUERIES: Final = ("old", "updated")
+"""Choices of ``bridge_query``."""
 GATE_INPUTS: Final = ("key", "query")
+"""Choices of ``gate_input``."""
 
 
 class ExemplarBridge(nn.Module):
-    """Exemplars inform the query, and the query says which tokens matter (docs/models.md, "EGN").
+    """Updates the query by the exemplars, and the tokens by the query.
 
-    As in the published code, the gates see [query - key; key] and what the tokens send back is
-    added to the query that came in. The paper's equations differ in both: ``gate_input`` "query"
-    is [query; query - key], and ``bridge_query`` "updated" adds to the informed query. Any other
-    value raises ``ConfigError``.
+    The published code and its paper differ in two places; the defaults follow the code. See
+    docs/models.md, "EGN".
+
+    Args:
+        dim: Width D of a token.
+        heads: Number of heads.
+        head_dim: Channels of each head.
+        n_tokens: Number T of patch tokens.
+        bridge_query: What is added to the query. "old": the incoming query (code); "updated": the
+            query updated by the exemplars (paper).
+        gate_input: What the gates read. "key": [query - key; key] (code); "query":
+            [query; query - key] (paper).
+
+    Raises:
+        ConfigError: ``bridge_query`` or ``gate_input`` has another value.
     """
 
     def __init__(
@@ -248,7 +304,10 @@ class ExemplarBridge(nn.Module):
     def forward(
         self, tokens: Tensor, query: Tensor, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (B, T, D), query (B, 1, D) and keys (B, k, D), updated; values are (B, k, D)."""
+        """Return the updated tokens (B, T, D), query (B, 1, D) and keys (B, k, D).
+
+        ``values`` (B, k, D) are those of the exemplars.
+        """
         value = self.value(values)
         query_gate, key_gate = self._gates(query, keys).chunk(2, dim=2)  # (B, k, D) each
         informed = query + (query_gate * value).mean(1, keepdim=True)  # (B, 1, D)
@@ -267,7 +326,10 @@ class ExemplarBridge(nn.Module):
         return gates
 
     def _bridge(self, tokens: Tensor, informed: Tensor) -> Tensor:
-        """Channels of the tokens, each head of each token scaled by the informed query."""
+        """Return channels (B, T, heads * head_dim) of the tokens.
+
+        The informed query (B, 1, D) gives a factor for each head of each token.
+        """
         scale = self.token_gates(self.query_norm(informed)).sigmoid()  # (B, 1, heads * T)
         scale = scale.view(-1, self.heads, self.n_tokens, 1).transpose(1, 2)
         channels = self.channels(self.token_norm(tokens))  # (B, T, heads * head_dim)
@@ -282,10 +344,14 @@ def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 _DEPTH: Final = 2
+"""Residual MLPs of the projector."""
 
 
 class ExemplarProjector(nn.Module):
-    """Global features become a query, exemplars keys; both pass the same residual MLPs."""
+    """Projects the frozen feature to a query and the exemplars to keys.
+
+    Query and keys pass the same residual MLPs.
+    """
 
     def __init__(self, feature_dim: int, n_genes: int, dim: int) -> None:
         super().__init__()
@@ -296,7 +362,13 @@ class ExemplarProjector(nn.Module):
     def forward(
         self, features: Tensor, exemplar_features: Tensor, exemplar_expression: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Query (B, 1, D) of features (B, F), keys (B, k, D) of (B, k, F) and (B, k, G)."""
+        """Return the query (B, 1, D) and the keys (B, k, D).
+
+        Args:
+            features: Frozen features (B, F).
+            exemplar_features: Frozen features (B, k, F) of the exemplars.
+            exemplar_expression: Labels (B, k, G) of the exemplars.
+        """
         query = self.query(features).unsqueeze(1)
         keys = self.key(torch.cat([exemplar_features, exemplar_expression], 2))
         projected = self.blocks(torch.cat([query, keys], 1))  # (B, 1 + k, D)
@@ -304,7 +376,7 @@ class ExemplarProjector(nn.Module):
 
 
 class ResidualMlp(nn.Module):
-    """x + Mlp(LayerNorm(x)) of each token, as wide inside as outside."""
+    """Computes x + Mlp(LayerNorm(x)) of each token x; the hidden layer is as wide as the token."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -317,11 +389,16 @@ class ResidualMlp(nn.Module):
 
 
 class Exemplars(nn.Module):
-    """The ``n_exemplars`` rows of a bank nearest to each spot, by L2 distance of global features.
+    """Finds the rows of a bank that are nearest to each spot, by L2 distance of frozen features.
 
-    ``bank_features`` (R, F) and ``bank_expression`` (R, G) are the features and labels of the
-    training spots; no test patient may be among them. A bank of fewer rows than are retrieved, or
-    whose halves differ in length, raises ``ConfigError``.
+    Args:
+        bank_features: Frozen features (R, F) of the training spots. No spot of a test patient may
+            be among them.
+        bank_expression: Labels (R, G) of the same spots.
+        n_exemplars: Rows to find for each spot.
+
+    Raises:
+        ConfigError: The two differ in length, or the bank has fewer than ``n_exemplars`` rows.
     """
 
     bank_features: Tensor
@@ -335,7 +412,7 @@ class Exemplars(nn.Module):
         if len(bank_expression) != rows:
             raise ConfigError(
                 f"exemplar bank: {rows} rows of features and {len(bank_expression)} of expression; "
-                "give one of each per spot"
+                "pass both of the same spots"
             )
         if not 1 <= n_exemplars <= rows:
             raise ConfigError(
@@ -346,18 +423,19 @@ class Exemplars(nn.Module):
         self.register_buffer("bank_expression", bank_expression.to(torch.float32))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, k, F) and labels (B, k, G) of the exemplars of ``features`` (B, F).
+        """Return the features (B, k, F) and labels (B, k, G) of exemplars, nearest first.
 
-        Nearest first; the order of equally near ones is the runtime's.
+        ``features`` are (B, F). The runtime decides the order of equally near exemplars.
         """
         _, rows = self.closeness(features).topk(self.n_exemplars, dim=1)  # (B, k)
         return F.embedding(rows, self.bank_features), F.embedding(rows, self.bank_expression)
 
     def closeness(self, features: Tensor) -> Tensor:
-        """(B, R) float32, half the negative squared distance but for a constant of each spot.
+        """Return half the negative squared distance (B, R) in float32, plus a constant per spot.
 
-        Features have a large mean in common, and distances do not depend on it: taken off both
-        sides, it does not cancel away the digits that tell near spots apart.
+        The constant of a spot does not change the order of its exemplars. The mean of the bank is
+        subtracted on both sides. Distances do not depend on it, and products of the smaller numbers
+        keep the digits by which near spots differ.
         """
         with torch.autocast(features.device.type, enabled=False):
             center = self.bank_features.mean(0)
@@ -367,13 +445,15 @@ class Exemplars(nn.Module):
 
 
 _ATTENDED_SHARE: Final = 0.5
+"""Weight of the attended sum beside the mean."""
 _SHARPNESS: Final = 0.1
+"""Factor of the scores before the softmax."""
 
 
 class ResidualAttentionPool(nn.Module):
-    """Tokens (B, T, D), projected, to their mean plus half their attended sum (B, D).
+    """Projects tokens (B, T, D) and returns their mean plus half their attended sum (B, D).
 
-    Each channel attends for itself, to the tokens where it is large.
+    Each channel has its own attention, to the tokens in which it is large.
     """
 
     def __init__(self, dim: int) -> None:
@@ -388,22 +468,29 @@ class ResidualAttentionPool(nn.Module):
 
 
 _EPSILON: Final = 1e-8
+"""Added to each variance, so that a constant gene divides by more than zero."""
 
 
 def correlation_loss(predicted: Tensor, labels: Tensor, weight: float = 0.5) -> Tensor:
-    """MSE + ``weight`` (1 - mean over genes of Pearson's r), both (B, G) (Yang et al. 2023).
+    """Return MSE + ``weight`` (1 - mean over genes of Pearson's r), a scalar.
 
-    A half is the weight of the published code, one that of its paper. r is over the batch alone, so
-    that it wants a large one; of a gene that is constant there it is 0, without a gradient that is
-    not finite.
+    r is taken over the spots of the batch, so the batch should be large. r of a gene that is
+    constant there is 0, and its gradient is finite.
+
+    Args:
+        predicted: Predictions (B, G).
+        labels: Labels (B, G).
+        weight: 0.5 in the published code, 1 in its paper.
+
+    Source: Yang et al. 2023; docs/models.md, "EGN".
     """
-    predicted, labels = predicted.float(), labels.float()  # the epsilon is nothing in float16
+    predicted, labels = predicted.float(), labels.float()  # float16 rounds the epsilon to zero
     error = F.mse_loss(predicted, labels)
     return error + weight * (1 - _pearson(predicted, labels).mean())
 
 
 def _pearson(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Pearson's r (G,) of the columns, 0 where one is constant."""
+    """Return Pearson's r (G,) of each column, 0 if the column is constant on either side."""
     a, b = predicted - predicted.mean(0), labels - labels.mean(0)
     spread = (a.square().mean(0) + _EPSILON) * (b.square().mean(0) + _EPSILON)
     return (a * b).mean(0) / spread.sqrt()

@@ -1,4 +1,7 @@
-"""Hist2ST: convolutions within patches, attention and a graph between spots (Zeng et al. 2022)."""
+"""Hist2ST: convolutions within patches, then attention and a graph between the spots of a slide.
+
+Source: Zeng et al. 2022; see docs/models.md, "Hist2ST".
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,11 @@ from triplex_deploy.models.transformer import BlockShape, SpotSequence
 
 
 class Hist2St(SpotModel):
-    """Every spot of a slide from the patches, places and neighbors of all of them
-    (docs/models.md, "Hist2ST").
+    """Predicts the spots of a slide from the patches, coordinates and neighbors of all its spots.
 
-    Tokens are as wide as the image encoder's map, 1024 of a 112 px patch and 32 channels.
-    ``zinb_heads`` and ``distillation_weight`` serve ``hist2st_loss`` alone: no prediction reads
-    them.
+    A token is as wide as the flattened map of the image encoder: 1024 for a patch of 112 px and 32
+    channels. Only ``hist2st_loss`` uses ``zinb_heads`` and ``distillation_weight``; predictions do
+    not.
     """
 
     config: Hist2StConfig
@@ -42,31 +44,41 @@ class Hist2St(SpotModel):
         self.distillation_weight = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 1))
 
     def forward(self, images: Tensor, grid_xy: Tensor, adjacency: Tensor) -> Tensor:
-        """Expression (N, G) of a slide: normalized tiles (N, 3, 224, 224), (column, row) (N, 2).
+        """Return the expression (N, G) of a slide.
 
-        ``adjacency`` (N, 4) int64 is ``tiles.spot_tables.adjacency_index``'s, -1 = none.
+        Args:
+            images: Normalized tiles (N, 3, 224, 224).
+            grid_xy: Column and row (N, 2) of each spot, int64.
+            adjacency: Up to four neighbors (N, 4) of each spot, int64; -1 means none. See
+                ``tiles.spot_tables.adjacency_index``.
         """
         tokens = self.encode_slide(self.encode_targets(images), grid_xy, adjacency)
         return self.predict_from_tokens(tokens)
 
     def encode_targets(self, images: Tensor) -> Tensor:
-        """One token a spot (B, 1, D) of the centers of normalized tiles (B, 3, 224, 224)."""
+        """Return a token (B, 1, D) of the center of each normalized tile (B, 3, 224, 224)."""
         tokens: Tensor = self.target_encoder(images)
         return tokens
 
     def encode_slide(self, target_tokens: Tensor, grid_xy: Tensor, adjacency: Tensor) -> Tensor:
-        """Tokens (N, 1, D), int64 (column, row) (N, 2) and neighbors (N, 4) to (N, D)."""
+        """Return tokens (N, D) of a slide.
+
+        Args:
+            target_tokens: Token (N, 1, D) of each patch.
+            grid_xy: Column and row (N, 2) of each spot, int64.
+            adjacency: Neighbors (N, 4) of each spot, int64; -1 means none.
+        """
         global_tokens: Tensor = self.global_encoder(target_tokens.flatten(1), grid_xy, adjacency)
         return global_tokens
 
     def predict_from_tokens(self, global_tokens: Tensor) -> Tensor:
-        """Expression (B, G) of tokens (B, D), the spots possibly of several slides."""
+        """Return the expression (B, G) of tokens (B, D), possibly of several slides."""
         expression: Tensor = self.expression_head(global_tokens)
         return expression
 
 
 class SpotGraphEncoder(nn.Module):
-    """Attention between all spots (N, D), then layers between neighbors."""
+    """Lets the tokens (N, D) of all spots attend to each other, then applies graph layers."""
 
     def __init__(self, depth: int, shape: BlockShape, n_pos: int, graph_depth: int) -> None:
         super().__init__()
@@ -79,15 +91,16 @@ class SpotGraphEncoder(nn.Module):
 
 
 _STEM_PX: Final = 7
+"""Side of a cell: kernel and stride of the first convolution."""
 _SQUEEZE: Final = 8
+"""Factor by which the last convolution reduces the channels."""
 
 
 class ConvMixerEncoder(nn.Module):
-    """The center of normalized tiles (B, 3, h, h) to tokens (B, 1, ``dim``)
-    (docs/models.md, "Hist2ST").
+    """Encodes the center of normalized tiles (B, 3, h, h) to tokens (B, 1, ``dim``).
 
-    Cells of 7 x 7 px are mixed in ``channels`` channels, and an eighth of those is kept; the token
-    is the map flattened as (channel, row, column).
+    Cells of 7 x 7 px are mixed in ``channels`` channels. A last convolution leaves an eighth of the
+    channels, and the map is flattened as (channel, row, column).
     """
 
     def __init__(
@@ -108,7 +121,7 @@ class ConvMixerEncoder(nn.Module):
 
 
 class ConvMixerBlock(nn.Module):
-    """Two depthwise convolutions with a shortcut around both, then a pointwise one without."""
+    """Applies two depthwise convolutions with a residual, then a 1x1 convolution without."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
@@ -130,11 +143,10 @@ def _depthwise(channels: int, kernel: int) -> tuple[nn.Module, ...]:
 
 
 class SpotGraph(nn.Module):
-    """Tokens (N, D) pass ``depth`` graph layers; an LSTM reads the layers' outputs
-    (docs/models.md, "Hist2ST").
+    """Applies ``depth`` graph layers to tokens (N, D) and reads their outputs with an LSTM.
 
-    ``adjacency`` (N, K) int64 lists each spot's neighbors, -1 = none. The result (N, D) is the
-    mean of the LSTM's states over the layers.
+    ``adjacency`` (N, K) int64 lists the neighbors of each spot; -1 means none. The result (N, D) is
+    the mean of the states of the LSTM over the layers.
     """
 
     def __init__(self, dim: int, depth: int, lstm_layers: int = 2) -> None:
@@ -147,15 +159,16 @@ class SpotGraph(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, adjacency)
             outputs.append(tokens)
-        states, _ = self.lstm(torch.stack(outputs))  # (depth, N, D): a spot is one of a batch
+        states, _ = self.lstm(torch.stack(outputs))  # (depth, N, D): the spots are the batch
         result: Tensor = states.mean(0)
         return result
 
 
 class GraphLayer(nn.Module):
-    """Rows of unit length from the mean of the neighbors; a spot's own token does not enter.
+    """Projects the mean token of the neighbors and scales it to length 1.
 
-    A spot without neighbors, or whose projection is nowhere positive, gets zeros.
+    The token of the spot itself is not read. The result is zero if there are no neighbors or if no
+    projected value is positive.
     """
 
     def __init__(self, dim: int) -> None:
@@ -167,7 +180,7 @@ class GraphLayer(nn.Module):
 
 
 def neighbor_mean(tokens: Tensor, adjacency: Tensor) -> Tensor:
-    """Mean (N, D) of the tokens that each row of ``adjacency`` (N, K) lists, zero for none."""
+    """Return the mean (N, D) of the tokens in each row of ``adjacency`` (N, K), zero for none."""
     padded = torch.cat((torch.zeros_like(tokens[:1]), tokens))  # row 0 stands for 'no spot'
     total = torch.zeros_like(tokens)
     for row in (adjacency + 1).unbind(1):
@@ -177,23 +190,29 @@ def neighbor_mean(tokens: Tensor, adjacency: Tensor) -> Tensor:
 
 
 _MEAN_RANGE: Final = (1e-5, 1e6)
+"""Smallest and largest mean count of a gene."""
 _DISPERSION_RANGE: Final = (1e-4, 1e4)
+"""Smallest and largest dispersion."""
 _EPS: Final = 1e-10
+"""Added before a logarithm."""
 
 
 class Zinb(NamedTuple):
-    """Parameters (N, G) of counts: zero with probability ``inflation``, else negative binomial.
-
-    Its variance is mean + mean^2 / dispersion.
-    """
+    """Holds parameters (N, G) of a zero-inflated negative binomial distribution of counts."""
 
     mean: Tensor
+    """Mean of the negative binomial."""
     dispersion: Tensor
+    """Dispersion: the variance is mean + mean^2 / dispersion."""
     inflation: Tensor
+    """Probability of an extra zero."""
 
 
 class ZinbHeads(nn.Module):
-    """Tokens (N, D) to the parameters of each gene's counts, in float32 under autocast too."""
+    """Predicts the parameters of the counts of each gene from tokens (N, D).
+
+    The parameters are float32, also under autocast.
+    """
 
     def __init__(self, dim: int, n_genes: int) -> None:
         super().__init__()
@@ -204,7 +223,7 @@ class ZinbHeads(nn.Module):
     def forward(self, tokens: Tensor) -> Zinb:
         low, high = map(math.log, _MEAN_RANGE)
         return Zinb(
-            # clamped before the exponential: past it, an overflow would make the gradient NaN
+            # clamped before the exponential, where an overflow would make the gradient NaN
             mean=self.mean(tokens).float().clamp(low, high).exp(),
             dispersion=F.softplus(self.dispersion(tokens).float()).clamp(*_DISPERSION_RANGE),
             inflation=self.inflation(tokens).float().sigmoid(),
@@ -212,21 +231,26 @@ class ZinbHeads(nn.Module):
 
 
 def library_scale(counts: Tensor) -> Tensor:
-    """Each spot's total (N, 1) over the slide's median total; of counts (N, G), floating point.
+    """Return the total of each spot divided by the median total of the slide, (N, 1).
 
-    Where half of the spots are empty, the median counts as one.
+    ``counts`` are (N, G), floating point. A median below 1 counts as 1.
     """
     totals = counts.sum(1, keepdim=True)
     return totals / totals.quantile(0.5).clamp_min(1)
 
 
 def zinb_nll(counts: Tensor, zinb: Zinb, scale: Tensor) -> Tensor:
-    """Mean negative log-likelihood of raw counts (N, G), the means multiplied by ``scale`` (N, 1).
+    """Return the mean negative log-likelihood of raw counts, a scalar.
 
-    docs/models.md, "Hist2ST"; ``counts`` are whole numbers in floating point.
+    Args:
+        counts: Whole numbers (N, G) in floating point.
+        zinb: The predicted parameters.
+        scale: Factor (N, 1) of the means of each spot, see ``library_scale``.
+
+    Source: docs/models.md, "Hist2ST".
     """
     mean, size = zinb.mean * scale, zinb.dispersion
-    fewer = torch.log1p(mean / size)  # -ln of the zero's probability, per unit of size
+    fewer = torch.log1p(mean / size)  # times size: -ln of the probability of a zero
     negative_binomial = (
         torch.lgamma(size)
         + torch.lgamma(counts + 1)
@@ -251,12 +275,22 @@ def hist2st_loss(
     distillation_weight: float = 0.5,
     passes: int = 5,
 ) -> Tensor:
-    """Loss of all N spots of one slide
-    (docs/models.md, "Hist2ST"), which takes ``passes`` + 1 forward passes.
+    """Return the loss of the N spots of one slide, a scalar, by ``passes`` + 1 forward passes.
 
-    ``images`` (N, 3, 224, 224) normalized and not augmented; ``grid_xy`` (N, 2) and ``adjacency``
-    (N, 4) int64; ``labels`` (N, G); ``counts`` (N, G) raw counts of the panel, not smoothed. As
-    published, neither side of the distillation is detached.
+    Neither side of the distillation is detached, as published.
+
+    Args:
+        model: The model, in training mode.
+        images: Normalized tiles (N, 3, 224, 224), not augmented.
+        grid_xy: Column and row (N, 2) of each spot, int64.
+        adjacency: Neighbors (N, 4) of each spot, int64; -1 means none.
+        labels: Labels (N, G).
+        counts: Raw counts (N, G) of the predicted genes, not smoothed.
+        zinb_weight: Weight of the likelihood of the counts.
+        distillation_weight: Weight of the distillation.
+        passes: Number of augmented passes.
+
+    Source: docs/models.md, "Hist2ST".
     """
     tokens = model.encode_slide(model.encode_targets(images), grid_xy, adjacency)
     prediction = model.predict_from_tokens(tokens)  # (N, G)
@@ -273,7 +307,10 @@ def hist2st_loss(
 def _distil(
     model: Hist2St, images: Tensor, grid_xy: Tensor, adjacency: Tensor, passes: int
 ) -> Tensor:
-    """The prediction (N, G) of augmented passes, weighted for each spot by what it says itself."""
+    """Return the weighted mean (N, G) of the predictions of augmented passes.
+
+    The model predicts the weight of each pass for each spot.
+    """
     predictions, logits = [], []
     for _ in range(passes):
         patches = augment_patches(images, model.target_encoder.patch_px)
@@ -292,10 +329,10 @@ _LUMA: Final = (0.299, 0.587, 0.114)
 
 
 def augment_patches(images: Tensor, patch_px: int) -> Tensor:
-    """Patches (B, 3, patch_px, patch_px) of normalized tiles: turned, mirrored, turned gray.
+    """Return turned, mirrored or gray patches (B, 3, patch_px, patch_px) of normalized tiles.
 
-    One draw of PyTorch's CPU generator holds for all of them. What a turn brings into a patch's
-    corners is the tissue around it, as far as the tile reaches.
+    All tiles are changed alike, drawn from PyTorch's CPU generator. The corners of a turned patch
+    show the tissue around it, as far as the tile reaches.
     """
     turn, mirror, gray = torch.rand(3).tolist()
     degrees = (2 * turn - 1) * _MAX_TURN_DEG
@@ -304,11 +341,11 @@ def augment_patches(images: Tensor, patch_px: int) -> Tensor:
 
 
 def cut_patches(images: Tensor, patch_px: int, degrees: float, mirrored: bool) -> Tensor:
-    """The centres of square images, turned counter-clockwise and then mirrored left-right."""
+    """Return the centers of square images, turned counterclockwise and then mirrored left-right."""
     scale = patch_px / images.shape[-1]
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     right = -1.0 if mirrored else 1.0
-    # where in the image, x right and y down, the patch's unit steps to the right and down lead
+    # columns: one step right and one step down in the patch, in image coordinates (x right, y down)
     steps = [[right * cos, -sin, 0.0], [right * sin, cos, 0.0]]
     theta = scale * images.new_tensor([steps])  # (1, 2, 3)
     grid = F.affine_grid(theta, [1, 1, patch_px, patch_px], align_corners=False)
@@ -317,7 +354,7 @@ def cut_patches(images: Tensor, patch_px: int, degrees: float, mirrored: bool) -
 
 
 def in_gray(images: Tensor) -> Tensor:
-    """Normalized images (B, 3, h, w) whose channels all show the brightness, normalized again."""
+    """Return gray versions of normalized images (B, 3, h, w), normalized again."""
     mean = images.new_tensor(IMAGE_MEAN).view(3, 1, 1)
     std = images.new_tensor(IMAGE_STD).view(3, 1, 1)
     luma = images.new_tensor(_LUMA).view(3, 1, 1)

@@ -1,6 +1,7 @@
 """Image backbones and their two uses.
 
-Trained, a backbone gives tokens of the target tile. Frozen, it gives a feature vector per tile.
+A trained backbone gives the tokens of the target tile. A frozen backbone gives one feature vector
+per tile.
 """
 
 from __future__ import annotations

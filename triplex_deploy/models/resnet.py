@@ -1,7 +1,7 @@
 """ResNet18 with torchvision's parameter names, without its classifier.
 
-Written here so that neither training nor export needs torchvision
-(He et al. 2016; docs/models.md, "Image backbones").
+It is written here so that neither training nor export needs torchvision (He et al. 2016; see
+docs/models.md, "Image backbones").
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _PREFIXES = ("model.", "resnet.")
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut, projected where stride or width changes."""
+    """Applies two 3x3 convolutions with a residual, which is projected if the shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ PART_OF: Final = {
 
 @dataclass(frozen=True)
 class SlideTensors:
-    """A small slide of N spots as a network sees it, each spot on a tile of its own."""
+    """Holds the tensors of a small slide of N spots, each spot with its own tile."""
 
     images: Tensor
     """Normalized target tiles (N, 3, 224, 224)."""
@@ -33,7 +33,7 @@ class SlideTensors:
     tables: Mapping[str, Tensor]
     """Tables (N, ...) about the spots' places, by tensor name."""
     encode: Callable[[], Tensor]
-    """Returns frozen features (N + 1, F): of the target tiles, and last of a masked neighbor."""
+    """Returns frozen features (N + 1, F) of the target tiles, then of a masked neighbor."""
 
     @cached_property
     def _encoded(self) -> Tensor:
@@ -77,7 +77,8 @@ class SpotModel(nn.Module):
     def export_graph(self, graph: str) -> nn.Module | None:
         """Return the module that is traced for a graph; None to trace ``run_graph``.
 
-        The module takes and gives the graph's tensors, normalized images instead of tiles.
+        The module takes and returns the tensors of the graph, with normalized images instead of
+        tiles.
         """
         return None
 

@@ -14,7 +14,7 @@ from triplex_deploy.models.spot_model import SpotModel
 
 
 class StNet(SpotModel):
-    """An average-pooled DenseNet and a linear head (He et al. 2020).
+    """Averages the map of a DenseNet to a token and applies a linear head (He et al. 2020).
 
     With 8 ``config.symmetries`` the token of an image is, in evaluation mode, the mean over its
     eight rotations and reflections. As the head is linear, that equals the published mean of eight

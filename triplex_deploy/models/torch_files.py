@@ -19,10 +19,14 @@ _AGAIN: Final = "copy or save it again"
 
 
 def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any], str]] = ()) -> Any:
-    """Plain values and CPU tensors of a ``torch.save`` file.
+    """Return the plain values and CPU tensors of a ``torch.save`` file.
 
-    ``stand_ins`` are (class of ours, name of a class in the file) and take the place of theirs. A
-    file that is absent, damaged, or needs other objects unpickled raises ``CheckpointError``.
+    Args:
+        path: The file.
+        stand_ins: Pairs of a class of ours and the name of a class in the file, which it replaces.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or holds any other object.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,7 +42,7 @@ def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any],
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused, since it is not made of plain values and tensors alone "
+            f"{path}: refused, because it holds more than plain values and tensors "
             f"({_reason(error)}); save tensors, strings and numbers only"
         ) from error
     except (
@@ -60,9 +64,9 @@ def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any],
 
 
 def _check_records(path: Path) -> None:
-    """Refuse records that would grow when read, and records with another checksum than theirs.
+    """Refuse compressed records and records with a wrong checksum.
 
-    ``torch.load`` looks at neither. ``torch.save`` never compresses.
+    ``torch.save`` never compresses, and ``torch.load`` checks neither.
     """
     what = f"{path}: not a readable torch file"
     with damage_as(CheckpointError, what, _AGAIN), zipfile.ZipFile(path) as archive:
@@ -80,7 +84,7 @@ def _check_records(path: Path) -> None:
 
 
 def _check_storages(path: Path, content: object) -> None:
-    """Refuse tensors that claim more values than the file holds for them."""
+    """Refuse tensors that need more values than the file holds for them."""
     waiting, seen = [content], set()
     while waiting:
         value = waiting.pop()
@@ -122,10 +126,10 @@ class _Nothing:
     """Replaces values that are not needed."""
 
     def __init__(self, *_: object) -> None:
-        """Keep none of it."""
+        """Ignore the arguments."""
 
     def __setstate__(self, state: object) -> None:
-        """Nor of this."""
+        """Ignore the state."""
 
 
 _TABLES: Final = (
@@ -151,11 +155,13 @@ _NOTHINGS: Final = (
 
 
 def load_state_dict(path: str | Path) -> Mapping[str, Tensor]:
-    """The tensors under ``state_dict``, as Lightning files have them, or of the file itself.
+    """Return the tensors under ``state_dict``, as in Lightning files, or all tensors of a file.
 
-    Settings that published checkpoints keep in a few well-known classes are read as if they were
-    ours, and dropped: nothing the file names is imported or called. ``CheckpointError`` for any
-    other object, and for a file without a state dict.
+    Published checkpoints keep their settings in a few known classes. These settings are dropped,
+    and nothing that the file names is imported or called.
+
+    Raises:
+        CheckpointError: The file holds any other object, or no state dict.
     """
     stand_ins = [(_Table, name) for name in _TABLES] + [(_Nothing, name) for name in _NOTHINGS]
     try:
@@ -164,7 +170,7 @@ def load_state_dict(path: str | Path) -> Mapping[str, Tensor]:
         if "refused" not in str(error):
             raise
         raise CheckpointError(
-            f"{str(error).partition('; ')[0]}; if you trust the file, write its tensors alone with "
+            f"{str(error).partition('; ')[0]}; if you trust the file, save only its tensors with "
             "`python -c \"import torch; c = torch.load('FILE', 'cpu', weights_only=False); "
             "torch.save(c['state_dict'], 'TENSORS')\"` and pass those"
         ) from error
@@ -177,7 +183,7 @@ def load_state_dict(path: str | Path) -> Mapping[str, Tensor]:
 
 
 RENAMED_MODULES: Final = {"trunk": "backbone"}
-"""Names of submodules in files of older versions, and their present names."""
+"""Present name of each submodule that had another name in older versions."""
 
 
 def current_state_keys(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,10 +209,20 @@ def current_state_keys(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _SHOWN = 5
+"""Most keys that an error lists."""
 
 
 def check_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Raise ``CheckpointError`` naming the keys of ``state`` that do not fit ``module``."""
+    """Check that weights fit a module.
+
+    Args:
+        module: The module.
+        state: Weights by parameter name.
+        what: Name of the weights in the error.
+
+    Raises:
+        CheckpointError: Keys or shapes do not fit; the message names the keys.
+    """
     expected = module.state_dict()
     _refuse(what, "not a tensor", [key for key, value in state.items() if not _is_tensor(value)])
     _refuse(what, "missing keys", [key for key in expected if key not in state])
@@ -220,7 +236,16 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Copy ``state`` into ``module``; ``what`` names the weights in the ``CheckpointError``."""
+    """Copy weights into a module.
+
+    Args:
+        module: The module.
+        state: Weights by parameter name.
+        what: Name of the weights in the error.
+
+    Raises:
+        CheckpointError: Keys or shapes do not fit; the message names the keys.
+    """
     check_state(module, state, what)
     module.load_state_dict(state)
 

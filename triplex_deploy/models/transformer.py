@@ -1,4 +1,7 @@
-"""Pre-norm transformer blocks, the unit every TRIPLEX encoder is stacked from."""
+"""Transformer blocks that normalize first, from which the encoders of the models are built.
+
+See docs/models.md, "Transformer blocks".
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,20 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class BlockShape:
-    """Width, heads, hidden width of the MLP, and dropout of one block."""
+    """Holds the sizes of one transformer block."""
 
     dim: int
+    """Width D of a token."""
     heads: int
+    """Number of attention heads; divides ``dim``."""
     mlp_dim: int
+    """Width of the hidden layer of the MLP."""
     dropout: float = 0.0
+    """Dropout probability."""
 
 
 class Mlp(nn.Module):
-    """Linear, exact GELU, Linear, with dropout after each linear's activation."""
+    """Applies Linear, exact GELU, dropout, Linear and dropout to each token."""
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
@@ -36,7 +43,10 @@ class Mlp(nn.Module):
 
 
 class SelfAttentionBlock(nn.Module):
-    """Tokens (B, L, D) attend to each other; ``key_mask`` (B, L) is True where a key is seen."""
+    """Lets tokens (B, L, D) attend to each other, then applies an MLP.
+
+    ``key_mask`` (B, L) is True where a key is visible.
+    """
 
     def __init__(self, shape: BlockShape, bias: nn.Module | None = None) -> None:
         super().__init__()
@@ -52,7 +62,10 @@ class SelfAttentionBlock(nn.Module):
 
 
 class CrossAttentionBlock(nn.Module):
-    """Queries (B, Q, D) attend to a context (B, L, D); one LayerNorm serves both."""
+    """Lets queries (B, Q, D) attend to a context (B, L, D), then applies an MLP.
+
+    The same LayerNorm normalizes queries and context.
+    """
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
@@ -69,15 +82,16 @@ class CrossAttentionBlock(nn.Module):
 
 
 MASKED_LOGIT: Final = -65504.0
-"""Logit of a masked key: the least float16, so that a fully masked row attends uniformly."""
+"""Logit of a masked key: the smallest float16, so a row without visible keys attends equally."""
 
 
 class DotProductAttention(nn.Module):
-    """softmax(q k^T / sqrt(head_dim) + bias) v, per head, without dropout on the probabilities.
+    """Computes softmax(q k^T / sqrt(head_dim) + bias) v for each head.
 
-    It holds no parameters and sits at ``attend`` of each attention, so that an export may put an
-    operator of its target there: same signature, packed heads in and out. ``fused`` lets PyTorch
-    save the memory of the scores where there is neither bias nor mask.
+    The attention weights have no dropout. This module has no parameters. It is the attribute
+    ``attend`` of each attention, so that an export can replace it by an operator of its target that
+    takes and returns the same tensors. If ``fused``, PyTorch does not store the scores when there
+    is neither a bias nor a mask.
     """
 
     def __init__(self, heads: int, fused: bool) -> None:
@@ -93,7 +107,15 @@ class DotProductAttention(nn.Module):
         bias: Tensor | None = None,
         key_mask: Tensor | None = None,
     ) -> Tensor:
-        """Attend from (B, Q, D) to (B, K, D); bias (heads, Q, K), key_mask (B, K) True = keep."""
+        """Return the attended values (B, Q, D), with the heads side by side in D.
+
+        Args:
+            query: Queries (B, Q, D).
+            key: Keys (B, K, D).
+            value: Values (B, K, D).
+            bias: Added to the scores, (heads, Q, K).
+            key_mask: True where a key is visible, (B, K) bool.
+        """
         q, k, v = (self._split(packed) for packed in (query, key, value))
         if self.fused and bias is None and key_mask is None:
             out = F.scaled_dot_product_attention(q, k, v)
@@ -110,7 +132,10 @@ class DotProductAttention(nn.Module):
 def _attention_weights(
     query: Tensor, key: Tensor, bias: Tensor | None, key_mask: Tensor | None
 ) -> Tensor:
-    """Written out, because the fused kernels lose the gradient of a fully masked row."""
+    """Return the attention weights (B, heads, Q, K).
+
+    PyTorch's fused kernels are not used here: they lose the gradient of a row without visible keys.
+    """
     scale: float = key.shape[3] ** -0.5
     logits = query @ key.transpose(2, 3) * scale  # (B, heads, Q, K)
     if bias is not None:
@@ -122,10 +147,11 @@ def _attention_weights(
 
 
 class SelfAttention(nn.Module):
-    """Tokens attend to each other; q, k, v are one projection without bias, in that order.
+    """Lets tokens (B, L, D) attend to each other.
 
-    ``bias`` is a module returning an additive (heads, L, L) table. A single head has neither out
-    projection nor dropout, the rule of the published models.
+    One linear layer without bias gives q, k and v, in this order. ``bias`` is a module that returns
+    a table (heads, L, L), which is added to the scores. With a single head there is neither an
+    output layer nor dropout, as in the published models.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float, bias: nn.Module | None = None) -> None:
@@ -146,14 +172,17 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries attend to other tokens; k, v are one projection without bias, in that order."""
+    """Lets queries (B, Q, D) attend to a context (B, L, D).
+
+    One linear layer without bias gives k and v, in this order.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
-        # One query has no scores to save, and PyTorch's fused operator exports with Shape nodes,
-        # which ONNX Runtime's CUDA provider leaves on the CPU.
+        # With a single query the scores need little memory, and PyTorch's fused operator exports
+        # with Shape nodes, which ONNX Runtime's CUDA provider leaves on the CPU.
         self.attend = DotProductAttention(heads, fused=False)
         self.out = out_projection(dim, heads)
         self.dropout = nn.Dropout(dropout if heads > 1 else 0.0)
@@ -166,14 +195,15 @@ class CrossAttention(nn.Module):
 
 
 def out_projection(dim: int, heads: int) -> nn.Module:
-    """Linear with bias over the concatenated heads; nothing where there is one head."""
+    """Return a linear layer with bias over the concatenated heads, or Identity for one head."""
     return nn.Linear(dim, dim) if heads > 1 else nn.Identity()
 
 
 class RelativeBias(nn.Module):
-    """One scalar per head and absolute offset (|drow|, |dcol|) on a ``side`` x ``side`` grid.
+    """Returns a learned bias for each head and absolute offset (|drow|, |dcol|) of two cells.
 
-    The table is indexed in ``forward``, never cached, so it follows ``load_state_dict`` and ``to``.
+    The cells form a grid of ``side`` x ``side``. The table is indexed in each forward pass and
+    never cached, so that it follows ``load_state_dict`` and ``to``.
     """
 
     offset_index: Tensor
@@ -188,7 +218,10 @@ class RelativeBias(nn.Module):
 
 
 def offset_index(side: int) -> Tensor:
-    """Table column |drow| * side + |dcol| of every pair of grid cells, (side^2, side^2) int64."""
+    """Return the table column |drow| * side + |dcol| of each pair of cells.
+
+    The result is (side^2, side^2) int64, for the cells of a square grid in row-major order.
+    """
     cell = torch.arange(side * side)
     row, col = cell // side, cell % side
     row_offset = (row[:, None] - row[None, :]).abs()
@@ -197,17 +230,20 @@ def offset_index(side: int) -> Tensor:
 
 
 def feature_projection(feature_dim: int | None, dim: int) -> nn.Module:
-    """Linear where the widths differ; nothing, as published, where they agree or none is given."""
+    """Return a linear layer from F to D, or Identity if they are equal or F is None.
+
+    Identity is the published form.
+    """
     if feature_dim is None or feature_dim == dim:
         return nn.Identity()
     return nn.Linear(feature_dim, dim)
 
 
 class SpotSequence(nn.Module):
-    """Tokens (N, D) of one slide's spots, placed on the array, attend to each other.
+    """Adds position embeddings to the tokens (N, D) of a slide and lets them attend to each other.
 
-    ``grid_xy`` (N, 2) int64 holds (column, row), each in 0 .. ``n_pos`` - 1: whoever makes it sees
-    to that, since a graph outside PyTorch would not notice. No layer normalization follows the last
+    ``grid_xy`` (N, 2) int64 holds (column, row), each from 0 to ``n_pos`` - 1. The caller must
+    check this range, because an exported graph does not. No layer normalization follows the last
     block.
     """
 

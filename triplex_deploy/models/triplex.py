@@ -1,7 +1,7 @@
-"""TRIPLEX: gene expression of a spot from its tile, its neighborhood and its whole slide.
+"""TRIPLEX: predicts a spot from its tile, its neighborhood and its whole slide.
 
-Its single-resolution parts (TEM, NEM, GEM) and ablations are the same model with fewer views or
-another fusion (paper Tables 3-5; docs/models.md, "Ablations").
+The single-view models (TEM, NEM, GEM) and the ablations are the same network with fewer views or
+another fusion. See docs/models.md, "TRIPLEX", "Single-view models" and "Ablations".
 """
 
 from __future__ import annotations
@@ -27,22 +27,26 @@ from triplex_deploy.models.transformer import (
 
 
 class TriplexOutput(NamedTuple):
-    """Predicted expression (B, G): ``fusion`` is the prediction, the others supervise training.
+    """Holds the expression (B, G) that the fusion and each view predict.
 
-    A view that the model lacks, or that has no head of its own, is None.
+    The prediction of a view is None if the model lacks the view or its head.
     """
 
     fusion: Tensor
+    """The prediction of the model."""
     target: Tensor | None = None
+    """Prediction from the target tokens alone, for the training loss."""
     neighbor: Tensor | None = None
+    """Prediction from the neighbor tokens alone, for the training loss."""
     global_: Tensor | None = None
+    """Prediction from the global token alone, for the training loss."""
 
 
 class Triplex(SpotModel):
-    """The encoders of a model's views, their fusion, and a linear head on each (Chung et al. 2024).
+    """Encodes each view of a spot, fuses the tokens and applies linear heads (Chung et al. 2024).
 
-    An encoder that the configuration leaves out is None. Expression is not clipped here:
-    ``config.nonnegative`` concerns the exported graph.
+    An encoder of a view that the configuration leaves out is None. ``config.nonnegative`` clips the
+    exported graph only, not the output of this module.
     """
 
     config: ModelConfig
@@ -69,11 +73,15 @@ class Triplex(SpotModel):
         apeg_index: Tensor,
         spot_index: Tensor,
     ) -> TriplexOutput:
-        """Predict B spots of one slide of N spots.
+        """Return the predictions for B spots of a slide of N spots.
 
-        ``images`` (B, 3, 224, 224) normalized; ``neighbor_features`` (B, 25, F); ``mask`` (B, 25)
-        bool, True inside the slide; ``slide_features`` (N, F); ``apeg_index`` (N, k*k) int64,
-        -1 = no spot; ``spot_index`` (B,) int64, the rows of ``slide_features`` that are the spots.
+        Args:
+            images: Normalized target tiles (B, 3, 224, 224).
+            neighbor_features: Features (B, 25, F) of the neighborhoods, row by row.
+            mask: True where a neighbor tile lies inside the slide, (B, 25) bool.
+            slide_features: Features (N, F) of the target tiles of all spots.
+            apeg_index: Neighbor table (N, k*k) int64; -1 means no spot.
+            spot_index: The rows (B,) of ``slide_features`` that belong to the B spots, int64.
         """
         global_tokens = self.encode_slide(slide_features, apeg_index)  # (N, D)
         return self.predict_from_tokens(
@@ -84,7 +92,10 @@ class Triplex(SpotModel):
         )
 
     def run_graph(self, graph: str, **inputs: Tensor) -> Tensor:
-        """As the contract has it: tokens that the fusion would only average are averaged."""
+        """Return the output of a graph for inputs named as in the contract.
+
+        Tokens that the fusion only averages are returned as one average token.
+        """
         if graph == "fusion_head":
             return self.predict_from_tokens(**inputs).fusion
         tokens = super().run_graph(graph, **inputs)
@@ -93,7 +104,7 @@ class Triplex(SpotModel):
         return tokens.mean(1, keepdim=True) if is_pooled else tokens
 
     def export_graph(self, graph: str) -> nn.Module | None:
-        """Return the encoder of a view alone, or the fusion without the encoders."""
+        """Return the module of a graph: the encoder of a view, or the fusion with its head."""
         if graph == "fusion_head":
             return FusionGraph(self)
         if graph == "global_encoder":
@@ -116,13 +127,15 @@ class Triplex(SpotModel):
         return output.fusion
 
     def encode_targets(self, images: Tensor) -> Tensor | None:
-        """Target tokens (B, 49, D), or None without that view; so for the other encoders."""
+        """Return target tokens (B, 49, D) of normalized tiles, or None without the target view."""
         return None if self.target_encoder is None else self.target_encoder(images)
 
     def encode_neighbors(self, features: Tensor, mask: Tensor) -> Tensor | None:
+        """Return neighbor tokens (B, 25, D) of features (B, 25, F), or None without this view."""
         return None if self.neighbor_encoder is None else self.neighbor_encoder(features, mask)
 
     def encode_slide(self, features: Tensor, apeg_index: Tensor) -> Tensor | None:
+        """Return global tokens (N, D) of features (N, F), or None without the global view."""
         return None if self.global_encoder is None else self.global_encoder(features, apeg_index)
 
     def predict_from_tokens(
@@ -132,10 +145,18 @@ class Triplex(SpotModel):
         neighbor_tokens: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> TriplexOutput:
-        """Fuse tokens (B, D), (B, 49, D), (B, 25, D), the spots possibly of several slides."""
+        """Return the predictions from the tokens of B spots, possibly of several slides.
+
+        Args:
+            global_tokens: Global token (B, D) of each spot.
+            target_tokens: Target tokens (B, 49, D), or their average (B, 1, D).
+            neighbor_tokens: Neighbor tokens (B, 25, D), or their average (B, 1, D).
+            mask: True where a neighbor tile lies inside the slide, (B, 25) bool.
+        """
         pooled = {
             "target": None if target_tokens is None else target_tokens.mean(1),
-            "neighbor": None if neighbor_tokens is None else neighbor_tokens.mean(1),  # masked too
+            # the tokens of masked neighbors count in this mean, as in the published code
+            "neighbor": None if neighbor_tokens is None else neighbor_tokens.mean(1),
             "global": global_tokens,
         }
         views = [token for token in pooled.values() if token is not None]
@@ -154,7 +175,7 @@ class Triplex(SpotModel):
 
 
 class Pooled(nn.Module):
-    """Images (B, 3, 224, 224) to the mean (B, 1, D) of an encoder's tokens (B, L, D)."""
+    """Encodes images (B, 3, 224, 224) and averages their tokens (B, L, D) to (B, 1, D)."""
 
     def __init__(self, encoder: TargetEncoder) -> None:
         super().__init__()
@@ -166,7 +187,10 @@ class Pooled(nn.Module):
 
 
 class NeighborGraph(nn.Module):
-    """Neighbor features (B, 25, F) and mask (B, 25) to tokens (B, 25, D), or to their mean."""
+    """Encodes neighbor features (B, 25, F) with mask (B, 25) to tokens (B, 25, D).
+
+    If ``pooled``, the tokens are averaged to (B, 1, D).
+    """
 
     def __init__(self, encoder: NeighborEncoder, pooled: bool = False) -> None:
         super().__init__()
@@ -179,9 +203,9 @@ class NeighborGraph(nn.Module):
 
 
 class FusionGraph(nn.Module):
-    """The tokens of a model's views to expression (B, G); the other views are None.
+    """Predicts expression (B, G) from the tokens of the views that the model has.
 
-    ``config.nonnegative`` sets negative expression to zero.
+    With ``config.nonnegative``, negative expression becomes zero.
     """
 
     def __init__(self, model: Triplex) -> None:
@@ -200,7 +224,7 @@ class FusionGraph(nn.Module):
 
 
 def _without_encoders(model: Triplex) -> Triplex:
-    """Return a copy that shares the fusion and the head, so that only they are traced."""
+    """Return a copy that shares the fusion and its head, so that nothing else is traced."""
     twin = copy.deepcopy(model, {id(part): part for part in model.children()})
     for view in ("target", "neighbor", "global"):
         setattr(twin, f"{view}_encoder", None)
@@ -245,18 +269,21 @@ def _shape(config: ModelConfig, part: str) -> BlockShape:
 
 
 def _position(config: ModelConfig) -> Apeg | None:
-    """PEG is the same convolution over another table of neighbors
-    (docs/models.md, "Other position encodings")."""
+    """Return the position encoding. PEG is APEG with another neighbor table.
+
+    See docs/models.md, "Other position encodings".
+    """
     if config.position == "none":
         return None
     return Apeg(config.embedding_dim, config.apeg_kernel, config.apeg_residual)
 
 
 class GlobalEncoder(nn.Module):
-    """Spot features (N, F) of one slide to global tokens (N, D), positions entering after layer 1.
+    """Encodes the spot features (N, F) of one slide to global tokens (N, D).
 
-    ``apeg=None`` leaves out the position encoding, and ``apeg_index`` is then not read. Features
-    of another width than the tokens are projected.
+    The position encoding ``apeg`` follows the first layer. If it is None, ``apeg_index`` is not
+    read. If F differs from D, a linear layer projects the features first. See docs/models.md,
+    "Global encoder".
     """
 
     def __init__(
@@ -279,18 +306,19 @@ class GlobalEncoder(nn.Module):
 
 
 class Apeg(nn.Module):
-    """Tokens (N, D) plus what their neighbors on the array add
-    (paper section 3.4; docs/models.md, "APEG").
+    """Adds to each token (N, D) a weighted sum of the tokens around it on the array.
 
-    Equal to a zero-padded depthwise convolution on the dense array, read at the occupied cells,
-    but independent of the order of the spots and of the array's size. ``weight`` is (k*k, D),
-    row-major over (drow, dcol); ``apeg_index`` (N, k*k) int64 has -1 where there is no spot.
+    The result equals a zero-padded depthwise convolution on the dense array, read at the cells that
+    hold a spot. It does not depend on the order of the spots or the size of the array. ``weight``
+    is (k*k, D), row-major over (drow, dcol). ``apeg_index`` is (N, k*k) int64; -1 means no spot.
+
+    Source: the paper, section 3.4; docs/models.md, "APEG".
     """
 
     def __init__(self, dim: int, kernel: int, residual: bool = True) -> None:
         super().__init__()
         self.residual = residual
-        bound = 1 / math.sqrt(kernel * kernel)  # a depthwise convolution's default
+        bound = 1 / math.sqrt(kernel * kernel)  # PyTorch's default for a depthwise convolution
         self.weight = nn.Parameter(torch.empty(kernel * kernel, dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
 
@@ -304,10 +332,11 @@ class Apeg(nn.Module):
 
 
 class NeighborEncoder(nn.Module):
-    """Tile features (B, 25, F) and mask (B, 25) to neighbor tokens (B, 25, D).
+    """Encodes tile features (B, 25, F) with mask (B, 25) to neighbor tokens (B, 25, D).
 
-    The mask, True inside the slide, hides keys only: a masked tile still yields a token. Features
-    of another width than the tokens are projected.
+    The mask is True inside the slide. It hides keys only: a masked tile still has a token. If F
+    differs from D, a linear layer projects the features first. See docs/models.md, "Neighbor
+    encoder".
     """
 
     def __init__(self, depth: int, shape: BlockShape, feature_dim: int | None = None) -> None:
@@ -327,11 +356,12 @@ class NeighborEncoder(nn.Module):
 
 
 class FusionEncoder(nn.Module):
-    """The spot's global token queries its target and its neighbor tokens, through shared weights.
+    """Fuses the tokens of a spot by cross-attention to one vector (B, D).
 
-    The results are summed, so the global token enters twice, and normalized: (B, D). A view that
-    is None takes no part; without the global one the mean target token queries the neighbors
-    (docs/models.md, "Leaving out one view").
+    The global token queries the target tokens and the neighbor tokens, through the same weights.
+    The two results are summed and normalized, so the global token enters twice. A view that is None
+    is left out. Without the global view, the mean target token queries the neighbors. See
+    docs/models.md, "Fusion" and "Leaving out one view".
     """
 
     def __init__(self, depth: int, shape: BlockShape) -> None:
@@ -347,9 +377,12 @@ class FusionEncoder(nn.Module):
         neighbor_tokens: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Fuse (B, D), (B, 49, D) and (B, 25, D); mask (B, 25) is True inside the slide."""
+        """Return the fused vector (B, D) of tokens (B, D), (B, 49, D) and (B, 25, D).
+
+        ``mask`` (B, 25) is True where a neighbor tile lies inside the slide.
+        """
         if global_tokens is None:
-            assert target_tokens is not None, "a fusion joins two views or three"
+            assert target_tokens is not None, "a fusion needs at least two views"
             query, target_tokens = target_tokens.mean(1, keepdim=True), None
         else:
             query = global_tokens.unsqueeze(1)  # (B, 1, D)
@@ -365,10 +398,11 @@ class FusionEncoder(nn.Module):
 
 
 ATTENTION_DIM: Final = 128
+"""Width of the hidden layer of attention pooling."""
 
 
 class PooledFusion(nn.Module):
-    """Pooled tokens (B, V, D) of V views to one vector (B, ``dim``), normalized."""
+    """The base of fusions that take one token per view (B, V, D) and return (B, ``dim``)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -377,7 +411,7 @@ class PooledFusion(nn.Module):
 
 
 class SumFusion(PooledFusion):
-    """Their sum (B, D)."""
+    """Sums the tokens of the views (B, V, D) and normalizes the sum (B, D)."""
 
     def __init__(self, dim: int, views: int) -> None:
         super().__init__(dim)
@@ -388,7 +422,7 @@ class SumFusion(PooledFusion):
 
 
 class ConcatFusion(PooledFusion):
-    """They side by side (B, V * D)."""
+    """Concatenates the tokens of the views (B, V, D) and normalizes the result (B, V * D)."""
 
     def __init__(self, dim: int, views: int) -> None:
         super().__init__(dim * views)
@@ -399,7 +433,10 @@ class ConcatFusion(PooledFusion):
 
 
 class AttentionPool(PooledFusion):
-    """Their sum (B, D) weighted by softmax(w tanh(V h)), as Ilse et al. (2018), not gated."""
+    """Sums the tokens (B, V, D), weighted by softmax(w tanh(V h)), and normalizes the sum (B, D).
+
+    Source: Ilse et al. 2018, the form without gates.
+    """
 
     def __init__(self, dim: int, views: int) -> None:
         super().__init__(dim)
@@ -420,10 +457,18 @@ POOLED_FUSIONS: Final = {
 
 
 def fusion_loss(output: TriplexOutput, labels: Tensor, alpha: float) -> Tensor:
-    """Loss of paper equations 14-16 for labels (B, G); ``alpha`` weighs the distillation.
+    """Return the training loss, a scalar.
 
-    The fused prediction is not detached: as published, the distillation also pulls it towards the
-    single-resolution heads. Without such heads it is the mean squared error of the prediction.
+    The fused prediction is not detached, as published: the distillation also moves it towards the
+    predictions of the views. Without predictions of views, the loss is the mean squared error of
+    the fused prediction.
+
+    Args:
+        output: The predictions of the model, each (B, G).
+        labels: Labels (B, G).
+        alpha: Weight of the distillation, from 0 to 1.
+
+    Source: the paper, equations 14 to 16; docs/models.md, "Training loss".
     """
     loss = F.mse_loss(output.fusion, labels)
     for prediction in (output.target, output.neighbor, output.global_):

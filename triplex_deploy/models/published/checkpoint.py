@@ -25,23 +25,32 @@ from triplex_deploy.models.torch_files import load_state_dict
 from triplex_deploy.models.triplex import Triplex
 
 _SHOWN: Final = 20
+"""Most keys that an error lists."""
 
 
 @dataclass(frozen=True)
 class OfficialModel:
-    """What a published file holds, in our terms; ``inferred`` options were in no settings."""
+    """Holds a published model in the terms of this package."""
 
     config: ModelConfig
+    """Configuration of the model."""
     state_dict: dict[str, Tensor]
+    """Weights under the parameter names of ``Triplex``."""
     inferred: dict[str, Any]
+    """Options that follow from the weights or the layout and were not in the settings."""
 
 
 def read_official(path: str | Path, layout: Layout, settings: Mapping[str, Any]) -> OfficialModel:
-    """Read a Lightning checkpoint of the published code, of 2024 or 2025.
+    """Read a Lightning checkpoint of the published code.
 
-    ``settings`` are options of ``ModelConfig`` or the published names of them. Raises
-    ``CheckpointError`` with the missing and the unexpected keys where the weights do not fit, and
-    ``ConfigError`` for settings that are unknown, absent, or contradict them.
+    Args:
+        path: The checkpoint.
+        layout: Year of the code that wrote it, ``"2024"`` or ``"2025"``.
+        settings: Options of ``ModelConfig``, under our names or the published names.
+
+    Raises:
+        CheckpointError: The weights do not fit; the message names missing and unexpected keys.
+        ConfigError: A setting is unknown, missing, or contradicts the weights.
     """
     official, given = without_prefix(load_state_dict(path)), our_names(settings)
     try:
@@ -54,11 +63,11 @@ def read_official(path: str | Path, layout: Layout, settings: Mapping[str, Any])
 
 
 def _check_fit(official: State, config: ModelConfig, layout: Layout) -> None:
-    """Compare keys and sizes with those of the configured model, in the published names."""
+    """Refuse keys and sizes that differ from those of the model, in the published names."""
     with torch.device("meta"):  # shapes without memory or initialization
         expected = Triplex(config).state_dict()
     sizes = {official_key(key, layout): value.numel() for key, value in expected.items()}
-    odd = {
+    misfits = {
         "missing keys": [key for key in sizes if key not in official],
         "unexpected keys": [key for key in official if key not in sizes],
         "wrong shapes": [
@@ -67,7 +76,7 @@ def _check_fit(official: State, config: ModelConfig, layout: Layout) -> None:
             if key in official and official[key].numel() != size
         ],
     }
-    found = [f"{what}: {_listed(keys)}" for what, keys in odd.items() if keys]
+    found = [f"{what}: {_listed(keys)}" for what, keys in misfits.items() if keys]
     if found:
         raise CheckpointError(
             f"does not fit the {layout} layout; {'; '.join(found)}; check --layout and --config"
@@ -80,7 +89,7 @@ def _listed(keys: Sequence[str]) -> str:
 
 
 def _single(value: Tensor) -> Tensor:
-    """Weights in float32, counters as they are."""
+    """Return weights in float32, and counters as they are."""
     return value.float() if value.is_floating_point() else value
 
 
@@ -88,9 +97,9 @@ LAYOUT_OPTIONS: Final[Mapping[Layout, Mapping[str, Any]]] = {
     "2024": {"target_projection": False, "apeg_residual": True, "nonnegative": False},
     "2025": {"target_projection": True, "apeg_residual": False, "nonnegative": True},
 }
-"""What the code of a layout does, whatever its weights."""
+"""Options that the code of a layout always has."""
 HIDDEN: Final = ("fusion_heads", "global_heads")
-"""Options that change the result and leave no trace in the weights."""
+"""Options that change the result and cannot be seen in the weights."""
 
 _NUMBERED: Final = re.compile(r"(depth|num_heads|mlp_ratio|dropout)([123])")
 _PART: Final = {"1": "fusion", "2": "global", "3": "neighbor"}
@@ -103,9 +112,10 @@ _LAYERS: Final = {
 
 
 def our_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings under our names, from ours or from the published ones (``depth1``, ``num_heads2``).
+    """Return settings under our names, such as ``fusion_depth`` for the published ``depth1``.
 
-    Of a published file the section ``MODEL`` counts, and in it the keys that have a name here.
+    In a published file only the section ``MODEL`` is read, and in it the keys that are options of
+    ``ModelConfig``.
     """
     section = values.get("MODEL")
     published = section if isinstance(section, Mapping) else None
@@ -119,11 +129,16 @@ def our_names(values: Mapping[str, Any]) -> dict[str, Any]:
 def config_of(
     official: State, layout: Layout, given: Mapping[str, Any]
 ) -> tuple[ModelConfig, dict[str, Any]]:
-    """The configuration of ``official``, keys without prefix, whose settings ``given`` completes.
+    """Return the configuration of published weights, and the options that were not in ``given``.
 
-    Also returns what the weights and the layout added to ``given``. Raises ``ConfigError`` where
-    ``given`` contradicts them or lacks what they cannot show; ``CheckpointError`` for weights of
-    another model.
+    Args:
+        official: Published weights, keys without prefix.
+        layout: Year of the published code.
+        given: Settings of the user, under our names.
+
+    Raises:
+        ConfigError: A setting contradicts the weights or the layout, or is needed and missing.
+        CheckpointError: The weights are of another model.
     """
     known = {**LAYOUT_OPTIONS[layout], **_shown_by(official)}
     for key, value in known.items():
@@ -135,14 +150,14 @@ def config_of(
     absent = [key for key in HIDDEN if key not in given and key not in known]
     if absent:
         raise ConfigError(
-            f"{', '.join(absent)}: not to be seen in the weights; name them in --config"
+            f"{', '.join(absent)}: cannot be seen in the weights; set them in --config"
         )
     inferred = {key: value for key, value in known.items() if key not in given}
     return ModelConfig.from_dict({**given, **known}), inferred
 
 
 def _shown_by(official: State) -> dict[str, Any]:
-    """Options that follow from the shapes of the weights."""
+    """Return the options that follow from the shapes of the weights."""
     genes, dim = _shape(official, "fc.weight")
     shown: dict[str, Any] = {"n_genes": genes, "embedding_dim": dim, "feature_dim": dim}
     for part, prefixes in _LAYERS.items():
@@ -163,7 +178,7 @@ def _shown_by(official: State) -> dict[str, Any]:
 
 
 def _ratio(hidden: int, dim: int) -> float:
-    """The number whose product with ``dim``, rounded down, is ``hidden``."""
+    """Return the MLP ratio r for which int(dim * r) is ``hidden``."""
     ratio = hidden / dim
     return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
 
@@ -185,7 +200,7 @@ def _shape(official: State, key: str) -> tuple[int, int]:
     value = official.get(key)
     if not isinstance(value, Tensor) or value.ndim != 2:
         raise CheckpointError(
-            f"official weights: no matrix {key}; this is no TRIPLEX of the published code"
+            f"official weights: no matrix {key}; pass a TRIPLEX model of the published code"
         )
     rows, columns = value.shape
     return rows, columns

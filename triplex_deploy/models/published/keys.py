@@ -12,7 +12,9 @@ from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import CheckpointError, ConfigError
 
 Layout = Literal["2024", "2025"]
+"""Year of the published code, which decides the names and the order of its weights."""
 State = Mapping[str, Tensor]
+"""Weights by parameter name."""
 
 ATTENTION_KEYS: Final = {
     "attention_biases": "bias.table",
@@ -52,7 +54,12 @@ HEADS: Final = {
 
 
 def triplex_state(official: State, config: ModelConfig, layout: Layout) -> dict[str, Tensor]:
-    """State of ``Triplex(config)`` from a whole official state dict."""
+    """Return the weights of ``Triplex(config)`` from a complete published state dict.
+
+    Raises:
+        CheckpointError: A key is missing or unknown.
+        ConfigError: The layout's code does not have an option of ``config``.
+    """
     check_supported(config, layout)
     converted: dict[str, Tensor] = {}
     for part, state in _by_part(without_prefix(official)).items():
@@ -65,7 +72,7 @@ def triplex_state(official: State, config: ModelConfig, layout: Layout) -> dict[
 
 
 def target_encoder_state(official: State) -> dict[str, Tensor]:
-    """State of ``TargetEncoder`` from the official sequence of ResNet18 stages."""
+    """Return the weights of ``TargetEncoder`` from the published sequence of ResNet18 stages."""
     converted = {}
     for key, value in official.items():
         stage, _, rest = key.partition(".")
@@ -76,7 +83,7 @@ def target_encoder_state(official: State) -> dict[str, Tensor]:
 
 
 def encoder_state(official: State) -> dict[str, Tensor]:
-    """State of ``NeighborEncoder`` or ``FusionEncoder``; the same in both layouts."""
+    """Return the weights of ``NeighborEncoder`` or ``FusionEncoder``, equal in both layouts."""
     converted: dict[str, Tensor] = {}
     for key, value in official.items():
         ours = key if key in _NORM else _layer_key(key)
@@ -87,7 +94,7 @@ def encoder_state(official: State) -> dict[str, Tensor]:
 
 
 def global_encoder_state(official: State, layout: Layout) -> dict[str, Tensor]:
-    """State of ``GlobalEncoder``, with or without its position encoding."""
+    """Return the weights of ``GlobalEncoder``, with its position encoding if there is one."""
     position = {key: value for key, value in official.items() if key.startswith("pos_layer.")}
     layers = {key: value for key, value in official.items() if key not in position}
     converted = encoder_state(layers)
@@ -103,10 +110,10 @@ def global_encoder_state(official: State, layout: Layout) -> dict[str, Tensor]:
 
 
 def apeg_state(official: State, layout: Layout) -> dict[str, Tensor]:
-    """State of ``Apeg`` from an official depthwise convolution.
+    """Return the weights of ``Apeg`` from a published depthwise convolution.
 
-    Its kernel's last axis runs along the first coordinate of a spot: the row in 2024, where
-    positions are (y, x), and the column in 2025, where they are (x, y).
+    The last axis of the kernel runs along the first coordinate of a spot. This is the row in 2024,
+    where positions are (y, x), and the column in 2025, where they are (x, y).
     """
     name = "proj1" if layout == "2024" else "proj"
     known = (f"{name}.weight", f"{name}.bias")
@@ -118,7 +125,10 @@ def apeg_state(official: State, layout: Layout) -> dict[str, Tensor]:
 
 
 def contiguous_qkv(weight: Tensor) -> Tensor:
-    """The 2025 global encoder's qkv weight, whose rows alternate q, k, v, in q|k|v order."""
+    """Return the qkv weight (3 D, D) of the 2025 global encoder in the order q, k, v.
+
+    The rows of the published weight alternate between q, k and v.
+    """
     rows, dim = weight.shape
     return weight.reshape(rows // 3, 3, dim).transpose(0, 1).reshape(rows, dim)
 
@@ -143,26 +153,26 @@ def _layer_key(key: str) -> str | None:
     match = _LAYER.fullmatch(key)
     if match is None or match[3] not in BLOCK_KEYS:
         return None
-    index = int(match[2]) + (match[1] == "layer2")  # layer1 holds the first block alone
+    index = int(match[2]) + (match[1] == "layer2")  # layer1 holds only the first block
     return f"layers.{index}.{BLOCK_KEYS[match[3]]}"
 
 
 def check_supported(config: ModelConfig, layout: Layout) -> None:
-    """Raise ``ConfigError`` for an option that the layout's code decides the other way."""
+    """Raise ``ConfigError`` for an option that the layout's code does not have."""
     if config.target_projection != (layout == "2025"):
         raise ConfigError(
             f"target_projection={config.target_projection}: the {layout} code has "
-            f"{'none' if layout == '2024' else 'one'}; set it to {layout == '2025'}"
+            f"{'no' if layout == '2024' else 'a'} projection; set it to {layout == '2025'}"
         )
     if config.position == "apeg" and config.apeg_residual != (layout == "2024"):
         raise ConfigError(
             f"apeg_residual={config.apeg_residual}: the {layout} code has "
-            f"{'one' if layout == '2024' else 'none'}; set it to {layout == '2024'}"
+            f"{'a' if layout == '2024' else 'no'} residual; set it to {layout == '2024'}"
         )
 
 
 def without_prefix(official: State) -> State:
-    """The state without the ``model.`` that the 2025 code puts before every key."""
+    """Return weights without the prefix ``model.``, which the 2025 code puts before every key."""
     if all(key.startswith("model.") for key in official):
         return {key.removeprefix("model."): value for key, value in official.items()}
     return official
@@ -194,7 +204,7 @@ _LAYERS: Final = {
 
 
 def official_key(ours: str, layout: Layout) -> str:
-    """The published name of a key of ``Triplex.state_dict()``."""
+    """Return the published name of a key of ``Triplex.state_dict()``."""
     part, _, rest = ours.partition(".")
     if part in _HEAD:
         return f"{_HEAD[part]}.{rest}"
