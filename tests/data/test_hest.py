@@ -61,7 +61,7 @@ def test_without_a_patient_the_section_list_is_asked_for(tmp_path: Path) -> None
     assert (section.patient, section.slide_mpp) == ("P9", 0.25)
 
 
-def test_centres_in_another_frame_are_refused(tmp_path: Path) -> None:
+def test_centers_in_another_frame_are_refused(tmp_path: Path) -> None:
     metadata = {"patient": "P1", "pixel_size_um_estimated": 0.5}
     write_hest(tmp_path, "TENX1", metadata, xy=XY * 2)
     with pytest.raises(DatasetError, match="beyond the slide"):
@@ -74,9 +74,9 @@ def test_missing_pixel_size_is_named(tmp_path: Path) -> None:
         read_dataset(tmp_path, "hest")
 
 
-def test_log_normalised_values_are_refused(shared_data: Path, tmp_path: Path) -> None:
+def test_log_normalized_values_are_refused(shared_data: Path, tmp_path: Path) -> None:
     write_hest(tmp_path, "X1", {"patient": "P1", "pixel_size_um_estimated": 0.615})
-    normalised = shared_data / "visium" / "squidpy_test" / "test_data.h5ad"
-    (tmp_path / "st" / "X1.h5ad").write_bytes(normalised.read_bytes())
-    with pytest.raises(DatasetError, match=r"normalised already|lattice"):
+    normalized = shared_data / "visium" / "squidpy_test" / "test_data.h5ad"
+    (tmp_path / "st" / "X1.h5ad").write_bytes(normalized.read_bytes())
+    with pytest.raises(DatasetError, match=r"normalized already|lattice"):
         read_dataset(tmp_path, "hest")

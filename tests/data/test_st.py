@@ -64,10 +64,10 @@ def test_second_image_is_refused(st_root: Path) -> None:
         read_dataset(st_root, "st")
 
 
-def test_normalised_values_are_refused(st_root: Path) -> None:
+def test_normalized_values_are_refused(st_root: Path) -> None:
     counts = st_root / "ST-cnts" / "A1.tsv"
     counts.write_text(counts.read_text().replace("\t7\t", "\t7.5\t"))
-    with pytest.raises(DatasetError, match="normalised already"):
+    with pytest.raises(DatasetError, match="normalized already"):
         read_dataset(st_root, "st")
 
 

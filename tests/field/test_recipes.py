@@ -43,7 +43,7 @@ def score(invoke: Invoke, prediction: Path, truth: Path) -> dict[str, Any]:
 
 
 def pixels_only(kit: Kit) -> Path:
-    """Write the spots of section D1 without their array places."""
+    """Write the spots of section D1 without their array coordinates."""
     rows = (kit.demo / "dataset/ST-spotfiles/D1_selection.tsv").read_text().splitlines()
     cells = [row.split("\t")[4:6] for row in rows]
     path = kit.folder / "pixels.csv"

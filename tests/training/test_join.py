@@ -21,7 +21,7 @@ LABELS = np.random.default_rng(0).random((20, 2)) + 0.25
 
 
 def prediction(**changes: Any) -> Prediction:
-    """The labels themselves, on inferred array places that are not the measured ones."""
+    """The labels themselves, on inferred array coordinates that are not the measured ones."""
     made = Prediction(
         slide_name="slide",
         expression=LABELS.astype(np.float32),
@@ -102,7 +102,7 @@ def test_without_centers_barcodes_are_used_and_mere_numbers_are_not(path: Path) 
 def test_measured_array_places_are_joined(path: Path) -> None:
     measured = prediction(run={"layout": "file", "array_places": "measured"})
     matched = match_truth(measured, write_truth(path, places=RC))
-    assert matched.joined_by == "array places"
+    assert matched.joined_by == "array coordinates"
     np.testing.assert_allclose(matched.labels, matched.predicted, atol=1e-6)
 
 
@@ -129,5 +129,5 @@ def test_two_sections_in_one_truth_are_refused_whatever_the_values(path: Path) -
     two = one.copy()
     two.obs_names = [f"{name}-2" for name in two.obs_names]
     anndata.concat([one, two]).write_h5ad(path)
-    with pytest.raises(DatasetError, match="20 spots repeat the array place of another"):
+    with pytest.raises(DatasetError, match="20 spots repeat the array coordinates of another"):
         match_truth(prediction(), path)

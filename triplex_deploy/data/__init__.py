@@ -1,4 +1,4 @@
-"""Measured spatial expression on disk, in one form: sections of spots, and folds over patients."""
+"""Read data sets of measured spatial expression as sections, and split them into folds."""
 
 from triplex_deploy.data.dataset import FORMATS, read_dataset
 from triplex_deploy.data.folds import Fold, inner_validation, make_folds

@@ -1,4 +1,4 @@
-"""From a table of counts and a table of spots to a ``Section``: join, merge, order."""
+"""Join a table of counts and a table of spots to a ``Section``."""
 
 from __future__ import annotations
 
@@ -17,69 +17,73 @@ from triplex_deploy.data.section import Section
 logger = logging.getLogger(__name__)
 
 MAX_ALONE: Final = 0.1
-"""Share of spots without a partner from which the user is warned."""
+"""Largest share of rows of counts without a position that causes no warning."""
 
 
 @dataclass(frozen=True, eq=False)
 class CountTable:
-    """Raw counts as they are in a file."""
+    """Holds the raw counts of a file."""
 
     spot_ids: tuple[str, ...]
     """Names of the N spots."""
     genes: tuple[str, ...]
-    """The G gene symbols; one may be there more than once."""
+    """The G gene symbols; a symbol may repeat."""
     counts: Any
-    """(N, G) SciPy sparse."""
+    """Counts (N, G), a SciPy sparse array."""
 
 
 @dataclass(frozen=True, eq=False)
 class SpotTable:
-    """Positions of spots as they are in a file."""
+    """Holds the positions of the spots of a file."""
 
     spot_ids: tuple[str, ...]
     """Names of the M spots."""
     grid_rc: NDArray[np.int64]
-    """(M, 2) array coordinates (row, column)."""
+    """Array coordinates (M, 2): row, column."""
     level0_xy: NDArray[np.float64]
-    """(M, 2) centers (x, y) in level-0 pixels."""
+    """Spot centers (M, 2): x, y in level-0 pixels."""
 
 
 @dataclass(frozen=True)
 class SectionFacts:
-    """What a section is, besides its arrays."""
+    """Holds what is known of a section besides its arrays."""
 
     name: str
     """Name of the section."""
     patient: str
-    """Patient that it is of."""
+    """Patient that the section is of."""
     slide_path: Path
-    """Its slide."""
+    """Image of the section."""
     slide_mpp: float
     """Microns per level-0 pixel."""
     is_hexagonal: bool
-    """Whether the array is a Visium lattice."""
+    """True for a Visium lattice."""
     is_mpp_given: bool = False
-    """Whether the user gave ``slide_mpp``."""
+    """True if the user gave ``slide_mpp``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Joined:
-    """Counts and places of the same spots."""
+    """Holds the counts and positions of the same spots."""
 
     spot_ids: tuple[str, ...]
     """Names of the N spots."""
     genes: tuple[str, ...]
     """The G gene symbols, each once."""
     counts: Any
-    """(N, G) SciPy sparse."""
+    """Counts (N, G), a SciPy sparse array."""
     grid_rc: NDArray[np.int64]
-    """(N, 2) array coordinates (row, column)."""
+    """Array coordinates (N, 2): row, column."""
     level0_xy: NDArray[np.float64]
-    """(N, 2) centers (x, y) in level-0 pixels."""
+    """Spot centers (N, 2): x, y in level-0 pixels."""
 
 
 def assemble_section(facts: SectionFacts, table: CountTable, spots: SpotTable) -> Section:
-    """Join counts and positions to a section; raises ``DatasetError``."""
+    """Return a section of the spots that have both counts and a position.
+
+    Raises:
+        DatasetError: A name is missing or listed twice, or the section is not valid.
+    """
     joined = join_tables(facts.name, table, spots)
     return Section(
         name=facts.name,
@@ -99,7 +103,7 @@ def join_tables(name: str, table: CountTable, spots: SpotTable) -> Joined:
     """Join counts and positions by the names of spots.
 
     Args:
-        name: The section, which begins messages.
+        name: Name of the section, with which messages begin.
         table: Counts.
         spots: Positions.
 
@@ -107,7 +111,7 @@ def join_tables(name: str, table: CountTable, spots: SpotTable) -> Joined:
         The spots that have both, ordered by (row, column), with each gene symbol once.
 
     Raises:
-        DatasetError: A spot or a gene has no name, or a spot is there twice.
+        DatasetError: A spot or a gene has no name, or a spot is listed twice.
     """
     require_unique(name, "spot with counts", table.spot_ids)
     require_unique(name, "spot with a position", spots.spot_ids)
@@ -117,7 +121,7 @@ def join_tables(name: str, table: CountTable, spots: SpotTable) -> Joined:
     dropped = len(spots.spot_ids) - len(kept)
     alone = len(table.spot_ids) - len(kept)
     if dropped or alone:
-        # Space Ranger lists every position of the array; rows of counts should all have one.
+        # Space Ranger lists every position of the array, so each row of counts should have one.
         much = alone > MAX_ALONE * len(table.spot_ids)
         logger.log(
             logging.WARNING if much else logging.INFO,
@@ -136,7 +140,10 @@ def join_tables(name: str, table: CountTable, spots: SpotTable) -> Joined:
 
 
 def merge_repeated_genes(genes: Sequence[str], counts: Any) -> tuple[tuple[str, ...], Any]:
-    """Add up the columns of one symbol, as where two Ensembl genes share it; order is kept."""
+    """Return each symbol once, in order of first use, and counts whose repeated columns are summed.
+
+    Two Ensembl genes can have the same symbol.
+    """
     from scipy.sparse import coo_array, csr_array
 
     first: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""A dataset folder of any known layout, as sections."""
+"""Read the sections of a data set folder of any known layout."""
 
 from __future__ import annotations
 
@@ -18,20 +18,26 @@ from triplex_deploy.errors import DatasetError
 FORMATS: Final = ("st", "visium", "hest")
 
 Reader = Callable[[str, SectionEntry], Section]
+"""Reads the section of a name, with what the table of sections gives for it."""
 
 
 def read_dataset(
     root: str | Path, layout: str, listed: Mapping[str, SectionEntry] | None = None
 ) -> tuple[Section, ...]:
-    """All sections of ``root``, ordered by patient and name with numbers counted as numbers.
+    """Return the sections of a folder, ordered by patient and name, so that P2 precedes P10.
 
-    ``layout`` is ``st``, ``visium`` or ``hest``. ``listed`` (``read_section_list``) names patients,
-    and then only its sections are read; Space Ranger names no patients and needs it for more than
-    one section. Raises ``DatasetError``.
+    Args:
+        root: Folder of the data set.
+        layout: ``st``, ``visium`` or ``hest``.
+        listed: Sections to read and their patients, see ``read_section_list``. None reads all
+            sections. Space Ranger names no patients, so several of its sections need the list.
+
+    Raises:
+        DatasetError: The folder, a section or a patient is missing, or a file is damaged.
     """
     root = Path(root)
     if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder; pass a dataset's folder")
+        raise DatasetError(f"{root}: no such folder; pass the folder of a data set")
     found, reader = _find(root, layout)
     if listed is None:
         entries = {name: SectionEntry(_patient(root, layout, name, found)) for name in found}
@@ -45,7 +51,7 @@ def read_dataset(
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key by which P2 comes before P10."""
+    """Return a sort key by which P2 comes before P10."""
     pieces = re.findall(r"\d+|\D+", text)
     return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces)
 
@@ -68,7 +74,7 @@ def _patient(root: Path, layout: str, name: str, found: Mapping[str, str | Path]
         return hest_patient(root, name)
     if len(found) > 1:
         raise DatasetError(
-            f"{root}: Space Ranger names no patients; list section and patient in a CSV and pass "
-            "it with --patients"
+            f"{root}: Space Ranger names no patients; list section and patient in a CSV file and "
+            "pass it with --patients"
         )
     return name

@@ -1,9 +1,9 @@
-"""Space Ranger's counts: the HDF5 file, or the folder with a Matrix Market file."""
+"""Read the counts of Space Ranger: the HDF5 file, or the folder with a Matrix Market file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -13,72 +13,112 @@ from triplex_deploy.data.names import require_named, require_unique
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.damaged import damage_as
-from triplex_deploy.files.hdf5 import require_sound_hdf5
+from triplex_deploy.files.hdf5 import open_hdf5
 from triplex_deploy.files.sparse_parts import require_sparse_parts
 
+if TYPE_CHECKING:
+    import h5py
+
 NAME: Final = "filtered_feature_bc_matrix"
+OLD_NAME: Final = "filtered_gene_bc_matrices"
+"""Name up to Cell Ranger 2: a folder of folders, one for each genome."""
 GENE_EXPRESSION: Final = "Gene Expression"
 OLD_FEATURES: Final = "genes.tsv"
-"""Name of the features up to Cell Ranger 2; the file has no types."""
+"""Name of the file of features up to Cell Ranger 2; it has no column of types."""
+MATRIX: Final = ("matrix.mtx.gz", "matrix.mtx")
+"""Names of the file of counts in a folder."""
 REMEDY: Final = "copy it again"
 MAX_LIST_BYTES: Final = 1 << 28
-"""Far more than names of genes or spots take."""
+"""Largest list of names that is read; real lists are far smaller."""
 
 
 def read_feature_matrix(outs: Path) -> CountTable:
     """Read the counts of gene expression of a Space Ranger output folder.
 
-    Takes ``filtered_feature_bc_matrix.h5`` or, without it, the folder of that name. Features of
-    other types, such as antibodies, are left out.
+    Reads ``filtered_feature_bc_matrix.h5`` or, without it, the folder of that name, or what Cell
+    Ranger 2 wrote in their place: ``filtered_gene_bc_matrices_h5.h5`` or
+    ``filtered_gene_bc_matrices/<genome>``. Features of other types, such as antibodies, are left
+    out.
 
     Args:
-        outs: The folder that holds one of them.
+        outs: Folder that holds the file or the folder.
 
     Returns:
-        Counts of spots x gene symbols; a symbol may be there more than once.
+        Counts of spots x gene symbols; a symbol may repeat.
 
     Raises:
-        DatasetError: There is neither, it is damaged, or a barcode or symbol is missing.
+        DatasetError: There is none, it is damaged, it holds several genomes, or a barcode or symbol
+            is missing.
     """
-    if (outs / f"{NAME}.h5").is_file():
-        return _read_h5(outs / f"{NAME}.h5")
-    if (outs / NAME).is_dir():
-        return _read_mtx(outs / NAME)
+    for name in (f"{NAME}.h5", f"{OLD_NAME}_h5.h5"):
+        if (outs / name).is_file():
+            return _read_h5(outs / name)
+    for name in (NAME, OLD_NAME):
+        if (outs / name).is_dir():
+            return _read_mtx(_of_one_genome(outs / name))
     raise DatasetError(f"{outs}: neither {NAME}.h5 nor the folder {NAME}; copy one there")
 
 
 def _read_h5(path: Path) -> CountTable:
-    import h5py
     from scipy.sparse import csr_array
 
-    require_sound_hdf5(path, DatasetError, "Space Ranger matrix", REMEDY)
-    with damage_as(DatasetError, f"{path}: not a Space Ranger matrix", REMEDY):
-        with h5py.File(path) as file:
-            matrix = file["matrix"]
-            barcodes, symbols, types = (
-                [value.decode() for value in matrix[key][:]]
-                for key in ("barcodes", "features/name", "features/feature_type")
-            )
-            values, indices, pointers = (matrix[key][:] for key in ("data", "indices", "indptr"))
+    with (
+        open_hdf5(path, DatasetError, "Space Ranger matrix", REMEDY) as file,
+        damage_as(DatasetError, f"{path}: not a Space Ranger matrix", REMEDY),
+    ):
+        matrix = file["matrix"] if "matrix" in file else file[_only(path, "genome", list(file))]
+        barcodes = _names(matrix["barcodes"])
+        if "features" in matrix:
+            symbols = _names(matrix["features/name"])
+            types = _names(matrix["features/feature_type"])
+        else:
+            symbols = _names(matrix["gene_names"])
+            types = [GENE_EXPRESSION] * len(symbols)
+        values, indices, pointers = (matrix[key][:] for key in ("data", "indices", "indptr"))
         if len(types) != len(symbols):
             raise DatasetError(
                 f"{path}: {len(symbols)} names for {len(types)} types of features; {REMEDY}"
             )
-        # Stored as features x barcodes, column by column, which is barcodes x features by row.
+        # The file stores features x barcodes by columns, which equals barcodes x features by rows.
         shape = (len(barcodes), len(symbols))
         require_sparse_parts(DatasetError, str(path), (len(values), indices, pointers), shape)
         counts = csr_array((values, indices, pointers), shape=shape)
     return _expression_only(path, barcodes, symbols, types, counts)
 
 
+def _names(texts: h5py.Dataset) -> list[str]:
+    return [value.decode() for value in texts[:]]
+
+
+def _of_one_genome(folder: Path) -> Path:
+    """Return the folder that holds the matrix: ``folder``, or the only one in it."""
+    if any((folder / name).is_file() for name in MATRIX):
+        return folder
+    below = sorted(
+        path.parent.name for name in MATRIX for path in folder.glob(f"*/{name}") if path.is_file()
+    )
+    return folder / _only(folder, "genome", below) if below else folder
+
+
+def _only(where: Path, what: str, names: list[str]) -> str:
+    """Return the only name; raise ``DatasetError`` if there is none or several."""
+    found = sorted(set(names))
+    if len(found) != 1:
+        listed = ", ".join(found[:3]) or "none"
+        raise DatasetError(f"{where}: needs one {what}, found {listed}; keep only that of the data")
+    return found[0]
+
+
 def _read_mtx(folder: Path) -> CountTable:
     features_path = _either(folder, "features.tsv", OLD_FEATURES)
     features = [line.split("\t") for line in _lines(features_path)]
     barcodes = [line.split("\t")[0] for line in _lines(_either(folder, "barcodes.tsv"))]
+    if all(len(row) == 1 for row in features):  # symbols without ids
+        features = [row * 2 for row in features]
     short = next((i for i, row in enumerate(features, 1) if len(row) < 2), None)
     if short is not None:
         raise DatasetError(f"{features_path}: line {short} has no gene symbol; copy it again")
-    path = _either(folder, "matrix.mtx")
+    path = _either(folder, MATRIX[-1])
     counts = read_matrix_market(path, (len(features), len(barcodes))).T.tocsr()
     types = [row[2] if len(row) > 2 else GENE_EXPRESSION for row in features]
     return _expression_only(features_path, barcodes, [row[1] for row in features], types, counts)

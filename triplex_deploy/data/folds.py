@@ -23,30 +23,41 @@ BC2_FOLDS: Final = (
     ("BC23209", "BC23450", "BC23506"),
     ("BC23944", "BC24044"),
 )
-"""Test patients of the paper's eight folds of the ST-Net dataset."""
+"""Test patients of the paper's eight folds of the ST-Net data set."""
 SCHEMES: Final = ("patients", "bc2", "kfold:K", "sections")
+"""Choices of ``scheme``; K is a number of groups."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Names of the sections on either side."""
+    """Holds the names of the training sections and test sections of a fold."""
 
     index: int
+    """Number of the fold, from 0."""
     name: str
+    """Name of the fold: its test patients joined by ``+``, or its test section."""
     train: tuple[str, ...]
+    """Names of the training sections."""
     test: tuple[str, ...]
+    """Names of the test sections."""
     shares_patients: bool
-    """Whether a test patient is trained on too: then the fold says nothing about new patients."""
+    """True if a test patient is also a training patient, so scores are not for new patients."""
 
 
 def make_folds(
     patient_of: dict[str, str], scheme: str = "patients", seed: int = 2021
 ) -> tuple[Fold, ...]:
-    """Folds over the sections of ``patient_of`` (section name to patient, matched exactly).
+    """Return the folds of a set of sections.
 
-    ``patients`` leaves one patient out at a time, ``bc2`` is the paper's fixed list, ``kfold:K``
-    deals shuffled patients to K groups, and ``sections`` leaves one section out whatever its
-    patient. Raises ``DatasetError`` where a scheme does not fit the patients.
+    Args:
+        patient_of: Patient of each section by name. Patients are matched exactly.
+        scheme: ``patients`` tests one patient in each fold, ``bc2`` is the paper's fixed list,
+            ``kfold:K`` divides shuffled patients into K groups, and ``sections`` tests one section
+            in each fold, whatever its patient.
+        seed: Seed of the shuffling.
+
+    Raises:
+        DatasetError: The scheme is unknown or does not fit the patients.
     """
     if scheme == "sections":
         names = sorted(patient_of, key=natural_key)
@@ -62,15 +73,26 @@ def make_folds(
 def inner_validation(
     fold: Fold, patient_of: dict[str, str], seed: int = 2021
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split a fold's training sections for ``validation`` selection: (to fit on, to select on).
+    """Split the training sections of a fold for ``validation`` selection.
 
-    One training patient, drawn by ``seed``, is held out; with a single training patient, one of
-    its sections is. Raises ``DatasetError`` where nothing would be left to fit on.
+    The sections of one training patient are held out, or one section if there is a single training
+    patient. The seed decides which.
+
+    Args:
+        fold: The fold.
+        patient_of: Patient of each section by name.
+        seed: Seed of the draw.
+
+    Returns:
+        The sections to fit on, and the held-out sections.
+
+    Raises:
+        DatasetError: The fold has a single training section.
     """
     if len(fold.train) < 2:
         raise DatasetError(
-            f"fold {fold.name}: one training section leaves none to select on; use --selection "
-            "test_fold, which selects on the test fold and says so"
+            f"fold {fold.name}: a single training section cannot be split for selection; use "
+            "--selection test_fold, which selects on the test fold and records it"
         )
     patients = sorted({patient_of[name] for name in fold.train}, key=natural_key)
     rng = np.random.default_rng([seed, fold.index])
@@ -83,9 +105,13 @@ def inner_validation(
 
 
 def patients_of(sections: Sequence[Section]) -> dict[str, str]:
-    """Patient of each section by name; a name used twice raises ``DatasetError``."""
+    """Return the patient of each section by name.
+
+    Raises:
+        DatasetError: Two sections have the same name.
+    """
     if len({section.name for section in sections}) < len(sections):
-        raise DatasetError("sections: two have the same name; rename one")
+        raise DatasetError("sections: two have the same name; rename a section")
     return {section.name: section.patient for section in sections}
 
 
@@ -93,16 +119,19 @@ def _patient_groups(patient_of: dict[str, str], scheme: str, seed: int) -> list[
     patients = sorted(set(patient_of.values()), key=natural_key)
     if len(patients) < 2:
         raise DatasetError(
-            f"folds: all {len(patient_of)} sections are of one patient; use --folds sections, "
-            "which says nothing about new patients"
+            f"folds: all {len(patient_of)} sections are of one patient; use --folds sections; "
+            "its scores are not valid for new patients"
         )
     if scheme == "patients":
         return [(patient,) for patient in patients]
     if scheme == "bc2":
         listed = {patient for group in BC2_FOLDS for patient in group}
         if listed != set(patients):
-            odd = sorted(listed ^ set(patients))
-            raise DatasetError(f"folds bc2: {', '.join(odd[:5])} not on both sides; use kfold:8")
+            differing = ", ".join(sorted(listed ^ set(patients))[:5])
+            raise DatasetError(
+                f"folds bc2: the patients are not those of the list ({differing} only in one of "
+                "them); use kfold:8"
+            )
         return list(BC2_FOLDS)
     match = re.fullmatch(r"kfold:(\d+)", scheme)
     if match is None:
@@ -125,7 +154,7 @@ def _folds(
     for index, (name, test) in enumerate(tests):
         train = tuple(section for section in patient_of if section not in test)
         if not train:
-            raise DatasetError(f"fold {name}: no section is left to train on; add one")
+            raise DatasetError(f"fold {name}: no section is left to train on; add a section")
         shared = {patient_of[s] for s in train} & {patient_of[s] for s in test}
         folds.append(Fold(index, name, train, test, bool(shared)))
     return tuple(folds)

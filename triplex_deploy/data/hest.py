@@ -1,4 +1,4 @@
-"""The layout of HEST: ``st/<id>.h5ad``, ``wsis/<id>.tif`` and ``metadata/<id>.json``.
+"""Read the layout of HEST: ``st/<id>.h5ad``, ``wsis/<id>.tif`` and ``metadata/<id>.json``.
 
 The h5ad holds raw counts, centers in ``obsm["spatial"]``, and under ``uns["spatial"]["ST"]`` a
 thumbnail ``downscaled_fullres`` with its factor ``tissue_downscaled_fullres_scalef``.
@@ -20,16 +20,21 @@ from triplex_deploy.data.section_list import SectionEntry
 from triplex_deploy.data.spot_columns import kept_obs, level0_centers, rounded_places
 from triplex_deploy.errors import DatasetError, SpotsError
 from triplex_deploy.files.hdf5 import read_h5ad
+from triplex_deploy.spots.spot_diameter import only_library
 
 if TYPE_CHECKING:
     from anndata import AnnData, Raw
 
 FRAME_SLACK = 0.01
-"""The thumbnail's size is rounded; its extent in level-0 pixels is known to a percent."""
+"""Relative error of the slide's size that is computed from the rounded size of the thumbnail."""
 
 
 def find_hest_sections(root: Path) -> dict[str, Path]:
-    """The h5ad files under ``st`` by section id."""
+    """Return the h5ad files under ``st`` by id of the section.
+
+    Raises:
+        DatasetError: There is none.
+    """
     found = {path.stem: path for path in sorted((root / "st").glob("*.h5ad"))}
     if not found:
         raise DatasetError(f"{root}: no st/*.h5ad; the layout is st/, wsis/ and metadata/")
@@ -37,7 +42,11 @@ def find_hest_sections(root: Path) -> dict[str, Path]:
 
 
 def hest_patient(root: Path, name: str) -> str:
-    """The patient the metadata name; without one, folds by patient would not be folds."""
+    """Return the patient that the metadata of a section name.
+
+    Raises:
+        DatasetError: They name none, so that folds by patient cannot be made.
+    """
     patient = _metadata(root, name).get("patient")
     if patient is None or str(patient).strip() in MISSING:
         raise DatasetError(
@@ -47,9 +56,16 @@ def hest_patient(root: Path, name: str) -> str:
 
 
 def read_hest_section(root: Path, name: str, entry: SectionEntry) -> Section:
-    """Read one section; spots marked as outside the tissue are left out.
+    """Read a section. Spots outside the tissue are left out.
 
-    The scale is the estimated pixel size of the metadata unless ``entry`` gives one.
+    Args:
+        root: Folder of the data set.
+        name: Id of the section.
+        entry: Patient, and optionally image and mpp. Without mpp, the estimated pixel size of the
+            metadata gives the scale.
+
+    Raises:
+        DatasetError: A file is missing or damaged, or the section is not valid.
     """
     path = root / "st" / f"{name}.h5ad"
     table = _read_h5ad(path)
@@ -92,7 +108,7 @@ def counts_of(table: AnnData | Raw) -> Any:
 
 def _spots(path: Path, table: AnnData) -> tuple[SpotTable, bool]:
     level0_xy = level0_centers(path, table)
-    assert level0_xy is not None  # looked at on reading
+    assert level0_xy is not None  # checked in _read_h5ad
     obs = kept_obs(path, table)
     level0_xy = level0_xy[obs.index.to_numpy(np.int64)]
     _check_frame(path, table, level0_xy)
@@ -105,7 +121,10 @@ def _spots(path: Path, table: AnnData) -> tuple[SpotTable, bool]:
 
 
 def _check_frame(path: Path, table: AnnData, level0_xy: NDArray[np.float64]) -> None:
-    """Refuse centers that are not level-0 pixels, as the thumbnail and its factor tell."""
+    """Refuse centers beyond the slide, so that they cannot be level-0 pixels.
+
+    The thumbnail and its scale factor give the size of the slide.
+    """
     library = _library(table)
     try:
         height, width = np.shape(library["images"]["downscaled_fullres"])[:2]
@@ -121,12 +140,9 @@ def _check_frame(path: Path, table: AnnData, level0_xy: NDArray[np.float64]) -> 
 
 
 def _library(table: AnnData) -> Any:
-    """Return the entry of the section; cellxgene has ``is_single`` beside it."""
-    libraries = table.uns.get("spatial", {})
-    if not isinstance(libraries, dict):
-        return {}
-    entries = [entry for entry in libraries.values() if isinstance(entry, dict)]
-    return libraries.get("ST") or next(iter(entries), {})
+    """Return the entry of the section in ``uns["spatial"]``; files of cellxgene hold more keys."""
+    spatial = table.uns.get("spatial")
+    return (isinstance(spatial, dict) and spatial.get("ST")) or only_library(spatial) or {}
 
 
 def inferred_places(path: Path, level0_xy: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -140,7 +156,7 @@ def inferred_places(path: Path, level0_xy: NDArray[np.float64]) -> NDArray[np.in
 
 
 def is_hexagonal(grid_rc: NDArray[np.int64]) -> bool:
-    """Return True for a Visium lattice, where row + column is even or odd throughout."""
+    """Return True for a Visium lattice, where row + column is even for all spots or for none."""
     parity = grid_rc.sum(axis=1) % 2
     return len(grid_rc) > 2 and bool((parity == parity[0]).all())
 
@@ -167,7 +183,7 @@ def _pixel_size(root: Path, name: str) -> float:
 def _metadata(root: Path, name: str) -> dict[str, Any]:
     path = root / "metadata" / f"{name}.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

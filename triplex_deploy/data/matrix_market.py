@@ -1,6 +1,6 @@
-"""Read Matrix Market files, with their header checked before any value.
+"""Read Matrix Market files, and check the header before any value.
 
-SciPy's reader can end the process on a damaged file; pandas reads the columns here.
+SciPy's reader can crash the process on a damaged file, so pandas reads the columns here.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ REMEDY: Final = "copy it again"
 MAX_LINE: Final = 10_000
 """Longest line of a header or comment that is read."""
 MAX_COMMENTS: Final = 1000
+"""Most lines of comments before the sizes."""
 MAX_ENTRY_BYTES: Final = 80
-"""Bytes of a line with an entry, at most."""
+"""Longest line of an entry, in bytes."""
 MAX_BODY_BYTES: Final = 1 << 32
-"""Bytes of all entries, at most."""
+"""Largest size of all entries, in bytes."""
 MIN_ENTRY_BYTES: Final = 4
-"""``1 1`` and the end of its line."""
+"""Shortest line of an entry, in bytes: ``1 1`` and the end of the line."""
 MAX_GZIP_RATIO: Final = 1032
-"""Bytes that one byte of a gzip file can become."""
+"""Largest factor by which gzip can compress."""
 
 
 def read_matrix_market(path: Path, shape: tuple[int, int]) -> Any:
@@ -71,7 +72,7 @@ def read_matrix_market(path: Path, shape: tuple[int, int]) -> Any:
 
 
 def _read_header(path: Path, stream: IO[bytes], shape: tuple[int, int]) -> tuple[str, int]:
-    """Return the layout and the number of entries; the stream then stands at the first entry."""
+    """Return the layout and the number of entries, and leave the stream at the first entry."""
     words = stream.readline(MAX_LINE).decode("utf-8-sig").lower().split()
     known = len(words) == 5 and words[:2] == ["%%matrixmarket", "matrix"]
     if not (

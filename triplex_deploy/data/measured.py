@@ -1,4 +1,4 @@
-"""Measured expression of one section, to compare a prediction with."""
+"""Read the measured expression of a section, with which a prediction is compared."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     from anndata import AnnData, Raw
 
 SYMBOL_COLUMNS: Final = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "symbol")
-"""Columns of ``var`` with gene symbols, where its index holds Ensembl's ids."""
+"""Columns of ``var`` that may hold gene symbols if its index holds Ensembl ids."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """Measured values of the N spots of one section and G genes.
+    """Holds the measured values of the N spots of a section and G genes.
 
     Raises:
-        DatasetError: Two spots are at one array place, as where two sections are in one file.
+        DatasetError: Two spots are at the same place, for example if a file holds two sections.
     """
 
     genes: tuple[str, ...]
     """The G gene symbols, each once."""
     grid_rc: NDArray[np.int64]
-    """(N, 2) array coordinates (row, column), each once."""
+    """Array coordinates (N, 2): row, column; each once."""
     values: Any
-    """(N, G) SciPy CSR array of counts or labels."""
+    """Counts or labels (N, G), a SciPy CSR array."""
     barcodes: tuple[str, ...] = ()
-    """Names of the N spots that are not array places; empty if the file has none."""
+    """Names of the N spots, such as barcodes; empty if the file has none."""
     level0_xy: NDArray[np.float64] | None = None
-    """(N, 2) centers (x, y) in level-0 pixels, or None if the file has none."""
+    """Spot centers (N, 2): x, y in level-0 pixels; None if the file has none."""
     has_places: bool = True
     """False if the array coordinates were inferred from the centers."""
 
@@ -54,25 +54,26 @@ class Measurements:
 
     @cached_property
     def column_of(self) -> dict[str, int]:
+        """Return the column of each gene by its symbol."""
         return {gene: i for i, gene in enumerate(self.genes)}
 
     @cached_property
     def row_of(self) -> dict[str, int]:
-        """Rows by spot name, ``<column>x<row>``."""
+        """Return the row of each spot by its name ``<column>x<row>``."""
         return {f"{col}x{row}": i for i, (row, col) in enumerate(self.grid_rc.tolist())}
 
     @property
     def are_counts(self) -> bool:
-        """Whether all values are whole numbers."""
+        """Return True if all values are whole numbers."""
         return bool((self.values.data == np.round(self.values.data)).all())
 
     @property
     def library(self) -> NDArray[np.float64]:
-        """Total (N,) of each spot over all genes."""
+        """Return the sum (N,) of the values of each spot over all genes."""
         return np.asarray(self.values.sum(axis=1), np.float64)
 
     def of(self, genes: Sequence[str]) -> NDArray[np.float64]:
-        """The columns (N, len(genes)) of measured genes."""
+        """Return the columns (N, len(genes)) of measured genes."""
         columns = self.values[:, [self.column_of[gene] for gene in genes]]
         return np.asarray(columns.toarray(), np.float64)
 
@@ -80,10 +81,11 @@ class Measurements:
 def read_measured(path: Path) -> Measurements:
     """Read an h5ad, a table of counts, or a Space Ranger folder.
 
-    An h5ad has gene symbols as ``var_names`` (or in a column of ``var``, as cellxgene's), and
-    ``obs["array_row"]`` and ``obs["array_col"]``, or centers in ``obsm["spatial"]`` from which they
-    are inferred. A table (``.tsv``, ``.csv``, also ``.gz``) has spots ``<column>x<row>`` as rows,
-    as ``ST-cnts`` of her2st. Spots that are not selected or not in tissue are left out.
+    An h5ad has gene symbols as ``var_names``, or in a column of ``var`` as in files of cellxgene.
+    It has ``obs["array_row"]`` and ``obs["array_col"]``, or centers in ``obsm["spatial"]`` from
+    which they are inferred. A table (``.tsv``, ``.csv``, also ``.gz``) has a row for each spot,
+    named ``<column>x<row>`` as in ``ST-cnts`` of her2st. Spots that are not selected or not in
+    tissue are left out.
 
     Args:
         path: The file or folder.
@@ -92,7 +94,7 @@ def read_measured(path: Path) -> Measurements:
         The values of one section.
 
     Raises:
-        DatasetError: The file cannot be read, a name is missing, a spot is there twice, or a value
+        DatasetError: The file cannot be read, a name is missing, a spot is listed twice, or a value
             is not a number.
     """
     try:
@@ -122,7 +124,7 @@ def _read(path: Path) -> Measurements:
 
 
 def _require_one_section(grid_rc: NDArray[np.int64], level0_xy: NDArray[np.float64] | None) -> None:
-    for what, places in (("array place", grid_rc), ("center", level0_xy)):
+    for what, places in (("array coordinates", grid_rc), ("center", level0_xy)):
         if places is None:
             continue
         _, first, count = np.unique(places, axis=0, return_index=True, return_counts=True)
@@ -147,7 +149,7 @@ def _require_finite(path: Path, measured: Measurements) -> None:
 
 
 def _places(path: Path, spot_ids: Sequence[str]) -> NDArray[np.int64]:
-    """Array (row, column) by ids such as 10x12, which name the column first."""
+    """Return the array (row, column) of ids such as 10x12, which name the column first."""
     found = [re.fullmatch(r"(\d{1,9})x(\d{1,9})", spot_id) for spot_id in spot_ids]
     if None in found:
         wrong = spot_ids[found.index(None)]
@@ -194,7 +196,7 @@ def _read_h5ad(path: Path) -> Measurements:
 
 
 def _symbols_and_values(table: AnnData) -> tuple[tuple[str, ...], Any]:
-    """Return gene symbols and values; cellxgene keeps raw counts in ``raw``, and ids as names."""
+    """Return gene symbols and values. In files of cellxgene, ``raw`` holds the raw counts."""
     raw = table.raw
     if raw is not None and {"schema_version", "citation"} & set(table.uns):
         return _symbols(raw), counts_of(raw)
@@ -202,7 +204,7 @@ def _symbols_and_values(table: AnnData) -> tuple[tuple[str, ...], Any]:
 
 
 def _symbols(table: AnnData | Raw) -> tuple[str, ...]:
-    """Return gene symbols: the names of the variables, or a column where these are Ensembl's."""
+    """Return gene symbols: the names of the variables, or a column if the names are Ensembl ids."""
     names = tuple(map(str, table.var_names))
     if not all(re.fullmatch(r"ENS[A-Z]*G\d+(\.\d+)?", name) for name in names):
         return names

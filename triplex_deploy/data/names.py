@@ -1,4 +1,4 @@
-"""Check names by which tables are joined: none missing, none twice."""
+"""Check the names by which tables are joined: no name is missing or listed twice."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def require_named(where: str, what: str, names: Iterable[str]) -> None:
     for number, name in enumerate(names, 1):
         if name.strip() in MISSING:
             raise DatasetError(
-                f"{where}: {what} {number} has no name ({name!r}); give it one, or remove it"
+                f"{where}: {what} {number} has no name ({name!r}); name it or remove it"
             )
 
 
 def require_unique(where: str, what: str, names: Sequence[str]) -> None:
-    """Raise ``DatasetError`` if a name is missing or repeats; the first is named."""
+    """Raise ``DatasetError`` for the first name that is missing or listed twice."""
     require_named(where, what, names)
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise DatasetError(f"{where}: {what} {name} is there twice; keep one of them")
+            raise DatasetError(f"{where}: {what} {name} is listed twice; keep one of them")
         seen.add(name)

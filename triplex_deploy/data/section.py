@@ -1,4 +1,4 @@
-"""One tissue section with measured expression: the form every reader produces."""
+"""A tissue section with measured expression, the form that every reader of data sets returns."""
 
 from __future__ import annotations
 
@@ -16,28 +16,33 @@ from triplex_deploy.expression.genes import GeneTotals
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """The N spots of one section, in order of (row, column); an inconsistent one is refused.
+    """Holds the N spots of a section, ordered by (row, column).
 
-    Raises ``DatasetError`` where spots coincide, arrays disagree, or counts are not raw counts.
+    Raises:
+        DatasetError: Two spots are at the same place, the sizes of arrays differ, or the counts are
+            not raw counts.
     """
 
     name: str
+    """Name of the section."""
     patient: str
+    """Patient that the section is of."""
     slide_path: Path
+    """Image of the section."""
     slide_mpp: float
     """Microns per level-0 pixel."""
     counts: Any
-    """(N, G_all) raw counts, a SciPy CSR array."""
+    """Raw counts (N, G_all), a SciPy CSR array."""
     genes: tuple[str, ...]
-    """The G_all gene symbols, each once."""
+    """Symbols of the G_all measured genes, each once."""
     grid_rc: NDArray[np.int64]
-    """(N, 2) array coordinates (row, column)."""
+    """Array coordinates (N, 2): row, column."""
     level0_xy: NDArray[np.float64]
-    """(N, 2) spot centres, level-0 pixels."""
+    """Spot centers (N, 2): x, y in level-0 pixels."""
     is_hexagonal: bool = False
-    """Whether the array is a Visium lattice, whose columns are two apart within a row."""
+    """True for a Visium lattice, where the spots of a row are two columns apart."""
     is_mpp_given: bool = False
-    """Whether the user gave ``slide_mpp``, so that it may contradict the slide's own."""
+    """True if the user gave ``slide_mpp``; the slide may name another value."""
 
     def __post_init__(self) -> None:
         n_spots = len(self.grid_rc)
@@ -48,37 +53,40 @@ class Section:
         if self.counts.shape != (n_spots, len(self.genes)) or len(self.level0_xy) != n_spots:
             raise DatasetError(
                 f"{self.name}: counts {self.counts.shape}, {len(self.genes)} genes, {n_spots} "
-                f"array places, {len(self.level0_xy)} centres; they must agree"
+                f"array coordinates, {len(self.level0_xy)} centers; they must agree"
             )
         if len(np.unique(self.grid_rc, axis=0)) < n_spots:
-            raise DatasetError(f"{self.name}: two spots share an array place; keep one of them")
+            raise DatasetError(
+                f"{self.name}: two spots have the same array coordinates; remove one spot"
+            )
         if not np.isfinite(self.level0_xy).all():
-            raise DatasetError(f"{self.name}: a spot centre is not a number; correct the positions")
+            raise DatasetError(f"{self.name}: a spot center is not a number; correct the positions")
         if not (np.isfinite(self.slide_mpp) and self.slide_mpp > 0):
             raise DatasetError(f"{self.name}: {self.slide_mpp} um/px; give a positive number")
         _check_raw(self.name, self.counts.data)
 
     @property
     def n_spots(self) -> int:
+        """Return the number of spots."""
         return len(self.grid_rc)
 
     @property
     def spot_names(self) -> tuple[str, ...]:
-        """``<column>x<row>`` of each spot."""
+        """Return the name ``<column>x<row>`` of each spot."""
         return tuple(f"{col}x{row}" for row, col in self.grid_rc.tolist())
 
     @property
     def library(self) -> NDArray[np.float64]:
-        """Counts over all genes of each spot, (N,)."""
+        """Return the sum (N,) of the counts of each spot over all genes."""
         return np.asarray(self.counts.sum(axis=1), np.float64).ravel()
 
     def gene_totals(self) -> GeneTotals:
-        """What gene selection needs of this section."""
+        """Return the total count of each gene, for gene selection."""
         totals = np.asarray(self.counts.sum(axis=0), np.float64).ravel()
         return GeneTotals(self.genes, totals, self.n_spots)
 
     def panel_counts(self, panel: Sequence[str]) -> NDArray[np.float64]:
-        """Dense raw counts (N, len(panel)) of the genes asked for; a gene not measured is 0."""
+        """Return dense raw counts (N, len(panel)) of a panel; a gene that is not measured is 0."""
         column = {gene: i for i, gene in enumerate(self.genes)}
         present = [i for i, gene in enumerate(panel) if gene in column]
         dense = np.zeros((self.n_spots, len(panel)))
@@ -92,5 +100,5 @@ def _check_raw(name: str, values: NDArray[Any]) -> None:
         raise DatasetError(f"{name}: counts are negative or not finite; give raw counts")
     if values.size and (values != np.round(values)).any():
         raise DatasetError(
-            f"{name}: counts have fractions, so they are normalised already; give raw counts"
+            f"{name}: counts have fractions, so they are normalized already; give raw counts"
         )

@@ -1,4 +1,4 @@
-"""Read an optional table that says which patient a section is of, and where its slide lies."""
+"""Read the optional table that gives the patient, slide and scale of each section."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from triplex_deploy.files.damaged import damage_as
 COLUMNS: Final = ("section", "patient", "slide", "mpp")
 REMEDY: Final = "pass a CSV of sections"
 MAX_BYTES: Final = 1 << 26
-"""Far more than a table of sections has."""
+"""Largest table that is read; real tables are far smaller."""
 
 
 @dataclass(frozen=True)
 class SectionEntry:
-    """One row of the table; what is None is taken from the data set itself."""
+    """Holds a row of the table. A value that is None is taken from the data set."""
 
     patient: str
     """Patient that the section is of."""
     slide: Path | None = None
-    """Its slide."""
+    """Image of the section."""
     mpp: float | None = None
-    """Microns per level-0 pixel of the slide."""
+    """Microns per level-0 pixel of the image."""
 
 
 def read_section_list(path: str | Path) -> dict[str, SectionEntry]:
@@ -81,7 +81,7 @@ def read_section_list(path: str | Path) -> dict[str, SectionEntry]:
 def _entry(path: Path, row: dict[str, str]) -> SectionEntry:
     slide, mpp = row.get("slide", "").strip(), row.get("mpp", "").strip()
     if row["patient"].strip() in MISSING:
-        raise DatasetError(f"{path}: {row['section']} has no patient; name one")
+        raise DatasetError(f"{path}: {row['section']} has no patient; add a patient")
     try:
         return SectionEntry(
             patient=row["patient"].strip(),

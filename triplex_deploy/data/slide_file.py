@@ -1,4 +1,4 @@
-"""Finding the one image that belongs to a section."""
+"""Find the image of a section."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES
 
 
 def only_slide(folder: Path, section: str) -> Path:
-    """The single image in ``folder``; ``DatasetError`` where there is none or more than one."""
+    """Return the only image in ``folder``.
+
+    Raises:
+        DatasetError: There is no image, or more than one.
+    """
     found = sorted(
         path
         for path in folder.iterdir()

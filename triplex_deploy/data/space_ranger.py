@@ -1,4 +1,4 @@
-"""Visium sections as Space Ranger writes them, one folder per section."""
+"""Read Visium sections from Space Ranger outputs, one folder per section."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ from triplex_deploy.spots.file import POSITIONS
 NEEDED: Final = frozenset(
     {"barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"}
 )
-"""Columns of a positions file."""
+"""Columns that a positions file must have."""
 
 
 def find_visium_sections(root: Path) -> dict[str, Path]:
-    """Section folders by name: ``root`` itself, or those in it that hold ``[outs/]spatial``."""
+    """Return the folders of sections by name: ``root``, or the folders in it.
+
+    A folder of a section holds ``spatial`` or ``outs/spatial``.
+
+    Raises:
+        DatasetError: There is none.
+    """
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; pass the folder of Space Ranger outputs")
     if (root / "spatial").is_dir() or (root / "outs" / "spatial").is_dir():
@@ -40,10 +46,16 @@ def find_visium_sections(root: Path) -> dict[str, Path]:
 
 
 def read_visium_section(folder: Path, name: str, entry: SectionEntry) -> Section:
-    """Read one section; spots outside the tissue are left out.
+    """Read a section. Spots outside the tissue are left out.
 
-    The full-resolution image lies in the section's folder or is named by ``entry``; without a
-    given mpp the lattice's 100 um give the scale.
+    Args:
+        folder: Folder of the section.
+        name: Name of the section.
+        entry: Patient, and optionally image and mpp. Without an image, the folder must hold the
+            full-resolution image. Without mpp, the 100 um between spots give the scale.
+
+    Raises:
+        DatasetError: A file is missing or damaged, or the section is not valid.
     """
     table, spots = read_visium_tables(folder)
     mpp = entry.mpp or mpp_from_array(
@@ -55,7 +67,11 @@ def read_visium_section(folder: Path, name: str, entry: SectionEntry) -> Section
 
 
 def read_visium_tables(folder: Path) -> tuple[CountTable, SpotTable]:
-    """Counts, and positions of the spots in the tissue, of one Space Ranger output."""
+    """Return the counts of a Space Ranger output and the positions of its spots in the tissue.
+
+    Raises:
+        DatasetError: A file is missing or damaged.
+    """
     outs = _outs(folder)
     if outs is None:
         raise DatasetError(f"{folder}: no spatial/ here or in outs/; pass a Space Ranger output")
@@ -63,7 +79,10 @@ def read_visium_tables(folder: Path) -> tuple[CountTable, SpotTable]:
 
 
 def _read_positions(spatial: Path) -> SpotTable:
-    """Read columns by their header or, in the headerless list, by Space Ranger's fixed order."""
+    """Read the positions of spots in the tissue.
+
+    A file without a header has the columns in the fixed order of Space Ranger.
+    """
     from triplex_deploy.spots import table as columns  # imports pandas
 
     path = next((spatial / name for name in POSITIONS if (spatial / name).is_file()), None)

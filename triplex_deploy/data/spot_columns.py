@@ -1,4 +1,4 @@
-"""Read flags and array places of spots from ``obs`` of an h5ad, by the rules of spots files."""
+"""Read flags and array coordinates from ``obs`` of an h5ad, by the rules of spots files."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ def kept_obs(path: Path, table: AnnData) -> pd.DataFrame:
 
 
 def rounded_places(path: Path, obs: pd.DataFrame) -> NDArray[np.int64] | None:
-    """Return array (row, column) of every row of ``obs``, (N, 2), rounded; None without them.
+    """Return the rounded array (row, column) of each row of ``obs``, (N, 2).
+
+    Returns None if ``obs`` has no columns of array coordinates.
 
     Raises:
-        DatasetError: A place is missing or is not a number of an array.
+        DatasetError: A position is missing or not a possible number of a row or column.
     """
     from triplex_deploy.spots import table as columns
 
@@ -54,10 +56,10 @@ def rounded_places(path: Path, obs: pd.DataFrame) -> NDArray[np.int64] | None:
 
 
 def level0_centers(path: Path, table: AnnData) -> NDArray[np.float64] | None:
-    """Return ``obsm["spatial"]`` (N, 2), level-0 pixels; None if there is none.
+    """Return the spot centers (N, 2) of ``obsm["spatial"]`` in level-0 pixels, or None without it.
 
     Raises:
-        DatasetError: It does not hold two numbers a spot.
+        DatasetError: It does not hold two numbers per spot.
     """
     if "spatial" not in table.obsm:
         return None

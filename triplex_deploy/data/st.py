@@ -1,4 +1,4 @@
-"""The layout of the her2st dataset: images, counts and spot files in three folders.
+"""Read the layout of the her2st data set: images, counts and spot files in three folders.
 
 ``ST-imgs/<patient>/<section>/*.jpg``, ``ST-cnts/<section>.tsv.gz`` (spots x genes, ids "XxY") and
 ``ST-spotfiles/<section>_selection.tsv`` (x and y of the array, pixel_x and pixel_y of the image).
@@ -36,10 +36,10 @@ SUFFIXES: Final = (".tsv.gz", ".tsv", ".csv.gz", ".csv")
 
 
 def find_st_sections(root: Path) -> dict[str, str]:
-    """Return the sections under ``ST-imgs`` and the patient folder that each lies in.
+    """Return the patient, by name of the section, of each section under ``ST-imgs``.
 
     Raises:
-        DatasetError: There is no such folder, or two patients have sections of one name.
+        DatasetError: There is no such folder, or two sections have the same name.
     """
     images = root / "ST-imgs"
     if not images.is_dir():
@@ -53,10 +53,18 @@ def find_st_sections(root: Path) -> dict[str, str]:
 
 
 def read_st_section(root: Path, name: str, entry: SectionEntry) -> Section:
-    """Read one section; spots that are not selected or have no counts are left out.
+    """Read a section. Spots that are not selected or have no counts are left out.
 
-    Array coordinates are the rounded x (column) and y (row) of the spot file. Without a given mpp
-    the array's 200 um give the scale.
+    Array coordinates are the rounded x (column) and y (row) of the spot file.
+
+    Args:
+        root: Folder of the data set.
+        name: Name of the section.
+        entry: Patient, and optionally image and mpp. Without mpp, the 200 um between rows and
+            columns give the scale.
+
+    Raises:
+        DatasetError: A file is missing or damaged, or the section is not valid.
     """
     table = _counts_of(root / "ST-cnts", name)
     path = root / "ST-spotfiles" / f"{name}_selection.tsv"
@@ -78,16 +86,16 @@ def _counts_of(folder: Path, name: str) -> CountTable:
 
 
 def read_count_table(path: Path) -> CountTable:
-    """Read a table of spots x genes with the names of spots first, TSV or CSV, also gzip.
+    """Read a table of spots x genes, TSV or CSV, also gzip.
 
     Args:
-        path: The table; its first line lists the genes.
+        path: The table. Its first line lists the genes, and its first column the spots.
 
     Returns:
-        The counts; a gene may be there more than once.
+        The counts; a gene may repeat.
 
     Raises:
-        DatasetError: The table is missing, empty or damaged; a name is missing; a spot is there
+        DatasetError: The table is missing, empty or damaged; a name is missing; a spot is listed
             twice; or a value is not a number.
     """
     import pandas as pd
@@ -125,7 +133,7 @@ def read_count_table(path: Path) -> CountTable:
 def _values(
     path: Path, table: pd.DataFrame, ids: tuple[str, ...], genes: tuple[str, ...]
 ) -> NDArray[np.float64]:
-    """Return the values of a table (N, G); raises ``DatasetError`` that names one that is none."""
+    """Return the values (N, G) of a table; ``DatasetError`` names the first that is no number."""
     import pandas as pd
 
     if len(table) != len(ids):
@@ -147,7 +155,7 @@ def _unquoted(name: str) -> str:
 
 
 def _read_spots(path: Path) -> tuple[SpotTable, NDArray[np.float64]]:
-    """Return the selected spots, and their unrounded (row, column), which give a better scale."""
+    """Return the selected spots and their unrounded (row, column), which give a better scale."""
     from triplex_deploy.spots import table as columns  # imports pandas
 
     with spots_as_data():
@@ -171,7 +179,7 @@ def _read_spots(path: Path) -> tuple[SpotTable, NDArray[np.float64]]:
     kept = _nearest_per_place(grid_rc, off_place)
     if len(kept) < len(grid_rc):
         logger.warning(
-            "%s: %d spots round to a place that a nearer spot holds; they are left out",
+            "%s: %d spots are left out, because a nearer spot has the same rounded coordinates",
             path,
             len(grid_rc) - len(kept),
         )
@@ -183,7 +191,7 @@ def _read_spots(path: Path) -> tuple[SpotTable, NDArray[np.float64]]:
 def _nearest_per_place(
     grid_rc: NDArray[np.int64], off_place: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Indices, in order, of the spot nearest to each array place."""
+    """Return the indices, in order, of the spot nearest to each pair of array coordinates."""
     by_nearness = np.argsort(off_place, kind="stable")
     _, first = np.unique(grid_rc[by_nearness], axis=0, return_index=True)
     return np.sort(by_nearness[first])

@@ -17,7 +17,9 @@ from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.expression.smoothing import WINDOWS, smooth_spots
 
 LIBRARIES: Final = ("panel", "all", "none")
+"""Choices of ``library``."""
 LOGS: Final = ("log10", "ln", "none")
+"""Choices of ``log``."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class LabelTransform:
         if self.library == "panel":
             library = counts.sum(axis=1)
         elif library_all is None:
-            raise DatasetError("labels: library 'all' needs each spot's count over all genes")
+            raise DatasetError("labels: library 'all' needs the count of each spot over all genes")
         else:
             library = library_all.astype(np.float64)
         return counts / np.where(library > 0, library, 1)[:, None] * self.scale

@@ -39,7 +39,7 @@ def smooth_spots(
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
     if (ranked[1:] == ranked[:-1]).any():
-        raise DatasetError("smoothing: two spots share an array place; keep one of them")
+        raise DatasetError("smoothing: two spots have the same array coordinates; remove one spot")
     stride = _stride(grid_rc)
     total = np.zeros(values.shape, np.float64)
     present = np.zeros(len(values), np.int64)
@@ -53,12 +53,12 @@ def smooth_spots(
 
 
 def _keys(grid_rc: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One integer per place, such that a step of one row or column is a constant step."""
+    """Return an integer (N,) for each (row, column); a step on the array adds a constant."""
     row, col = (grid_rc - grid_rc.min(axis=0)).T
     keys: NDArray[np.int64] = row * _stride(grid_rc) + col
     return keys
 
 
 def _stride(grid_rc: NDArray[np.int64]) -> int:
-    """Columns of a row, with room for a step of two beyond either end."""
+    """Return the number of columns, plus two beyond each end of a row."""
     return int(np.ptp(grid_rc[:, 1])) + 5

@@ -1,4 +1,4 @@
-"""Find which measured spot is which predicted spot."""
+"""Join predicted spots with measured spots."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from triplex_deploy.outputs.prediction import Prediction
 
 CENTERS: Final = "centers"
 BARCODES: Final = "barcodes"
-PLACES: Final = "array places"
+PLACES: Final = "array coordinates"
 
 MAX_DISTANCE: Final = 0.1
-"""Distance of two centers of one spot, as a share of the distance of neighboring spots."""
+"""Largest distance of the two centers of a spot, relative to that of neighboring spots."""
 MIN_SHARE: Final = 0.5
 """Share of the smaller side that must find a partner."""
 SAME_SCALE: Final = 0.02
-"""Relative difference of scale up to which two files mean one frame of pixels."""
+"""Largest relative difference of scale between two files in the same frame of pixels."""
 
 _PLACE: Final = re.compile(r"\d+(x\d+)?")
-"""Names that number spots; they mean different spots in different files."""
+"""Pattern of names that only number spots; they mean different spots in different files."""
 
 
 @dataclass(frozen=True, eq=False)
 class Join:
-    """The M pairs of a predicted and a measured spot."""
+    """Holds M pairs of a predicted and a measured spot."""
 
     predicted: NDArray[np.int64]
-    """(M,) indices of spots of the prediction, ascending."""
+    """Indices (M,) of the predicted spots, ascending."""
     measured: NDArray[np.int64]
-    """(M,) indices of the measured spots."""
+    """Indices (M,) of the measured spots."""
     by: str
-    """``centers``, ``barcodes`` or ``array places``."""
+    """How they were joined: ``centers``, ``barcodes`` or ``array coordinates``."""
 
 
 def join_spots(truth: Path, prediction: Prediction, measured: Measurements) -> Join:
-    """Join spots by where they lie, else by barcode, else by place on a measured array.
+    """Join spots by their centers, else by barcode, else by array coordinates.
 
-    Array places are used only if the prediction's places came from a file, as a layout and an
-    inferred array count their rows and columns in a frame of their own.
+    Array coordinates are used only if those of the prediction came from a file. A layout and an
+    inferred array number their rows and columns in another way.
 
     Args:
-        truth: The file of the measurements, for messages.
+        truth: File of the measurements, for messages.
         prediction: The prediction.
         measured: The measurements.
 
@@ -57,7 +57,7 @@ def join_spots(truth: Path, prediction: Prediction, measured: Measurements) -> J
         The pairs.
 
     Raises:
-        DatasetError: Spots lie elsewhere, nothing can be joined, or few spots find a partner.
+        DatasetError: Spots lie elsewhere, nothing can be joined, or few spots have a partner.
     """
     n_smaller = min(prediction.n_spots, len(measured.grid_rc))
     named = _by_name(prediction, measured)
@@ -65,7 +65,7 @@ def join_spots(truth: Path, prediction: Prediction, measured: Measurements) -> J
         if named is None:
             raise DatasetError(
                 f"{truth}: has no centers of spots and no barcodes that the prediction has, and "
-                f"the prediction's array places are {_places(prediction)}, so that their numbers "
+                f"the prediction's array coordinates are {_places(prediction)}, so their numbers "
                 'mean other spots; give an h5ad with level-0 centers in obsm["spatial"], or '
                 "predict with --spots and the array coordinates of the measurement"
             )
@@ -89,7 +89,7 @@ def join_spots(truth: Path, prediction: Prediction, measured: Measurements) -> J
 
 
 def _by_name(prediction: Prediction, measured: Measurements) -> Join | None:
-    """Join by barcode or else by array place; None if the prediction can be joined by neither."""
+    """Join by barcode, or else by array coordinates; return None if neither is possible."""
     theirs, ours = _barcodes(measured.barcodes), _barcodes(prediction.barcodes)
     if theirs and ours:
         joined = _by_key(ours, theirs, BARCODES)
@@ -105,7 +105,7 @@ def _places(prediction: Prediction) -> str:
     recorded = prediction.run.get("array_places")
     if recorded is not None:
         return str(recorded)
-    # Versions before recorded the layout alone.
+    # earlier versions recorded only the layout
     return "measured" if prediction.run.get("layout", "file") == "file" else "laid out"
 
 
@@ -124,7 +124,7 @@ def _by_key(ours: Sequence[str], theirs: Sequence[str], by: str) -> Join:
 
 
 def _by_center(prediction: Prediction, measured_xy: NDArray[np.float64]) -> Join:
-    """Join each predicted spot with the nearest measured one, if both are nearest to each other."""
+    """Join each predicted spot with the nearest measured spot, if each is the other's nearest."""
     from scipy.spatial import cKDTree
 
     predicted_xy = prediction.level0_xy
@@ -145,9 +145,9 @@ def _pitch(xy: NDArray[np.float64]) -> float:
 
 
 def _pure_scale(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float | None:
-    """Return the factor from one frame to a smaller or larger copy of it; None if that is not so.
+    """Return the factor that scales ``ours`` (N, 2) to ``theirs``, or None if it leaves a misfit.
 
-    Spots of another section on the same kind of array are shifted or turned too.
+    Spots of another section on the same kind of array are also shifted or rotated.
     """
     if len(ours) < 3:
         return None

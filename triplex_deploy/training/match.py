@@ -28,34 +28,34 @@ GIVEN: Final = "given"
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """The N spots and G genes that prediction and truth share."""
+    """Holds the N spots and G genes that prediction and truth share."""
 
     labels: NDArray[np.float64]
-    """(N, G) labels."""
+    """Labels (N, G)."""
     predicted: NDArray[np.float32]
-    """(N, G) predictions of the same spots and genes."""
+    """Predictions (N, G) of the same spots and genes."""
     genes: tuple[str, ...]
     """The G genes, in the order of the prediction."""
     level0_xy: NDArray[np.float64]
-    """(N, 2) centers (x, y) in level-0 pixels."""
+    """Spot centers (N, 2): x, y in level-0 pixels."""
     spot_index: NDArray[np.int64]
-    """(N,) where the spots are in the prediction."""
+    """Indices (N,) of the spots in the prediction."""
     gene_index: NDArray[np.int64]
-    """(G,) where the genes are in the prediction."""
+    """Indices (G,) of the genes in the prediction."""
     transform: LabelTransform | None
-    """What made labels of counts; None if the truth holds labels."""
+    """The steps from counts to labels; None if the truth holds labels."""
     transform_is: str | None
-    """Where the transform is from; None if the truth holds labels."""
+    """Where the transform comes from; None if the truth holds labels."""
     joined_by: str = PLACES
-    """``centers``, ``barcodes`` or ``array places``."""
+    """How the spots were joined: ``centers``, ``barcodes`` or ``array coordinates``."""
     predicted_alone: int = 0
-    """Number of predicted spots without a measured one."""
+    """Number of predicted spots without a measured spot."""
     measured_alone: int = 0
-    """Number of measured spots without a predicted one."""
+    """Number of measured spots without a predicted spot."""
 
     @property
     def partners(self) -> str:
-        """Return a sentence about how spots were joined, and how many were left."""
+        """Return a sentence that says how spots were joined and how many have no partner."""
         left = ""
         if self.predicted_alone or self.measured_alone:
             left = (
@@ -70,21 +70,20 @@ def match_truth(
 ) -> Matched:
     """Match the spots and genes of a prediction with measurements.
 
-    Spots are joined by ``join_spots``, genes by symbol. Whole numbers in the truth are raw counts
-    and go through ``transform``, or else the transform that the prediction records, over the
-    model's whole panel even if only some of its genes were predicted. Fractions are taken as
-    labels.
+    Spots are joined by ``join_spots``, genes by symbol. If all values of the truth are whole
+    numbers, they are raw counts and become labels, over the whole panel of the model even if only
+    some of its genes were predicted. Otherwise they are taken as labels.
 
     Args:
         prediction: The prediction.
         truth: A file or folder that ``read_measured`` reads.
-        transform: How labels are made of counts.
+        transform: The steps from counts to labels; by default those that the prediction records.
 
     Returns:
         Labels and predictions of the shared spots and genes.
 
     Raises:
-        DatasetError: The truth cannot be read, no gene matches, or few spots do.
+        DatasetError: The truth cannot be read, no gene matches, or few spots have a partner.
     """
     measured = read_measured(truth)
     shared = [i for i, gene in enumerate(prediction.genes) if gene in measured.column_of]
@@ -127,9 +126,16 @@ def match_truth(
 def choose_genes(
     requested: Sequence[str] | None, prediction: Prediction, matched: Matched, pcc: Sequence[float]
 ) -> list[int]:
-    """Positions in ``matched.genes`` of the requested ones, or of the 3 best by ``pcc``.
+    """Return the positions of genes in ``matched.genes``.
 
-    Raises ``ConfigError`` for a gene that is not predicted, with the closest one, or not measured.
+    Args:
+        requested: Names of genes, or None for the 3 genes with the best correlation.
+        prediction: The prediction.
+        matched: The genes that prediction and truth share.
+        pcc: Correlation (G,) of each shared gene; NaN if it has none.
+
+    Raises:
+        ConfigError: A requested gene is not predicted or not measured.
     """
     if requested is None:
         ranked = np.argsort(-np.nan_to_num(np.asarray(pcc, float), nan=-2), kind="stable")
