@@ -84,6 +84,18 @@ if TYPE_CHECKING:
     setting(
         "--native-pixels", is_flag=True, help="Never rescale slides, as the paper's code does."
     ),
+    setting(
+        "--neighborhood",
+        type=click.Choice(["exact", "shared"]),
+        show_default=True,
+        help="Neighbor tiles to the pixel, or from one grid of the slide: far fewer tiles if spots "
+        "do not lie on a grid. The trained model predicts with the same.",
+    ),
+    setting(
+        "--stride",
+        type=click.IntRange(1, 224),
+        help="Distance of that grid's tiles, in pixels of the tiles.  [default: 224]",
+    ),
     setting("--seed", type=int, show_default=True, help="Seed of folds and random weights."),
     setting("--batch-size", type=click.IntRange(1), show_default=True, help="Most tiles per call."),
     setting(
@@ -161,6 +173,7 @@ def _summary(out: Path, prepared: Prepared) -> dict[str, Any]:
         "tiles": sum(len(section.features) for section in sections),
         "genes": prepared.n_genes,
         "tile_mpp": prepared.tile_mpp,
+        "neighborhood": str(prepared.neighborhood),
         "tile_encoder": dict(prepared.tile_encoder),
         "label_transform": prepared.label_transform.to_dict(),
         "folds": [asdict(fold) for fold in prepared.folds],
@@ -173,7 +186,8 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         f"{summary['prepared']}: {len(summary['sections'])} sections of "
         f"{len(summary['patients'])} patients, {summary['spots']} spots, {summary['tiles']} tiles, "
         f"{summary['genes']} genes",
-        f"{len(folds)} folds; tile encoder {encoder['name']}, {encoder['feature_dim']} features",
+        f"{len(folds)} folds; tile encoder {encoder['name']}, {encoder['feature_dim']} features; "
+        f"neighborhood {summary['neighborhood']}",
     ]
     if any(fold["shares_patients"] for fold in folds):
         lines.append("test patients are trained on too: results say nothing about new patients")

@@ -53,7 +53,7 @@ def command(
     """
     from triplex_deploy.cli.progress import StageBars
     from triplex_deploy.training.options import read_settings, split_settings
-    from triplex_deploy.training.prepared import open_prepared
+    from triplex_deploy.training.prepared import open_prepared, with_data_settings
     from triplex_deploy.training.run_files import without_nan
     from triplex_deploy.training.train import train_fold
 
@@ -68,11 +68,9 @@ def command(
     }
     values = {
         **read_settings(config, settings),
-        "n_genes": opened.n_genes,
-        "feature_dim": opened.feature_dim,
         **{key: value for key, value in given.items() if value is not None},
     }
-    model_config, options = split_settings(values)
+    model_config, options = split_settings(with_data_settings(values, opened))
     results = []
     for chosen in opened.folds if all_folds else (opened.folds[fold],):
         folder = out / f"fold-{chosen.index}"

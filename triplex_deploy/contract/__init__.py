@@ -28,6 +28,7 @@ from triplex_deploy.contract.graphs import (
 )
 from triplex_deploy.contract.his_to_gene import HisToGeneConfig
 from triplex_deploy.contract.hist2st import Hist2StConfig
+from triplex_deploy.contract.neighborhood import Neighborhood
 from triplex_deploy.contract.st_net import StNetConfig
 from triplex_deploy.contract.triplex import FUSIONS, POSITIONS, TRIPLEX_MODELS, VIEWS, ModelConfig
 from triplex_deploy.errors import ConfigError
@@ -109,6 +110,7 @@ __all__ = [
     "Hist2StConfig",
     "Lookup",
     "ModelConfig",
+    "Neighborhood",
     "StNetConfig",
     "TensorSpec",
     "TrainingRecipe",

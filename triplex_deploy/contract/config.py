@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Final, Self
 
 from triplex_deploy.contract.graphs import FEATURE_DIM, GraphSpec
+from triplex_deploy.contract.neighborhood import Neighborhood
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.files.escape import short_repr
 
@@ -144,6 +145,11 @@ class Config(ABC):
     def clips_at_zero(self) -> bool:
         """Return whether the exported graph sets negative expression to zero."""
         return False
+
+    @property
+    def neighbors(self) -> Neighborhood:
+        """Return where neighbor tiles are taken; exact for a family that has no such setting."""
+        return Neighborhood()
 
     @classmethod
     def current_keys(cls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from triplex_deploy.contract.graphs import (
     target_tokens,
     tile_encoder_graph,
 )
+from triplex_deploy.contract.neighborhood import EXACT, KIND_KEY, STRIDE_KEY, Neighborhood
 from triplex_deploy.errors import ConfigError
 
 
@@ -38,6 +39,7 @@ class ModelConfig(Config):
         objective="triplex_deploy.training.objectives:triplex_objective",
         hides_features=True,
     )
+    added: ClassVar[tuple[str, ...]] = (KIND_KEY, STRIDE_KEY)
     supports_tensorrt: ClassVar[bool] = True
     supports_triton: ClassVar[bool] = True
 
@@ -103,6 +105,11 @@ class ModelConfig(Config):
     """Whether each view has a head of its own; used in training only."""
     nonnegative: bool = False
     """Whether the exported graph sets negative expression to zero."""
+    neighborhood: str = EXACT
+    """``exact``, or ``shared`` for neighbor tiles from one grid of the slide; as the training data
+    were prepared (docs/models.md, "Shared neighbors")."""
+    neighborhood_stride: int = 0
+    """Distance of that grid's tiles in view pixels; 0 if exact."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,6 +125,12 @@ class ModelConfig(Config):
         for part in ("fusion", "global", "neighbor"):
             self._check_transformer(part)
         self._check_views()
+        self.neighbors  # noqa: B018 - making it checks both settings
+
+    @property
+    def neighbors(self) -> Neighborhood:
+        """Return where the neighbor tiles of a spot are taken."""
+        return Neighborhood(self.neighborhood, self.neighborhood_stride)
 
     @property
     def views(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import CENTER
+from triplex_deploy.contract import CENTER, NEIGHBORHOOD, TILE_PX, Neighborhood
 from triplex_deploy.errors import TilingError
 from triplex_deploy.tiles.kernels import neighbor_table
 
@@ -17,6 +17,7 @@ _BAND_BITS = 11
 """Tiles are sorted in bands of 2 ** 11 rows, from left to right in each."""
 _OFFSET = 1 << 31
 """Added to coordinates before packing, so that they are not negative."""
+_EXACT = Neighborhood()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +37,20 @@ class TilePlan:
     """(N,) the target tile of each spot, ``neighbor_tile[:, 12]``."""
 
 
-def plan_tiles(center_xy: NDArray[np.int64], size_wh: tuple[int, int]) -> TilePlan:
+def plan_tiles(
+    center_xy: NDArray[np.int64],
+    size_wh: tuple[int, int],
+    neighborhood: Neighborhood = _EXACT,
+) -> TilePlan:
     """Plan the 5x5 neighborhoods of spots.
+
+    Preparing, predicting and serving all take their tiles from here.
 
     Args:
         center_xy: Centers (x, y) of the spots in view pixels, (N, 2) int64.
         size_wh: Width and height of the view in pixels.
+        neighborhood: Where neighbor tiles are taken, as the model was trained:
+            ``Config.neighbors``.
 
     Returns:
         The distinct tiles, and the tiles of each spot.
@@ -52,10 +61,31 @@ def plan_tiles(center_xy: NDArray[np.int64], size_wh: tuple[int, int]) -> TilePl
     origin_xy, mask = neighbor_table(center_xy, size_wh)  # (N, 25, 2), (N, 25)
     if center_xy.size and np.abs(center_xy).max() > CENTER_LIMIT:
         raise TilingError(f"center_xy: beyond +-{CENTER_LIMIT} pixels; check the spots' frame")
+    if neighborhood.is_shared:
+        origin_xy, mask = _on_grid(origin_xy, size_wh, neighborhood.stride)
     keys, inverse = np.unique(_pack(origin_xy[mask]), return_inverse=True)
     neighbor_tile = np.full(mask.shape, -1, np.int64)
     neighbor_tile[mask] = inverse
     return TilePlan(_unpack(keys), neighbor_tile, mask, neighbor_tile[:, CENTER].copy())
+
+
+def _on_grid(
+    exact_xy: NDArray[np.int64], size_wh: tuple[int, int], stride: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Move neighbors to the nearest origins of a grid, and mask those that are not inside then.
+
+    The grid has an origin at every multiple of ``stride``, so it does not depend on the spots. Of
+    two origins that are equally near, the right one and the lower one are taken. Columns of tiles
+    are masked by x and rows by y; the central column and row are not, as in ``neighbor_table``.
+    The target tile stays where it is.
+    """
+    origin_xy = (exact_xy + stride // 2) // stride * stride  # // rounds down, also below zero
+    inside_xy = (origin_xy >= 0) & (origin_xy + TILE_PX <= np.array(size_wh))  # (N, 25, 2)
+    row, column = np.divmod(np.arange(NEIGHBORHOOD**2), NEIGHBORHOOD)
+    inside_xy[:, column == NEIGHBORHOOD // 2, 0] = True
+    inside_xy[:, row == NEIGHBORHOOD // 2, 1] = True
+    origin_xy[:, CENTER] = exact_xy[:, CENTER]
+    return origin_xy, inside_xy.all(axis=2)
 
 
 class TileIndex:

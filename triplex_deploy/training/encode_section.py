@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.contract import Neighborhood
 from triplex_deploy.data import Section
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.pipeline.encode import MAX_READERS, WORKERS_PER_READER
@@ -41,7 +42,7 @@ MEASURED: Final = "measured.npz"
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How sections are read: the scale of tiles.
+    """How sections are read: the scale of tiles, and which tiles are neighbors.
 
     With ``native_pixels`` slides are read pixel by pixel whatever their scale, as the published
     code does; ``tile_mpp`` is then only what is recorded.
@@ -49,6 +50,7 @@ class EncodeOptions:
 
     tile_mpp: float
     native_pixels: bool = False
+    neighborhood: Neighborhood = field(default_factory=Neighborhood)
 
 
 def encode_section(
@@ -106,6 +108,7 @@ class _Job:
             section.slide_mpp,
             self.tile_mpp,
             section.level0_xy,
+            self.options.neighborhood,
         )
 
 
@@ -118,7 +121,8 @@ def _encode(job: _Job) -> dict[str, Any]:
         check_spots(spots, slide.level_sizes[0])
         check_section_scale(section, slide)
         view = SlideView.open(slide, section.slide_mpp, job.tile_mpp)
-        plan = plan_tiles(view.centers(section.level0_xy), view.size_wh)
+        centers = view.centers(section.level0_xy)
+        plan = plan_tiles(centers, view.size_wh, job.options.neighborhood)
         file = _stream(job, view, plan)
         require_same_files(section.slide_path, job.identity)
     np.savez(

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import TILE_PX
+from triplex_deploy.contract import TILE_PX, Neighborhood
 from triplex_deploy.training.array_files import has_array, new_array
 
 FEATURES: Final = "features.npy"
@@ -112,10 +112,16 @@ def feature_key(
     slide_mpp: float,
     tile_mpp: float,
     level0_xy: NDArray[np.float64],
+    neighborhood: Neighborhood,
 ) -> str:
-    """Key of the features of one section: equal exactly where all that decides them is equal."""
+    """Key of the features of one section: equal exactly where all that decides them is equal.
+
+    An exact neighborhood leaves the key as it was before there was another.
+    """
     digest = hashlib.sha256()
-    facts = (CACHE_VERSION, slide_sha256, encoder_digest, repr(slide_mpp), repr(tile_mpp))
+    scales = (repr(slide_mpp), repr(tile_mpp))
+    apart = neighborhood.recorded().values()
+    facts = (CACHE_VERSION, slide_sha256, encoder_digest, *scales, *apart)
     digest.update("|".join(map(str, facts)).encode())
     digest.update(np.ascontiguousarray(level0_xy, np.float64).tobytes())
     return digest.hexdigest()

@@ -63,14 +63,19 @@ def prepare_dataset(
         options.encoder_mean,
         options.encoder_std,
     )
-    encode = EncodeOptions(_tile_mpp(sections, options), options.native_pixels)
+    encode = EncodeOptions(_tile_mpp(sections, options), options.native_pixels, options.neighbors)
     out = Path(out)
     with EncoderRunner(encoder, _run_options(options)) as runner:
         entries = _encode_all(sections, runner, out, encode, progress or Silent())
     manifest = {
         "schema": SCHEMA,
         "source": {"format": options.layout, "path": str(Path(root).resolve())},
-        "tile": {"px": TILE_PX, "mpp": encode.tile_mpp, "native_pixels": encode.native_pixels},
+        "tile": {
+            "px": TILE_PX,
+            "mpp": encode.tile_mpp,
+            "native_pixels": encode.native_pixels,
+            **encode.neighborhood.recorded(),
+        },
         "tile_encoder": {**runner.facts(), "file": encoder.store(out)},
         "label_transform": options.labels.to_dict(),
         "genes": {"count": len(genes) if genes else options.n_genes, "list": genes},

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD
+from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, Neighborhood
+from triplex_deploy.contract.neighborhood import DEFAULT_STRIDE, EXACT, SHARED
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.runtime.backends import AUTO
@@ -42,6 +43,10 @@ class PrepareOptions:
     """Microns per pixel of the tiles; None for the median of the sections."""
     native_pixels: bool = False
     """Read slides without rescaling, as the published code does."""
+    neighborhood: str = EXACT
+    """``exact``, or ``shared`` to take neighbor tiles from one grid of the slide."""
+    stride: int | None = None
+    """Distance of that grid's tiles in view pixels; None for a tile's side."""
     labels: LabelTransform = field(default_factory=LabelTransform)
     """How labels are made from counts."""
     seed: int = 2021
@@ -66,3 +71,14 @@ class PrepareOptions:
             raise ConfigError(f"encoder std {self.encoder_std}: use positive numbers")
         if self.tile_mpp is not None and not 0 < self.tile_mpp < np.inf:
             raise ConfigError(f"tile mpp {self.tile_mpp}: use positive microns per pixel")
+        self.neighbors  # noqa: B018 - making it checks both options
+
+    @property
+    def neighbors(self) -> Neighborhood:
+        """Return where neighbor tiles are taken.
+
+        Raises:
+            ConfigError: The kind is unknown, or the stride does not fit it.
+        """
+        default = DEFAULT_STRIDE if self.neighborhood == SHARED else 0
+        return Neighborhood(self.neighborhood, default if self.stride is None else self.stride)

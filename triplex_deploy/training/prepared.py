@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, Config
+from triplex_deploy.contract import CONFIGS, N_NEIGHBORS, TILE_PX, Config, Neighborhood
+from triplex_deploy.contract.neighborhood import KIND_KEY, STRIDE_KEY
 from triplex_deploy.data import Fold, Section, make_folds
 from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.expression import LabelTransform, select_genes
@@ -103,6 +104,8 @@ class Prepared:
     """Scheme of ``make_folds``."""
     fold_seed: int
     """Seed of the folds."""
+    neighborhood: Neighborhood
+    """Where the neighbor tiles of spots were taken."""
 
     @cached_property
     def patient_of(self) -> dict[str, str]:
@@ -164,6 +167,7 @@ def open_prepared(path: str | Path) -> Prepared:
             gene_list=tuple(genes["list"]) if genes["list"] is not None else None,
             fold_scheme=str(folds["scheme"]),
             fold_seed=int(folds["seed"]),
+            neighborhood=Neighborhood.of_record(tile),
         )
 
 
@@ -208,16 +212,45 @@ def fit_to_data(config: C, prepared: Prepared, n_genes: int) -> C:
     """Return the configuration with as many array positions as the largest section needs.
 
     Raises:
-        ConfigError: If the number of genes or of features is not the prepared one.
+        ConfigError: If the number of genes or of features, or the neighborhood, is not the
+            prepared one.
     """
     for key, given in (("n_genes", n_genes), ("feature_dim", prepared.feature_dim)):
         if getattr(config, key) != given:
             raise ConfigError(f"{key}={getattr(config, key)}: {given} were prepared; use {given}")
+    if _has_neighborhood(type(config)) and config.neighbors != prepared.neighborhood:
+        raise ConfigError(
+            f"{KIND_KEY} {config.neighbors}: {prepared.path} was prepared with "
+            f"{prepared.neighborhood}; leave {KIND_KEY} and {STRIDE_KEY} out, or train on a "
+            "folder prepared so"
+        )
     if getattr(config, "bank_size", 0):
         raise ConfigError("bank_size: training sets it; leave it out")
     largest = max(int(section.measured.grid_rc.max()) for section in prepared.sections.values())
     known = getattr(config, "n_positions", 0)
     return _with(config, n_positions=max(known, 1 + largest))
+
+
+def with_data_settings(values: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
+    """Return settings together with those that the prepared data decide.
+
+    A neighborhood among ``values`` is kept, so that ``fit_to_data`` refuses another one than the
+    prepared.
+
+    Args:
+        values: Settings by key; ``model`` names the model, triplex if absent.
+        prepared: The prepared data set.
+    """
+    decided = {"n_genes": prepared.n_genes, "feature_dim": prepared.feature_dim}
+    kind = CONFIGS.get(str(values.get("model", "triplex")))
+    is_open = KIND_KEY not in values and STRIDE_KEY not in values
+    if kind is not None and _has_neighborhood(kind) and is_open:
+        decided |= prepared.neighborhood.recorded()
+    return {**values, **decided}
+
+
+def _has_neighborhood(kind: type[Config]) -> bool:
+    return KIND_KEY in {field.name for field in fields(kind)}
 
 
 def with_bank(config: C, n_spots: int) -> C:
