@@ -64,7 +64,8 @@ def predict_slide(
         with clock.stage("thumbnail"):
             picture, overlay = _pictures(slide, tissue, options.skips_bad)
         with clock.stage("plan"):
-            plan = plan_tiles(view.centers(spots.level0_xy), view.size_wh)
+            centers = view.centers(spots.level0_xy)
+            plan = plan_tiles(centers, view.size_wh, model.bundle.config.neighbors)
             plan = needed_tiles(plan, model.bundle.specs.values())
         planned = _PlannedSlide(slide_mpp, view, spots, plan, options)
         context = _open_context(model, progress or Silent(), clock, planned)
