@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from triplex_deploy.pipeline.context import PredictionContext
-from triplex_deploy.pipeline.encode import Encoded
+from triplex_deploy.pipeline.encode import Encoded, sees_neighbors
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.spots import Spots
 from triplex_deploy.system import PACKAGES, installed_versions, peak_memory_mb
@@ -56,6 +56,7 @@ def run_metadata(
         "level0_px_per_tile_px": view.scale,
         "layout": spots.layout,
         "array_places": _array_places(spots),
+        **_neighborhood(context),
         "regions": counts.regions,
         **_counts(context, spots, plan, counts),
         **_costs(context, counts),
@@ -75,6 +76,15 @@ def _array_places(spots: Spots) -> str:
     if spots.layout != "file":
         return "laid out"
     return "inferred" if "inferred" in spots.note else "measured"
+
+
+def _neighborhood(context: PredictionContext) -> dict[str, Any]:
+    """Return where neighbor tiles were taken; nothing for a model without neighbors."""
+    if not sees_neighbors(context.specs.values()):
+        return {}
+    neighbors = context.model.bundle.config.neighbors
+    stride = {"neighborhood_stride_px": neighbors.stride} if neighbors.is_shared else {}
+    return {"neighborhood": neighbors.kind, **stride}
 
 
 def _choice(model: Model) -> dict[str, Any]:
