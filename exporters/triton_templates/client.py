@@ -41,7 +41,7 @@ def slide_inputs(slide_path: Path, bundle_path: Path, mpp: float | None) -> dict
         slide_mpp = resolve_mpp(slide, mpp)
         view = SlideView.open(slide, slide_mpp, bundle.manifest.tile_mpp)
         spots, _ = place_spots(slide, slide_mpp, view, PredictOptions(mpp=mpp))
-        plan = plan_tiles(view.centers(spots.level0_xy), view.size_wh)
+        plan = plan_tiles(view.centers(spots.level0_xy), view.size_wh, bundle.config.neighbors)
         tiles = np.empty((len(plan.origins_xy), 224, 224, 3), np.uint8)
         for batch in stream_tiles(view, plan, 64):
             tiles[batch.tile_index] = batch.tiles
