@@ -19,6 +19,7 @@ def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping
     facts = {
         "Predicts": f"{len(checkpoint.genes)} genes per spot: {genes}",
         "Reads": f"tiles of {TILE_PX} px = {TILE_PX * checkpoint.tile_mpp:g} um, RGB, H&E",
+        **_neighbors(checkpoint),
         "Units of the output": _units(checkpoint),
         "Precision": _precision(precisions),
         **_quantization(report.quantization),
@@ -40,6 +41,12 @@ def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping
         "",
     ]
     return "\n".join(lines)
+
+
+def _neighbors(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return a line about a shared neighborhood; nothing if it is exact."""
+    neighbors = checkpoint.config.neighbors
+    return {"Neighbor tiles": str(neighbors)} if neighbors.is_shared else {}
 
 
 def _quantization(graphs: Mapping[str, Quantization]) -> dict[str, str]:

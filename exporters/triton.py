@@ -83,6 +83,8 @@ def _write_chain(bundle: Bundle, out: Path) -> None:
         "bundle_id": bundle.id,
         "genes": bundle.manifest.genes,
         "tile_mpp": bundle.manifest.tile_mpp,
+        "neighborhood": bundle.config.neighbors.kind,
+        "neighborhood_stride": bundle.config.neighbors.stride,
         "batch": DEFAULT_PROFILES["batch"].opt,
         "masked_tile": {"side_px": TILE_PX, "rgb": MEAN_COLOR},
         "graphs": {
@@ -153,6 +155,7 @@ def _readme(bundle: Bundle, has_plans: bool) -> str:
         "Bundle": bundle.id,
         "Genes": len(bundle.manifest.genes),
         "Tiles": f"{TILE_PX} px at {bundle.manifest.tile_mpp:g} um/px",
+        "Neighbor tiles": f"{bundle.config.neighbors}; `client.py` takes them so",
         "Graphs": f"{', '.join(bundle.specs)} ({what})",
     }
     return "\n".join(

@@ -170,8 +170,11 @@ class Bundle:
     def id(self) -> str:
         """Return twelve hexadecimal digits that are equal for equal graphs, genes and scale."""
         manifest = self.manifest
+        # A new setting at its default is left out: models that earlier versions exported keep
+        # their id if they are exported again.
+        unset = self.config.to_dict().keys() - self.config.digest_values().keys()
         content = {
-            "config": manifest.config,
+            "config": {key: value for key, value in manifest.config.items() if key not in unset},
             "genes": manifest.genes,
             "tile_mpp": manifest.tile_mpp,
             "graphs": sorted(entry.sha256 for entry in manifest.graphs),

@@ -19,6 +19,8 @@ from triplex_deploy.runtime.model import Model
 
 RECORDED: Final = (
     "spots",
+    "neighborhood",
+    "neighborhood_stride_px",
     "tiles_encoded",
     "tiles_without_sharing",
     "slide_tiles_decoded",
