@@ -102,8 +102,13 @@ _FLOPS: Final[Mapping[str, Callable[[NodeProto, Sequence[Shape], Shape], int]]] 
     "Attention": _attention,
 }
 _PASSES: Final = (
-    *("Gather", "LayerNormalization", "Softmax"),
-    *("MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean"),
+    "Gather",
+    "LayerNormalization",
+    "Softmax",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "ReduceMean",
 )
 """Operators that pass over their tensors and compute little."""
 

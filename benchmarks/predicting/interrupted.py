@@ -113,7 +113,7 @@ def strike(
 
 def _command(slides: list[Path], bundle: Path) -> list[str]:
     """All but the output folder; a batch size, since measuring one is done once per machine."""
-    predict = [sys.executable, *["-m", "triplex_deploy.cli", "predict", "--no-report"]]
+    predict = [sys.executable, "-m", "triplex_deploy.cli", "predict", "--no-report"]
     options = ["--device", "cpu", "--batch-size", "4", "--out"]
     return [*predict, *map(str, slides), "--bundle", str(bundle), *options]
 

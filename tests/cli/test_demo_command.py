@@ -40,11 +40,22 @@ def test_stages_are_announced_in_order(quick: Finished) -> None:
 
 def test_every_step_leaves_its_files(quick: Finished, folder: Path) -> None:
     for name in (
-        *("checkpoint.ckpt", "bundle/manifest.json", "bundle/parity.json", "slide.tif"),
-        *("prediction/slide.h5ad", "prediction/slide.json", "prediction/slide.html"),
-        *("dataset/ST-imgs/C/C1/C1.tif", "dataset/ST-cnts/C1.tsv.gz", "prepared/prepared.json"),
-        *("dataset/ST-spotfiles/C1_selection.tsv", "run/fold-2/metrics.json", "truth.h5ad"),
-        *("metrics.json", "metrics.png", "metrics-maps.png"),
+        "checkpoint.ckpt",
+        "bundle/manifest.json",
+        "bundle/parity.json",
+        "slide.tif",
+        "prediction/slide.h5ad",
+        "prediction/slide.json",
+        "prediction/slide.html",
+        "dataset/ST-imgs/C/C1/C1.tif",
+        "dataset/ST-cnts/C1.tsv.gz",
+        "prepared/prepared.json",
+        "dataset/ST-spotfiles/C1_selection.tsv",
+        "run/fold-2/metrics.json",
+        "truth.h5ad",
+        "metrics.json",
+        "metrics.png",
+        "metrics-maps.png",
     ):
         assert (folder / name).is_file(), name
 

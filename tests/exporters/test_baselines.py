@@ -60,7 +60,8 @@ def test_tensorrt_is_refused(tmp_path: Path) -> None:
     write_checkpoint(checkpoint_of("his_to_gene"), tmp_path / "model.ckpt")
     with pytest.raises(ConfigError, match="his_to_gene was never tried on TensorRT"):
         export_bundle(
-            *(tmp_path / "model.ckpt", tmp_path / "bundle"),
+            tmp_path / "model.ckpt",
+            tmp_path / "bundle",
             ExportOptions(tensorrt=TensorrtOptions()),
         )
 

@@ -191,7 +191,8 @@ class Backend:
             ) -> None:
                 assert preferred_memory == ("cpu", 0)
                 self.model_name, self.names, self.inputs = (
-                    *(model_name, requested_output_names),
+                    model_name,
+                    requested_output_names,
                     {tensor.name(): tensor.as_numpy() for tensor in inputs},
                 )
 
@@ -316,12 +317,16 @@ def test_global_encoder_runs_once_and_the_rest_in_batches(chain: Any, backend: B
     chain.execute([backend.request(**slide())])
     assert backend.asked[len(first) :] == [call for call in first if call != ("tile_encoder", 1)]
     assert first == [
-        *(("tile_encoder", 4), ("tile_encoder", 2)),
-        *(("target_encoder", 4), ("target_encoder", 2)),
+        ("tile_encoder", 4),
+        ("tile_encoder", 2),
+        ("target_encoder", 4),
+        ("target_encoder", 2),
         ("global_encoder", 6),
         ("tile_encoder", 1),  # what stands for masked neighbors
-        *(("neighbor_encoder", 4), ("neighbor_encoder", 2)),
-        *(("fusion_head", 4), ("fusion_head", 2)),
+        ("neighbor_encoder", 4),
+        ("neighbor_encoder", 2),
+        ("fusion_head", 4),
+        ("fusion_head", 2),
     ]
 
 

@@ -202,7 +202,7 @@ def _n2(kit: Kit) -> Verdict:
     for name in "az":
         shutil.move(kit.small(), folder / f"{name}.tif")
     outcome = kit.run(
-        *("predict", folder, "--bundle", kit.bundle, "--out", kit.folder / "out", "--all-tiles")
+        "predict", folder, "--bundle", kit.bundle, "--out", kit.folder / "out", "--all-tiles"
     )
     good = all((kit.folder / f"out/{name}").is_file() for name in ("a.h5ad", "z.h5ad"))
     index = (kit.folder / "out/index.html").is_file()
@@ -334,9 +334,7 @@ def _alias_bomb(depth: int) -> str:
 def _train_settings(kit: Kit, depth: int) -> Verdict:
     path = kit.folder / "settings.yaml"
     path.write_text(_alias_bomb(depth))
-    outcome = kit.run(
-        *("train", kit.demo / "prepared", "--config", path, "--out", kit.folder / "run")
-    )
+    outcome = kit.run("train", kit.demo / "prepared", "--config", path, "--out", kit.folder / "run")
     return both(
         refused(outcome, peak_gb=1.5),
         check(len(outcome.err) < 3000 and outcome.seconds < 20, f"{len(outcome.err)} characters"),
@@ -566,8 +564,12 @@ def _e8(kit: Kit) -> Verdict:
             return NO_DISK
         (disk / "filled").write_bytes(bytes(4096))
         outcome = kit.run(
-            *("evaluate", kit.prediction, "--truth", kit.demo / "truth.h5ad"),
-            *("--out", disk / "m.json"),
+            "evaluate",
+            kit.prediction,
+            "--truth",
+            kit.demo / "truth.h5ad",
+            "--out",
+            disk / "m.json",
         )
         left = sorted(path.name for path in disk.iterdir() if path.name != "filled")
         return both(refused(outcome), check(not left, f"{outcome}; left: {left}"))
@@ -658,8 +660,16 @@ def _half_prepared(kit: Kit) -> tuple[Path, Path]:
     dataset, out = kit.sections("A1", "B1"), kit.folder / "prepared"
     process = subprocess.Popen(
         triplex(
-            *("prepare", dataset, "--format", "st", "--genes", 5, "--out", out),
-            *("--batch-size", 4),
+            "prepare",
+            dataset,
+            "--format",
+            "st",
+            "--genes",
+            5,
+            "--out",
+            out,
+            "--batch-size",
+            4,
         ),
         cwd=kit.folder,
         stderr=subprocess.DEVNULL,
@@ -988,8 +998,12 @@ def _l7(kit: Kit) -> Verdict:
     for name, content in own.items():
         (kit.folder / name).write_bytes(content)
     outcome = kit.run(
-        *("evaluate", kit.prediction, "--truth", kit.demo / "truth.h5ad"),
-        *("--out", kit.folder / "m.json"),
+        "evaluate",
+        kit.prediction,
+        "--truth",
+        kit.demo / "truth.h5ad",
+        "--out",
+        kit.folder / "m.json",
     )
     kept = all((kit.folder / name).read_bytes() == content for name, content in own.items())
     return both(check(kept, f"kept: {kept}"), refused(outcome))

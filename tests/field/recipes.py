@@ -74,8 +74,17 @@ def _d02(kit: Kit, outcome: Outcome) -> Verdict:
 @judge("d06_tile_tag", "one wrong tag in one of three TIFFs")
 def _d06(kit: Kit, outcome: Outcome) -> Verdict:
     many = kit.run(
-        *("predict", "a.tif", "b.tif", "c.tif", "--bundle", kit.bundle, "--out", "out"),
-        *("--all-tiles", "--mpp", "0.893"),
+        "predict",
+        "a.tif",
+        "b.tif",
+        "c.tif",
+        "--bundle",
+        kit.bundle,
+        "--out",
+        "out",
+        "--all-tiles",
+        "--mpp",
+        "0.893",
     )
     good = all((kit.folder / f"out/{name}.h5ad").is_file() for name in "ac")
     return check(good and many.status == 3 and not many.misbehaves, f"{many}; good: {good}")

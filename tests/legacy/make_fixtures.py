@@ -135,8 +135,18 @@ def main() -> None:
     for family in ("triplex", "his_to_gene"):
         _call("export", f"{family}/model.ckpt", "--out", f"{family}/bundle")
         _call(
-            *("predict", "slide.png", "--bundle", f"{family}/bundle", "--mpp", MPP),
-            *("--out", f"{family}/predictions", "--cache", "cache", "--device", "cpu"),
+            "predict",
+            "slide.png",
+            "--bundle",
+            f"{family}/bundle",
+            "--mpp",
+            MPP,
+            "--out",
+            f"{family}/predictions",
+            "--cache",
+            "cache",
+            "--device",
+            "cpu",
         )
     _tune()
     _train()
@@ -319,8 +329,16 @@ def _train() -> None:
     """Prepare, train all folds, score them, and cut one more training off after an epoch."""
     _write_sections(Path("st"))
     _call(
-        *("prepare", "st", "--format", "st", "--out", "prepared", "--genes", 3),
-        *("--tile-encoder", "means.onnx"),
+        "prepare",
+        "st",
+        "--format",
+        "st",
+        "--out",
+        "prepared",
+        "--genes",
+        3,
+        "--tile-encoder",
+        "means.onnx",
     )
     settings = {**GEM, **asdict(TRAINING)}
     lines = [f"{key}: {json.dumps(value)}" for key, value in settings.items()]

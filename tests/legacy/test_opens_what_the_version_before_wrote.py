@@ -29,8 +29,21 @@ pytestmark = pytest.mark.torch
 ARCHIVE = Path(__file__).with_name("version-0.1.0.tar.xz")
 FAMILIES = ("triplex", "his_to_gene")
 COMMANDS = (
-    *("bench", "bench compare", "completion", "convert", "demo", "doctor", "evaluate", "export"),
-    *("import-checkpoint", "predict", "prepare", "report", "study", "train", "verify"),
+    "bench",
+    "bench compare",
+    "completion",
+    "convert",
+    "demo",
+    "doctor",
+    "evaluate",
+    "export",
+    "import-checkpoint",
+    "predict",
+    "prepare",
+    "report",
+    "study",
+    "train",
+    "verify",
 )
 ATOL = 1e-5
 SAME_RUNTIME = ("--device", "cpu", "--backend", "onnxruntime")
@@ -155,8 +168,16 @@ def test_checkpoint_exports_to_the_same_numbers(
     exported = invoke("export", old / family / "model.ckpt", "--out", bundle)
     assert exported.status == 0, exported.err
     predicted = invoke(
-        *("predict", old / "slide.png", "--bundle", bundle, "--out", out, "--mpp", 0.5),
-        *(*SAME_RUNTIME, "--no-report"),
+        "predict",
+        old / "slide.png",
+        "--bundle",
+        bundle,
+        "--out",
+        out,
+        "--mpp",
+        0.5,
+        *SAME_RUNTIME,
+        "--no-report",
     )
     shutil.rmtree(bundle)
     assert predicted.status == 0, predicted.err
@@ -169,8 +190,17 @@ def test_cache_of_tile_features_may_miss_and_is_never_wrong(
     """An old bundle lacks the digest of the encoder's content, by which the cache was named."""
     shutil.copytree(old / "cache", tmp_path / "cache")
     finished = invoke(
-        *("predict", old / "slide.png", "--bundle", old / "triplex" / "bundle", "--mpp", 0.5),
-        *("--out", tmp_path / "out", "--cache", tmp_path / "cache", *SAME_RUNTIME),
+        "predict",
+        old / "slide.png",
+        "--bundle",
+        old / "triplex" / "bundle",
+        "--mpp",
+        0.5,
+        "--out",
+        tmp_path / "out",
+        "--cache",
+        tmp_path / "cache",
+        *SAME_RUNTIME,
     )
     assert finished.status == 0, finished.err
     wanted = old / "triplex" / "predictions"
@@ -187,8 +217,15 @@ def test_slide_predicted_again_into_the_old_folder(
     wanted, out = old / "his_to_gene" / "predictions", tmp_path / "out"
     shutil.copytree(wanted, out)
     finished = invoke(
-        *("predict", old / "slide.png", "--bundle", old / "his_to_gene" / "bundle"),
-        *("--out", out, "--mpp", 0.5, *SAME_RUNTIME),
+        "predict",
+        old / "slide.png",
+        "--bundle",
+        old / "his_to_gene" / "bundle",
+        "--out",
+        out,
+        "--mpp",
+        0.5,
+        *SAME_RUNTIME,
     )
     assert finished.status == 0, finished.err
     assert_same_prediction(out / "slide.h5ad", wanted / "slide.h5ad")
@@ -218,9 +255,18 @@ def test_folder_of_predictions_gets_an_index(invoke: Invoke, old: Path, tmp_path
 def test_data_set_is_prepared_as_before(invoke: Invoke, old: Path, tmp_path: Path) -> None:
     out = tmp_path / "prepared"
     finished = invoke(
-        *("prepare", old / "st", "--format", "st", "--out", out, "--genes", 3),
-        *("--tile-encoder", old / "means.onnx"),
-        *("--backend", "onnxruntime"),  # what 0.1.0 ran
+        "prepare",
+        old / "st",
+        "--format",
+        "st",
+        "--out",
+        out,
+        "--genes",
+        3,
+        "--tile-encoder",
+        old / "means.onnx",
+        "--backend",
+        "onnxruntime",  # what 0.1.0 ran
     )
     assert finished.status == 0, finished.err
     ours, theirs = (read_json(folder / "prepared.json") for folder in (out, old / "prepared"))
@@ -238,8 +284,14 @@ def test_training_on_the_prepared_folder_gives_the_same_metrics(
     invoke: Invoke, old: Path, tmp_path: Path
 ) -> None:
     finished = invoke(
-        *("train", old / "prepared", "--config", old / "train.yaml", "--out", tmp_path / "run"),
-        *("--fold", 1),
+        "train",
+        old / "prepared",
+        "--config",
+        old / "train.yaml",
+        "--out",
+        tmp_path / "run",
+        "--fold",
+        1,
     )
     assert finished.status == 0, finished.err
     parts = ("fold-1", "metrics.json")
@@ -249,7 +301,13 @@ def test_training_on_the_prepared_folder_gives_the_same_metrics(
 def test_training_that_was_cut_off_goes_on(invoke: Invoke, old: Path, tmp_path: Path) -> None:
     run = shutil.copytree(old / "cut-off", tmp_path / "run")
     finished = invoke(
-        *("train", old / "prepared", "--config", old / "train.yaml", "--out", run, "--resume"),
+        "train",
+        old / "prepared",
+        "--config",
+        old / "train.yaml",
+        "--out",
+        run,
+        "--resume",
     )
     assert finished.status == 0, finished.err
     assert len((run / "fold-0" / "history.csv").read_text().splitlines()) == 1 + 2
@@ -270,8 +328,15 @@ def test_run_is_evaluated_as_before(invoke: Invoke, old: Path) -> None:
 def test_cells_of_a_study_count_as_done(invoke: Invoke, old: Path, tmp_path: Path) -> None:
     out = shutil.copytree(old / "study", tmp_path / "study")
     finished = invoke(
-        *("study", old / "study.yaml", "--out", out, "--no-train", "--no-deploy", "--json"),
-        *("--engine", "local"),
+        "study",
+        old / "study.yaml",
+        "--out",
+        out,
+        "--no-train",
+        "--no-deploy",
+        "--json",
+        "--engine",
+        "local",
     )
     assert finished.status == 0, finished.err
     ours, theirs = json.loads(finished.out), read_json(old / "study" / "tiny.json")

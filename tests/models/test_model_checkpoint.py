@@ -120,7 +120,13 @@ def test_layout_of_the_file(written):
     assert content["tile"] == {"px": 224, "mpp": 0.5}
     assert content["genes"] == list(GENES)
     assert set(content["tile_encoder"]) == {
-        *("name", "kind", "feature_dim", "mean", "std", "state_dict", "onnx")
+        "name",
+        "kind",
+        "feature_dim",
+        "mean",
+        "std",
+        "state_dict",
+        "onnx",
     }
     assert content["tile_encoder"]["onnx"] is None
 

@@ -93,7 +93,10 @@ def test_baseline_predicts_what_the_loop_predicts(
     centers = np.floor(some_spots.level0_xy + 1e-6).astype(np.int64)
     prediction = _predict(slide_path, fake_model(config), some_spots, batch_size=3)
     wanted = predict_one_by_one(
-        *(slide_pixels, centers, grid_rc, fake_model(config)),
+        slide_pixels,
+        centers,
+        grid_rc,
+        fake_model(config),
         {table: values for table, values in tables.items() if table in taken},
     )
     assert np.abs(prediction.expression - wanted).max() <= MAX_ABS

@@ -46,13 +46,25 @@ def test_values_of_the_paper_stand_beside_results_below_the_constant() -> None:
     table = make_tables(results(TRIPLEX=model(0.2, paper=paper), Mine=model(0.3)))[0]
     assert table.title == "BC1: accuracy"
     assert table.header == (
-        *("model", "MSE", "MAE", "PCC(M)", "PCC(H)", "PCC(50)"),
-        *("paper MSE", "paper PCC(M)"),
+        "model",
+        "MSE",
+        "MAE",
+        "PCC(M)",
+        "PCC(H)",
+        "PCC(50)",
+        "paper MSE",
+        "paper PCC(M)",
     )
     ours = ("0.200 ± 0.010", "0.300 ± 0.010", "0.400 ± 0.010", "0.500 ± 0.010", "0.600 ± 0.010")
     assert table.rows[0] == (
-        *("constant predictor", "0.267 ± 0.082", "0.408 ± 0.050"),
-        *("-", "-", "-", "-", "-"),
+        "constant predictor",
+        "0.267 ± 0.082",
+        "0.408 ± 0.050",
+        "-",
+        "-",
+        "-",
+        "-",
+        "-",
     )
     assert table.rows[1] == ("TRIPLEX", *ours, "0.228 ± 0.070", "0.314")
     assert table.rows[2][-2:] == ("-", "-")

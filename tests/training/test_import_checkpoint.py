@@ -115,8 +115,14 @@ def test_imported_model_predicts_what_the_published_one_does(
     with torch.inference_mode():
         ours = checkpoint.build_model()(images, neighbors, mask, slide, index, rows)
         theirs = predict(
-            *(state, Heads(4, 8, 4), layout),
-            *(images, neighbors, mask, slide, torch.from_numpy(GRID_RC)),
+            state,
+            Heads(4, 8, 4),
+            layout,
+            images,
+            neighbors,
+            mask,
+            slide,
+            torch.from_numpy(GRID_RC),
         )
     assert len(ours) == len(theirs) == 4
     for found, wanted in zip(ours, theirs.values(), strict=True):

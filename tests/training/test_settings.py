@@ -111,9 +111,24 @@ def test_settings_of_earlier_versions_keep_their_meaning() -> None:
 
 
 KEYS_OF_DIGESTS = {
-    *("selection", "epochs", "batch_size", "learning_rate", "lr_step_epochs", "lr_gamma"),
-    *("weight_decay", "patience", "refit", "feature_dropout", "ema_decay", "backbone_lr_scale"),
-    *("backbone_weights", "augment", "seed", "precision", "accelerator", "devices"),
+    "selection",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "lr_step_epochs",
+    "lr_gamma",
+    "weight_decay",
+    "patience",
+    "refit",
+    "feature_dropout",
+    "ema_decay",
+    "backbone_lr_scale",
+    "backbone_weights",
+    "augment",
+    "seed",
+    "precision",
+    "accelerator",
+    "devices",
 }
 """Options in every digest; an option added later belongs into ``ADDED_OPTIONS`` instead."""
 
