@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.needs_torch import EXPORTED, LIBRARIES, needs_torch
-from tests.shared_cache import EXPORT, share_traces, shared
+from tests.shared_cache import EXPORT, FOLDER, share_traces, shared
 from triplex_deploy.runtime.model import Model, RunnableBundle, load_bundle
 
 # One thread each, for torch and NumPy: two test processes on two cores would wait for each other,
@@ -78,11 +78,12 @@ def _interruptible() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep measurements and engines of the tests out of the user's cache; traces are shared."""
+    """Keep measurements, engines and the key of the tests out of the user's folders."""
     folder = tmp_path_factory.mktemp("cache")
     share_traces(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("XDG_STATE_HOME", str(FOLDER / "state"))  # one key, as the traces are shared
         yield
 
 

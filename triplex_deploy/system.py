@@ -51,18 +51,30 @@ def cache_home() -> Path:
 
     Source: the XDG base directory specification.
     """
-    home = os.environ.get("XDG_CACHE_HOME")
-    if home:
-        return Path(home)
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError:  # neither HOME nor an entry in the list of users
-        return Path(tempfile.gettempdir()) / f"cache-of-user-{os.getuid()}"
+    return _user_folder("XDG_CACHE_HOME", ".cache", "cache")
 
 
 def cache_folder() -> Path:
     """Return this package's folder in the user's cache: ``$XDG_CACHE_HOME/triplex-deploy``."""
     return cache_home() / "triplex-deploy"
+
+
+def state_folder() -> Path:
+    """Return this package's folder of what must stay: ``$XDG_STATE_HOME/triplex-deploy``.
+
+    Without the variable it is below ``~/.local/state``, as the same specification says.
+    """
+    return _user_folder("XDG_STATE_HOME", ".local/state", "state") / "triplex-deploy"
+
+
+def _user_folder(variable: str, below_home: str, name: str) -> Path:
+    folder = os.environ.get(variable)
+    if folder:
+        return Path(folder)
+    try:
+        return Path.home() / below_home
+    except RuntimeError:  # neither HOME nor an entry in the list of users
+        return Path(tempfile.gettempdir()) / f"{name}-of-user-{os.getuid()}"
 
 
 def installed_version(package: str) -> str | None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
 from triplex_deploy.cli.shared_options import genes_option
-
-if TYPE_CHECKING:
-    from triplex_deploy.outputs.prediction import Prediction
-    from triplex_deploy.training.match import Matched
 
 
 @click.command(
@@ -50,11 +48,32 @@ def command(
         raise click.UsageError("--genes chooses the maps of a prediction; give --truth and --out")
     if out is not None:
         _require_own(out)
-    result = _of_run(what, out) if truth is None else _of_prediction(what, truth, out, genes)
+    if truth is None:
+        result, pictures = _of_run(what)
+    else:
+        result, pictures = _of_prediction(what, truth, genes)
     result = without_nan(result)
     if out is not None:
-        _write(out, result)
+        _write(out, result, pictures)
     print_summary(as_json, result, _run_lines(result) if truth is None else _slide_lines(result))
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Draws the pictures beside the metrics."""
+
+    scores: Callable[[Path], None]
+    """Draws METRICS.png."""
+    maps: Callable[[Path], None] | None = None
+    """Draws METRICS-maps.png; None if there is nothing to map."""
+
+
+def _scores_path(out: Path) -> Path:
+    return out.with_suffix(".png")
+
+
+def _maps_path(out: Path) -> Path:
+    return out.with_name(f"{out.stem}-maps.png")
 
 
 def _require_own(out: Path) -> None:
@@ -64,64 +83,70 @@ def _require_own(out: Path) -> None:
     is_metrics = has_keys("model", "pcc_m")
     was_ours = is_ours(out, is_metrics)
     require_ours(out, is_metrics, "a file of metrics")
-    for picture in (out.with_suffix(".png"), out.with_name(f"{out.stem}-maps.png")):
+    for picture in (_scores_path(out), _maps_path(out)):
         # pictures of earlier versions have no mark: they stand beside their metrics
         require_ours(picture, lambda head: was_ours or is_our_png(head), "a picture")
 
 
-def _of_run(run: Path, out: Path | None) -> dict[str, Any]:
+def _of_run(run: Path) -> tuple[dict[str, Any], _Pictures]:
     from triplex_deploy.training.evaluate import evaluate_run, fold_correlations
-    from triplex_deploy.training.figures import draw_folds, draw_histogram
 
-    result = evaluate_run(run)
-    if out is not None:
-        picture, folds = out.with_suffix(".png"), fold_correlations(run)
+    def draw(path: Path) -> None:
+        from triplex_deploy.training.figures import draw_folds, draw_histogram
+
+        folds = fold_correlations(run)
         if len(folds) > 1:
-            draw_folds(picture, folds)
+            draw_folds(path, folds)
         else:
-            draw_histogram(picture, *folds.values())
-    return result
+            draw_histogram(path, *folds.values())
+
+    return evaluate_run(run), _Pictures(draw)
 
 
 def _of_prediction(
-    path: Path, truth: Path, out: Path | None, genes: tuple[str, ...] | None
-) -> dict[str, Any]:
+    path: Path, truth: Path, genes: tuple[str, ...] | None
+) -> tuple[dict[str, Any], _Pictures]:
     from triplex_deploy.outputs.h5ad import read_prediction
     from triplex_deploy.training.evaluate import evaluate_prediction
-    from triplex_deploy.training.match import match_truth
+    from triplex_deploy.training.match import choose_genes, match_truth
 
     prediction = read_prediction(path)
     matched = match_truth(prediction, truth)
     result = evaluate_prediction(matched, prediction.slide_name)
-    if out is not None:
-        _draw(out, prediction, matched, result["model"]["pcc"], genes)
-    return result
+    pcc = result["model"]["pcc"]
+    chosen = choose_genes(genes, prediction, matched, pcc)
+
+    def draw_scores(path: Path) -> None:
+        from triplex_deploy.training.figures import draw_histogram
+
+        draw_histogram(path, pcc)
+
+    def draw_maps(path: Path) -> None:
+        from triplex_deploy.training import figures
+
+        maps = [
+            figures.GeneMap(matched.genes[i], matched.labels[:, i], matched.predicted[:, i], pcc[i])
+            for i in chosen
+        ]
+        figures.draw_maps(path, matched.level0_xy, maps)
+
+    return result, _Pictures(draw_scores, draw_maps if chosen else None)
 
 
-def _draw(
-    out: Path,
-    prediction: Prediction,
-    matched: Matched,
-    pcc: list[float],
-    genes: tuple[str, ...] | None,
-) -> None:
-    from triplex_deploy.training.figures import GeneMap, draw_histogram, draw_maps
-    from triplex_deploy.training.match import choose_genes
+def _write(out: Path, result: dict[str, Any], pictures: _Pictures) -> None:
+    """Write the metrics and the pictures beside them, all or none."""
+    from triplex_deploy.files.atomic import atomic_paths
+    from triplex_deploy.files.ours import is_our_png, remove_ours
 
-    maps = [
-        GeneMap(matched.genes[i], matched.labels[:, i], matched.predicted[:, i], pcc[i])
-        for i in choose_genes(genes, prediction, matched, pcc)
-    ]
-    draw_histogram(out.with_suffix(".png"), pcc)
-    if maps:
-        draw_maps(out.with_name(f"{out.stem}-maps.png"), matched.level0_xy, maps)
-
-
-def _write(out: Path, result: dict[str, Any]) -> None:
-    from triplex_deploy.files.atomic import atomic_path
-
-    with atomic_path(out) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    draw_of = {_scores_path(out): pictures.scores}
+    if pictures.maps is not None:
+        draw_of[_maps_path(out)] = pictures.maps
+    with atomic_paths(*draw_of, out) as (*drawn, metrics):
+        for draw, path in zip(draw_of.values(), drawn, strict=True):
+            draw(path)
+        metrics.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if pictures.maps is None:
+        remove_ours(_maps_path(out), is_our_png)  # the maps of an earlier evaluation
 
 
 def _slide_lines(result: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from triplex_deploy.cohort.resume import (
     resume_key,
 )
 from triplex_deploy.errors import OutputError, TriplexError, one_line
-from triplex_deploy.files.atomic import replace_file
+from triplex_deploy.files.atomic import replace_files
 from triplex_deploy.files.escape import encodable
 from triplex_deploy.files.lock import exclusive_lock, holder
 from triplex_deploy.files.ours import exists, remove_ours, require_no_link
@@ -118,14 +118,13 @@ def _staging_folder(job: Job) -> Iterator[Path]:
 
 
 def _publish(job: Job, staging: Path) -> None:
-    """Move complete files to their names; the h5ad is last, as it stands for all of them."""
+    """Move complete files to their names, all or none; the h5ad is last and stands for them."""
     paths = [job.metadata_path, job.h5ad_path]
     if job.report:
         paths.insert(0, job.report_path)
     else:
         remove_ours(job.report_path, is_page)  # the report of an earlier prediction
-    for path in paths:
-        replace_file(staging / path.name, path)
+    replace_files([staging / path.name for path in paths], paths)
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from triplex_deploy.errors import OutputError
-from triplex_deploy.files.ours import require_no_link
+from triplex_deploy.files.ours import exists, require_no_link
+from triplex_deploy.files.room import why_unwritable
 
 
 @contextmanager
@@ -20,28 +21,75 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The temporary file is always removed. A link at ``path`` is neither followed nor replaced.
     Errors of the file system raise ``OutputError``.
     """
-    path = Path(path)
-    # A short name, as the name of the target may already have the maximum length.
-    temporary = path.with_name(f".triplex-{secrets.token_hex(6)}.tmp")
-    try:
-        _require_target(path)
+    with atomic_paths(path) as (temporary,):
         yield temporary
-        replace_file(temporary, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
-def replace_file(temporary: Path, path: Path) -> None:
-    """Rename a complete file to ``path`` on the same file system, replacing what is there.
+@contextmanager
+def atomic_paths(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
+    """Yield a temporary path for each of ``paths``; on success all get their names, or none does.
 
-    The data reach the disk before the rename, so that a power cut leaves no empty file. Raises
-    ``OSError``.
+    They get their names in the order of ``paths``, after the content of all has reached the disk.
+    If a name cannot be given, the files that were there before are put back. The temporary files
+    are always removed. Links are neither followed nor replaced.
+
+    Args:
+        paths: Files to write, each in an existing folder. The block must make every file.
+
+    Yields:
+        The temporary paths, in the same order and in the same folders.
+
+    Raises:
+        OutputError: If a file cannot be written.
     """
-    _flush_to_disk(temporary)
-    temporary.replace(path)
+    targets = [Path(path) for path in paths]
+    # A short name, as the name of the target may already have the maximum length.
+    temporaries = tuple(path.with_name(f".triplex-{secrets.token_hex(6)}.tmp") for path in targets)
+    try:
+        for path in targets:
+            require_target(path)
+        yield temporaries
+        replace_files(temporaries, targets)
+    except OSError as error:
+        known = dict(zip(map(str, temporaries), targets, strict=True))
+        raise unwritable(known.get(str(error.filename), targets[0]), error) from error
+    finally:
+        for temporary in temporaries:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def replace_files(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Rename complete files to ``paths`` on the same file system, all of them or none.
+
+    The data of all reach the disk before the first rename, so that a power cut leaves no empty
+    file. Raises ``OSError``.
+    """
+    for temporary in temporaries:
+        _flush_to_disk(temporary)
+    _rename_all(temporaries, paths)
+
+
+def _rename_all(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Rename files in order; after a failure, put back what was there before."""
+    with ExitStack() as leftovers, ExitStack() as undo:
+        for temporary, path in zip(temporaries, paths, strict=True):
+            if len(paths) > 1:
+                _put_back_on_failure(path, undo, leftovers)
+            temporary.replace(path)
+        undo.pop_all()
+
+
+def _put_back_on_failure(path: Path, undo: ExitStack, leftovers: ExitStack) -> None:
+    """Let ``undo`` restore what is at ``path`` now."""
+    if not exists(path):
+        undo.callback(path.unlink, missing_ok=True)
+        return
+    former = path.with_name(f".triplex-{secrets.token_hex(6)}.old")
+    with suppress(OSError):  # a file system without hard links
+        os.link(path, former, follow_symlinks=False)
+        leftovers.callback(former.unlink, missing_ok=True)
+        undo.callback(former.replace, path)
 
 
 @contextmanager
@@ -62,7 +110,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             path.rename(former)
         temporary.rename(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         if former.exists() and not path.exists():
             former.rename(path)
@@ -70,9 +118,21 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
+def require_target(path: Path) -> None:
+    """Raise ``OutputError`` if no file can be written at ``path``, whatever is in it.
+
+    Call it before long work, so that its result is not lost.
+    """
+    _require_parent(path)
+    require_no_link(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; give the name of a file")
+
+
+def unwritable(path: Path, error: BaseException) -> OutputError:
+    """Return the error to raise where ``path`` cannot be written because of ``error``."""
     return OutputError(
-        f"{path}: cannot be written ({error.strerror or error}); "
+        f"{path}: cannot be written ({why_unwritable(error, path)}); "
         "check the folder's permissions and free space, or choose another"
     )
 
@@ -81,13 +141,6 @@ def copy_file(source: Path, path: Path) -> None:
     """Copy a file to ``path`` as ``atomic_path`` writes one."""
     with atomic_path(path) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def _require_target(path: Path) -> None:
-    _require_parent(path)
-    require_no_link(path)
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; give the name of a file")
 
 
 def _require_parent(path: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from triplex_deploy.errors import OutputError
-from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_paths
+from triplex_deploy.files.hdf5 import OPEN_ELSEWHERE, open_hdf5
 from triplex_deploy.files.ours import (
     exists,
     has_keys,
@@ -27,8 +27,8 @@ from triplex_deploy.outputs.report import render_report
 def write_outputs(prediction: Prediction, folder: Path, report: bool = True) -> Path:
     """Write ``<slide>.h5ad``, ``<slide>.json`` and ``<slide>.html``; return the path of the first.
 
-    All files are complete before the first gets its name. The h5ad gets its name last, as it
-    stands for all of them.
+    All files are complete before the first gets its name, and all get their names or none does.
+    The h5ad is last, as it stands for all of them.
 
     Args:
         prediction: What to write.
@@ -42,11 +42,9 @@ def write_outputs(prediction: Prediction, folder: Path, report: bool = True) -> 
     json_path = folder / f"{prediction.slide_name}.json"
     report_path = folder / f"{prediction.slide_name}.html"
     require_own_outputs(h5ad_path, report=report)
-    with ExitStack() as stack:  # files get their names in the opposite order
-        temporary_h5ad = stack.enter_context(atomic_path(h5ad_path))
-        temporary_json = stack.enter_context(atomic_path(json_path))
-        temporary_report = stack.enter_context(atomic_path(report_path)) if report else None
-        save_outputs(prediction, temporary_h5ad, temporary_json, temporary_report)
+    with atomic_paths(*([report_path] if report else []), json_path, h5ad_path) as temporary:
+        *temporary_report, temporary_json, temporary_h5ad = temporary
+        save_outputs(prediction, temporary_h5ad, temporary_json, *temporary_report)
     if not report:
         remove_ours(report_path, is_page)
     return h5ad_path
@@ -92,7 +90,7 @@ def _is_broken_json(path: Path) -> bool:
 
 
 def save_outputs(
-    prediction: Prediction, h5ad_path: Path, json_path: Path, report_path: Path | None
+    prediction: Prediction, h5ad_path: Path, json_path: Path, report_path: Path | None = None
 ) -> None:
     """Write the files of a prediction in place: to temporary paths, which the caller renames.
 
@@ -112,13 +110,19 @@ def save_outputs(
 
 
 def is_prediction(h5ad_path: Path) -> bool:
-    """Return True if an existing h5ad was written by this package, False for a measurement."""
-    import h5py
+    """Return True if an existing h5ad was written by this package, False for a measurement.
 
+    Raises:
+        OutputError: It is open elsewhere, so that this cannot be known.
+    """
     if not h5ad_path.is_file():
         return False
     try:
-        with h5py.File(h5ad_path, "r") as file:
+        with open_hdf5(h5ad_path, OutputError, "prediction", "predict again", ()) as file:
             return "uns/triplex/schema" in file
+    except OutputError as error:
+        if OPEN_ELSEWHERE in str(error):
+            raise
+        return False
     except (OSError, RuntimeError, KeyError):  # h5py's errors of damaged files
         return False
