@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.regular import open_regular
+from triplex_deploy.files.signed import sign_bytes, signed_content
 from triplex_deploy.system import cache_folder, installed_versions
 
 logger = logging.getLogger(__name__)
@@ -77,12 +79,13 @@ def read_trace(key: str) -> ModelProto | None:
     """Return the trace of ``key`` without weights, None if there is none or it is damaged."""
     path = _path(key)
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except OSError:
         return None
-    digest, trace = content[:32], content[32:]
-    if hashlib.sha256(trace).digest() != digest:
-        logger.warning("%s: damaged; the graph is traced again", path)
+    trace = signed_content(key, content)
+    if trace is None:
+        logger.warning("%s: damaged, or not of this installation; the graph is traced again", path)
         path.unlink(missing_ok=True)
         return None
     return onnx.load_model_from_string(trace)
@@ -95,7 +98,7 @@ def write_trace(key: str, trace: ModelProto) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
-            temporary.write_bytes(hashlib.sha256(content).digest() + content)
+            temporary.write_bytes(sign_bytes(key, content))
         _remove_oldest(path.parent)
     except (OSError, OutputError) as error:
         logger.info("the trace is not kept: %s", error)

@@ -94,6 +94,12 @@ SOME_FAILED = 3
         type=click.Path(path_type=Path, file_okay=False),
         help="Folder that keeps tile features for later runs and other models.",
     ),
+    setting(
+        "--shared-cache",
+        is_flag=True,
+        help="Also take features that others wrote into --cache: who may write there can alter "
+        "results.",
+    ),
 )
 @device_option
 @click.option(

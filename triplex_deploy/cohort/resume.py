@@ -136,7 +136,7 @@ def _check_shape(job: Job, bundle: Bundle, metadata: dict[str, Any]) -> None:
         raise _NotCompleteError(f"{job.h5ad_path.name} holds {shape}, not spots x {n_genes} genes")
 
 
-SPEED_ONLY: Final = frozenset(("batch_size", "threads", "memory_gb", "cache"))
+SPEED_ONLY: Final = frozenset(("batch_size", "threads", "memory_gb", "cache", "shared_cache"))
 """Options that change the speed of a prediction but not its values; any other is in the key."""
 SAMPLE_BYTES: Final = 1 << 20
 """Bytes read from both ends of a slide's files."""

@@ -5,6 +5,9 @@ the slide's content, the scale, the tile encoder's graph and the runtime. Each f
 the origins and features of some tiles with a digest of them, and is written atomically, so a
 process may be killed at any time, and several processes may fill one folder. Nothing is written
 once the slide has been replaced.
+
+Files are signed by the installation that wrote them, and only its own are used, unless the cache is
+shared on purpose.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.ours import is_own_folder
 from triplex_deploy.files.regular import require_regular_file
+from triplex_deploy.files.signed import is_signed, signature
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.tiles.view import SlideView
 
@@ -38,6 +42,9 @@ EVERY_S: Final = 5.0
 
 _OWN_NAME: Final = re.compile(r"\d{20}-[0-9a-f]{8}\.npz")
 """Names of the files that this module writes."""
+
+_SIGNED_AS: Final = "features"
+"""Purpose of the signatures."""
 
 Origins = NDArray[np.int64]
 Features = NDArray[np.float32]
@@ -54,15 +61,19 @@ class FeatureCache:
         key: str,
         feature_dim: int,
         require_unchanged: Callable[[], None] = lambda: None,
+        is_shared: bool = False,
     ) -> None:
         """Take the folder, the digest of all that affects the features, and their number.
 
         ``require_unchanged`` raises ``SlideError`` if the slide is no longer that of ``key``.
+        ``is_shared`` also uses what others have written, into a folder of others too.
         """
         self.folder = folder
         self.key = key
         self.feature_dim = feature_dim
         self._require_unchanged = require_unchanged
+        self._is_shared = is_shared
+        self._foreign = 0
         self._pending: list[tuple[Origins, Features]] = []
         self._written = time.monotonic()
         self._usable = True
@@ -70,27 +81,39 @@ class FeatureCache:
     def parts(self) -> Iterator[tuple[Origins, Features]]:
         """Yield origins (K, 2) in the view and features (K, F) by file.
 
-        Files of this package that are damaged are removed. Others are not touched. A folder that
-        others may write into is not used at all.
+        Files of this package that are damaged are removed. Others are not touched. Unless the
+        cache is shared, what this installation did not write is left out, and a folder that others
+        may write into is not used at all.
         """
-        if not is_own_folder(self.folder):
+        if not (self._is_shared or is_own_folder(self.folder)):
             self._usable = False
             logger.warning(
-                "%s: not used, because it belongs to another user or others may write into it; "
-                "own it and run `chmod o-w` on it, or choose another --cache",
+                "%s: not used, because it belongs to another user or others may write into it; own "
+                "it and run `chmod o-w` on it, or pass --shared-cache if you trust them all",
                 self.folder,
             )
             return
+        self._foreign = 0
         for path in sorted(self.folder.glob("*.npz")):
             if not _OWN_NAME.fullmatch(path.name):
                 continue
             try:
                 require_regular_file(path, OutputError, remedy="its tiles are encoded again")
-                yield self._read(path)
+                part = self._read(path)
             except OutputError as error:
                 logger.warning("%s", error)
                 with suppress(OSError):
                     path.unlink()
+                continue
+            if part is not None:
+                yield part
+        if self._foreign:
+            logger.warning(
+                "%s: %d files were not written by this installation, their tiles are encoded "
+                "again; --shared-cache takes them, if you trust all who may write there",
+                self.folder,
+                self._foreign,
+            )
 
     def add(self, origins_xy: Origins, features: Features) -> None:
         """Add the features of some tiles; they are on disk within ``EVERY_S`` seconds."""
@@ -116,18 +139,20 @@ class FeatureCache:
 
     def _write(self, origins: Origins, features: Features) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        seal = _seal(self.key, origins, features)
         arrays: dict[str, Any] = {
             "key": np.array(self.key),
             "origins_xy": origins,
             "features": features,
-            "sha256": np.array(_seal(self.key, origins, features)),
+            "sha256": np.array(seal),
+            "signature": np.array(signature(_SIGNED_AS, seal)),
         }
         target = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}.npz"
         with atomic_path(target) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)
 
-    def _read(self, path: Path) -> tuple[Origins, Features]:
-        """Return the content of a file.
+    def _read(self, path: Path) -> tuple[Origins, Features] | None:
+        """Return the content of a file; None if others wrote it and the cache is not shared.
 
         Raises ``OutputError`` if the file is damaged, its values are not those that were written,
         or it belongs to another slide or encoder.
@@ -140,6 +165,7 @@ class FeatureCache:
         ):
             key, origins, features = (content[n] for n in ("key", "origins_xy", "features"))
             seal = str(content["sha256"])
+            given = str(content["signature"]) if "signature" in content else None
         if str(key) != self.key:
             raise OutputError(f"{path}: belongs to another slide or encoder; {remedy}")
         fits = (
@@ -153,10 +179,15 @@ class FeatureCache:
             raise OutputError(f"{what}: holds {features.dtype} {features.shape}; {remedy}")
         if seal != _seal(self.key, origins, features):
             raise OutputError(f"{what}: its values are not those that were written; {remedy}")
+        if not (self._is_shared or is_signed(given, _SIGNED_AS, seal)):
+            self._foreign += 1
+            return None
         return origins, features
 
 
-def open_cache(root: Path, view: SlideView, model: Model, on_bad_tile: str) -> FeatureCache | None:
+def open_cache(
+    root: Path, view: SlideView, model: Model, on_bad_tile: str, is_shared: bool = False
+) -> FeatureCache | None:
     """Open the cache of a slide.
 
     Args:
@@ -164,6 +195,7 @@ def open_cache(root: Path, view: SlideView, model: Model, on_bad_tile: str) -> F
         view: The opened slide at the bundle's scale.
         model: The opened bundle.
         on_bad_tile: What is done with unreadable tiles.
+        is_shared: Also use features that other users or installations have written.
 
     Returns:
         The cache; None for a model without a tile encoder.
@@ -188,7 +220,8 @@ def open_cache(root: Path, view: SlideView, model: Model, on_bad_tile: str) -> F
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
     feature_dim = spec.outputs[0].axes[-1]
     assert isinstance(feature_dim, int)
-    return FeatureCache(root / key[:32], key, feature_dim, view.slide.require_unchanged)
+    unchanged = view.slide.require_unchanged
+    return FeatureCache(root / key[:32], key, feature_dim, unchanged, is_shared)
 
 
 def _seal(key: str, origins: Origins, features: Features) -> str:

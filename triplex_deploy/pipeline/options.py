@@ -52,6 +52,8 @@ class PredictOptions:
     """Keep features and tokens as float16."""
     cache: Path | None = None
     """Folder that keeps tile features for later runs, also of other models."""
+    shared_cache: bool = False
+    """Also take what others wrote into ``cache``; who may write there can alter results."""
     threads: int | None = None
     """Threads that encode on a CPU; None chooses them for the machine."""
 
@@ -60,6 +62,8 @@ class PredictOptions:
             raise ConfigError(f"layout {self.layout!r}: not known; use {' or '.join(LAYOUTS)}")
         if self.on_bad_tile not in ("raise", "skip"):
             raise ConfigError(f"on_bad_tile {self.on_bad_tile!r}: use raise or skip")
+        if self.shared_cache and self.cache is None:
+            raise ConfigError("shared_cache: there is no cache; give its folder, too")
         self._check_placing()
         for name in ("batch_size", "threads"):
             count = getattr(self, name)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +22,22 @@ from triplex_deploy.pipeline.fuse import predict_spots, run_slide_graphs
 from triplex_deploy.pipeline.metadata import RunCounts, run_metadata
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.placing import place_spots, spot_regions
+from triplex_deploy.pipeline.side_task import Check, SideTask, WatchedProgress
 from triplex_deploy.pipeline.tuning import choose_setting
 from triplex_deploy.progress import Progress, Silent, StageClock
 from triplex_deploy.runtime.model import Model
+from triplex_deploy.runtime.session import Session
 from triplex_deploy.slides import Slide, open_slide, resolve_mpp, thumbnail
 from triplex_deploy.spots import Spots, TissueMask, mask_overlay
 from triplex_deploy.tiles.plan import TilePlan, plan_tiles
 from triplex_deploy.tiles.stream import StreamStats
 from triplex_deploy.tiles.view import SlideView
+
+_CHECK_S: Final = 0.05
+"""Seconds between two looks whether a thread that waits has been stopped."""
+
+_Drawn = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
+"""The thumbnail, and the tissue drawn on it if there is a mask."""
 
 
 def predict_slide(
@@ -56,21 +68,30 @@ def predict_slide(
     clock = StageClock()
     manifest = model.bundle.manifest
     gene_index = gene_indices(options.genes, manifest.genes)
-    with clock.stage("total", cpu_clock=time.process_time), open_slide(slide_path) as slide:
+    with (
+        clock.stage("total", cpu_clock=time.process_time),
+        SideTask("sessions", partial(_open_sessions, model), clock) as opening,
+        open_slide(slide_path) as slide,
+    ):
         slide_mpp = resolve_mpp(slide, options.mpp)
         view = SlideView.open(slide, slide_mpp, manifest.tile_mpp)
-        with clock.stage("spots"):
-            spots, tissue = place_spots(slide, slide_mpp, view, options)
-        with clock.stage("thumbnail"):
-            picture, overlay = _pictures(slide, tissue, options.skips_bad)
-        with clock.stage("plan"):
-            centers = view.centers(spots.level0_xy)
-            plan = plan_tiles(centers, view.size_wh, model.bundle.config.neighbors)
-            plan = needed_tiles(plan, model.bundle.specs.values())
-        planned = _PlannedSlide(slide_mpp, view, spots, plan, options)
-        context = _open_context(model, progress or Silent(), clock, planned)
-        expression, counts = _run_graphs(context, planned)
-        slide.require_unchanged()
+        pictures = _Pictures(slide, options.skips_bad)
+        with SideTask("thumbnail", pictures.draw, clock) as drawing:
+            with clock.stage("spots"):
+                spots, tissue = place_spots(slide, slide_mpp, view, options)
+            pictures.take(tissue)
+            with drawing.error_first():
+                with clock.stage("plan"):
+                    centers = view.centers(spots.level0_xy)
+                    plan = plan_tiles(centers, view.size_wh, model.bundle.config.neighbors)
+                    plan = needed_tiles(plan, model.bundle.specs.values())
+                planned = _PlannedSlide(slide_mpp, view, spots, plan, options)
+                watched = WatchedProgress(progress or Silent(), drawing)
+                context = _open_context(model, watched, clock, planned, opening, drawing)
+                expression, counts = _run_graphs(context, planned)
+                slide.require_unchanged()
+                with clock.stage("thumbnail"):
+                    picture, overlay = drawing.result()
     return Prediction(
         slide_name=Path(slide_path).stem,
         expression=np.ascontiguousarray(expression[:, gene_index]),
@@ -98,16 +119,36 @@ class _PlannedSlide:
     options: PredictOptions
 
 
+def _open_sessions(model: Model, check: Check) -> Mapping[str, Session]:
+    """Open the sessions, and load the graphs that the first tile needs."""
+    sessions = model.concurrent_sessions()
+    _prepare([session for session in sessions.values() if session.spec.kind == "per tile"], check)
+    return sessions
+
+
+def _prepare(sessions: Iterable[Session], check: Check) -> None:
+    for session in sessions:
+        check()
+        session.prepare()
+
+
 def _open_context(
-    model: Model, progress: Progress, clock: StageClock, slide: _PlannedSlide
+    model: Model,
+    progress: Progress,
+    clock: StageClock,
+    slide: _PlannedSlide,
+    opening: SideTask[Mapping[str, Session]],
+    drawing: SideTask[_Drawn],
 ) -> PredictionContext:
-    """Open the sessions and choose the number of workers and tiles per call."""
+    """Take the sessions, and choose the number of workers and tiles per call."""
     options = slide.options
     with clock.stage("sessions"):
-        sessions = model.concurrent_sessions()
+        sessions = opening.result()
     with clock.stage("tuning", cpu_clock=time.process_time):
         n_tiles = len(slide.plan.origins_xy)
-        setting = choose_setting(model, sessions, n_tiles, options.batch_size, options.threads)
+        setting = choose_setting(
+            model, sessions, n_tiles, options.batch_size, options.threads, drawing.result
+        )
     return PredictionContext(model, progress, sessions, setting, clock)
 
 
@@ -117,7 +158,11 @@ def _run_graphs(
     """Run all graphs over a planned slide; return the expression (N, G) and the counts."""
     plan, options, stats = slide.plan, slide.options, StreamStats()
     regions = spot_regions(slide.spots.level0_xy, slide.slide_mpp, options.region_mm)
-    with open_row_stores(context, plan, options) as encoded:
+    later = [session for session in context.sessions.values() if session.spec.kind != "per tile"]
+    with (
+        SideTask("sessions", partial(_prepare, later), context.clock),
+        open_row_stores(context, plan, options) as encoded,
+    ):
         encode_tiles(context, slide.view, plan, encoded, options, stats, _cache(context, slide))
         from_corner = options.region_mm is not None
         per_spot = run_slide_graphs(
@@ -132,12 +177,33 @@ def _cache(context: PredictionContext, slide: _PlannedSlide) -> FeatureCache | N
     if options.cache is None:
         return None
     with context.clock.stage("digest"):
-        return open_cache(options.cache, slide.view, context.model, options.on_bad_tile)
+        return open_cache(
+            options.cache,
+            slide.view,
+            context.model,
+            options.on_bad_tile,
+            options.shared_cache,
+        )
 
 
-def _pictures(
-    slide: Slide, tissue: TissueMask | None, skip_bad: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Return the thumbnail, and a copy with the tissue mask drawn on it if a mask was used."""
-    picture = thumbnail(slide, THUMBNAIL_MAX_PX, skip_bad)
-    return picture, None if tissue is None else mask_overlay(picture, tissue)
+class _Pictures:
+    """Draws the pictures of a slide, beginning before it is known where the tissue is."""
+
+    def __init__(self, slide: Slide, skip_bad: bool) -> None:
+        self._slide = slide
+        self._skip_bad = skip_bad
+        self._tissue: TissueMask | None = None
+        self._is_known = threading.Event()
+
+    def take(self, tissue: TissueMask | None) -> None:
+        """Take the tissue mask, None if the spots needed none."""
+        self._tissue = tissue
+        self._is_known.set()
+
+    def draw(self, check: Check) -> _Drawn:
+        """Return the thumbnail, and a copy with the tissue mask drawn on it if there is a mask."""
+        picture = thumbnail(self._slide, THUMBNAIL_MAX_PX, self._skip_bad, check)
+        while not self._is_known.wait(_CHECK_S):
+            check()
+        tissue = self._tissue
+        return picture, None if tissue is None else mask_overlay(picture, tissue)

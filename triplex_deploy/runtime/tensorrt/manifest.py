@@ -1,7 +1,8 @@
 """Record what an engine was built for, and refuse an engine that does not fit.
 
 A plan is machine code for one type of GPU and one version of TensorRT. It is read only from the
-folders of the engine store, and only after its checksum and its manifest have been compared.
+folders of the engine store, only if this installation has signed its manifest, and only after its
+checksum and its manifest have been compared.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from triplex_deploy.bundle import GraphEntry
 from triplex_deploy.errors import BackendError
+from triplex_deploy.files.regular import open_regular
+from triplex_deploy.files.signed import is_signed, signature
 from triplex_deploy.runtime.tensorrt.build import Compatibility, EngineSettings
 
 ENGINE_SCHEMA: Final = 1
+_SIGNED_AS: Final = "engine"
+"""Purpose of the signatures."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class EngineManifest(BaseModel):
     plan_sha256: str
     build_s: float = 0.0
     built_at: str = ""
+    signature: str = ""
 
     @property
     def platform(self) -> Platform:
@@ -68,6 +74,18 @@ class EngineManifest(BaseModel):
     def to_json(self) -> str:
         """Return the content of ``<graph>.json``."""
         return self.model_dump_json(indent=2) + "\n"
+
+    def signed(self) -> EngineManifest:
+        """Return the manifest with the signature of this installation."""
+        return self.model_copy(update={"signature": signature(_SIGNED_AS, self._unsigned())})
+
+    @property
+    def is_signed(self) -> bool:
+        """Return True if this installation has signed it as it is."""
+        return is_signed(self.signature, _SIGNED_AS, self._unsigned())
+
+    def _unsigned(self) -> str:
+        return self.model_copy(update={"signature": ""}).to_json()
 
 
 def describe_engine(
@@ -90,6 +108,14 @@ def describe_engine(
     )
 
 
+def is_own_plan(folder: Path, graph: str) -> bool:
+    """Return True if this installation has built the plan of ``graph`` that lies in ``folder``."""
+    try:
+        return _read_manifest(folder / f"{graph}.json", folder).is_signed
+    except BackendError:
+        return False
+
+
 def read_plan(folder: Path, wanted: EngineManifest) -> bytes:
     """Read the plan of ``wanted.graph`` in ``folder``.
 
@@ -102,7 +128,8 @@ def read_plan(folder: Path, wanted: EngineManifest) -> bytes:
     for difference in _differences(found, wanted):
         raise BackendError(f"{plan}: {difference}; delete {folder} to have it built here")
     try:
-        content = plan.read_bytes()
+        with open_regular(plan) as file:
+            content = file.read()
     except OSError as error:
         raise BackendError(
             f"{plan}: cannot be read ({error.strerror}); delete {folder} to have it built again"
@@ -118,7 +145,8 @@ def read_plan(folder: Path, wanted: EngineManifest) -> bytes:
 
 def _read_manifest(path: Path, folder: Path) -> EngineManifest:
     try:
-        return EngineManifest.model_validate_json(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            return EngineManifest.model_validate_json(file.read())
     except (OSError, ValidationError) as error:
         first = " ".join(str(error).split())[:200]
         raise BackendError(
