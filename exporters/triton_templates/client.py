@@ -12,6 +12,7 @@ import numpy as np
 
 from triplex_deploy import load_bundle
 from triplex_deploy.contract import ModelConfig
+from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.placing import place_spots
 from triplex_deploy.slides import open_slide, resolve_mpp
@@ -30,8 +31,18 @@ def main() -> None:
     parser.add_argument("--mpp", type=float)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    if options.out.exists():
+        raise SystemExit(f"error: {options.out}: exists already; choose another --out")
     inputs = slide_inputs(options.slide, options.bundle, options.mpp)
-    np.save(options.out, ask(options.url, inputs))
+    expression = ask(options.url, inputs)
+    wrong = np.flatnonzero(~np.isfinite(expression).all(axis=1))
+    if len(wrong):
+        raise SystemExit(
+            f"error: {len(wrong)} of {len(expression)} spots have NaN or infinity, the first is "
+            f"spot {wrong[0]}, counted from 0; nothing is written, look at the server's graphs"
+        )
+    with atomic_path(options.out) as temporary, temporary.open("wb") as file:
+        np.save(file, expression)
 
 
 def slide_inputs(slide_path: Path, bundle_path: Path, mpp: float | None) -> dict[str, np.ndarray]:

@@ -96,6 +96,7 @@ class TritonPythonModel:
         if response.has_error():
             raise pb_utils.TritonModelException(f"{graph}: {response.error().message()}")
         array: np.ndarray = pb_utils.get_output_tensor_by_name(response, output).as_numpy()
+        require_finite(graph, output, array)
         return array
 
 
@@ -109,6 +110,15 @@ def check(given: dict[str, np.ndarray]) -> None:
         raise ValueError(f"triplex: neighbor_tile must be -1 to {tiles - 1}, its centre at least 0")
     if table.min() < -1 or table.max() >= spots:
         raise ValueError(f"triplex: apeg_index must be -1 to {spots - 1}")
+
+
+def require_finite(graph: str, output: str, array: np.ndarray) -> None:
+    """Refuse NaN and infinity of any graph: a later graph may turn them into numbers."""
+    wrong = int((~np.isfinite(array)).sum())
+    if wrong:
+        raise ValueError(
+            f"{graph}: its output {output} has {wrong} values that are NaN or infinite"
+        )
 
 
 def batches(length: int, most: int) -> Iterator[slice]:

@@ -116,7 +116,9 @@ def _graph_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -
         sizes = _sizes(sessions[0][1].spec, options) if sessions else ()
         for size, scenario, (subject, session) in product(sizes, options.scenarios, sessions):
             absent = copies_absent(subject.model)
-            work = GraphWork(session, size, inputs.of(session.spec, size), clock, absent)
+            made_up = inputs.of(session.spec, size)
+            where = f"{subject.model.precision} on {subject.model.device}"
+            work = GraphWork(session, size, made_up, clock, absent, where)
             cases.append(_case(subject, work, scenario, options))
     return cases
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.bench.machine import Clock
 from triplex_deploy.contract import CENTER, GraphSpec, TensorSpec
+from triplex_deploy.runtime.finite import require_finite
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Arrays, Session
 
@@ -95,7 +96,8 @@ class GraphWork(Work):
     """One session on made-up inputs; ``pool`` has ``size`` rows on the dynamic axis, or more.
 
     Rows of a ``batch`` axis come from different spots and can be batched freely; those of another
-    axis belong to one slide, which is then one query, and ``pool`` has just its rows.
+    axis belong to one slide, which is then one query, and ``pool`` has just its rows. ``where`` is
+    the precision and device, for the error of an output that is NaN or infinite.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class GraphWork(Work):
         pool: Mapping[str, NDArray[Any]],
         clock: Clock,
         absent: Mapping[str, str],
+        where: str = "",
     ) -> None:
         spec = session.spec
         self.graph, self.axis, self.size = spec.name, spec.batch_axis, size
@@ -120,6 +123,7 @@ class GraphWork(Work):
         self._session, self._clock = session, clock
         self._ready = {name: array[:size] for name, array in pool.items()}
         self._first = 0
+        self._where: str | None = where
 
     def query(self) -> CallResult:
         return CallResult(self.size, self._run(self._ready))
@@ -136,10 +140,15 @@ class GraphWork(Work):
 
     def _run(self, inputs: Arrays) -> Seconds:
         if isinstance(self._session, StagedSession):
-            return self._session.run_staged(inputs)[1]
-        begin = self._clock.now()
-        self._session.run(inputs)
-        return {"compute": self._clock.now() - begin}
+            outputs, seconds = self._session.run_staged(inputs)
+        else:
+            begin = self._clock.now()
+            outputs = self._session.run(inputs)
+            seconds = {"compute": self._clock.now() - begin}
+        if self._where is not None:  # once, in the first call, which is a warm-up
+            require_finite(self._session.spec, outputs, self._where)
+            self._where = None
+        return seconds
 
 
 def made_up_inputs(spec: GraphSpec, size: int, seed: int, n_positions: int) -> Arrays:

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from triplex_deploy.contract import GraphSpec
-from triplex_deploy.errors import BackendError
 from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.pipeline.tuning import Setting
 from triplex_deploy.progress import Progress, StageClock
 from triplex_deploy.runtime.device_array import Tensors
+from triplex_deploy.runtime.finite import Rows, require_finite
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Arrays, Session
 
@@ -54,15 +52,21 @@ class PredictionContext:
         """Return the graphs that take a batch of spots, in the order in which they run."""
         return [spec for spec in self.specs.values() if spec.kind == "per batch"]
 
-    def graph(self, spec: GraphSpec, values: Tensors) -> Arrays:
-        """Run a graph with its inputs taken from ``values`` and record the time under its name."""
-        session = self.sessions[spec.name]
-        return self._timed(spec, session.run, values, session.runs_in_caller)
+    def graph(self, spec: GraphSpec, values: Tensors, rows: Rows | None = None) -> Arrays:
+        """Run a graph with its inputs taken from ``values`` and record the time under its name.
 
-    def graph_kept(self, spec: GraphSpec, values: Tensors) -> dict[str, Any]:
+        ``rows`` are the numbers of the tiles or spots, for the error of an output that is NaN or
+        infinite.
+        """
+        session = self.sessions[spec.name]
+        return self._timed(spec, session.run, values, session.runs_in_caller, rows)
+
+    def graph_kept(
+        self, spec: GraphSpec, values: Tensors, rows: Rows | None = None
+    ) -> dict[str, Any]:
         """Run a graph as ``graph`` does, but leave the outputs on the GPU for the next graph."""
         session = self.sessions[spec.name]
-        return self._timed(spec, session.run_kept, values, session.runs_in_caller)
+        return self._timed(spec, session.run_kept, values, session.runs_in_caller, rows)
 
     def note_waits(self, name: str, pool: OrderedThreadPool[Any, Any]) -> None:
         """Record how long the threads of a pool were idle; workers are averaged."""
@@ -75,6 +79,7 @@ class PredictionContext:
         run: Callable[[Tensors], dict[str, Any]],
         values: Tensors,
         runs_in_caller: bool,
+        rows: Rows | None,
     ) -> dict[str, Any]:
         """Run a graph and add its wall and CPU seconds.
 
@@ -88,16 +93,6 @@ class PredictionContext:
         cpu_clock: Callable[[], float] = time.process_time if alone else in_call
         with self.clock.stage(spec.name, 1 if alone else self.setting.workers, cpu_clock):
             outputs = run(inputs)
-        _require_finite(self.model, spec.name, outputs)
+        where = f"{self.model.precision} on {self.model.device}"
+        require_finite(spec, outputs, where, rows)
         return outputs
-
-
-def _require_finite(model: Model, graph: str, outputs: Mapping[str, Any]) -> None:
-    """Raise ``BackendError`` for NaN or infinity; outputs on a GPU are inputs of a later graph."""
-    for name, values in outputs.items():
-        if isinstance(values, np.ndarray) and not np.isfinite(values).all():
-            raise BackendError(
-                f"{graph}: its output {name} has {int((~np.isfinite(values)).sum())} values that "
-                f"are NaN or infinite, in {model.precision} on {model.device}; check the bundle "
-                "with triplex-deploy verify, or use fp32"
-            )

@@ -219,7 +219,8 @@ class _Worker:
         if not len(wanted):
             return _Step(len(tiles), tiles[:0], None)
         these = slice(wanted[0], wanted[-1] + 1)
-        values = self.context.graph(output.spec, {"tiles": pixels[these]})[output.name]
+        pixels_of_these = {"tiles": pixels[these]}
+        values = self.context.graph(output.spec, pixels_of_these, tiles[these])[output.name]
         output.store.put(rows[these], values)
         return _Step(len(tiles), tiles[these], values if output.name == FEATURES else None)
 

@@ -141,7 +141,7 @@ class _SlideGraph:
     def run(self, rows: SpotRows) -> Arrays:
         with self.context.clock.stage("gather"):
             inputs = self.gatherer.inputs(self.spec, rows, self._tables(rows))
-        return self.context.graph(self.spec, inputs)
+        return self.context.graph(self.spec, inputs, rows)
 
     def _tables(self, rows: SpotRows) -> Arrays:
         grid_rc = self.grid_rc[rows]
@@ -161,9 +161,9 @@ class _Predicting:
         made: dict[str, Any] = {}
         *before, last = self.context.per_batch()
         for spec in before:
-            made |= self.context.graph_kept(spec, self._inputs(spec, rows, made))
-        expression: NDArray[np.float32]
-        expression = self.context.graph(last, self._inputs(last, rows, made))["expression"]
+            made |= self.context.graph_kept(spec, self._inputs(spec, rows, made), rows)
+        outputs = self.context.graph(last, self._inputs(last, rows, made), rows)
+        expression: NDArray[np.float32] = outputs["expression"]
         return expression
 
     def _inputs(self, spec: GraphSpec, rows: slice, made: Tensors) -> Tensors:

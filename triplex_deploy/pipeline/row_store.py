@@ -12,10 +12,11 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.errors import OutputError
+from triplex_deploy.errors import BackendError, OutputError
 
 RESIDENT_BYTES: Final = 64 << 20
 """Bytes of a mapped file that are touched before its pages are given back to the system."""
+_MOST_HALF: Final = float(np.finfo(np.float16).max)
 
 
 class RowStore:
@@ -55,7 +56,15 @@ class RowStore:
         return self
 
     def put(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
-        """Store ``values`` (B, ...) at ``rows`` (B,)."""
+        """Store finite ``values`` (B, ...) at ``rows`` (B,).
+
+        Raises ``BackendError`` if float16 cannot hold one of them.
+        """
+        if self.dtype == np.float16 and values.size and float(np.abs(values).max()) > _MOST_HALF:
+            raise BackendError(
+                f"half_features: a feature of {float(np.abs(values).max()):.3g} is more than "
+                f"float16 holds ({_MOST_HALF:.0f}); leave --half-features out"
+            )
         self._opened()[rows] = values
         self._release_pages(rows.size)
 

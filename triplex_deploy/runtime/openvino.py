@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,13 @@ import numpy as np
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
+from triplex_deploy.files.ours import is_own_folder
 from triplex_deploy.runtime.device_array import Tensors
+from triplex_deploy.runtime.failures import failed_call, first_line
 from triplex_deploy.runtime.session import Arrays, Session, dynamic_length
 from triplex_deploy.system import cache_folder, return_freed_memory, usable_cores
+
+logger = logging.getLogger(__name__)
 
 _HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
 """``INFERENCE_PRECISION_HINT`` by precision. Without it OpenVINO takes bf16 on some CPUs."""
@@ -42,7 +47,7 @@ class OpenVinoSession(Session):
         self._compiling = threading.Lock()
         self._requests = threading.local()
 
-    def compile(self) -> None:
+    def prepare(self) -> None:
         """Compile the graph, or load it from the cache, unless that is done already.
 
         Raises:
@@ -62,26 +67,23 @@ class OpenVinoSession(Session):
             return openvino.Core().compile_model(str(self._path), "CPU", self._options)
         except Exception as error:  # its plugins raise more than RuntimeError
             raise BackendError(
-                f"{self._path}: OpenVINO cannot load it ({_first_line(error)}); "
+                f"{self._path}: OpenVINO cannot load it ({first_line(error)}); "
                 "compare `triplex-deploy doctor` with the versions in the bundle's README"
             ) from error
 
     def _run(self, inputs: Tensors) -> Arrays:
-        self.compile()
+        self.prepare()
         tensor_of = import_openvino().Tensor
         outputs = self._new_outputs(inputs)
         try:
             request = self._request()
             for name, array in outputs.items():
                 request.set_tensor(name, tensor_of(array, shared_memory=True))
-            request.infer(dict(inputs), share_inputs=True)
+            request.infer(dict(inputs), share_inputs=True, share_outputs=True)
             if self.spec.kind == "per slide":
                 self._give_memory_back()
         except Exception as error:
-            raise BackendError(
-                f"{self.spec.name}: OpenVINO failed ({_first_line(error)}); "
-                "lower --batch-size if memory ran out"
-            ) from error
+            raise failed_call(self.spec.name, "OpenVINO", error) from error
         return outputs
 
     def _new_outputs(self, inputs: Tensors) -> Arrays:
@@ -133,9 +135,21 @@ def open_session(
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": threads or usable_cores(),
         "ENABLE_CPU_PINNING": False,  # processes side by side would share the first cores
-        "CACHE_DIR": str(cache_folder() / "openvino"),
+        **_compiled_cache(),
     }
     return OpenVinoSession(path, spec, options)
+
+
+def _compiled_cache() -> dict[str, str]:
+    """Return the property that keeps compiled graphs for later runs.
+
+    OpenVINO takes what lies there without a question, so it must not be a folder of others.
+    """
+    folder = cache_folder() / "openvino"
+    if is_own_folder(folder.parent) and is_own_folder(folder):
+        return {"CACHE_DIR": str(folder)}
+    logger.warning("%s: not used, as others may write into it; run `chmod o-w` on it", folder)
+    return {}
 
 
 def open_graphs(
@@ -211,7 +225,3 @@ def _without_telemetry() -> Iterator[None]:
         yield
     finally:
         del sys.modules[_TELEMETRY]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,12 @@ from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import DeviceArray, Tensor, Tensors
-from triplex_deploy.runtime.session import Arrays, DeviceMemoryError, Session, dynamic_length
+from triplex_deploy.runtime.failures import failed_call, first_line
+from triplex_deploy.runtime.session import Arrays, Session, dynamic_length
 
 logger = logging.getLogger(__name__)
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_MEMORY_WORDS: Final = ("out of memory", "failed to allocate memory", "cuda error 2", "bad_alloc")
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,7 @@ class OrtSession(Session):
         try:
             return run()
         except Exception as error:  # onnxruntime's own exceptions share no public base
-            text = _first_line(error)
-            kind = DeviceMemoryError if _is_about_memory(text) else BackendError
-            raise kind(
-                f"{self.spec.name}: ONNX Runtime failed ({text}); "
-                "lower --batch-size if memory ran out"
-            ) from error
+            raise failed_call(self.spec.name, "ONNX Runtime", error) from error
 
     def _input_buffers(self) -> _InputBuffers:
         held: _InputBuffers | None = getattr(self._buffers, "held", None)
@@ -324,7 +319,7 @@ def load_session(
         )
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise BackendError(
-            f"{path}: ONNX Runtime cannot load it on {device} ({_first_line(error)}); "
+            f"{path}: ONNX Runtime cannot load it on {device} ({first_line(error)}); "
             "compare `triplex-deploy doctor` with the versions in the bundle's README"
         ) from error
     if session.get_providers()[0] != provider:
@@ -422,11 +417,3 @@ def _require_provider(ort: Any, provider: str, device: Device) -> None:
             f"(it has {', '.join(ort.get_available_providers())}); "
             "install 'triplex-deploy[gpu]' in place of [cpu], or pass --device cpu"
         )
-
-
-def _is_about_memory(text: str) -> bool:
-    return any(word in text.lower() for word in _MEMORY_WORDS)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -21,6 +21,7 @@ from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.runtime.backends import AUTO
 from triplex_deploy.runtime.cpu_choice import installed_on_cpu
 from triplex_deploy.runtime.device import CPU, Device
+from triplex_deploy.runtime.finite import require_finite
 from triplex_deploy.runtime.tile_graph import (
     FLOAT_TYPES,
     Reference,
@@ -142,7 +143,20 @@ class EncoderRunner:
             (features,) = session.run({TILES.name: tiles}).values()
             return np.asarray(features, np.float32)
 
-        return Running(encode, workers, opened.candidate.backend)
+        return Running(self._checked(encode), workers, opened.candidate.backend)
+
+    def _checked(self, encode: Encode) -> Encode:
+        """Return a function that encodes, and raises ``BackendError`` for NaN and infinity."""
+        spec = tile_encoder_graph(self.encoder.feature_dim)
+        where = f"{self.precision} on {self.options.device}"
+
+        def checked(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+            features = encode(tiles)
+            named = {spec.outputs[0].name: features}
+            require_finite(spec, named, where, remedy="use --precision fp32 or another encoder")
+            return features
+
+        return checked
 
     def facts(self) -> dict[str, Any]:
         """Return the encoder's facts, and the precision unless it is fp32.
@@ -168,7 +182,7 @@ class EncoderRunner:
     def _itself(self) -> Running:
         on_cpu = self.options.device == CPU
         workers = self._workers() if on_cpu and self.encoder.takes_threads else 1
-        return Running(self.encoder.encode, workers, self.encoder.own_backend)
+        return Running(self._checked(self.encoder.encode), workers, self.encoder.own_backend)
 
     def _check(self) -> bool:
         """Return whether the encoder's own runtime runs it; raise ``BackendError`` if none can."""
@@ -216,7 +230,7 @@ class EncoderRunner:
         noise = rng.integers(0, 256, (CPU_TILES, TILE_PX, TILE_PX, 3))
         contrast = np.geomspace(0.02, 1, CPU_TILES).reshape(-1, 1, 1, 1)
         tiles = (255 - noise * contrast).astype(np.uint8)
-        return Reference(tiles, self.encoder.encode(tiles))
+        return Reference(tiles, self._checked(self.encoder.encode)(tiles))
 
     def _write_graph(self) -> Path:
         """Write the encoder's graph and return its path.

@@ -50,9 +50,11 @@ def evaluate_run(run: Path) -> dict[str, Any]:
 def evaluate_prediction(matched: Matched, slide_name: str) -> dict[str, Any]:
     """Score a prediction against the labels of the spots and genes both have.
 
-    Beside it stands what predicting each gene's own mean over the slide would score.
+    Beside it stands what predicting each gene's own mean over the slide would score. Raises
+    ``OutputError`` for a prediction that has NaN or infinity.
     """
     labels, predicted = matched.labels, matched.predicted
+    _require_finite(matched, slide_name)
     slide = measure_slide(labels, predicted)
     constant = measure_slide(labels, np.broadcast_to(constant_predictor([labels]), labels.shape))
     transform = matched.transform
@@ -74,6 +76,17 @@ def evaluate_prediction(matched: Matched, slide_name: str) -> dict[str, Any]:
         },
         "own_mean": {"mse": constant.mse, "mae": constant.mae},
     }
+
+
+def _require_finite(matched: Matched, slide_name: str) -> None:
+    wrong = np.argwhere(~np.isfinite(matched.predicted))
+    if len(wrong):
+        spot, gene = wrong[0].tolist()
+        raise OutputError(
+            f"{slide_name}: {len(wrong)} predicted values are NaN or infinite, the first of "
+            f"{matched.genes[gene]} at spot {int(matched.spot_index[spot])}, counted from 0; "
+            "predict again"
+        )
 
 
 def fold_correlations(run: Path) -> dict[str, list[float | None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,11 +14,14 @@ from torch import Tensor
 from triplex_deploy.contract import N_NEIGHBORS, GraphSpec, TensorSpec, graph_specs
 from triplex_deploy.expression import FoldMetrics, measure_fold, measure_slide
 from triplex_deploy.models import SpotModel, Triplex, assert_eval
+from triplex_deploy.runtime.finite import require_finite
 from triplex_deploy.tiles.spot_tables import spot_tables
 from triplex_deploy.training.frozen_backbone import BackboneMaps, image_backbone
 from triplex_deploy.training.images import CPU_TILES, normalize_tiles
 from triplex_deploy.training.prepared import PreparedSection
 
+EXPRESSION: Final = "expression"
+"""Name of what the last graph gives."""
 SPOTS_PER_BATCH = 128
 """Spots that a graph gets at a time."""
 Rows = NDArray[np.int64]
@@ -57,6 +61,22 @@ class SectionGraphs:
         if spec.kind == "per slide":
             return self._of_slide(spec)[torch.from_numpy(rows).to(self._device)]
         return self._run(spec, rows)
+
+    def expression(self, rows: Rows) -> NDArray[np.float32]:
+        """Return the expression (B, G) of the spots of ``rows``.
+
+        Raises:
+            BackendError: A value is NaN or infinite.
+        """
+        values: NDArray[np.float32] = self.output(EXPRESSION, rows).float().cpu().numpy()
+        require_finite(
+            self._maker[EXPRESSION],
+            {EXPRESSION: values},
+            f"PyTorch on {self._device}",
+            rows,
+            remedy="train again with a lower learning_rate",
+        )
+        return values
 
     def _run(self, spec: GraphSpec, rows: Rows) -> Tensor:
         inputs = {tensor.name: self._input(tensor, rows) for tensor in spec.inputs}
@@ -116,13 +136,14 @@ def predict_section(
     Raises:
         SpotsError: The model has no position for an array coordinate.
         ContractError: The model is in training mode.
+        BackendError: A value is NaN or infinite.
     """
     assert_eval(model)
     graphs = SectionGraphs(model, section, maps)
     parts = []
     for begin in range(0, section.measured.n_spots, SPOTS_PER_BATCH):
         rows = graphs.all_rows[begin : begin + SPOTS_PER_BATCH]
-        parts.append(graphs.output("expression", rows).float().cpu().numpy())
+        parts.append(graphs.expression(rows))
     return np.concatenate(parts)
 
 
