@@ -20,8 +20,8 @@ from triplex_deploy.contract import (
     Config,
     config_from_dict,
 )
-from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
-from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.errors import CheckpointError, ConfigError
+from triplex_deploy.files.atomic import unwritable
 from triplex_deploy.files.escape import control_in, short_repr
 from triplex_deploy.files.onnx_external import content_reaches_outside
 from triplex_deploy.models.build import build_model
@@ -32,6 +32,7 @@ from triplex_deploy.models.torch_files import (
     current_state_keys,
     load_strictly,
     load_tensors,
+    save_tensors,
 )
 
 FORMAT: Final = "triplex-checkpoint"
@@ -131,22 +132,15 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "provenance": checkpoint.provenance,
     }
     try:
-        _write_atomically(content, path)
-    except (OSError, RuntimeError) as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error}); check the folder's permissions and free space"
-        ) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    save_tensors(content, path)
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
     """Return the weights of a module as detached CPU tensors."""
     return _storable(module.state_dict())
-
-
-def _write_atomically(content: object, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as partial, partial.open("xb") as file:
-        torch.save(content, file)
 
 
 def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

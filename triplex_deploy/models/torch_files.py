@@ -1,4 +1,7 @@
-"""Open checkpoint files without running code from them, and load their weights strictly."""
+"""Open checkpoint files without running code from them, and load their weights strictly.
+
+They are also written here, atomically.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from triplex_deploy.errors import CheckpointError
+from triplex_deploy.files.atomic import atomic_path, unwritable
 from triplex_deploy.files.damaged import damage_as
 
 _AGAIN: Final = "copy or save it again"
@@ -61,6 +65,19 @@ def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any],
         ) from error
     _check_storages(path, content)
     return content
+
+
+def save_tensors(content: object, path: Path) -> None:
+    """Write plain values and tensors with ``torch.save``, completely or not at all.
+
+    Raises ``OutputError`` if the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            with temporary.open("xb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:  # what torch raises where the disk is full
+            raise unwritable(path, error) from error
 
 
 def _check_records(path: Path) -> None:

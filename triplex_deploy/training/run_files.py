@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from triplex_deploy.files.atomic import atomic_path
-from triplex_deploy.models.torch_files import current_state_keys, load_tensors
+from triplex_deploy.models.torch_files import current_state_keys, load_tensors, save_tensors
 
 CHECKPOINT: Final = "checkpoint.ckpt"
 STATE: Final = "state.pt"
@@ -23,8 +21,7 @@ METRICS: Final = "metrics.json"
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write the state at the start of the next epoch, and the history so far as CSV."""
-    with atomic_path(folder / STATE) as path:
-        torch.save(dict(state), path)
+    save_tensors(dict(state), folder / STATE)
     write_history(folder, state["record"]["history"])
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from triplex_deploy.contract import BACKBONE_WIDTH, IMAGE_MEAN, IMAGE_STD
 from triplex_deploy.contract.graphs import tile_encoder_graph
 from triplex_deploy.errors import BackendError, ConfigError, ContractError
-from triplex_deploy.files.atomic import atomic_path, copy_file
+from triplex_deploy.files.atomic import copy_file
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.onnx_external import reaches_outside
 from triplex_deploy.models import (
@@ -29,7 +29,7 @@ from triplex_deploy.models import (
     state_of,
 )
 from triplex_deploy.models.checkpoint import ONNX
-from triplex_deploy.models.torch_files import load_state_dict, load_tensors
+from triplex_deploy.models.torch_files import load_state_dict, load_tensors, save_tensors
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
 from triplex_deploy.training.images import CPU_TILES, normalize_tiles
@@ -107,8 +107,7 @@ class BackboneEncoder(FrozenEncoder):
         write_onnx(graph, tile_encoder_graph(self.feature_dim), "onnxruntime", {}, path)
 
     def store(self, folder: Path) -> str:
-        with atomic_path(folder / BACKBONE_FILE) as temporary:
-            torch.save({"state_dict": state_of(self._encoder.backbone)}, temporary)
+        save_tensors({"state_dict": state_of(self._encoder.backbone)}, folder / BACKBONE_FILE)
         return BACKBONE_FILE
 
     def facts(self) -> dict[str, Any]:

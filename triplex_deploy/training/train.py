@@ -15,6 +15,7 @@ from triplex_deploy.data import Fold, inner_validation
 from triplex_deploy.errors import OutputError
 from triplex_deploy.expression import FoldMetrics, constant_predictor
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.room import require_room
 from triplex_deploy.models import (
     Checkpoint,
     SpotModel,
@@ -38,6 +39,7 @@ from triplex_deploy.training.prepared import (
 from triplex_deploy.training.recipes import check_options, recipe_of
 from triplex_deploy.training.run_files import (
     CHECKPOINT,
+    STATE,
     draw_curves,
     load_state,
     save_state,
@@ -139,6 +141,7 @@ class _Job:
             None if select is None else label_sections(self.prepared, select, self.plan.panel)
         )
         model = self._start(train, options)
+        require_room(folder / STATE, _bytes_of_a_run(model, options))
         state = load_state(folder) if self.resume else None
         keeper = Keeper(lambda content: save_state(folder, content), self._saver(folder, train))
         record = fit(model, train, chosen_on, options, keeper, self.progress, state)
@@ -162,6 +165,13 @@ class _Job:
             write_checkpoint(checkpoint, folder / CHECKPOINT)
 
         return save
+
+
+def _bytes_of_a_run(model: SpotModel, options: TrainOptions) -> int:
+    """Return the size of the checkpoint and the state: weights, their means, Adam's two moments."""
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    return (3 if options.ema_decay else 2) * weights + 2 * trained
 
 
 def _plan(prepared: Prepared, fold: Fold, options: TrainOptions) -> FoldSplit:
