@@ -1,1 +1,1 @@
-"""Turn a checkpoint into a bundle of ONNX graphs that provably predict what PyTorch predicts."""
+"""Export a checkpoint as a bundle of ONNX graphs, which are compared with PyTorch."""

@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 
 
 class GraphCost(NamedTuple):
-    """The work of one run at one size."""
+    """Holds the work of one run at one size."""
 
     flops: int
     """Floating-point operations."""
@@ -89,7 +89,10 @@ def _conv(_: NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
 
 
 def _attention(_: NodeProto, inputs: Sequence[Shape], __: Shape) -> int:
-    """Scores and weighted sum: query (B, Q, D) and key (B, K, D), heads packed or split."""
+    """Return the operations of the scores and the weighted sum.
+
+    The query is (B, Q, D) and the key (B, K, D), with heads packed or split.
+    """
     query, key = inputs[:2]
     return 4 * math.prod(query) * key[-2]
 
@@ -110,19 +113,25 @@ _PASSES: Final = (
     "GlobalAveragePool",
     "ReduceMean",
 )
-"""Operators that pass over their tensors and compute little."""
+"""Operators that read and write their tensors and compute little."""
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """The nodes of a file with the shape and element size of every tensor."""
+    """Holds the nodes of a file with the shape and element size of every tensor."""
 
     path: Path
+    """The file, for errors."""
     nodes: tuple[NodeProto, ...]
+    """The nodes in order."""
     shapes: Mapping[str, Shape]
+    """Shape of each tensor by name, if it is known."""
     itemsizes: Mapping[str, float]
+    """Bytes of an element of each tensor."""
     makers: Mapping[str, NodeProto]
+    """The node that writes each tensor."""
     users: Mapping[str, list[NodeProto]]
+    """The nodes that read each tensor; a graph output counts as a node."""
 
     @classmethod
     def read(cls, path: Path, sizes: Mapping[str, int]) -> _Graph:
@@ -151,7 +160,10 @@ class _Graph:
         return name in self.users
 
     def stored_bytes(self, name: str) -> int:
-        """Return the size of a tensor in memory: quantized, if it only exists between QDQ pairs."""
+        """Return the bytes of a tensor in memory.
+
+        A tensor between QuantizeLinear and DequantizeLinear is only stored quantized.
+        """
         return math.ceil(math.prod(self.shape(name)) * self.itemsizes[self._kept_as(name)])
 
     def _kept_as(self, name: str) -> str:
@@ -190,7 +202,7 @@ def _infer(model: ModelProto, path: Path, sizes: Mapping[str, int]) -> GraphProt
             if not axis.HasField("dim_value"):
                 if axis.dim_param not in sizes:
                     raise ContractError(
-                        f"{path}: axis {axis.dim_param!r} of {tensor.name} has no size; give one"
+                        f"{path}: axis {axis.dim_param!r} of {tensor.name} has no size; pass a size"
                     )
                 axis.dim_value = sizes[axis.dim_param]
     del graph.value_info[:]

@@ -1,6 +1,7 @@
 """Convert int8 image encoders to fp8 (E4M3) for TensorRT, on GPUs since Ada and Hopper.
 
-The same tensors are rounded over the same calibrated ranges. The steps of fp8 grow with the value.
+The same tensors are quantized over the same calibrated ranges. Larger values of fp8 have larger
+steps.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 INT8_MAX: Final = 127.0
+"""Largest value of int8."""
 E4M3_MAX: Final = 448.0
+"""Largest value of E4M3."""
 
 
 def to_fp8(model: ModelProto) -> None:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from triplex_deploy.contract import CENTER, GraphSpec, TensorSpec
 
 SEED: Final = 2024
+"""Seed of the inputs."""
 _PATCH_PX: Final = 16
+"""Side of a stained patch."""
 _STAINS: Final = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 """Optical density of hematoxylin and eosin in red, green, blue (Ruifrok and Johnston 2001)."""
 
@@ -51,7 +53,7 @@ def _tensor(
         return _mask(shape, rng)
     if tensor.name == "grid_xy":
         return rng.integers(0, n_positions, shape, dtype=np.int64)
-    if tensor.dtype == "int64":  # rows of other spots, -1 = none
+    if tensor.dtype == "int64":  # rows of other spots; -1 means none
         return rng.integers(-1, size, shape, dtype=np.int64)
     return rng.standard_normal(shape, dtype=np.float32)
 

@@ -22,7 +22,7 @@ Encoder = TypeVar("Encoder", bound=nn.Module)
 
 
 def with_linear_memory(encoder: Encoder) -> Encoder:
-    """Return a copy of an encoder that computes the same up to rounding, for inference alone.
+    """Return a copy of an encoder that computes the same up to rounding, for inference only.
 
     Args:
         encoder: A module with transformer blocks that see all spots of one slide, without a mask.

@@ -1,7 +1,7 @@
-"""Graphs that look up training spots: which answers depend on rounding.
+"""Find the rows of a graph that looks up training spots in which the result depends on rounding.
 
-The last spot found and the next one may be equally near up to rounding. Then either is right, and
-comparing what is predicted from them does not test the graph.
+The last spot that is found and the next spot may be equally near up to rounding. Then both are
+right, and a comparison of their predictions does not test the graph.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from triplex_deploy.contract import GraphSpec
 from triplex_deploy.models import SpotModel
 
 TIE: Final = 1e-5
-"""Relative difference up to which float32 does not tell which of two spots is nearer."""
+"""Relative difference of two scores below which float32 does not decide which spot is nearer."""
 
 
 def is_lookup(path: Path) -> bool:
-    """Return whether an ONNX graph picks the nearest of many rows, for which it needs fp32."""
+    """Return True if an ONNX graph selects the nearest rows of a bank, for which it needs fp32."""
     return any(node.op_type == "TopK" for node in onnx.load(path).graph.node)
 
 
 def without_ties(
     model: SpotModel, spec: GraphSpec, inputs: Mapping[str, NDArray[Any]]
 ) -> NDArray[np.bool_]:
-    """Return for each row (B,) whether what the graph looks up does not depend on rounding.
+    """Return True for each row (B,) in which the lookup of a graph does not depend on rounding.
 
     Args:
         model: The model, with its bank.
@@ -50,5 +50,5 @@ def without_ties(
         return np.ones(len(scores), bool)
     best = scores.topk(count + 1, dim=1).values
     gap = best[:, count - 1] - best[:, count]
-    clear: NDArray[np.bool_] = (gap > TIE * scores.abs().amax(1)).numpy()
-    return clear
+    decided: NDArray[np.bool_] = (gap > TIE * scores.abs().amax(1)).numpy()
+    return decided

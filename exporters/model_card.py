@@ -16,7 +16,7 @@ def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping
     genes = ", ".join(checkpoint.genes[:8]) + (", ..." if len(checkpoint.genes) > 8 else "")
     worst = max(report.graphs, key=lambda graph: graph.relative)
     verdict = "passed" if report.passed else "FAILED (kept by --allow-parity-failure)"
-    facts = {
+    summary = {
         "Predicts": f"{len(checkpoint.genes)} genes per spot: {genes}",
         "Reads": f"tiles of {TILE_PX} px = {TILE_PX * checkpoint.tile_mpp:g} um, RGB, H&E",
         **_neighbors(checkpoint),
@@ -33,11 +33,11 @@ def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping
         f"{checkpoint.tile_mpp:g} um/px",
         "",
         *([f"> {' '.join(str(note).split())}", ""] if note else []),
-        *(f"- **{name}**: {value}" for name, value in facts.items()),
+        *(f"- **{name}**: {value}" for name, value in summary.items()),
         "",
         "Use it with `triplex-deploy predict SLIDE --bundle THIS_FOLDER --out DIR`; check it with",
         "`triplex-deploy verify THIS_FOLDER`. `manifest.json` lists every graph with its tensors",
-        "and checksum, the genes in order, and where the weights came from.",
+        "and checksum, the genes in order, and the origin of the weights.",
         "",
     ]
     return "\n".join(lines)
@@ -50,7 +50,7 @@ def _neighbors(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _quantization(graphs: Mapping[str, Quantization]) -> dict[str, str]:
-    """Return a line about int8's layers, and one about the CPUs; nothing without int8."""
+    """Return a line about the layers in int8 and a line about CPUs, or nothing without int8."""
     if not graphs:
         return {}
     shares = "; ".join(
@@ -60,8 +60,8 @@ def _quantization(graphs: Mapping[str, Quantization]) -> dict[str, str]:
     )
     eight_bits = any(graph.weight_bits == 8 for graph in graphs.values())
     needs = (
-        "weights of 8 bits, for CPUs with VNNI; on others ONNX Runtime may overflow, which the "
-        "check at the first use finds. `export --int8-weights 7` is for them"
+        "weights of 8 bits, for CPUs with VNNI. On other CPUs ONNX Runtime may overflow, which the "
+        "check at the first use finds; for these use `export --int8-weights 7`"
         if eight_bits
         else "weights of 7 bits, for every CPU"
     )

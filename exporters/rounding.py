@@ -1,8 +1,8 @@
 """Round the weights of 1 x 1 convolutions so that the errors of a channel cancel (GPTQ).
 
-Rounding to the nearest step ignores that the inputs of a layer go together. Here each weight is
-rounded in turn, and its error is made up for by the weights that are not rounded yet
-(Frantar et al. 2023, arXiv:2210.17323).
+Rounding to the nearest step ignores that the inputs of a layer are correlated. Here the weights are
+rounded one after another, and the weights that are not rounded yet compensate the error (Frantar
+et al. 2023, arXiv:2210.17323).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DAMPING: Final = 0.01
-"""Share of the mean square of the inputs that is added to each, so that none is zero."""
+"""Share of the mean square of the inputs that is added to each square, so that none is zero."""
 Floats = NDArray[np.float64]
 
 
 def round_weights(weights: NDArray[np.float32], inputs: Floats, levels: int) -> NDArray[np.float32]:
-    """Return weights (O, I) on the steps of a symmetric quantization per output channel.
+    """Return weights (O, I) rounded to a symmetric quantization for each output channel.
 
     Args:
-        weights: (O, I) weights of a layer.
-        inputs: (I, I) mean products of the layer's inputs.
-        levels: Largest step, 127 for 8 bits.
+        weights: Weights (O, I) of a layer.
+        inputs: Mean products (I, I) of the inputs of the layer.
+        levels: Number of steps on each side of zero, 127 for 8 bits.
 
     Returns:
         Weights with the same largest value in each channel, so that the steps stay the same.
@@ -53,9 +53,9 @@ def _inverse_root(inputs: Floats) -> Floats:
 
 
 def mean_products(values: NDArray[np.float32], most: int = 20_000) -> Floats:
-    """Return (I, I) mean products of channels of feature maps (B, I, H, W).
+    """Return the mean products (I, I) of the channels of feature maps (B, I, H, W).
 
-    Places are left out evenly where there are more than ``most``.
+    If the maps have more than ``most`` positions, an even selection of them is used.
     """
     places = values.transpose(0, 2, 3, 1).reshape(-1, values.shape[1])
     some = places[:: max(1, len(places) // most)].astype(np.float64)

@@ -1,6 +1,7 @@
-"""A Triton model repository from a bundle: its graphs as models, and ``triplex`` that chains them.
+"""Write a Triton model repository from a bundle.
 
-Written against Triton's model configuration and Python backend; no server has run it yet.
+Each graph becomes a model, and the model ``triplex`` calls them in order. The repository follows
+the documentation of Triton's model configuration and Python backend; no server has run it yet.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from triplex_deploy.runtime.tensorrt.profiles import DEFAULT_PROFILES
 from triplex_deploy.tiles.masked_neighbor import MEAN_COLOR
 
 MODEL: Final = "triplex"
+"""Name of the model that calls the graphs."""
 QUEUE_DELAY_US: Final = 2000
+"""Longest time for which Triton collects requests into a batch, in microseconds."""
 _TYPES: Final = {
     "uint8": "TYPE_UINT8",
     "bool": "TYPE_BOOL",
@@ -29,12 +32,17 @@ _TYPES: Final = {
 
 
 def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> None:
-    """Write the repository to ``out``, which must not exist.
+    """Write a repository.
 
-    The graphs are the bundle's for ONNX Runtime or, with ``plans``, the ``<graph>.plan`` files of
-    that folder, built by the TensorRT of the server. Raises ``OutputError`` if it cannot be
-    written, ``BundleError`` if a plan is missing, ``ConfigError`` for a model that is not TRIPLEX
-    or a part of it.
+    Args:
+        bundle: The bundle. Without ``plans``, its graphs for ONNX Runtime are used.
+        out: Folder of the repository, which must not exist.
+        plans: Folder of the files ``<graph>.plan``, built by the TensorRT of the server.
+
+    Raises:
+        OutputError: ``out`` exists or cannot be written.
+        BundleError: A plan is missing.
+        ConfigError: The model is not TRIPLEX or a part of it.
     """
     require_served(bundle.config)
     if out.exists():
@@ -51,10 +59,14 @@ def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> No
 
 
 def require_served(config: Config) -> ModelConfig:
-    """Raise ``ConfigError`` for a model that the repository's chain does not know."""
+    """Return the configuration of a model that the repository can serve.
+
+    Raises:
+        ConfigError: The model is not TRIPLEX or a part of it.
+    """
     if not (config.supports_triton and isinstance(config, ModelConfig)):
         raise ConfigError(
-            f"format triton: {config.model} is not served by it, only TRIPLEX and its parts are; "
+            f"format triton: serves TRIPLEX and its parts only, not {config.model}; "
             "use `triplex-deploy predict`"
         )
     return config
@@ -100,7 +112,11 @@ def _write_chain(bundle: Bundle, out: Path) -> None:
 
 
 def graph_config(spec: GraphSpec, backend: str) -> str:
-    """``config.pbtxt`` of one graph; batches are gathered where rows do not see each other."""
+    """Return the ``config.pbtxt`` of a graph.
+
+    Triton may combine requests into batches, except for graphs in which the rows depend on each
+    other.
+    """
     is_batched = spec.kind != "per slide"
     lines = [
         f'name: "{spec.name}"',
@@ -120,7 +136,7 @@ def graph_config(spec: GraphSpec, backend: str) -> str:
 
 
 def chain_config(bundle: Bundle) -> str:
-    """``config.pbtxt`` of the model that takes a slide's tiles and gives its expression."""
+    """Return the ``config.pbtxt`` of the model that predicts expression from tiles of a slide."""
     config = require_served(bundle.config)
     inputs = (
         TensorSpec("tiles", "uint8", ("tiles", TILE_PX, TILE_PX, 3)),
@@ -151,7 +167,7 @@ def _tensors(kind: str, tensors: tuple[TensorSpec, ...], is_batched: bool) -> It
 
 def _readme(bundle: Bundle, has_plans: bool) -> str:
     what = "TensorRT plans, which only the TensorRT that built them loads" if has_plans else "ONNX"
-    facts: Mapping[str, object] = {
+    summary: Mapping[str, object] = {
         "Bundle": bundle.id,
         "Genes": len(bundle.manifest.genes),
         "Tiles": f"{TILE_PX} px at {bundle.manifest.tile_mpp:g} um/px",
@@ -162,7 +178,7 @@ def _readme(bundle: Bundle, has_plans: bool) -> str:
         [
             "# Triton model repository for TRIPLEX",
             "",
-            *(f"- **{name}**: {value}" for name, value in facts.items()),
+            *(f"- **{name}**: {value}" for name, value in summary.items()),
             "",
             "Start the server with this folder as its repository:",
             "",
@@ -170,21 +186,22 @@ def _readme(bundle: Bundle, has_plans: bool) -> str:
             "      --shm-size 2g -v $PWD:/models:ro \\",
             "      nvcr.io/nvidia/tritonserver:YY.MM-py3 tritonserver --model-repository /models",
             "",
-            "Take a release whose ONNX Runtime reads opset 20; for plans, one whose TensorRT built",
-            "them. The Python backend needs NumPy inside the container.",
+            "Use a release with an ONNX Runtime that reads opset 20. For plans, use a release with",
+            "the TensorRT that built them. The Python backend needs NumPy inside the container.",
             "",
-            "Ask it for a slide from a machine that has the slide and triplex-deploy:",
+            "Predict a slide from a machine that has the slide and triplex-deploy:",
             "",
             "    pip install 'triplex-deploy[cpu]' 'tritonclient[grpc]'",
             "    python client.py SLIDE --bundle BUNDLE --url HOST:8001 --out expression.npy",
             "",
             f"The model `{MODEL}` takes every tile of a slide once and encodes it once, runs the",
             "global encoder once for the slide and fuses spots in batches. One gRPC message holds",
-            "2 GB, about 14,000 tiles. The graphs can be asked one by one as well; their batches",
-            "are gathered over clients.",
+            "2 GB, about 14,000 tiles. Clients can also call each graph; Triton combines the",
+            "requests of several clients into batches.",
             "",
-            "This repository was checked against Triton's model configuration and its model's code",
-            "was run against a stand-in of the Python backend; no server has loaded it yet.",
+            "This repository was checked against Triton's schema of model configurations, and the",
+            "code of its model was tested with a replacement for the Python backend. No server has",
+            "loaded it yet.",
             "",
         ]
     )

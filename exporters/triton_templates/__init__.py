@@ -1,1 +1,1 @@
-"""Files that go into a Triton model repository as they are."""
+"""Files that are copied unchanged into a Triton model repository."""

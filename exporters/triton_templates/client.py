@@ -1,4 +1,4 @@
-"""Predict a slide through a Triton server: tiles are cut here, everything else runs there.
+"""Predict a slide through a Triton server: tiles are cut here, the graphs run on the server.
 
     python client.py SLIDE --bundle BUNDLE --url localhost:8001 --out SLIDE.npy
 
@@ -20,7 +20,7 @@ from triplex_deploy.tiles import SlideView, plan_tiles, stream_tiles
 from triplex_deploy.tiles.apeg import position_index
 
 LARGEST_MESSAGE = 2**31 - 1
-"""What one gRPC message can hold: about 14,000 tiles."""
+"""Most bytes of a gRPC message, which hold about 14,000 tiles."""
 
 
 def main() -> None:
@@ -46,7 +46,10 @@ def main() -> None:
 
 
 def slide_inputs(slide_path: Path, bundle_path: Path, mpp: float | None) -> dict[str, np.ndarray]:
-    """``tiles`` (T, 224, 224, 3), ``neighbor_tile`` (N, 25), ``apeg_index`` (N, k*k) of a slide."""
+    """Return the inputs of the model ``triplex`` for a slide with N spots and T tiles.
+
+    They are ``tiles`` (T, 224, 224, 3), ``neighbor_tile`` (N, 25) and ``apeg_index`` (N, k*k).
+    """
     bundle = load_bundle(bundle_path)
     with open_slide(slide_path) as slide:
         slide_mpp = resolve_mpp(slide, mpp)
@@ -64,12 +67,15 @@ def slide_inputs(slide_path: Path, bundle_path: Path, mpp: float | None) -> dict
 
 
 def ask(url: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Expression (N, G) from the server's model ``triplex``."""
+    """Return the expression (N, G) that the model ``triplex`` of the server predicts."""
     import tritonclient.grpc as triton
 
     size = sum(array.nbytes for array in inputs.values())
     if size > LARGEST_MESSAGE:
-        raise SystemExit(f"error: {size / 1e9:.1f} GB exceed a gRPC message; use --spots in parts")
+        raise SystemExit(
+            f"error: {size / 1e9:.1f} GB of tiles are more than a gRPC message holds; "
+            "use `triplex-deploy predict`"
+        )
     given = []
     for name, array in inputs.items():
         kind = {"uint8": "UINT8", "int64": "INT64"}[array.dtype.name]

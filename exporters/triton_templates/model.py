@@ -1,7 +1,7 @@
-"""``triplex`` in Triton: a slide's tiles and where they lie in, expression out.
+"""The model ``triplex`` in Triton: predicts expression from the tiles of a slide.
 
-Every tile is encoded once, the global encoder runs once for the slide, spots are fused in batches.
-What the model sees and how large its tensors are is read from ``bundle.json`` beside this file.
+Every tile is encoded once, the global encoder runs once for the slide, and spots are fused in
+batches. ``bundle.json`` beside this file lists the graphs with their inputs and outputs.
 """
 
 import json
@@ -12,14 +12,14 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 CENTER = 12
-"""The spot's own tile among the 25 of its neighbourhood."""
+"""Index of the target tile among the 25 tiles of a neighborhood."""
 
 
 class TritonPythonModel:
-    """Called by Triton's Python backend."""
+    """The class that Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read what the graphs take and give; no graph can be asked before all are loaded."""
+        """Read ``bundle.json``. Graphs cannot be called here: Triton may not have loaded them."""
         folder = Path(args["model_repository"]) / args["model_version"]
         bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         self.graphs: dict[str, dict[str, list[str]]] = bundle["graphs"]
@@ -31,7 +31,7 @@ class TritonPythonModel:
     def execute(
         self, requests: list["pb_utils.InferenceRequest"]
     ) -> list["pb_utils.InferenceResponse"]:
-        """One slide per request; a request that fails does not fail the others."""
+        """Return a response for each request, which is one slide; errors stay within a request."""
         return [self._respond(request) for request in requests]
 
     def _respond(self, request: "pb_utils.InferenceRequest") -> "pb_utils.InferenceResponse":
@@ -49,25 +49,25 @@ class TritonPythonModel:
     def _predict(
         self, tiles: np.ndarray, neighbor_tile: np.ndarray, apeg_index: np.ndarray
     ) -> np.ndarray:
-        own = neighbor_tile[:, CENTER]
+        target = neighbor_tile[:, CENTER]
         known: dict[str, np.ndarray] = {"mask": neighbor_tile >= 0}
         if "tile_encoder" in self.graphs:
             features = self._in_batches("tile_encoder", {"tiles": tiles})
         if "target_encoder" in self.graphs:
-            used, rows = np.unique(own, return_inverse=True)
+            used, rows = np.unique(target, return_inverse=True)
             tokens = self._in_batches("target_encoder", {"tiles": tiles[used]})
             known["target_tokens"] = tokens[rows]
         if "global_encoder" in self.graphs:
-            inputs = {"features": features[own], "apeg_index": apeg_index}
+            inputs = {"features": features[target], "apeg_index": apeg_index}
             known["global_tokens"] = self._call("global_encoder", inputs)
         if "neighbor_encoder" in self.graphs:
-            padded = np.vstack([features, self._masked_feature()])  # -1 is the last row
+            padded = np.vstack([features, self._masked_feature()])  # index -1 is the last row
             around = {"features": padded[neighbor_tile], "mask": known["mask"]}
             known["neighbor_tokens"] = self._in_batches("neighbor_encoder", around)
         return self._in_batches("fusion_head", known)
 
     def _masked_feature(self) -> np.ndarray:
-        """Return the feature (1, F) that stands for a masked neighbor, encoded once."""
+        """Return the feature (1, F) of a masked neighbor; it is encoded once."""
         if self.masked_feature is None:
             self.masked_feature = self._call("tile_encoder", {"tiles": self.masked_tile})
         return self.masked_feature
@@ -101,13 +101,13 @@ class TritonPythonModel:
 
 
 def check(given: dict[str, np.ndarray]) -> None:
-    """Refuse indices that point at no tile or no spot before they select the wrong row."""
+    """Raise ``ValueError`` for indices of tiles or spots that do not exist."""
     tiles, spots = len(given["tiles"]), len(given["neighbor_tile"])
     around, table = given["neighbor_tile"], given["apeg_index"]
     if not tiles or not spots or len(table) != spots:
         raise ValueError(f"triplex: {tiles} tiles, {spots} spots, {len(table)} rows of apeg_index")
     if around.min() < -1 or around.max() >= tiles or around[:, CENTER].min() < 0:
-        raise ValueError(f"triplex: neighbor_tile must be -1 to {tiles - 1}, its centre at least 0")
+        raise ValueError(f"triplex: neighbor_tile must be -1 to {tiles - 1}, its center at least 0")
     if table.min() < -1 or table.max() >= spots:
         raise ValueError(f"triplex: apeg_index must be -1 to {spots - 1}")
 
@@ -122,5 +122,6 @@ def require_finite(graph: str, output: str, array: np.ndarray) -> None:
 
 
 def batches(length: int, most: int) -> Iterator[slice]:
+    """Yield slices of at most ``most`` rows that cover ``length`` rows."""
     for begin in range(0, length, most):
         yield slice(begin, begin + most)
