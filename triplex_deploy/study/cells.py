@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from triplex_deploy.contract import CONFIGS, Config
+from triplex_deploy.contract import CONFIGS, Config, Neighborhood
 from triplex_deploy.contract.config import RENAMED
+from triplex_deploy.contract.neighborhood import KIND_KEY
 from triplex_deploy.data import Fold
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.study.config import FIXED, DatasetEntry, Study, require_known, slug
@@ -21,7 +22,12 @@ from triplex_deploy.training.options import (
     current_keys,
     split_settings,
 )
-from triplex_deploy.training.prepared import PREPARED_FILE, Prepared, open_prepared
+from triplex_deploy.training.prepared import (
+    PREPARED_FILE,
+    Prepared,
+    open_prepared,
+    with_data_settings,
+)
 
 CELLS_DIR: Final = "cells"
 """Folder of all cells, below the study's folder."""
@@ -81,13 +87,45 @@ def make_cells(study: Study, out: Path) -> tuple[StudyCell, ...]:
         ConfigError: If a setting or a fold is not valid.
     """
     config = study.config
-    opened = {label: open_prepared(study.path(d.prepared)) for label, d in config.datasets.items()}
+    opened = {label: open_folders(study, dataset) for label, dataset in config.datasets.items()}
     return tuple(
         _make_cell(study, out, label, opened[label], fold, model, seed)
         for seed in config.seeds
-        for label, dataset in config.datasets.items()
-        for fold in _folds(study, label, opened[label])
+        for label in config.datasets
+        for fold in _folds(study, label, opened[label][0])
         for model in config.models
+    )
+
+
+def open_folders(study: Study, dataset: DatasetEntry) -> tuple[Prepared, ...]:
+    """Return the prepared folders of a data set: ``prepared``, then ``also_prepared``.
+
+    Raises:
+        DatasetError: If a folder is not prepared.
+    """
+    names = (dataset.prepared, *dataset.also_prepared)
+    return tuple(open_prepared(study.path(name)) for name in names)
+
+
+def folder_of_model(folders: Sequence[Prepared], values: Mapping[str, Any], where: str) -> Prepared:
+    """Return the folder that a model is trained on.
+
+    Args:
+        folders: The folders of the data set, from ``open_folders``.
+        values: The model's settings.
+        where: Data set and model, for messages.
+
+    Raises:
+        ConfigError: If no folder has the neighborhood that the settings name.
+    """
+    if KIND_KEY not in values:
+        return folders[0]
+    wanted = Neighborhood.of_record(values)
+    for folder in folders:
+        if folder.neighborhood == wanted:
+            return folder
+    raise ConfigError(
+        f"{where}: no folder was prepared with the neighborhood {wanted}; add one to also_prepared"
     )
 
 
@@ -142,17 +180,18 @@ def prepared_digest(path: Path) -> str:
 
 
 def _make_cell(
-    study: Study, out: Path, label: str, prepared: Prepared, fold: Fold, model: str, seed: int
+    study: Study,
+    out: Path,
+    label: str,
+    folders: Sequence[Prepared],
+    fold: Fold,
+    model: str,
+    seed: int,
 ) -> StudyCell:
-    config, options = split_settings(
-        {
-            **settings_of(study, study.config.datasets[label], model),
-            "n_genes": prepared.n_genes,
-            "feature_dim": prepared.feature_dim,
-            "selection": study.config.selection,
-            "seed": seed,
-        }
-    )
+    values = settings_of(study, study.config.datasets[label], model)
+    prepared = folder_of_model(folders, values, f"{label} / {model}")
+    values |= {"selection": study.config.selection, "seed": seed}
+    config, options = split_settings(with_data_settings(values, prepared))
     content = {
         "config": _with_first_keys(config.digest_values()),
         "options": _with_first_keys(options.digest_values()),

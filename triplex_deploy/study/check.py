@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from triplex_deploy.errors import ConfigError, DatasetError
+from triplex_deploy.study.cells import folder_of_model, open_folders, settings_of
 from triplex_deploy.study.config import ExternalEntry, MapEntry, Study
 from triplex_deploy.study.paper import paper_row
 from triplex_deploy.training.prepared import Prepared, open_prepared
@@ -18,15 +21,50 @@ def check_study(study: Study) -> None:
         DatasetError: If a data set is not prepared, or cannot be tested on.
     """
     config = study.config
+    opened = {label: open_folders(study, dataset) for label, dataset in config.datasets.items()}
     for label, dataset in config.datasets.items():
-        prepared = open_prepared(study.path(dataset.prepared))
+        prepared, *others = opened[label]
+        for name, other in zip(dataset.also_prepared, others, strict=True):
+            _check_same_data(label, name, prepared, other)
         if dataset.paper is not None:
             paper_row(dataset.paper.table, dataset.paper.column, "")
         if label in config.maps:
             _check_map(study, label, config.maps[label], prepared)
     for label, entry in config.external.items():
-        trained = open_prepared(study.path(config.datasets[entry.trained_on].prepared))
-        _check_external(label, entry, open_prepared(study.path(entry.prepared)), trained)
+        folders = opened[entry.trained_on]
+        prepared = open_prepared(study.path(entry.prepared))
+        _check_external(label, entry, prepared, folders[0])
+        _check_neighborhoods(study, label, entry, prepared, folders)
+
+
+def _check_same_data(label: str, name: str, prepared: Prepared, other: Prepared) -> None:
+    """Check that two folders differ by nothing but where neighbor tiles are taken."""
+    for key in ("tile_mpp", "tile_encoder", "label_transform", "n_genes", "gene_list", "folds"):
+        if getattr(other, key) != getattr(prepared, key):
+            raise DatasetError(
+                f"datasets.{label}.also_prepared: {name} has another {key} than {prepared.path}; "
+                "prepare both from the same data, with the same options but for --neighborhood"
+            )
+
+
+def _check_neighborhoods(
+    study: Study,
+    label: str,
+    entry: ExternalEntry,
+    prepared: Prepared,
+    folders: Sequence[Prepared],
+) -> None:
+    """Check that the models of an external test were trained with the sections' neighborhood."""
+    dataset = study.config.datasets[entry.trained_on]
+    for model in entry.models or study.config.models:
+        values = settings_of(study, dataset, model)
+        trained = folder_of_model(folders, values, f"{entry.trained_on} / {model}")
+        if trained.neighborhood != prepared.neighborhood:
+            raise DatasetError(
+                f"external.{label}: prepared with the neighborhood {prepared.neighborhood}, "
+                f"{model} is trained with {trained.neighborhood}; prepare the sections with that, "
+                "or leave the model out"
+            )
 
 
 def _check_map(study: Study, label: str, entry: MapEntry, prepared: Prepared) -> None:

@@ -40,6 +40,9 @@ class DatasetEntry(_Strict):
 
     prepared: str
     """Folder that ``prepare`` has made."""
+    also_prepared: list[str] = []
+    """Folders of the same data prepared with other neighborhoods. A model whose settings name a
+    neighborhood is trained on the folder that has it, every other model on ``prepared``."""
     paper: PaperColumn | None = None
     """Where the paper prints values for this data set."""
     settings: dict[str, Settings] = {}
