@@ -7,13 +7,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 
 from triplex_deploy.bundle import (
@@ -21,18 +19,12 @@ from triplex_deploy.bundle import (
     MODEL_CARD,
     PARITY,
     PARITY_INPUTS,
-    SCHEMA_VERSION,
     Bundle,
     GraphEntry,
-    Manifest,
     Target,
     read_bundle,
 )
 from triplex_deploy.contract import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    NEIGHBORHOOD,
-    TILE_PX,
     Config,
     GraphSpec,
     graph_specs,
@@ -45,8 +37,7 @@ from triplex_deploy.contract.precision import (
     require_offered,
 )
 from triplex_deploy.errors import ConfigError, ParityError
-from triplex_deploy.exporters.foreign_tile_encoder import open_foreign, write_foreign
-from triplex_deploy.exporters.graph_entry import graph_entry
+from triplex_deploy.exporters.bundle_manifest import graph_entry, make_manifest, onnx_properties
 from triplex_deploy.exporters.int8 import (
     COSINES,
     WEIGHT_BITS,
@@ -57,6 +48,7 @@ from triplex_deploy.exporters.int8 import (
 )
 from triplex_deploy.exporters.lookup import is_lookup
 from triplex_deploy.exporters.model_card import model_card
+from triplex_deploy.exporters.onnx_tile_encoder import open_onnx_encoder, write_onnx_encoder
 from triplex_deploy.exporters.parity import (
     ParityReport,
     measure_parity,
@@ -72,13 +64,11 @@ from triplex_deploy.exporters.tensorrt_parity import TENSORRT_PARITY, measure_em
 from triplex_deploy.exporters.to_onnx import write_onnx
 from triplex_deploy.exporters.triton import require_served, write_repository
 from triplex_deploy.exporters.wrappers import graph_modules
-from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import Checkpoint, read_checkpoint
 from triplex_deploy.models.checkpoint import ONNX
 from triplex_deploy.runtime.ort import open_ort_session
 from triplex_deploy.runtime.session import Session
-from triplex_deploy.runtime.tensorrt.build import SETTINGS, write_settings
-from triplex_deploy.version import __version__
+from triplex_deploy.runtime.tensorrt.build import write_settings
 
 logger = logging.getLogger(__name__)
 
@@ -87,21 +77,21 @@ TRITON: Final = "triton"
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Options of an export."""
+    """Holds the options of an export."""
 
     precision: str = DEFAULT
     """Precision of the graphs for ONNX Runtime. fp16 is for GPUs; int8 quantizes the convolutional
     image encoders. Graphs that look up training spots stay fp32."""
     calibration: NDArray[np.uint8] | None = None
-    """Tiles (T, 224, 224, 3) of slides like those to be predicted, for int8 and fp8 alone."""
+    """Tiles (T, 224, 224, 3) of slides like those to predict; for int8 and fp8 only."""
     int8_weights: int = WEIGHT_BITS[0]
-    """Bits of int8's weights for ONNX Runtime: 8, or 7 for CPUs without VNNI."""
+    """Bits of the weights of int8 for ONNX Runtime: 8, or 7 for CPUs without VNNI."""
     force: bool = False
     """Replace an existing bundle."""
     allow_parity_failure: bool = False
-    """Keep a bundle that does not pass its parity gate; its manifest says so."""
+    """Keep a bundle that does not pass its parity gate; its manifest records this."""
     tensorrt: TensorrtOptions | None = None
-    """Options of the graphs for TensorRT, which are added if this is given."""
+    """Options of the graphs for TensorRT; None to leave them out."""
     triton: bool = False
     """Write a Triton model repository into the bundle's folder ``triton``."""
 
@@ -124,7 +114,7 @@ def export_bundle(
 ) -> tuple[Bundle, ParityReport]:
     """Export a checkpoint as a bundle.
 
-    After an error there is no bundle at ``out``, and an older one is unchanged.
+    After an error there is no new bundle at ``out``, and an older bundle is unchanged.
 
     Args:
         checkpoint_path: The checkpoint.
@@ -204,7 +194,9 @@ def _fill(
     card = model_card(checkpoint, report, precisions)
     (stage / MODEL_CARD).write_text(card, encoding="utf-8")
     passed = all(report.passed for report in reports.values())
-    manifest = _manifest(stage, checkpoint, checkpoint_path, (*entries, *engines), report, passed)
+    manifest = make_manifest(
+        stage, checkpoint, checkpoint_path, (*entries, *engines), report, passed
+    )
     (stage / MANIFEST).write_text(manifest.sealed().to_json(), encoding="utf-8")
     return reports
 
@@ -231,7 +223,7 @@ def _add_tensorrt(
 
 
 def _convert(stage: Path, specs: Mapping[str, GraphSpec], precision: str) -> dict[str, str]:
-    """Convert the graphs that do not look up, and return their precision by name."""
+    """Convert the graphs except those that look up, and return their precision by name."""
     converted = [name for name in specs if not is_lookup(stage / f"{name}.onnx")]
     for name in converted:
         path = stage / f"{name}.onnx"
@@ -244,24 +236,28 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _write_graphs(stage: Path, checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]) -> Reference:
-    """Write every graph and return what they must compute."""
+    """Write every graph, and return the model that they are compared with."""
     model, encoder = checkpoint.build_model(), checkpoint.tile_encoder
     ours = None if encoder.kind == ONNX else encoder.build()
-    encode_tiles = open_foreign(encoder).encode if ours is None else torch_tile_encoder(ours)
+    encode_tiles = open_onnx_encoder(encoder).encode if ours is None else torch_tile_encoder(ours)
     modules = graph_modules(model, ours)
     for name, spec in specs.items():
         logger.info("exporting %s", name)
-        path, metadata = stage / f"{name}.onnx", _metadata(checkpoint, spec)
+        path, metadata = stage / f"{name}.onnx", onnx_properties(checkpoint, spec)
         if name in modules:
             write_onnx(modules[name], spec, "onnxruntime", metadata, path)
         else:
-            write_foreign(encoder, spec, metadata, path)
+            write_onnx_encoder(encoder, spec, metadata, path)
     return Reference(model, encode_tiles)
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Compares the graphs for ONNX Runtime in a folder with PyTorch."""
+    """Compares the graphs for ONNX Runtime in a folder with PyTorch.
+
+    ``precisions`` are those of the graphs, ``precision`` is that of the bundle. ``held_out`` tiles
+    are one more input for graphs of tiles.
+    """
 
     stage: Path
     specs: Mapping[str, GraphSpec]
@@ -271,7 +267,7 @@ class _Comparison:
     held_out: NDArray[np.uint8] | None
 
     def run(self) -> tuple[tuple[GraphEntry, ...], ParityReport]:
-        """Return the graphs' entries in the manifest, and the comparison."""
+        """Return the entries of the graphs in the manifest, and the comparison."""
         entries = tuple(
             graph_entry(
                 self.stage, self.stage / f"{name}.onnx", spec, self.precisions[name], "onnxruntime"
@@ -291,7 +287,7 @@ def _quantize(
 ) -> tuple[tuple[GraphEntry, ...], ParityReport]:
     """Quantize the encoders to int8 and compare all graphs.
 
-    More layers stay in float, step by step, until the comparison passes or no more may.
+    More and more layers stay in float until the comparison passes or the largest number is reached.
     """
     stage = compare.stage
     names = [name for name, precision in compare.precisions.items() if precision in QUANTIZED]
@@ -318,61 +314,6 @@ def _quantize(
     for path in exact.values():
         path.unlink()
     return entries, replace(report, quantization=made)
-
-
-def _metadata(checkpoint: Checkpoint, spec: GraphSpec) -> dict[str, str]:
-    """Return the properties of an ONNX file, which tell what it is without its bundle."""
-    return {
-        "triplex.graph": spec.name,
-        "triplex.config": json.dumps(checkpoint.config.to_dict()),
-        "triplex.genes": json.dumps(checkpoint.genes),
-        "triplex.label_transform": json.dumps(checkpoint.label_transform),
-        "triplex.tile": json.dumps({"px": TILE_PX, "mpp": checkpoint.tile_mpp}),
-        "triplex.normalisation": json.dumps({"mean": IMAGE_MEAN, "std": IMAGE_STD}),
-        "triplex.provenance": json.dumps(checkpoint.provenance),
-    }
-
-
-def _manifest(
-    stage: Path,
-    checkpoint: Checkpoint,
-    checkpoint_path: Path,
-    entries: tuple[GraphEntry, ...],
-    report: ParityReport,
-    passed: bool,
-) -> Manifest:
-    checked = (PARITY, PARITY_INPUTS, MODEL_CARD, SETTINGS, TENSORRT_PARITY)
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        config=checkpoint.config.to_dict(),
-        genes=checkpoint.genes,
-        tile_px=TILE_PX,
-        tile_mpp=checkpoint.tile_mpp,
-        neighborhood=NEIGHBORHOOD,
-        mean=IMAGE_MEAN,
-        std=IMAGE_STD,
-        label_transform=checkpoint.label_transform,
-        precision=report.precision,
-        graphs=entries,
-        files={name: sha256_of(stage / name) for name in checked if (stage / name).exists()},
-        parity_passed=passed,
-        provenance=_provenance(checkpoint, checkpoint_path, report),
-    )
-
-
-def _provenance(
-    checkpoint: Checkpoint, checkpoint_path: Path, report: ParityReport
-) -> dict[str, Any]:
-    made = {name: graph.to_dict() for name, graph in report.quantization.items()}
-    return {
-        **checkpoint.provenance,
-        "tile_encoder": checkpoint.tile_encoder.metadata(),
-        "checkpoint": checkpoint_path.name,
-        "checkpoint_sha256": sha256_of(checkpoint_path),
-        "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "exported_with": {"triplex-deploy": __version__, "torch": str(torch.__version__)},
-        **({"quantization": made} if made else {}),
-    }
 
 
 @contextmanager

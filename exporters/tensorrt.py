@@ -26,8 +26,8 @@ from triplex_deploy.contract.precision import (
     require_offered,
 )
 from triplex_deploy.errors import ConfigError
+from triplex_deploy.exporters.bundle_manifest import graph_entry
 from triplex_deploy.exporters.fp8 import to_fp8
-from triplex_deploy.exporters.graph_entry import graph_entry
 from triplex_deploy.exporters.int8 import quantize
 from triplex_deploy.exporters.precision import LOW_PRECISIONS, convert_precision
 from triplex_deploy.exporters.standard_form import to_standard

@@ -146,7 +146,7 @@ class OnnxEncoder(FrozenEncoder):
         return _missing_packages()
 
     def write_graph(self, path: Path) -> None:
-        from triplex_deploy.exporters.foreign_tile_encoder import write_foreign
+        from triplex_deploy.exporters.onnx_tile_encoder import write_onnx_encoder
 
         weights = TileEncoderWeights(
             name=self.name,
@@ -156,7 +156,7 @@ class OnnxEncoder(FrozenEncoder):
             mean=self._model.mean,
             std=self._model.std,
         )
-        write_foreign(weights, tile_encoder_graph(self.feature_dim), {}, path)
+        write_onnx_encoder(weights, tile_encoder_graph(self.feature_dim), {}, path)
 
     def store(self, folder: Path) -> str:
         if self._model.path.resolve() != (folder / ONNX_FILE).resolve():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx
 
-from triplex_deploy.exporters.graph_entry import graph_digest, graph_entry
+from triplex_deploy.exporters.bundle_manifest import graph_digest, graph_entry
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.runtime.model import RunnableBundle
 

@@ -1,4 +1,4 @@
-"""Write a user's own ONNX tile encoder as the ``tile_encoder`` graph of a bundle."""
+"""Write the ONNX tile encoder of a user as the graph ``tile_encoder`` of a bundle."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from triplex_deploy.errors import CheckpointError
 from triplex_deploy.models import TileEncoderWeights
 from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
 
-_KINDS = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+_KINDS: Final = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 _PREFIX: Final = "encoder/"
-"""Put before every name in the file, which may use the contract's names for other tensors."""
+"""Put before every name of the file, because names of the contract may mean other tensors in it."""
 
 
-def open_foreign(weights: TileEncoderWeights) -> TileModel:
-    """Open the file as training ran it; raises ``CheckpointError`` if its batch size is fixed."""
+def open_onnx_encoder(weights: TileEncoderWeights) -> TileModel:
+    """Open the file as training does.
+
+    Raises:
+        CheckpointError: The file takes a fixed number of tiles.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tile_encoder.onnx"
         path.write_bytes(weights.onnx)
@@ -35,12 +39,18 @@ def open_foreign(weights: TileEncoderWeights) -> TileModel:
     return model
 
 
-def write_foreign(
+def write_onnx_encoder(
     weights: TileEncoderWeights, spec: GraphSpec, metadata: dict[str, str], path: Path
 ) -> None:
-    """Write the file with the contract's input and output.
+    """Write the graph with the input and output of the contract.
 
     If the file takes float images, the graph scales and normalizes the bytes first.
+
+    Args:
+        weights: The tile encoder, of kind ``onnx``.
+        spec: The graph ``tile_encoder`` of the contract.
+        metadata: Properties to store in the file, in addition to its own.
+        path: The file to write.
     """
     proto = onnx.compose.add_prefix(onnx.load_model_from_string(weights.onnx), _PREFIX)
     graph = proto.graph
@@ -74,7 +84,7 @@ def _normalize(image: str) -> list[Any]:
 
 
 def _statistics(weights: TileEncoderWeights) -> list[Any]:
-    """Return the mean and the standard deviation of bytes (3,) as constants."""
+    """Return the mean and standard deviation of the bytes of each channel, (3,), as constants."""
     return [
         numpy_helper.from_array(255 * np.array(values, np.float32), name)
         for name, values in (("tile_mean", weights.mean), ("tile_std", weights.std))

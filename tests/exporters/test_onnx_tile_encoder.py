@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.variants import VARIANTS, variant_checkpoint
 from triplex_deploy.contract import graph_specs
 from triplex_deploy.errors import CheckpointError, ContractError
-from triplex_deploy.exporters.foreign_tile_encoder import open_foreign, write_foreign
-from triplex_deploy.exporters.graph_entry import graph_entry
+from triplex_deploy.exporters.bundle_manifest import graph_entry
 from triplex_deploy.exporters.inputs import graph_inputs
+from triplex_deploy.exporters.onnx_tile_encoder import open_onnx_encoder, write_onnx_encoder
 from triplex_deploy.models import TileEncoderWeights
 from triplex_deploy.runtime.ort import open_ort_session
 from triplex_deploy.training.tile_encoder import open_tile_encoder
@@ -66,7 +66,7 @@ def test_graph_gives_the_features_training_saw(
 ) -> None:
     """Bytes stay bytes; float images are normalised by the file's own mean and deviation."""
     encoder = weights(channel_means(takes, names))
-    write_foreign(encoder, SPEC, {}, tmp_path / "t.onnx")
+    write_onnx_encoder(encoder, SPEC, {}, tmp_path / "t.onnx")
     entry = graph_entry(tmp_path, tmp_path / "t.onnx", SPEC, "fp32", "onnxruntime")
     assert entry.opset == 18
     with open_ort_session(tmp_path / "t.onnx", SPEC) as session:
@@ -76,19 +76,19 @@ def test_graph_gives_the_features_training_saw(
             byte_means = tiles.mean(axis=(1, 2))
             expected = byte_means if takes == "uint8" else (byte_means / 255 - MEAN) / STD
             np.testing.assert_allclose(found, expected, rtol=1e-5)
-            np.testing.assert_allclose(found, open_foreign(encoder).encode(tiles), rtol=1e-5)
+            np.testing.assert_allclose(found, open_onnx_encoder(encoder).encode(tiles), rtol=1e-5)
 
 
 def test_metadata_of_the_file_stays_beside_ours(tmp_path: Path) -> None:
     encoder = weights(channel_means("uint8"))
-    write_foreign(encoder, SPEC, {"triplex.graph": "tile_encoder"}, tmp_path / "t.onnx")
+    write_onnx_encoder(encoder, SPEC, {"triplex.graph": "tile_encoder"}, tmp_path / "t.onnx")
     stored = [(p.key, p.value) for p in onnx.load(tmp_path / "t.onnx").metadata_props]
     assert sorted(stored) == [("licence", "theirs"), ("triplex.graph", "tile_encoder")]
 
 
 def test_fixed_batch_is_refused_with_the_way_out() -> None:
     with pytest.raises(CheckpointError, match=r"exactly 2 tiles; export it with a dynamic batch"):
-        open_foreign(weights(channel_means("uint8", batch=2)))
+        open_onnx_encoder(weights(channel_means("uint8", batch=2)))
 
 
 def test_weights_in_another_file_are_refused_before_training(tmp_path: Path) -> None:
