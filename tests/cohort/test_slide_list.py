@@ -68,7 +68,7 @@ def test_slide_given_with_its_full_path(folder: Path, tmp_path_factory) -> None:
         ("slide,output\na.svs,/x\n", ["line 2", "below the --out folder"]),
         ("slide,output\na.svs,.h5ad\n", ["line 2", "below the --out folder"]),
         ("slide,mpp\na.svs,0.5,9\n", ["line 2", "3 cells for 2 columns"]),
-        ('slide,mpp\n"a.svs,0.5\n', ["line 2", "CSV"]),
+        ('slide,mpp\n"a.svs,0.5\n', ["line 2", "a quote is opened and not closed", "CSV"]),
         ("slide\n\n", ["no slides"]),
     ],
 )
@@ -82,7 +82,7 @@ def test_fault_is_one_line_with_its_place(folder: Path, text: str, parts: list[s
 
 def test_text_that_is_not_utf8_is_refused(folder: Path) -> None:
     path = folder / "m.csv"
-    path.write_bytes("slide\nü.svs\n".encode("utf-16"))
+    path.write_bytes("slide\nü.svs\n".encode("latin-1"))
     with pytest.raises(ConfigError, match="UTF-8"):
         read_slide_list(path)
 

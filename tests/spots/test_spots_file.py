@@ -183,7 +183,7 @@ def test_compressed_and_semicolon_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["pixel_x,größe\n".encode("latin-1"), b"\xff\xfep\0i"])
 def test_other_encodings_are_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_bytes(content)
-    with pytest.raises(SpotsError, match=r"s\.csv: not UTF-8 text; save it as UTF-8 CSV"):
+    with pytest.raises(SpotsError, match=r"s\.csv: not UTF-8 text; save it as UTF-8"):
         read_spots(tmp_path / "s.csv")
 
 

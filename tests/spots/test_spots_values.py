@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from triplex_deploy.errors import SpotsError
-from triplex_deploy.spots import Spots, check_spots, read_mask, read_spots, table
+from triplex_deploy.spots import Spots, check_spots, file, read_mask, read_spots, table
 
 LIST = "A-1,1,0,0,2.5,1.25\nB-1,0,0,2,2.5,5.5\nC-1,1,0,4,2.5,9.5\n"
 """Space Ranger's list without a header; the pixels have fractions."""
@@ -132,7 +132,7 @@ def test_a_table_that_inflates_without_end_is_refused(
     monkeypatch.setattr(table, "MAX_TEXT_ROWS", 1000)
     path = tmp_path / "s.csv.gz"
     path.write_bytes(gzip.compress(b"pixel_x,pixel_y\n" + b"1,1\n" * 5_000_000))
-    with pytest.raises(SpotsError, match=r"more than 1,000 rows .* the spots of one slide"):
+    with pytest.raises(SpotsError, match=r"more than 1,000 rows.* the spots of one slide"):
         read_spots(path)
 
 
@@ -155,17 +155,25 @@ def test_names_that_no_file_can_have() -> None:
 
 def test_an_h5ad_that_claims_too_many_spots_is_refused(tmp_path: Path) -> None:
     path = h5ad(tmp_path / "s.h5ad")
-    with h5py.File(path, "r+") as file:
-        del file["obsm/spatial"]
-        file["obsm"].create_dataset("spatial", (10**9, 2), "f8", chunks=(1000, 2))
-    with pytest.raises(SpotsError, match="obsm/spatial has 1,000,000,000 rows"):
+    with h5py.File(path, "r+") as opened:
+        del opened["obsm/spatial"]
+        opened["obsm"].create_dataset("spatial", (10**9, 2), "f8", chunks=(1000, 2))
+    with pytest.raises(SpotsError, match="obsm/spatial claims 1000000000 x 2 values"):
         read_spots(path)
+
+
+def test_an_h5ad_of_more_rows_than_a_slide_has_spots_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file, "MAX_SPOTS", 2)
+    with pytest.raises(SpotsError, match="has 3 rows, more than a slide has spots"):
+        read_spots(h5ad(tmp_path / "s.h5ad"))
 
 
 def test_an_h5ad_that_points_into_another_file_is_refused(tmp_path: Path) -> None:
     path, other = h5ad(tmp_path / "s.h5ad"), h5ad(tmp_path / "other.h5ad")
-    with h5py.File(path, "r+") as file:
-        del file["obsm/spatial"]
-        file["obsm/spatial"] = h5py.ExternalLink(str(other), "obsm/spatial")
+    with h5py.File(path, "r+") as opened:
+        del opened["obsm/spatial"]
+        opened["obsm/spatial"] = h5py.ExternalLink(str(other), "obsm/spatial")
     with pytest.raises(SpotsError, match="obsm/spatial lies in another file"):
         read_spots(path)

@@ -14,7 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from triplex_deploy.errors import ConfigError
+from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.escape import short_repr
+from triplex_deploy.files.regular import kind_of
 from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -38,9 +40,13 @@ class SlideEntry:
 
 COLUMNS: Final = ("slide", "spots", "mpp", "output")
 """Columns of a slide list."""
-SLIDE_LIST_SUFFIXES: Final = (".csv", ".tsv")
+SLIDE_LIST_SUFFIXES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 """No slide ends in these."""
+MAX_LIST_BYTES: Final = 1 << 26
+"""Largest slide list that is read."""
 _DELIMITERS: Final = (",", "\t", ";")
+_MAX_NAMED: Final = 5
+"""Most names in one warning."""
 
 Row = dict[str, str]
 """Text of each column; empty where the row has none."""
@@ -88,11 +94,13 @@ def _expand(path: Path, recursive: bool) -> Iterator[SlideEntry]:
 
 
 def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
+    others: list[Path] = []
     try:
-        files = sorted(_files(folder, recursive))
+        files = sorted(_files(folder, recursive, others))
     except OSError as error:
         where = error.filename or folder
         raise ConfigError(f"{where}: {error.strerror}; check the folder's permissions") from error
+    _name_what_is_no_file(folder, sorted(others))
     slides = [path for path in files if path.suffix.lower() in SLIDE_SUFFIXES]
     dicom = sum(path.suffix.lower() == DICOM for path in files)
     if dicom:
@@ -108,19 +116,33 @@ def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
         yield SlideEntry(path, path.stem, origin=str(path))
 
 
-def _files(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Yield files that are not hidden, without the data folders that belong to MIRAX slides."""
+def _name_what_is_no_file(folder: Path, entries: Sequence[Path]) -> None:
+    """Warn in one line of pipes, devices and broken links that are named like slides."""
+    named = [path for path in entries if path.suffix.lower() in (*SLIDE_SUFFIXES, DICOM)]
+    if named:
+        shown = ", ".join(f"{path.name} ({kind_of(path)})" for path in named[:_MAX_NAMED])
+        more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
+        logger.warning("%s: %d left out that are no files: %s%s", folder, len(named), shown, more)
+
+
+def _files(folder: Path, recursive: bool, others: list[Path]) -> Iterator[Path]:
+    """Yield files that are not hidden, without the data folders that belong to MIRAX slides.
+
+    Pipes, devices and broken links are added to ``others``.
+    """
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     for path in entries:
         if path.is_file():
             yield path
-        elif recursive and path.is_dir() and not path.with_name(f"{path.name}.mrxs").exists():
-            yield from _files(path, recursive)
+        elif not path.is_dir():
+            others.append(path)
+        elif recursive and not path.with_name(f"{path.name}.mrxs").exists():
+            yield from _files(path, recursive, others)
 
 
 def is_slide_list(path: Path) -> bool:
     """Return True if the name of a file is that of a slide list."""
-    return path.suffix.lower() in SLIDE_LIST_SUFFIXES
+    return path.name.lower().endswith(SLIDE_LIST_SUFFIXES)
 
 
 def read_slide_list(path: Path) -> list[SlideEntry]:
@@ -142,7 +164,7 @@ def read_slide_list(path: Path) -> list[SlideEntry]:
 
 def _rows(path: Path) -> Iterator[tuple[str, Row]]:
     """Yield each row that is not blank, after its place as ``PATH line N``."""
-    text = _text(path)
+    text = read_text(path, ConfigError, "slide list", "write plain CSV", MAX_LIST_BYTES)
     header_line = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header_line.count)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -154,18 +176,9 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
             if any(cell.strip() for cell in cells):
                 yield where, _row(where, header, cells)
     except csv.Error as error:
-        raise ConfigError(f"{path} line {lines.line_num}: {error}; write plain CSV") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such slide list; check the path") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text; save the slide list as UTF-8 CSV") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; check its permissions") from error
+        is_open = "end of data" in str(error)
+        why = "a quote is opened and not closed" if is_open else str(error)
+        raise ConfigError(f"{path} line {lines.line_num}: {why}; write plain CSV") from error
 
 
 def _check_header(path: Path, header: list[str]) -> None:

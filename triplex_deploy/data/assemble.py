@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.data.names import require_named, require_unique
 from triplex_deploy.data.section import Section
+from triplex_deploy.spots.scale import KnownArray
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class SectionFacts:
     """True for a Visium lattice."""
     is_mpp_given: bool = False
     """True if the user gave ``slide_mpp``."""
+    array: KnownArray | None = None
+    """Array of the spots, if the layout says which it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +99,7 @@ def assemble_section(facts: SectionFacts, table: CountTable, spots: SpotTable) -
         level0_xy=joined.level0_xy,
         is_hexagonal=facts.is_hexagonal,
         is_mpp_given=facts.is_mpp_given,
+        array=facts.array,
     )
 
 

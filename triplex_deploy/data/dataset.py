@@ -36,6 +36,15 @@ def read_dataset(
         DatasetError: The folder, a section or a patient is missing, or a file is damaged.
     """
     root = Path(root)
+    try:
+        sections = _sections(root, layout, listed)
+    except OSError as error:  # a folder that cannot be entered, or a name that is too long
+        where = error.filename or root
+        raise DatasetError(f"{where}: {error.strerror or error}; check its permissions") from error
+    return tuple(sorted(sections, key=lambda s: (natural_key(s.patient), natural_key(s.name))))
+
+
+def _sections(root: Path, layout: str, listed: Mapping[str, SectionEntry] | None) -> list[Section]:
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; pass the folder of a data set")
     found, reader = _find(root, layout)
@@ -46,8 +55,7 @@ def read_dataset(
         if absent:
             raise DatasetError(f"{root}: no section {', '.join(absent)}; correct --patients")
         entries = dict(listed)
-    sections = [reader(name, entry) for name, entry in entries.items()]
-    return tuple(sorted(sections, key=lambda s: (natural_key(s.patient), natural_key(s.name))))
+    return [reader(name, entry) for name, entry in entries.items()]
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

@@ -51,7 +51,7 @@ def read_feature_matrix(outs: Path) -> CountTable:
             is missing.
     """
     for name in (f"{NAME}.h5", f"{OLD_NAME}_h5.h5"):
-        if (outs / name).is_file():
+        if (outs / name).exists():
             return _read_h5(outs / name)
     for name in (NAME, OLD_NAME):
         if (outs / name).is_dir():
@@ -66,7 +66,7 @@ def _read_h5(path: Path) -> CountTable:
         open_hdf5(path, DatasetError, "Space Ranger matrix", REMEDY) as file,
         damage_as(DatasetError, f"{path}: not a Space Ranger matrix", REMEDY),
     ):
-        matrix = file["matrix"] if "matrix" in file else file[_only(path, "genome", list(file))]
+        matrix = file["matrix"] if "matrix" in file else file[_only_genome(path, list(file))]
         barcodes = _names(matrix["barcodes"])
         if "features" in matrix:
             symbols = _names(matrix["features/name"])
@@ -92,20 +92,20 @@ def _names(texts: h5py.Dataset) -> list[str]:
 
 def _of_one_genome(folder: Path) -> Path:
     """Return the folder that holds the matrix: ``folder``, or the only one in it."""
-    if any((folder / name).is_file() for name in MATRIX):
+    if any((folder / name).exists() for name in MATRIX):
         return folder
-    below = sorted(
-        path.parent.name for name in MATRIX for path in folder.glob(f"*/{name}") if path.is_file()
-    )
-    return folder / _only(folder, "genome", below) if below else folder
+    below = [path.parent.name for name in MATRIX for path in folder.glob(f"*/{name}")]
+    return folder / _only_genome(folder, below) if below else folder
 
 
-def _only(where: Path, what: str, names: list[str]) -> str:
+def _only_genome(where: Path, names: list[str]) -> str:
     """Return the only name; raise ``DatasetError`` if there is none or several."""
     found = sorted(set(names))
     if len(found) != 1:
         listed = ", ".join(found[:3]) or "none"
-        raise DatasetError(f"{where}: needs one {what}, found {listed}; keep only that of the data")
+        raise DatasetError(
+            f"{where}: needs the counts of one genome, found {listed}; keep only those of one"
+        )
     return found[0]
 
 
@@ -142,6 +142,6 @@ def _lines(path: Path) -> list[str]:
 def _either(folder: Path, *names: str) -> Path:
     for name in names:
         for path in (folder / f"{name}.gz", folder / name):
-            if path.is_file():
+            if path.exists():
                 return path
     raise DatasetError(f"{folder}: no {names[0]} or {names[0]}.gz; copy it there")

@@ -164,7 +164,7 @@ def is_hexagonal(grid_rc: NDArray[np.int64]) -> bool:
 def _slide(root: Path, name: str) -> Path:
     for folder in ("wsis", "wsi"):
         path = root / folder / f"{name}.tif"
-        if path.is_file():
+        if path.exists():
             return path
     raise DatasetError(f"{name}: no wsis/{name}.tif under {root}; download it there")
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import gzip
 import io
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import DatasetError
+from triplex_deploy.files.compressed import open_unpacked
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.regular import require_regular_file
 
@@ -36,7 +37,7 @@ def read_matrix_market(path: Path, shape: tuple[int, int]) -> Any:
     """Read a Matrix Market file of counts as a SciPy CSR array.
 
     Args:
-        path: The file, gzip if its name ends in ``.gz``.
+        path: The file, also gzip.
         shape: The rows and columns that it must have.
 
     Returns:
@@ -47,12 +48,11 @@ def read_matrix_market(path: Path, shape: tuple[int, int]) -> Any:
             entry lies outside the matrix.
     """
     status = require_regular_file(path, DatasetError, "Matrix Market file")
-    packed = path.suffix == ".gz"
-    limit = status.st_size * (MAX_GZIP_RATIO if packed else 1)
     with (
         damage_as(DatasetError, f"{path}: not a Matrix Market file", REMEDY),
-        cast(IO[bytes], gzip.open(path) if packed else path.open("rb")) as stream,
+        open_unpacked(path) as stream,
     ):
+        limit = status.st_size * (MAX_GZIP_RATIO if isinstance(stream, gzip.GzipFile) else 1)
         kind, n_entries = _read_header(path, stream, shape)
         shortest = MIN_ENTRY_BYTES if kind == "coordinate" else 2
         if n_entries * shortest > limit + 2 or n_entries > shape[0] * shape[1]:

@@ -103,6 +103,9 @@ def read_measured(path: Path) -> Measurements:
         if str(error).startswith(str(path)):
             raise
         raise DatasetError(f"{path}: {error}") from error
+    except OSError as error:  # a folder that cannot be entered, or a name that is too long
+        where = error.filename or path
+        raise DatasetError(f"{where}: {error.strerror or error}; check its permissions") from error
     if not len(measured.grid_rc):
         raise DatasetError(f"{path}: has no spot; check the file")
     _require_finite(path, measured)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.expression.genes import GeneTotals
+from triplex_deploy.spots.scale import KnownArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,8 @@ class Section:
     """True for a Visium lattice, where the spots of a row are two columns apart."""
     is_mpp_given: bool = False
     """True if the user gave ``slide_mpp``; the slide may name another value."""
+    array: KnownArray | None = None
+    """Array of the spots, if the layout of the data set says which it is."""
 
     def __post_init__(self) -> None:
         n_spots = len(self.grid_rc)

@@ -85,7 +85,7 @@ def _read_positions(spatial: Path) -> SpotTable:
     """
     from triplex_deploy.spots import table as columns  # imports pandas
 
-    path = next((spatial / name for name in POSITIONS if (spatial / name).is_file()), None)
+    path = next((spatial / name for name in POSITIONS if (spatial / name).exists()), None)
     if path is None:
         raise DatasetError(f"{spatial}: none of {', '.join(POSITIONS)}; copy one there")
     with spots_as_data():

@@ -24,6 +24,7 @@ from triplex_deploy.data.spot_columns import spots_as_data
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.spots.scale import ST_PITCH_UM, square
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 REMEDY: Final = "copy it again"
 SUFFIXES: Final = (".tsv.gz", ".tsv", ".csv.gz", ".csv")
 """Endings of tables of counts, preferred first."""
+SPOT_SUFFIXES: Final = (".tsv", ".tsv.gz", ".csv", ".csv.gz")
+"""Endings of tables of spots, preferred first."""
 
 
 def find_st_sections(root: Path) -> dict[str, str]:
@@ -67,22 +70,28 @@ def read_st_section(root: Path, name: str, entry: SectionEntry) -> Section:
         DatasetError: A file is missing or damaged, or the section is not valid.
     """
     table = _counts_of(root / "ST-cnts", name)
-    path = root / "ST-spotfiles" / f"{name}_selection.tsv"
+    path = _existing(root / "ST-spotfiles", f"{name}_selection", SPOT_SUFFIXES)
+    path = path or root / "ST-spotfiles" / f"{name}_selection.tsv"
     spots, true_rc = _read_spots(path)
     mpp = entry.mpp or mpp_from_array(name, true_rc, spots.level0_xy, ST_STEP_UM)
     folders = sorted((root / "ST-imgs").glob(f"*/{name}"))
     slide = entry.slide or only_slide(folders[0], name)
-    facts = SectionFacts(name, entry.patient, slide, mpp, False, entry.mpp is not None)
+    array = square("ST array", ST_PITCH_UM)
+    facts = SectionFacts(name, entry.patient, slide, mpp, False, entry.mpp is not None, array)
     return assemble_section(facts, table, spots)
 
 
 def _counts_of(folder: Path, name: str) -> CountTable:
-    path = next(
-        (p for p in (folder / f"{name}{suffix}" for suffix in SUFFIXES) if p.exists()), None
-    )
+    path = _existing(folder, name, SUFFIXES)
     if path is None:
         raise DatasetError(f"{name}: no counts {folder / name}.tsv.gz; add them")
     return read_count_table(path)
+
+
+def _existing(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path | None:
+    """Return the first file of this stem and one of the suffixes, None if there is none."""
+    paths = (folder / f"{stem}{suffix}" for suffix in suffixes)
+    return next((path for path in paths if path.exists()), None)
 
 
 def read_count_table(path: Path) -> CountTable:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from triplex_deploy.errors import TriplexError
+
+_UNEXPECTED: Final = re.compile(r"\bunexpected\b", re.IGNORECASE)
+"""A message with this word reports a bug of this package, which damage is not."""
 
 
 @contextmanager
@@ -41,7 +46,7 @@ def damage_as(
 
 def _reason(error: Exception) -> str:
     """Return the error as one line; the kind of a built-in error is named if it tells more."""
-    text = " ".join(str(error).split())
+    text = _UNEXPECTED.sub("wrong", " ".join(str(error).split()))
     name = type(error).__name__
     speaks = isinstance(error, OSError | ValueError | RuntimeError | MemoryError | SyntaxError)
     if text and (speaks or type(error).__module__ != "builtins"):

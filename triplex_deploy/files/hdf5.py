@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from triplex_deploy.errors import TriplexError
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.hdf5_child import claims_too_much, link_outside
+from triplex_deploy.files.hdf5_look import look_first_at_hdf5
 from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.files.sparse_parts import require_sparse_parts
 
@@ -14,10 +18,6 @@ if TYPE_CHECKING:
     import h5py
     from anndata import AnnData
 
-MAX_UNPACKED_RATIO: Final = 5000
-"""gzip reaches about 1000 to 1; a larger ratio is a shape without its data."""
-SMALL_BYTES: Final = 1 << 26
-"""Arrays up to this size are read whatever the file stores for them."""
 OPEN_ELSEWHERE: Final = (
     "open elsewhere or cannot be locked here; close it there, or set "
     "HDF5_USE_FILE_LOCKING=FALSE where the file system has no locks"
@@ -25,31 +25,28 @@ OPEN_ELSEWHERE: Final = (
 _LOCK_WORDS: Final = ("lock", "already open for write", "already open for read-only")
 
 
-def read_h5ad(path: Path, kind: type[TriplexError], what: str, remedy: str) -> AnnData:
-    """Read an h5ad after ``require_sound_hdf5``.
+@contextmanager
+def open_hdf5(
+    path: Path,
+    kind: type[TriplexError],
+    what: str,
+    remedy: str,
+    groups: Sequence[str] | None = None,
+) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading; every reader of the package does so here.
+
+    A child process reads it first, since the library may hang or crash on damage. Then links,
+    sizes and sparse matrices are checked.
 
     Args:
         path: The file.
         kind: The error to raise.
         what: What the file should be, such as ``h5ad of measured counts``.
         remedy: What the user can do about a damaged file.
+        groups: Names of the groups at the top that will be read; None for all.
 
-    Returns:
-        The whole content.
-
-    Raises:
-        TriplexError: ``kind``, if the file is missing, open elsewhere, damaged, or its arrays do
-            not fit together.
-    """
-    import anndata
-
-    require_sound_hdf5(path, kind, what, remedy)
-    with damage_as(kind, f"{path}: cannot be read as h5ad", remedy):
-        return anndata.read_h5ad(path)
-
-
-def require_sound_hdf5(path: Path, kind: type[TriplexError], what: str, remedy: str) -> None:
-    """Check links, sizes and sparse matrices of an HDF5 file.
+    Yields:
+        The open file. Errors of reading it are the caller's to convert.
 
     Raises:
         TriplexError: ``kind``, if the file is missing, open elsewhere or damaged; if it takes data
@@ -59,35 +56,51 @@ def require_sound_hdf5(path: Path, kind: type[TriplexError], what: str, remedy: 
     import h5py
 
     require_regular_file(path, kind, what)
+    look_first_at_hdf5(path, kind, groups, remedy)
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+    except Exception as error:  # h5py raises errors of several kinds on damage
         if any(word in str(error).lower() for word in _LOCK_WORDS):
             raise kind(f"{path}: {OPEN_ELSEWHERE}") from error
         reason = " ".join(str(error).split())
         raise kind(f"{path}: cannot be read as HDF5 ({reason}); {remedy}") from error
-    with damage_as(kind, f"{path}: damaged HDF5", remedy), file:
-        _check_group(path, kind, file)
+    with file:
+        with damage_as(kind, f"{path}: damaged HDF5", remedy):
+            _check_groups(path, kind, file, groups)
+        yield file
 
 
-def _check_group(path: Path, kind: type[TriplexError], root: h5py.Group) -> None:
-    """Check everything below ``root`` once; a group that is linked in a circle is not repeated."""
+def read_h5ad(path: Path, kind: type[TriplexError], what: str, remedy: str) -> AnnData:
+    """Read an h5ad after the checks of ``open_hdf5``; takes its arguments, raises its errors."""
+    import anndata
+
+    with open_hdf5(path, kind, what, remedy):
+        pass
+    with damage_as(kind, f"{path}: cannot be read as h5ad", remedy):
+        return anndata.read_h5ad(path)
+
+
+def _check_groups(
+    path: Path, kind: type[TriplexError], file: h5py.File, groups: Sequence[str] | None
+) -> None:
+    """Check everything below each group once; links in a circle are not followed again."""
     import h5py
 
-    waiting, seen = [root], set()
+    outside = link_outside(file)
+    if outside is not None:
+        raise _in_another_file(path, kind, outside)
+    chosen = tuple(file if groups is None else (name for name in groups if name in file))
+    waiting, seen = [(file, chosen)], set()
     while waiting:
-        group = waiting.pop()
+        group, names = waiting.pop()
         address = h5py.h5o.get_info(group.id).addr
         if address in seen:
             continue
         seen.add(address)
-        for name in group:
-            link = group.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                raise kind(f"{path}: {name} lies in another file; give a file that holds its data")
+        for name in names:
             item = group[name]
             if isinstance(item, h5py.Group):
-                waiting.append(item)
+                waiting.append((item, tuple(item)))
             elif isinstance(item, h5py.Dataset):
                 _check_dataset(path, kind, item)
         _check_sparse(path, kind, group)
@@ -95,16 +108,17 @@ def _check_group(path: Path, kind: type[TriplexError], root: h5py.Group) -> None
 
 def _check_dataset(path: Path, kind: type[TriplexError], data: h5py.Dataset) -> None:
     if data.is_virtual or data.external:
-        raise kind(f"{path}: {data.name} lies in another file; give a file that holds its data")
-    if data.shape is None:
-        return
-    stored = data.id.get_storage_size()
-    if data.nbytes > max(SMALL_BYTES, MAX_UNPACKED_RATIO * stored):
-        shape = " x ".join(map(str, data.shape))
+        raise _in_another_file(path, kind, data.name.lstrip("/"))
+    if data.shape is not None and claims_too_much(data):
+        shape, stored = " x ".join(map(str, data.shape)), data.id.get_storage_size()
         raise kind(
             f"{path}: {data.name} claims {shape} values, but the file stores {stored} bytes for "
             "them; it is damaged, copy it again"
         )
+
+
+def _in_another_file(path: Path, kind: type[TriplexError], name: str) -> TriplexError:
+    return kind(f"{path}: {name} lies in another file; give a file that holds its data")
 
 
 def _check_sparse(path: Path, kind: type[TriplexError], group: h5py.Group) -> None:

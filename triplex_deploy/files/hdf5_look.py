@@ -10,6 +10,7 @@ from typing import Final
 
 from triplex_deploy.errors import TriplexError
 from triplex_deploy.files.child import signal_that_ends
+from triplex_deploy.files.hdf5_child import ALL
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +23,17 @@ BYTES_PER_SECOND: Final = 10_000_000
 
 
 def look_first_at_hdf5(
-    path: Path, kind: type[TriplexError], groups: Sequence[str], remedy: str = "copy it again"
+    path: Path,
+    kind: type[TriplexError],
+    groups: Sequence[str] | None = None,
+    remedy: str = "copy it again",
 ) -> None:
     """Read groups of an HDF5 file in a child process.
 
     Args:
         path: The file; it exists and is regular.
         kind: The error to raise.
-        groups: Names of the groups at the top that will be read, such as ``obs``.
+        groups: Names of the groups at the top that will be read, such as ``obs``; None for all.
         remedy: What the user can do about a damaged file.
 
     Raises:
@@ -38,7 +42,8 @@ def look_first_at_hdf5(
     if not sys.executable:
         return
     limit_s = BASE_SECONDS + path.stat().st_size / BYTES_PER_SECOND
-    command = [sys.executable, "-I", str(CHILD), str(path), *groups]
+    names = (ALL,) if groups is None else groups
+    command = [sys.executable, "-I", str(CHILD), str(path), *names]
     try:
         ended_by = signal_that_ends(command, limit_s)
     except TimeoutError as error:

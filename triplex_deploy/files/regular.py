@@ -52,9 +52,20 @@ def require_regular_file(
     except ValueError as error:  # a zero byte in the name
         raise kind(f"{str(path)!r}: is not the name of a file; check the path") from error
     if not stat.S_ISREG(status.st_mode):
-        found = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
-        raise kind(f"{path}: is {found}; {remedy}")
+        raise kind(f"{path}: is {_kind(status)}; {remedy}")
     return status
+
+
+def kind_of(path: Path) -> str:
+    """Return what a path is that is no regular file, such as ``a pipe`` or ``a broken link``."""
+    try:
+        return _kind(path.stat())
+    except OSError:
+        return "a broken link" if path.is_symlink() else "gone"
+
+
+def _kind(status: os.stat_result) -> str:
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
 
 
 def open_regular(path: Path) -> BufferedReader:

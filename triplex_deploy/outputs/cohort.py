@@ -47,12 +47,20 @@ def summarize_folder(folder: str | Path) -> list[SlideSummary]:
     A prediction that cannot be read is a failed slide. Other h5ad files are ignored. Raises
     ``OutputError`` if there is no prediction.
     """
-    paths = sorted(path for path in Path(folder).glob("*.h5ad") if is_prediction(path))
+    paths = sorted(path for path in Path(folder).glob("*.h5ad") if _may_be_prediction(path))
     if not paths:
         raise OutputError(
             f"{folder}: has no prediction; give the --out folder of triplex-deploy predict"
         )
     return [summarize_prediction(path) for path in paths]
+
+
+def _may_be_prediction(path: Path) -> bool:
+    """Return True for a prediction, and for an h5ad that is open elsewhere: reading it says so."""
+    try:
+        return is_prediction(path)
+    except OutputError:
+        return True
 
 
 def summarize_prediction(path: Path) -> SlideSummary:

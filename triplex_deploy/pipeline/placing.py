@@ -15,6 +15,7 @@ from triplex_deploy.spots import (
     TissueMask,
     check_array_scale,
     check_spots,
+    check_swapped,
     grid_spots,
     known_array,
     read_mask,
@@ -64,15 +65,17 @@ def place_spots(
 
 
 def _check_scale(slide: Slide, slide_mpp: float, spots: Spots) -> None:
-    """Compare the distance of given spots with that of their array, if the array is known."""
+    """Compare given spots with their array, if the array is known, and with the tissue."""
+    warnings = []
     array = known_array(spots.grid_rc, spots.level0_xy, spots.array)
-    if array is None:
-        return
-    try:
-        warning = check_array_scale(spots.level0_xy, spots.grid_rc, slide_mpp, array)
-    except SpotsError as error:
-        raise SpotsError(f"{slide.path}: {error}") from error
-    if warning:
+    if array is not None:
+        try:
+            warnings.append(check_array_scale(spots.level0_xy, spots.grid_rc, slide_mpp, array))
+        except SpotsError as error:
+            raise SpotsError(f"{slide.path}: {error}") from error
+    if spots.array is None:  # measured places on a known array show exchanged columns by themselves
+        warnings.append(check_swapped(slide, slide_mpp, spots.level0_xy))
+    for warning in filter(None, warnings):
         logger.warning("%s: %s", slide.path, warning)
 
 

@@ -4,6 +4,7 @@ from triplex_deploy.spots.file import read_spots
 from triplex_deploy.spots.layouts import grid_spots, visium_spots
 from triplex_deploy.spots.scale import KnownArray, check_array_scale, known_array
 from triplex_deploy.spots.spots import Spots, check_spots
+from triplex_deploy.spots.swapped import check_swapped
 from triplex_deploy.spots.tissue import tissue_mask
 from triplex_deploy.spots.tissue_mask import (
     TissueMask,
@@ -18,6 +19,7 @@ __all__ = [
     "TissueMask",
     "check_array_scale",
     "check_spots",
+    "check_swapped",
     "grid_spots",
     "known_array",
     "mask_overlay",

@@ -6,21 +6,20 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.damaged import damage_as
-from triplex_deploy.files.hdf5 import OPEN_ELSEWHERE
-from triplex_deploy.files.hdf5_look import look_first_at_hdf5
-from triplex_deploy.files.regular import require_regular_file
+from triplex_deploy.files.hdf5 import open_hdf5
 from triplex_deploy.spots.lattice import infer_lattice
 from triplex_deploy.spots.scale import ST_PITCH_UM, KnownArray, square, visium
 from triplex_deploy.spots.spot_diameter import (
     diameter_from_pitch,
     named_diameter,
+    only_library,
     read_named_diameter,
 )
 from triplex_deploy.spots.spots import (
@@ -32,9 +31,16 @@ from triplex_deploy.spots.spots import (
 )
 
 if TYPE_CHECKING:
+    import h5py
     import pandas as pd
 
-POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
+POSITIONS = (
+    "tissue_positions.csv",
+    "tissue_positions_list.csv",
+    "tissue_positions.parquet",
+    "tissue_positions.csv.gz",
+    "tissue_positions_list.csv.gz",
+)
 """Names of Space Ranger's positions files, preferred first."""
 FOLDERS = (".", "spatial", "outs/spatial")
 """Folders of a Space Ranger output in which they may be."""
@@ -81,7 +87,7 @@ def find_positions(folder: Path) -> Path:
     for below in FOLDERS:
         for name in POSITIONS:
             with suppress(OSError):  # a folder that cannot be entered
-                if (folder / below / name).is_file():
+                if (folder / below / name).exists():
                     return folder / below / name
     raise SpotsError(
         f"{folder}: a folder with none of {', '.join(POSITIONS)} in it, in spatial/ or in "
@@ -94,56 +100,61 @@ def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
 
     Barcodes are ``obs["barcode"]``, else the names of the observations. The second
     value is the spot diameter in level-0 pixels, or None if the file does not have exactly one
-    library that gives it. The expression matrix is not loaded. Raises ``SpotsError``.
+    library that gives it. Nothing else of the file is loaded. Raises ``SpotsError``.
     """
-    import anndata
     import pandas as pd
 
-    require_regular_file(path, SpotsError, "spots file")
-    look_first_at_hdf5(path, SpotsError, ("obs", "obsm", "uns"), "write it again")
-    _require_sound_spots(path)
-    with damage_as(SpotsError, f"{path}: not a readable h5ad", "write it again"):
-        backed = anndata.read_h5ad(path, backed="r")
-        obs, uns, spatial = backed.obs, backed.uns, backed.obsm.get("spatial")
-        backed.file.close()
+    remedy = "write it again"
+    with (
+        open_hdf5(path, SpotsError, "spots file", remedy, ("obs", "obsm", "uns")) as file,
+        damage_as(SpotsError, f"{path}: not a readable h5ad", remedy),
+    ):
+        _require_few_rows(path, file)
+        obs, spatial, scalefactors = _parts(file)
+    if not isinstance(obs, pd.DataFrame):
+        raise SpotsError(f"{path}: obs is not a table of this age; open it in anndata and {remedy}")
     if spatial is None or np.ndim(spatial) != 2 or np.shape(spatial)[1] < 2:
         raise SpotsError(f'{path}: no (x, y) in obsm["spatial"]; add level-0 pixel centers')
     xy = np.asarray(spatial)
+    if len(xy) != len(obs):
+        raise SpotsError(f"{path}: {len(xy)} centers for {len(obs)} rows of obs; {remedy}")
     table = pd.DataFrame({"pixel_x": xy[:, 0], "pixel_y": xy[:, 1], "barcode": obs.index})
     for name in OBS:
         if name in obs:
             table[name] = obs[name].to_numpy()
-    return table, _diameter(uns.get("spatial"))
+    return table, named_diameter(scalefactors)
 
 
-def _require_sound_spots(path: Path) -> None:
-    """Refuse an h5ad that is open elsewhere, points into other files, or claims too many spots.
+def _parts(file: h5py.File) -> tuple[object, object, object]:
+    """Return ``obs``, ``obsm["spatial"]`` and the scale factors of the only library, or None."""
+    import anndata.io
 
-    Only the parts that are read of it are looked at.
-    """
+    def element(name: str) -> Any:
+        return anndata.io.read_elem(file[name]) if name in file else None
+
+    library = only_library(file["uns/spatial"]) if "uns/spatial" in file else None
+    factors = None if library is None else library.get("scalefactors")
+    return (
+        element("obs"),
+        element("obsm/spatial"),
+        None if factors is None else anndata.io.read_elem(factors),
+    )
+
+
+def _require_few_rows(path: Path, file: h5py.File) -> None:
+    """Refuse a file that claims more spots than a slide has."""
     import h5py
 
-    what, remedy = f"{path}: not a readable h5ad", "write it again"
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        if "lock" in str(error).lower() or "already open" in str(error):
-            raise SpotsError(f"{path}: {OPEN_ELSEWHERE}") from error
-        raise SpotsError(f"{what}: {' '.join(str(error).split())}; {remedy}") from error
-    with damage_as(SpotsError, what, remedy), file:
-        for folder in ("obs", "obsm"):
-            group = file.get(folder)
-            for name in group if isinstance(group, h5py.Group) else ():
-                is_outside = isinstance(group.get(name, getlink=True), h5py.ExternalLink)
-                item = None if is_outside else group[name]
-                if is_outside or (isinstance(item, h5py.Dataset) and item.is_virtual):
-                    raise SpotsError(f"{path}: {folder}/{name} lies in another file; {remedy}")
-                length = item.shape[0] if isinstance(item, h5py.Dataset) and item.shape else 0
-                if length > MAX_SPOTS:
-                    raise SpotsError(
-                        f"{path}: {folder}/{name} has {length:,} rows, more than a slide has "
-                        "spots; pass the spots of one slide"
-                    )
+    for folder in ("obs", "obsm"):
+        group = file.get(folder)
+        for name in group if isinstance(group, h5py.Group) else ():
+            item = group[name]
+            length = item.shape[0] if isinstance(item, h5py.Dataset) and item.shape else 0
+            if length > MAX_SPOTS:
+                raise SpotsError(
+                    f"{path}: {folder}/{name} has {length:,} rows, more than a slide has "
+                    "spots; pass the spots of one slide"
+                )
 
 
 @dataclass(frozen=True)
@@ -223,10 +234,3 @@ def _array(rows: _Rows) -> tuple[NDArray[np.int64], str]:
     return lattice.grid_rc, (
         f"array coordinates were inferred from a {lattice.kind} lattice of {count} spots"
     )
-
-
-def _diameter(libraries: object) -> float | None:
-    if not isinstance(libraries, dict) or len(libraries) != 1:
-        return None
-    library = next(iter(libraries.values()))
-    return named_diameter(library.get("scalefactors")) if isinstance(library, dict) else None

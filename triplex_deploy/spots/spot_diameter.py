@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,16 @@ MIN_HEX_ASPECT = 3**0.25
 """Least ratio of the row step to the column step of a hexagonal array.
 
 The ratio is 1 for square and sqrt(3) for hexagonal arrays; this is halfway on a log scale."""
+
+
+def only_library(spatial: object) -> dict[str, Any] | None:
+    """Return the one library in ``uns["spatial"]`` of an h5ad, None if there is none or several.
+
+    Files of cellxgene hold the flag ``is_single`` beside the library.
+    """
+    entries = spatial.values() if isinstance(spatial, Mapping) else ()
+    libraries = [dict(entry) for entry in entries if isinstance(entry, Mapping)]
+    return libraries[0] if len(libraries) == 1 else None
 
 
 def named_diameter(scalefactors: object) -> float | None:
@@ -40,7 +52,7 @@ def read_named_diameter(folder: Path) -> float | None:
     if not path.is_file():
         return None
     with damage_as(SpotsError, f"{path}: not readable as JSON", "copy it again"):
-        scalefactors = json.loads(path.read_text(encoding="utf-8"))
+        scalefactors = json.loads(path.read_text(encoding="utf-8-sig"))
     return named_diameter(scalefactors)
 
 

@@ -92,10 +92,15 @@ def require_inside(
     if not inside.all():
         first = int(np.flatnonzero(~inside)[0])
         x, y = level0_xy[first]
+        swapped = ((level0_xy[:, ::-1] >= 0) & (level0_xy[:, ::-1] < size)).all(axis=1)
+        remedy = (
+            f"with x and y exchanged, all {len(inside)} lie inside: exchange the two columns"
+            if swapped.all()
+            else "give level-0 pixels of this image, not of a smaller copy, and x before y"
+        )
         raise SpotsError(
             f"{int((~inside).sum())} of {len(inside)} lie outside {slide}, such as {labels[first]} "
-            f"at ({x:g}, {y:g}); give level-0 pixels of this image, not of a smaller copy, "
-            "and x before y"
+            f"at ({x:g}, {y:g}); {remedy}"
         )
 
 

@@ -5,19 +5,19 @@ The values of CSV and TSV stay text until they are checked.
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
 import reprlib
 import warnings
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
+from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.spots.spots import MAX_PLACE, MAX_SPOTS
@@ -28,7 +28,6 @@ MAX_TEXT_ROWS = 5_000_000
 """Most rows of a text table, which takes about 100 bytes of memory for each cell."""
 MAX_TEXT_BYTES = 1 << 28
 """Most bytes of a text table once it is decompressed."""
-_CHUNK_BYTES: Final = 1 << 20
 _REMEDY: Final = "pass CSV, TSV or h5ad"
 POSITIONS_LIST = (
     "barcode",
@@ -54,7 +53,6 @@ _NUMBER: Final = re.compile(r"-?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read the table with its column names; raises ``SpotsError`` if it cannot be parsed."""
-    require_regular_file(path, SpotsError, "spots file")
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
     text = _BLANK_LINES.sub("", _read_text(path))
@@ -200,32 +198,14 @@ def barcodes(path: Path, table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _read_text(path: Path) -> str:
-    """Return the text of the file, decompressed if it is gzip, with plain line ends."""
-    with damage_as(SpotsError, f"{path}: cannot be read", _REMEDY), path.open("rb") as stored:
-        is_gzip = stored.read(2) == b"\x1f\x8b" or path.suffix.lower() == ".gz"
-        stored.seek(0)
-        opened = cast(IO[bytes], gzip.GzipFile(fileobj=stored)) if is_gzip else stored
-        data = _limited(path, opened)
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise SpotsError(f"{path}: not UTF-8 text; save it as UTF-8 CSV") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _limited(path: Path, stream: IO[bytes]) -> bytes:
-    """Return the whole content; raises ``SpotsError`` as soon as it is too long for a slide."""
-    data, rows = bytearray(), 0
-    while chunk := stream.read(_CHUNK_BYTES):
-        data += chunk
-        rows += chunk.count(b"\n")
-        if rows > MAX_TEXT_ROWS or len(data) > MAX_TEXT_BYTES:
-            raise SpotsError(
-                f"{path}: has more than {MAX_TEXT_ROWS:,} rows or {MAX_TEXT_BYTES >> 20} MB of "
-                "text, more than a slide has spots; pass the spots of one slide"
-            )
-    return bytes(data)
+    """Return the text of the file, unless it is too long for the spots of a slide."""
+    text = read_text(path, SpotsError, "spots file", _REMEDY, MAX_TEXT_BYTES)
+    if text.count("\n") > MAX_TEXT_ROWS:
+        raise SpotsError(
+            f"{path}: has more than {MAX_TEXT_ROWS:,} rows, more than a slide has spots; "
+            "pass the spots of one slide"
+        )
+    return text
 
 
 def _floats(column: pd.Series[Any]) -> NDArray[np.float64]:
@@ -265,6 +245,7 @@ def _is_positions_list(first_row: list[str]) -> bool:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
+    require_regular_file(path, SpotsError, "spots file")
     with damage_as(SpotsError, f"{path}: not a Parquet table", _REMEDY):
         try:
             from pyarrow import parquet

@@ -53,6 +53,12 @@ class TissueMask:
         )
         return np.asarray(tissue / ((right - left) * (bottom - top)))
 
+    def holds(self, level0_xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return True (N,) for each point (N, 2), in level-0 pixels, that is on tissue."""
+        column, row = np.floor(level0_xy / self.level0_per_px).astype(np.int64).T
+        height, width = self.mask.shape
+        return np.asarray(self.mask[row.clip(0, height - 1), column.clip(0, width - 1)])
+
 
 def read_mask(path: str | Path, slide: Slide) -> TissueMask:
     """Read a mask from a black and white picture of the whole slide; all but black is tissue.

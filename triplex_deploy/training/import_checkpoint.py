@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
 from triplex_deploy.expression import LabelTransform
+from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import Checkpoint, TileEncoderWeights, write_checkpoint
 from triplex_deploy.models.published.checkpoint import OfficialModel, read_official
@@ -87,8 +88,5 @@ def _tile_encoder(path: Path | None, feature_dim: int) -> TileEncoderWeights:
 
 
 def _read_genes(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); list one gene a line") from error
+    lines = read_text(path, ConfigError, "list of genes", "list one gene a line").splitlines()
     return tuple(line.strip() for line in lines if line.strip())

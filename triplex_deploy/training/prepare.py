@@ -17,6 +17,7 @@ from triplex_deploy.data.folds import patients_of
 from triplex_deploy.errors import DatasetError, OutputError
 from triplex_deploy.expression import select_genes
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.ours import has_keys, require_ours
 from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.runtime.device import CPU
@@ -150,10 +151,7 @@ def _tile_mpp(sections: Sequence[Section], options: PrepareOptions) -> float:
 def _read_gene_list(path: Path | None) -> list[str] | None:
     if path is None:
         return None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read ({error}); list one gene a line") from error
+    lines = read_text(path, DatasetError, "list of genes", "list one gene a line").splitlines()
     genes = [line.strip() for line in lines if line.strip()]
     if not genes or len(set(genes)) < len(genes):
         raise DatasetError(f"{path}: empty, or a gene is listed twice; list each gene once")

@@ -1,14 +1,15 @@
-"""Compare the scale of a measured section with its slide's own and with its array's."""
+"""Compare a measured section with its slide: the scale, and where its spots lie."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Final
 
 from triplex_deploy.data import Section
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.slides import Slide
-from triplex_deploy.spots import check_array_scale, known_array
+from triplex_deploy.spots import check_array_scale, check_swapped, known_array
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,15 @@ def check_section_scale(section: Section, slide: Slide) -> None:
     Raises:
         DatasetError: The scales differ by more than a quarter.
     """
-    array = known_array(section.grid_rc, section.level0_xy, None)
+    warnings = [check_swapped(slide, section.slide_mpp, section.level0_xy)]
+    array = known_array(section.grid_rc, section.level0_xy, section.array)
     if array is not None:
-        warning = check_array_scale(section.level0_xy, section.grid_rc, section.slide_mpp, array)
-        if warning:
-            logger.warning("%s: %s", section.name, warning)
+        doubted = replace(array, is_certain=False)  # the scale may be the user's own
+        warnings.append(
+            check_array_scale(section.level0_xy, section.grid_rc, section.slide_mpp, doubted)
+        )
+    for warning in filter(None, warnings):
+        logger.warning("%s: %s", section.name, warning)
     if slide.mpp is None:
         return
     difference = abs(section.slide_mpp / slide.mpp - 1)
