@@ -11,57 +11,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from triplex_deploy.bundle import GraphEntry, Manifest, read_bundle, tensor_entries
-from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, ModelConfig, graph_specs
+from tests.standin_bundle import GENES, write_standin_bundle
+from triplex_deploy.bundle import Manifest, read_bundle
 from triplex_deploy.errors import BundleError
 from triplex_deploy.files.digest import sha256_of
 
-GENES = ("GNAS", "ERBB2", "FASN")
 Edit = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A well-formed bundle of three genes."""
-    config = ModelConfig(n_genes=len(GENES))
-    root = tmp_path / "bundle"
-    root.mkdir()
-    entries = []
-    for name, spec in graph_specs(config).items():
-        path = root / f"{name}.onnx"
-        path.write_bytes(f"stand-in for {name}".encode())
-        inputs, outputs = tensor_entries(spec)
-        entries.append(
-            GraphEntry(
-                name=name,
-                file=path.name,
-                sha256=sha256_of(path),
-                precision="fp32",
-                opset=20,
-                target="onnxruntime",
-                inputs=inputs,
-                outputs=outputs,
-            )
-        )
-    (root / "parity.json").write_text("{}")
-    manifest = Manifest(
-        schema_version=1,
-        config=config.to_dict(),
-        genes=GENES,
-        tile_px=224,
-        tile_mpp=0.5,
-        neighborhood=5,
-        mean=IMAGE_MEAN,
-        std=IMAGE_STD,
-        label_transform={},
-        precision="fp32",
-        graphs=tuple(entries),
-        files={"parity.json": sha256_of(root / "parity.json")},
-        parity_passed=True,
-        provenance={},
-    )
-    (root / "manifest.json").write_text(manifest.sealed().to_json())
-    return root
+    return write_standin_bundle(tmp_path / "bundle")
 
 
 def _edit(folder: Path, change: Edit) -> None:

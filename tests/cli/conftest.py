@@ -1,26 +1,14 @@
 """Run the command line in this process, as a user would type it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from triplex_deploy.cli.main import run
+from tests.invoke import Finished, Invoke, invoke
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.runtime.model import RunnableBundle
 
-
-@dataclass(frozen=True)
-class Finished:
-    """What a command left: exit status, stdout, stderr."""
-
-    status: int
-    out: str
-    err: str
-
-
-Invoke = Callable[..., Finished]
+__all__ = ["Finished", "Invoke", "assert_refused", "invoke"]
 
 
 @pytest.fixture(autouse=True)
@@ -29,16 +17,6 @@ def no_user_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "user"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     return folder
-
-
-@pytest.fixture
-def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
-    def call(*arguments: object) -> Finished:
-        status = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Finished(status, captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture(scope="session")

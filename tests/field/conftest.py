@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.field.kit import MPP, Kit
+from tests.invoke import Finished, Invoke, invoke
 from tests.shared_cache import share_traces
-from triplex_deploy.cli.main import run
 
+__all__ = ["Finished", "Invoke", "invoke"]
 SECTIONS = ("A1", "B1", "D1")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a command left."""
-
-    status: int
-    """Exit status."""
-    out: str
-    """What it wrote to stdout."""
-    err: str
-    """What it wrote to stderr."""
-
-    @property
-    def error(self) -> str:
-        """Its one error line; an assertion fails if there is none or several."""
-        (line,) = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        assert "unexpected " not in line
-        assert self.status == 1
-        return line
-
-
-Invoke = Callable[..., Finished]
 
 
 @pytest.fixture(autouse=True)
@@ -49,18 +27,6 @@ def _no_user(
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
-    """The command line in this process."""
-
-    def call(*arguments: object) -> Finished:
-        status = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Finished(status, captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture(scope="session")

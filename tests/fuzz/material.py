@@ -9,10 +9,9 @@ import numpy as np
 
 from tests.pipeline.fake_model import fake_config, fake_model
 from tests.shared_cache import EXPORT, shared
-from triplex_deploy.bundle import GraphEntry, Manifest, tensor_entries
-from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, ModelConfig, graph_specs
+from tests.standin_bundle import write_standin_bundle
+from triplex_deploy.contract import ModelConfig
 from triplex_deploy.demo.slide import synthesize_slide
-from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.outputs.h5ad import write_h5ad
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
@@ -29,50 +28,9 @@ def shared_material() -> Path:
 def make_material(folder: Path) -> None:
     """Write everything into an empty folder."""
     synthesize_slide(folder / "slide.tif", 700, 600, 0.5, seed=3)
-    _write_bundle(folder / "bundle")
+    write_standin_bundle(folder / "bundle")
     _write_result(folder)
     _write_training(folder)
-
-
-def _write_bundle(root: Path) -> None:
-    """Write a bundle whose graphs are stand-ins: reading runs nothing."""
-    config = ModelConfig(n_genes=3)
-    root.mkdir()
-    entries = []
-    for name, spec in graph_specs(config).items():
-        path = root / f"{name}.onnx"
-        path.write_bytes(f"stand-in for {name}".encode() * 20)
-        inputs, outputs = tensor_entries(spec)
-        entries.append(
-            GraphEntry(
-                name=name,
-                file=path.name,
-                sha256=sha256_of(path),
-                precision="fp32",
-                opset=20,
-                target="onnxruntime",
-                inputs=inputs,
-                outputs=outputs,
-            )
-        )
-    (root / "parity.json").write_text('{"passed": true}')
-    manifest = Manifest(
-        schema_version=1,
-        config=config.to_dict(),
-        genes=("GNAS", "ERBB2", "FASN"),
-        tile_px=224,
-        tile_mpp=0.5,
-        neighborhood=5,
-        mean=IMAGE_MEAN,
-        std=IMAGE_STD,
-        label_transform={},
-        precision="fp32",
-        graphs=tuple(entries),
-        files={"parity.json": sha256_of(root / "parity.json")},
-        parity_passed=True,
-        provenance={},
-    )
-    (root / "manifest.json").write_text(manifest.sealed().to_json(), encoding="utf-8")
 
 
 def _write_result(folder: Path) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 import triplex_deploy
+from tests.invoke import Finished, Invoke
 from tests.shared_cache import share_traces
 from triplex_deploy import PredictOptions, load_bundle, predict_slide
 from triplex_deploy.cli import main
@@ -51,18 +50,6 @@ SAME_RUNTIME = ("--device", "cpu", "--backend", "onnxruntime")
 digits by more than ``ATOL``."""
 METRICS_RTOL = 1e-3
 """Trainings add up in another order where there are other cores."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a command left: exit status, stdout, stderr."""
-
-    status: int
-    out: str
-    err: str
-
-
-Invoke = Callable[..., Finished]
 
 
 @pytest.fixture(scope="session")
