@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,31 +20,38 @@ from triplex_deploy.contract import TILE_PX, TILES, Config, graph_specs
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.cost import multiplications
 from triplex_deploy.exporters.inputs import SEED
-from triplex_deploy.exporters.inputs import tiles as made_up_tiles
-from triplex_deploy.exporters.rounding import rounded_layers
+from triplex_deploy.exporters.inputs import tiles as synthetic_tiles
+from triplex_deploy.exporters.rounding import with_rounded_weights
 
 MIN_TILES: Final = 32
+"""Fewest tiles for a calibration."""
 HELD_OUT: Final = 16
-"""Tiles that are not used for calibration; the quantized graphs must pass their gate on them."""
+"""Number of tiles that do not calibrate; the quantized graphs must pass their gate on them."""
 WEIGHT_BITS: Final = (8, 7)
-"""Bits of weights that an export offers; the first is the default."""
+"""Choices for the bits of weights; the first is the default."""
 COSINES: Final = (0.992, 0.995, 0.9975)
-"""Least cosines to the float graph that an export tries in turn, until its gates are passed."""
+"""Least cosines to the float graph, which an export tries in turn until its gates are passed."""
 MIN_SHARE: Final = 0.9
 """Least share of a graph's multiplications that the search leaves in int8."""
 _COMPARED: Final = 16
 """Number of tiles on which the search compares graphs."""
 _ROUNDED_ON: Final = 8
-"""Number of tiles of each kind that the rounding of weights looks at."""
+"""Number of tiles of each kind that the rounding of weights uses."""
 _BATCH: Final = 8
+"""Number of tiles in a batch."""
 _ONE_TILE: Final = {"batch": 1}
 _ACTIVATIONS: Final = ("Relu", "Clip")
 _QUANTIZED_OPS: Final = ("Conv", *_ACTIVATIONS, "Add", "MaxPool")
-"""Activations are included, so that the values they cut off do not widen a convolution's range."""
+"""Operators to quantize. Activations are among them, so that the range of a convolution does not
+include the values that its activation cuts off."""
 
 
 def quantized_graphs(config: Config) -> tuple[str, ...]:
-    """Return the graphs that int8 quantizes; raises ``ConfigError`` if the model has none."""
+    """Return the names of the graphs that int8 quantizes.
+
+    Raises:
+        ConfigError: The model has none.
+    """
     encoders = [name for name in config.quantizable if name in graph_specs(config)]
     if not encoders:
         raise ConfigError(
@@ -55,10 +62,10 @@ def quantized_graphs(config: Config) -> tuple[str, ...]:
 
 
 def split_calibration(tiles: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Split tiles (T, 224, 224, 3) into tiles for calibration and held-out tiles.
+    """Split tiles (T, 224, 224, 3) into tiles for calibration and held-out tiles, spread evenly.
 
-    The held-out tiles are spread evenly. Raises ``ConfigError`` for other arrays and for too few
-    tiles.
+    Raises:
+        ConfigError: The array has another type or shape, or too few tiles.
     """
     if tiles.dtype != np.uint8 or tiles.shape[1:] != (TILE_PX, TILE_PX, 3):
         raise ConfigError(f"calibration: {tiles.dtype} {tiles.shape}; give uint8 (T, 224, 224, 3)")
@@ -73,16 +80,16 @@ def split_calibration(tiles: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDAr
 
 @dataclass(frozen=True)
 class Quantization:
-    """How one graph was quantized."""
+    """Holds how a graph was quantized."""
 
     weight_bits: int
-    """Bits of the weights. With 8, a CPU without VNNI may overflow; with 7 it does not."""
+    """Bits of the weights. With 8, a CPU without VNNI may overflow; with 7, it does not."""
     float_layers: tuple[str, ...]
     """Convolutions that stay in float, by the name of their weights, from the input on."""
     int8_share: float
-    """Share of the graph's multiplications that are in int8."""
+    """Share of the multiplications of the graph that are in int8."""
     cosine: float
-    """Cosine to the float graph: of calibration tiles or of made-up tiles, the lower of the two."""
+    """Cosine to the float graph, on calibration tiles or on synthetic tiles, the lower of both."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, as in ``parity.json``."""
@@ -104,7 +111,7 @@ def quantize(
         tiles: Tiles (T, 224, 224, 3) of tissue, which give the ranges of activations.
         out: The file to write.
         target: The runtime. For ONNX Runtime activations are uint8. TensorRT takes symmetric int8
-            alone, and a pair of nodes for each use.
+            only, with a pair of nodes for each use.
         weight_bits: 8, or 7 for CPUs without VNNI.
         min_cosine: Least cosine to the float graph.
 
@@ -130,8 +137,10 @@ class Quantizer:
         self._target: Target = target
         self._weight_bits = weight_bits
         few = np.linspace(0, len(tiles) - 1, min(_COMPARED, len(tiles))).astype(int)
-        made_up = made_up_tiles((_COMPARED, TILE_PX, TILE_PX, 3), np.random.default_rng(SEED + 1))
-        self._compared = (tiles[few], made_up)
+        synthetic = synthetic_tiles(
+            (_COMPARED, TILE_PX, TILE_PX, 3), np.random.default_rng(SEED + 1)
+        )
+        self._compared = (tiles[few], synthetic)
 
     def __enter__(self) -> Quantizer:
         from onnxruntime.quantization import quant_pre_process
@@ -144,8 +153,11 @@ class Quantizer:
         self._layers = _Layers.read(self._prepared)
         self._wanted = [_run(self._prepared, tiles) for tiles in self._compared]
         self._rounded = folder / "rounded.onnx"
+        tiles = np.concatenate(
+            [part[:: max(1, len(part) // _ROUNDED_ON)] for part in self._compared]
+        )
         levels = 127 if self._weight_bits == 8 or self._target == "tensorrt" else 64
-        self._rounded.write_bytes(_round_weights(self._prepared, self._compared, levels))
+        self._rounded.write_bytes(with_rounded_weights(self._prepared, tiles, levels))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -154,11 +166,11 @@ class Quantizer:
     def write(self, out: Path, min_cosine: float) -> Quantization:
         """Write ``out`` with the fewest leading layers in float that give ``min_cosine``.
 
-        The errors of the first layers pass through all others, so these layers matter most. The
-        first layer always stays in float. ONNX Runtime would quantize a float layer between
-        quantized ones when it opens the file, so the float layers follow each other. If the cosine
-        cannot be reached with ``MIN_SHARE`` of the multiplications in int8, as many layers stay in
-        float as this share allows.
+        The errors of the first layers pass through all other layers, so the first layers matter
+        most. The first layer always stays in float. ONNX Runtime would quantize a float layer
+        between quantized layers when it opens the file, so the float layers are next to each other.
+        If the cosine cannot be reached with ``MIN_SHARE`` of the multiplications in int8, as many
+        layers stay in float as this share allows.
         """
         fewest, most = 1, self._layers.most_in_float(MIN_SHARE)
         found = self._quantized(out, fewest)
@@ -200,43 +212,8 @@ class Quantizer:
         return Quantization(self._weight_bits, float_layers, int8_share(out), min(cosines))
 
 
-def _round_weights(path: Path, compared: Iterable[NDArray[np.uint8]], levels: int) -> bytes:
-    """Return the graph with the weights of its 1 x 1 convolutions rounded for int8."""
-    import onnxruntime
-
-    model = onnx.load(path)
-    stored = {weight.name: weight for weight in model.graph.initializer}
-    layers = {
-        node.input[1]: node.input[0]
-        for node in list(model.graph.node)[_stem_end(model) :]
-        if node.op_type == "Conv"
-        and list(stored[node.input[1]].dims[2:]) == [1, 1]
-        and not any(a.name == "group" and a.i > 1 for a in node.attribute)
-    }
-    present = {output.name for output in model.graph.output}
-    names = list(dict.fromkeys(layers.values()))
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    watched.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in names if name not in present
-    )
-    session = onnxruntime.InferenceSession(watched.SerializeToString())
-    tiles = np.concatenate([part[:: max(1, len(part) // _ROUNDED_ON)] for part in compared])
-    values = dict(zip(names, session.run(names, {TILES.name: tiles}), strict=True))
-    weights = {name: onnx.numpy_helper.to_array(stored[name]) for name in layers}
-    inputs = {name: values[layer] for name, layer in layers.items()}
-    for name, array in rounded_layers(weights, inputs, levels).items():
-        stored[name].CopyFrom(onnx.numpy_helper.from_array(array, name))
-    return bytes(model.SerializeToString())
-
-
-def _stem_end(model: onnx.ModelProto) -> int:
-    """Return the index of the node behind the first convolution."""
-    return 1 + next(i for i, node in enumerate(model.graph.node) if node.op_type == "Conv")
-
-
 def int8_share(path: Path) -> float:
-    """Return the share of an image encoder's multiplications that are of quantized values."""
+    """Return the share of the multiplications of an image encoder that are in int8."""
     graph = onnx.load(path).graph
     dequantized = {
         name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output
@@ -249,18 +226,18 @@ def int8_share(path: Path) -> float:
 
 @dataclass(frozen=True)
 class _Layers:
-    """The convolutions of a graph in the order in which they run."""
+    """Holds the convolutions of a graph in the order in which they run."""
 
     nodes: tuple[str, ...]
     """Names of all nodes, in order."""
     begins: tuple[int, ...]
     """Index in ``nodes`` of each convolution."""
     weights: tuple[str, ...]
-    """Name of each convolution's weights, without its ending."""
+    """Name of the weights of each convolution, without ``.weight``."""
     shares: tuple[float, ...]
-    """Share of the graph's multiplications in each convolution."""
+    """Share of the multiplications of the graph in each convolution."""
     end: int
-    """Index in ``nodes`` behind the last convolution and its activation."""
+    """Index in ``nodes`` after the last convolution and its activation."""
 
     @classmethod
     def read(cls, path: Path) -> _Layers:
@@ -280,12 +257,12 @@ class _Layers:
         )
 
     def most_in_float(self, min_share: float) -> int:
-        """Return how many leading layers may be in float so that ``min_share`` is in int8."""
+        """Return the largest number of leading float layers that leaves ``min_share`` in int8."""
         quantized = sum(self.shares) - np.cumsum(self.shares)
         return int((quantized >= min_share).sum())
 
     def not_quantized(self, n_float: int) -> list[str]:
-        """Return the nodes before layer ``n_float``, and those behind the last layer."""
+        """Return the nodes before layer ``n_float``, and the nodes after the last layer."""
         begin = (*self.begins, self.end)[n_float]
         return [*self.nodes[:begin], *self.nodes[self.end :]]
 
@@ -335,7 +312,7 @@ def _reader(tiles: NDArray[np.uint8]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class TileReader(CalibrationDataReader):  # type: ignore[misc]
-        """Hands the tiles to the calibrator in batches."""
+        """Gives the tiles to the calibrator in batches."""
 
         def __init__(self) -> None:
             self._batches = _batches(tiles)
@@ -353,7 +330,7 @@ def _batches(tiles: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the quantizer's warnings; its errors still raise."""
+    """Silence the warnings of the quantizer; errors are still raised."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     silent = logging.NullHandler()

@@ -8,14 +8,63 @@ et al. 2023, arXiv:2210.17323).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+
+from triplex_deploy.contract import TILES
 
 _DAMPING: Final = 0.01
 """Share of the mean square of the inputs that is added to each square, so that none is zero."""
 Floats = NDArray[np.float64]
+
+
+def with_rounded_weights(path: Path, tiles: NDArray[np.uint8], levels: int) -> bytes:
+    """Return an image encoder with the weights of its 1 x 1 convolutions rounded for int8.
+
+    The first convolution and grouped convolutions are not changed.
+
+    Args:
+        path: The float graph.
+        tiles: Tiles (T, 224, 224, 3) that give the inputs of each convolution.
+        levels: Number of steps on each side of zero, 127 for 8 bits.
+
+    Returns:
+        The content of an ONNX file.
+    """
+    import onnxruntime
+
+    model = onnx.load(path)
+    stored = {weight.name: weight for weight in model.graph.initializer}
+    layers = {
+        node.input[1]: node.input[0]
+        for node in list(model.graph.node)[_stem_end(model) :]
+        if node.op_type == "Conv"
+        and list(stored[node.input[1]].dims[2:]) == [1, 1]
+        and not any(a.name == "group" and a.i > 1 for a in node.attribute)
+    }
+    present = {output.name for output in model.graph.output}
+    names = list(dict.fromkeys(layers.values()))
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    watched.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in names if name not in present
+    )
+    session = onnxruntime.InferenceSession(watched.SerializeToString())
+    values = dict(zip(names, session.run(names, {TILES.name: tiles}), strict=True))
+    weights = {name: onnx.numpy_helper.to_array(stored[name]) for name in layers}
+    inputs = {name: values[layer] for name, layer in layers.items()}
+    for name, array in _rounded_layers(weights, inputs, levels).items():
+        stored[name].CopyFrom(onnx.numpy_helper.from_array(array, name))
+    return bytes(model.SerializeToString())
+
+
+def _stem_end(model: onnx.ModelProto) -> int:
+    """Return the index of the node after the first convolution."""
+    return 1 + next(i for i, node in enumerate(model.graph.node) if node.op_type == "Conv")
 
 
 def round_weights(weights: NDArray[np.float32], inputs: Floats, levels: int) -> NDArray[np.float32]:
@@ -63,12 +112,12 @@ def mean_products(values: NDArray[np.float32], most: int = 20_000) -> Floats:
     return products
 
 
-def rounded_layers(
+def _rounded_layers(
     weights: Mapping[str, NDArray[np.float32]],
     inputs: Mapping[str, NDArray[np.float32]],
     levels: int,
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the rounded form of weights (O, I, 1, 1), from feature maps of the same names."""
+    """Return rounded weights (O, I, 1, 1); ``inputs`` are feature maps (B, I, H, W) of each."""
     return {
         name: round_weights(values[:, :, 0, 0], mean_products(inputs[name]), levels)[
             :, :, None, None
