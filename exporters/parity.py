@@ -1,4 +1,4 @@
-"""Compare exported graphs with PyTorch fp32, each alone and all together."""
+"""Compare exported graphs with PyTorch fp32, each graph alone and all together."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ TRIES: Final = 20
 
 @dataclass(frozen=True)
 class ParityReport:
-    """The result of comparing a bundle's graphs with PyTorch."""
+    """Holds the results of comparing the graphs of a bundle with PyTorch."""
 
     precision: str
     """Precision of the bundle."""
@@ -118,7 +118,7 @@ def measure_parity(
     """Compare every graph at three sizes, and the prediction of a small slide by all graphs.
 
     Args:
-        reference: What PyTorch computes.
+        reference: The model in PyTorch.
         sessions: The graphs by name.
         precisions: The precision of each graph, which decides its gate.
         precision: The precision of the bundle, which decides the gate of the prediction.
@@ -174,9 +174,9 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
 
 def store_parity_inputs(path: Path, specs: Mapping[str, GraphSpec], reference: Reference) -> None:
-    """Write what ``replay`` runs again: the inputs and PyTorch's outputs of graphs and of a chain.
+    """Write inputs of graphs and of a chain with PyTorch's outputs, for ``replay``.
 
-    Inputs are ``<graph>/in/<name>``, outputs ``<graph>/out/<name>``.
+    Inputs are named ``<graph>/in/<name>``, outputs ``<graph>/out/<name>``.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for graph, spec in specs.items():

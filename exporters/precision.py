@@ -22,10 +22,11 @@ LOW_PRECISIONS: Final = {
     name: TensorProto.DataType.Value(PRECISIONS[name].onnx_type) for name in CONVERTED
 }
 KEPT_FP32: Final = ("LayerNormalization",)
-"""Operators with sums of squares, which half precision cannot hold."""
+"""Operators that stay in fp32: they sum squares, for which half precision is too small."""
 BF16_OPSET: Final = 22
 """The first opset with convolutions in bf16; it has no ``Attention`` operator either."""
 MAX_FP16: Final = 65504.0
+"""Largest number of fp16."""
 _ON_PIXELS: Final = ("Cast", "Transpose", "Sub", "Div", "Mul", "Add")
 """Operators that may be between the bytes of a tile and the first layer."""
 
@@ -41,7 +42,7 @@ def convert_precision(
         kept_fp32: Operators that stay in fp32, with casts before and after them.
 
     Raises:
-        ConfigError: The precision is another one.
+        ConfigError: The precision is neither.
     """
     low = LOW_PRECISIONS.get(precision)
     if low is None:
@@ -55,8 +56,8 @@ def convert_precision(
 def as_rounded_fp32(model: ModelProto) -> ModelProto:
     """Return a copy of a converted ``model`` that rounds each fp16 or bf16 result but stores fp32.
 
-    It computes on any runtime what hardware computes that accumulates in fp32 and stores fp16 or
-    bf16. Run it without graph optimization, which would remove the rounding.
+    The copy emulates, on any runtime, hardware that accumulates in fp32 and stores fp16 or bf16.
+    Run it without graph optimization, which would remove the rounding.
     """
     result = ModelProto()
     result.CopyFrom(model)
@@ -161,7 +162,7 @@ class _Conversion:
 
 
 def _raise_opset(model: ModelProto, version: int) -> None:
-    """Raise the opset number; from 20 to 22 the operators used here only gained types."""
+    """Raise the opset number; from 20 to 22, the operators used here only got more types."""
     for opset in model.opset_import:
         if opset.domain == "":
             opset.version = max(opset.version, version)
@@ -178,7 +179,7 @@ def _element_types(model: ModelProto) -> Mapping[str, int]:
 
 def _low_weight(weight: TensorProto, kind: int, name: str) -> TensorProto:
     array = numpy_helper.to_array(weight)
-    if kind == TensorProto.FLOAT16:  # keep an infinite bias, clip a weight that overflows
+    if kind == TensorProto.FLOAT16:  # keep infinite biases, clip finite weights that overflow
         array = np.where(np.isinf(array), array, np.clip(array, -MAX_FP16, MAX_FP16))
     low = array.astype(helper.tensor_dtype_to_np_dtype(kind))
     return numpy_helper.from_array(low, name)

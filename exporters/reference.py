@@ -1,4 +1,4 @@
-"""Compute with PyTorch in fp32 what the exported graphs must compute.
+"""Compute the wanted outputs of exported graphs with PyTorch in fp32.
 
 The export wrappers are not used. Preprocessing is written a second time here, in NumPy, so that a
 mistake in a wrapper makes the comparison fail.
@@ -21,19 +21,19 @@ from triplex_deploy.models.spot_model import SlideTensors
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 
 EncodeTiles = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Features (B, F) of tiles (B, 224, 224, 3)."""
+"""Returns features (B, F) of tiles (B, 224, 224, 3)."""
 
 
 @dataclass(frozen=True)
 class SmallSlide:
-    """A slide of N spots, each with its own tile."""
+    """Holds a slide of N spots, each with its own tile."""
 
     tiles: NDArray[np.uint8]
-    """(N, 224, 224, 3) target tile of each spot."""
+    """Target tile (N, 224, 224, 3) of each spot."""
     around: NDArray[np.int64]
-    """(N, 25) tile of each neighbor, -1 outside the slide."""
+    """Index (N, 25) of the tile of each neighbor; -1 outside the slide."""
     tables: Mapping[str, NDArray[np.int64]]
-    """(N, ...) tables of grid positions, from ``spot_tables``."""
+    """Tables (N, ...) about the positions of the spots, from ``spot_tables``."""
 
 
 class Reference:

@@ -1,7 +1,7 @@
-"""Change graphs written for ONNX Runtime to the operators that TensorRT reads.
+"""Change graphs for ONNX Runtime to the standard operators that TensorRT reads.
 
-The changed graphs compute the same. TensorRT does not have ONNX Runtime's attention operator, and
-fuses the products and the softmax that replace it.
+The changed graphs compute the same. TensorRT does not have the attention operator of ONNX Runtime,
+but fuses the products and the softmax that replace it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Write a bundle's graphs for TensorRT: standard operators, with the precision in the file.
+"""Write the graphs of a bundle for TensorRT: standard operators, with the precision in the file.
 
-The engines themselves are built where they run (``triplex_deploy/runtime/tensorrt/engines.py``).
+Engines are built from them on the machine where they run, see ``runtime/tensorrt/engines.py``.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from triplex_deploy.runtime.tensorrt.profiles import choose_profiles
 logger = logging.getLogger(__name__)
 
 FOLDER: Final = "tensorrt"
+"""Folder of the graphs in a bundle."""
 
 
 @dataclass(frozen=True)
 class TensorrtOptions:
-    """Options of the engines."""
+    """Holds the options of the engines."""
 
     precision: str = DEFAULT
-    """Precision; tf32 is fp32 in which matrix products may round their factors to 10 bits."""
+    """Precision. tf32 is fp32 in which matrix products may round their factors to 10 bits."""
     profiles: tuple[str, ...] = ()
     """Ranges of the dynamic axes as ``NAME=MIN:OPT:MAX``."""
     version_compatible: bool = False
@@ -60,7 +61,11 @@ class TensorrtOptions:
         require_offered(self.precision, "tensorrt")
 
     def settings(self, specs: Mapping[str, GraphSpec]) -> EngineSettings:
-        """Return the settings of the engines; raises ``ConfigError`` for unsuitable profiles."""
+        """Return the settings of the engines.
+
+        Raises:
+            ConfigError: A profile does not fit the graphs.
+        """
         profiles = choose_profiles(specs, self.profiles)
         return EngineSettings(
             precision=self.precision,
@@ -79,11 +84,22 @@ def write_tensorrt_graphs(
     precision: str,
     calibration: NDArray[np.uint8] | None = None,
 ) -> tuple[GraphEntry, ...]:
-    """Write ``tensorrt/<graph>.onnx`` in ``folder`` from the fp32 files ``exact``.
+    """Write the graphs as ``tensorrt/<graph>.onnx``.
 
-    int8 and fp8 quantize the graphs in ``config.quantizable``, and need ``calibration`` tiles
-    (T, 224, 224, 3). Raises ``ContractError`` if a graph holds operators that TensorRT does not
-    have.
+    Args:
+        folder: Folder of the bundle.
+        exact: File of each graph in fp32.
+        config: Configuration of the model. int8 and fp8 quantize the graphs in its
+            ``quantizable``.
+        precision: Precision of the graphs.
+        calibration: Tiles (T, 224, 224, 3), for int8 and fp8.
+
+    Returns:
+        The entries of the graphs in the manifest.
+
+    Raises:
+        ConfigError: int8 or fp8 have no tiles.
+        ContractError: A graph holds operators that TensorRT does not have.
     """
     (folder / FOLDER).mkdir()
     entries = []

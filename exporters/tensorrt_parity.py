@@ -36,9 +36,16 @@ def measure_emulated_parity(
     reference: Reference,
     slide_tiles: NDArray[np.uint8] | None = None,
 ) -> ParityReport:
-    """Compare the emulated graphs for TensorRT in ``folder`` with PyTorch.
+    """Compare the emulated graphs for TensorRT with PyTorch.
 
     Graphs for TF32 run in fp32 here, and must pass the gate of fp32.
+
+    Args:
+        folder: Folder of the bundle.
+        entries: The graphs for TensorRT.
+        options: Options of the export.
+        reference: The model in PyTorch.
+        slide_tiles: Tiles (T, 224, 224, 3) of real slides, one more input for graphs of tiles.
     """
     specs = graph_specs(reference.model.config)
     with emulated_sessions(folder, entries, specs) as sessions:
@@ -56,7 +63,7 @@ def _as_run(precision: str) -> str:
 def emulated_sessions(
     folder: Path, entries: tuple[GraphEntry, ...], specs: Mapping[str, GraphSpec]
 ) -> Iterator[dict[str, Session]]:
-    """Open the graphs on the CPU with results rounded to the precision of each."""
+    """Open the graphs on the CPU; each rounds its results to its precision."""
     with ExitStack() as stack, tempfile.TemporaryDirectory() as scratch:
         sessions: dict[str, Session] = {}
         for entry in entries:

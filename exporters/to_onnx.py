@@ -36,13 +36,13 @@ _TRACED_SIZE: Final = 3
 def write_onnx(
     module: nn.Module, spec: GraphSpec, target: Target, metadata: dict[str, str], path: Path
 ) -> None:
-    """Write ``module`` as one self-contained ONNX file for ``target``.
+    """Write a module as one self-contained ONNX file for ``target``.
 
     The graph is traced only if no graph of this structure was traced before.
 
     Args:
-        module: The graph's module in evaluation mode; its inputs are named as in ``spec``.
-        spec: Names, types and axes of the graph's tensors.
+        module: Module of the graph, in evaluation mode; its inputs are named as in ``spec``.
+        spec: Names, types and axes of the tensors of the graph.
         target: The runtime that the file is for.
         metadata: Properties to store in the file.
         path: The file to write.
@@ -59,8 +59,8 @@ def write_onnx(
 def _trace_with_weights(module: nn.Module, spec: GraphSpec) -> ModelProto:
     """Return the unoptimized program of ``module``, traced now or read from the cache.
 
-    A new trace takes the same way through the cache's form as a known one, so that both give the
-    same file.
+    A new trace is also converted to the form of the cache and back, so that a new and a known trace
+    give the same file.
     """
     key = trace_key(module, spec)
     trace = None if key is None else read_trace(key)
@@ -111,7 +111,7 @@ def _optimize(trace: ModelProto) -> ModelProto:
 
 
 def _remove_notes(trace: ModelProto) -> None:
-    """Remove the exporter's notes, among them stack traces with the paths of this machine."""
+    """Remove the notes of the exporter, which include stack traces with paths of this machine."""
     del trace.graph.metadata_props[:]
     for node in trace.graph.node:
         del node.metadata_props[:]
@@ -131,7 +131,7 @@ def _remove_unused_weights(proto: ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence warnings of ``torch.onnx`` about its own internals; errors still raise."""
+    """Silence warnings of ``torch.onnx`` about its own internals; errors are still raised."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

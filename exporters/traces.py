@@ -1,8 +1,8 @@
 """Keep traced graphs without their weights, so that a known structure is traced only once.
 
-Tracing takes most of an export's time and does not depend on the values of the weights. A trace is
-the unoptimized ONNX program: its initializers still carry the names of the module's parameters, so
-that other weights can be put in before the graph is optimized.
+Tracing takes most of the time of an export and does not depend on the values of the weights. A
+trace is the unoptimized ONNX program. Its initializers have the names of the parameters of the
+module, so other weights can be put in before the graph is optimized.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from triplex_deploy.system import cache_folder, installed_versions
 logger = logging.getLogger(__name__)
 
 MOST_KEPT: Final = 256
-"""Number of traces in the folder above which the oldest are removed."""
+"""Most traces in the folder; older traces are removed."""
 _PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnx-ir")
 _SOURCES: Final = ("contract", "exporters", "models")
 """Parts of the package that decide how a graph is written."""
@@ -47,9 +47,9 @@ def trace_key(module: nn.Module, spec: GraphSpec) -> str | None:
     """Return 64 hexadecimal digits that are equal for modules of equal structure.
 
     The digest covers the classes and plain attributes of every part, the names, shapes and types
-    of the weights, the graph's tensors, the source files of this package and the versions of the
-    libraries. Returns None for a module that holds a tensor outside its parameters and buffers:
-    its values would be written into the trace as constants.
+    of the weights, the tensors of the graph, the source files of this package and the versions of
+    the libraries. It is None for a module that holds a tensor outside its parameters and buffers,
+    because the trace would contain its values as constants.
     """
     parts = []
     for name, part in module.named_modules(remove_duplicate=False):
@@ -76,7 +76,7 @@ def trace_key(module: nn.Module, spec: GraphSpec) -> str | None:
 
 
 def read_trace(key: str) -> ModelProto | None:
-    """Return the trace of ``key`` without weights, None if there is none or it is damaged."""
+    """Return the trace of ``key`` without weights, or None if it is missing or damaged."""
     path = _path(key)
     try:
         with open_regular(path) as file:
@@ -92,7 +92,7 @@ def read_trace(key: str) -> ModelProto | None:
 
 
 def write_trace(key: str, trace: ModelProto) -> None:
-    """Keep ``trace`` under ``key``; a folder that cannot be written is only logged."""
+    """Keep ``trace`` under ``key``. A folder that cannot be written is logged and no error."""
     content = trace.SerializeToString()
     path = _path(key)
     try:
@@ -132,7 +132,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _plain(value: Any) -> str:
-    """Return the text of a setting, empty for what may differ between two equal modules."""
+    """Return the text of a setting, or only its type if the text holds an address in memory."""
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
     text = repr(value)
@@ -158,7 +158,7 @@ def _path(key: str) -> Path:
 
 
 def _remove_oldest(folder: Path) -> None:
-    """Remove the traces that were written first, down to ``MOST_KEPT``."""
+    """Remove the oldest traces until ``MOST_KEPT`` are left."""
     traces = sorted(folder.glob("*.trace"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in traces[MOST_KEPT:]:
         path.unlink(missing_ok=True)

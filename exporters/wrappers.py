@@ -1,4 +1,4 @@
-"""Modules that are traced at export: one per graph, with the contract's inputs and outputs."""
+"""Make the modules that are traced at export, with the inputs and outputs of the contract."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from triplex_deploy.models import SpotModel, TileEncoder, assert_eval
 
 
 class TileGraph(nn.Module):
-    """An image encoder that takes uint8 RGB tiles (B, 224, 224, 3).
-
-    Pixels are scaled and normalized inside.
-    """
+    """Scales and normalizes uint8 RGB tiles (B, 224, 224, 3) and encodes them."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -31,10 +28,10 @@ class TileGraph(nn.Module):
 
 
 class PartGraph(nn.Module):
-    """One graph of a model, its inputs named as in the contract.
+    """Runs one graph of a model, with inputs named as in the contract.
 
-    A graph gets only its own inputs; the others are None. Weights that the graph does not use are
-    not written. ``config.clips_at_zero`` sets negative expression to zero.
+    Inputs of other graphs are None. Weights that the graph does not use are not written. With
+    ``config.clips_at_zero``, negative expression becomes zero.
     """
 
     def __init__(self, model: SpotModel, graph: str) -> None:
@@ -66,7 +63,7 @@ class PartGraph(nn.Module):
 
 
 class _TargetPart(nn.Module):
-    """The image encoder of any model: normalized images (B, 3, 224, 224) to target tokens."""
+    """Encodes normalized images (B, 3, 224, 224) to target tokens, for any model."""
 
     def __init__(self, model: SpotModel) -> None:
         super().__init__()
@@ -77,7 +74,7 @@ class _TargetPart(nn.Module):
 
 
 def graph_modules(model: SpotModel, tile_encoder: TileEncoder | None) -> dict[str, nn.Module]:
-    """Return the module that is traced for each graph of the contract, by the graph's name.
+    """Return the module that is traced for each graph, by name of the graph.
 
     Args:
         model: The model in evaluation mode.
@@ -85,7 +82,7 @@ def graph_modules(model: SpotModel, tile_encoder: TileEncoder | None) -> dict[st
             which is not traced.
 
     Raises:
-        ContractError: If a module is in training mode.
+        ContractError: A module is in training mode.
     """
     assert_eval(model)
     modules: dict[str, nn.Module] = {}
