@@ -38,7 +38,7 @@ def test_features_are_those_of_pytorch(backend: str, encoder: FrozenEncoder) -> 
         assert (runner.running.backend, runner.running.workers) == (backend, 2)
         assert_within_gate(runner.running.encode(TILES), encoder.encode(TILES))
         assert runner.digest == encoder.digest
-        assert runner.facts() == encoder.facts()
+        assert runner.metadata() == encoder.metadata()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -151,7 +151,7 @@ def test_bf16_differs_within_its_gate(encoder: FrozenEncoder) -> None:
         assert not np.array_equal(features, expected)
         assert np.corrcoef(features.ravel(), expected.ravel())[0, 1] > 0.999
         assert runner.digest != encoder.digest
-        assert runner.facts()["precision"] == "bf16"
+        assert runner.metadata()["precision"] == "bf16"
 
 
 def test_faster_backend_is_taken_and_one_that_misses_the_gate_is_left_out(

@@ -165,8 +165,8 @@ def test_features_record_their_precision_and_only_equal_ones_are_used_again(
     assert "precision" not in exact.tile_encoder  # as in data sets prepared before bf16
     reduced = prepare_dataset(st_root, tmp_path / "out", replace(options, precision="bf16"))
     assert reduced.tile_encoder["precision"] == "bf16"
-    facts = json.loads((reduced.path / "sections/A1/section.json").read_text())
-    assert (facts["precision"], facts["backend"]) == ("bf16", "openvino")
+    metadata = json.loads((reduced.path / "sections/A1/section.json").read_text())
+    assert (metadata["precision"], metadata["backend"]) == ("bf16", "openvino")
     assert sum(stored) == 2 * sum(map(len, first.values()))  # nothing was used again
     again = prepare_dataset(st_root, tmp_path / "out", options)
     for name, section in again.sections.items():
@@ -178,9 +178,9 @@ def test_features_without_a_recorded_precision_are_fp32(
 ) -> None:
     for name in prepared.sections:
         path = prepared.path / "sections" / name / "section.json"
-        facts = json.loads(path.read_text())
-        del facts["precision"], facts["backend"]
-        path.write_text(json.dumps(facts))
+        metadata = json.loads(path.read_text())
+        del metadata["precision"], metadata["backend"]
+        path.write_text(json.dumps(metadata))
     before = (prepared.path / "prepared.json").read_text()
     monkeypatch.setattr(encoding, "stream_tiles", None)
     prepare_dataset(st_root, prepared.path, options)

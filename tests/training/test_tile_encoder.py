@@ -92,7 +92,7 @@ def test_normalisation_of_an_onnx_encoder_is_part_of_its_digest(mean_encoder: Pa
         for mean in ((0.5, 0.5, 0.5), (0.4, 0.5, 0.5))
     )
     assert usual.digest != other.digest
-    assert usual.facts()["mean"] == [0.5, 0.5, 0.5]
+    assert usual.metadata()["mean"] == [0.5, 0.5, 0.5]
     assert not np.array_equal(usual.encode(TILES), other.encode(TILES))
 
 

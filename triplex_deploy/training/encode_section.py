@@ -35,7 +35,7 @@ from triplex_deploy.training.section_scale import check_section_scale
 
 logger = logging.getLogger(__name__)
 
-FACTS: Final = "section.json"
+SECTION_FILE: Final = "section.json"
 TILE_PLAN: Final = "plan.npz"
 MEASURED: Final = "measured.npz"
 
@@ -60,27 +60,27 @@ def encode_section(
     options: EncodeOptions,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fill ``folder`` with a section's features, tiles and measurements; returns its facts.
+    """Fill ``folder`` with a section's features, tiles and measurements; returns its metadata.
 
     A folder that is complete for the same content is left as it is, and an interrupted one is gone
     on with. Raises ``SlideError`` or ``SpotsError`` where slide and spots do not fit.
     """
     tile_mpp = section.slide_mpp if options.native_pixels else options.tile_mpp
     job = _Job(section, runner, folder, tile_mpp, options, progress)
-    facts = _complete_facts(folder, job.key)
-    altered = None if facts is None else first_altered(folder, facts.get("digests"))
+    metadata = _complete_metadata(folder, job.key)
+    altered = None if metadata is None else first_altered(folder, metadata.get("digests"))
     if altered is not None:
         logger.warning(
             "%s: %s was altered since it was written; the section is encoded again",
             section.name,
             altered,
         )
-    if facts is None or altered is not None:
-        facts = _encode(job)
+    if metadata is None or altered is not None:
+        metadata = _encode(job)
     else:
         logger.info("%s: features are cached", section.name)
     _write_measured(section, folder / MEASURED)
-    return {**facts, "digests": {**facts.get("digests", {}), **digests(folder, (MEASURED,))}}
+    return {**metadata, "digests": {**metadata.get("digests", {}), **digests(folder, (MEASURED,))}}
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class _Job:
 
 
 def _encode(job: _Job) -> dict[str, Any]:
-    (job.folder / FACTS).unlink(missing_ok=True)
+    (job.folder / SECTION_FILE).unlink(missing_ok=True)
     section = job.section
     with open_slide(section.slide_path) as slide:
         require_same_files(section.slide_path, job.identity)
@@ -132,7 +132,7 @@ def _encode(job: _Job) -> dict[str, Any]:
         spot_tile=plan.spot_tile,
         masked_feature=masked_feature(job.runner),
     )
-    facts = {
+    metadata = {
         "key": job.key,
         "spots": section.n_spots,
         "tiles": len(plan.origins_xy),
@@ -142,11 +142,11 @@ def _encode(job: _Job) -> dict[str, Any]:
         "backend": job.runner.running.backend,
     }
     file.flush()
-    facts["digests"] = digests(job.folder, (FEATURES, TARGETS, TILE_PLAN))
-    with atomic_path(job.folder / FACTS) as path:  # from here on the section is complete
-        path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    metadata["digests"] = digests(job.folder, (FEATURES, TARGETS, TILE_PLAN))
+    with atomic_path(job.folder / SECTION_FILE) as path:  # from here on the section is complete
+        path.write_text(json.dumps(metadata, indent=2), encoding="utf-8")
     file.forget_progress()
-    return facts
+    return metadata
 
 
 def masked_feature(runner: EncoderRunner) -> NDArray[np.float32]:
@@ -225,9 +225,9 @@ def _write_measured(section: Section, path: Path) -> None:
         )
 
 
-def _complete_facts(folder: Path, key: str) -> dict[str, Any] | None:
+def _complete_metadata(folder: Path, key: str) -> dict[str, Any] | None:
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        metadata = json.loads((folder / SECTION_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return facts if isinstance(facts, dict) and facts.get("key") == key else None
+    return metadata if isinstance(metadata, dict) and metadata.get("key") == key else None

@@ -158,13 +158,13 @@ class EncoderRunner:
 
         return checked
 
-    def facts(self) -> dict[str, Any]:
-        """Return the encoder's facts, and the precision unless it is fp32.
+    def metadata(self) -> dict[str, Any]:
+        """Return the encoder's metadata, and the precision unless it is fp32.
 
         An absent precision means fp32, as in data sets that were prepared before there were others.
         """
         reduced = {} if self.precision == "fp32" else {"precision": self.precision}
-        return {**self.encoder.facts(), **reduced}
+        return {**self.encoder.metadata(), **reduced}
 
     def close(self) -> None:
         """Close the sessions."""

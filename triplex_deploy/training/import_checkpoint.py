@@ -84,7 +84,7 @@ def _tile_encoder(path: Path | None, feature_dim: int) -> TileEncoderWeights:
             f"{feature_dim}; pass the encoder it was trained with"
         )
     with tempfile.TemporaryDirectory() as folder:
-        return stored_weights(encoder.facts(), Path(folder) / encoder.store(Path(folder)))
+        return stored_weights(encoder.metadata(), Path(folder) / encoder.store(Path(folder)))
 
 
 def _read_genes(path: Path) -> tuple[str, ...]:

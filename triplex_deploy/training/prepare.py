@@ -77,7 +77,7 @@ def prepare_dataset(
             "native_pixels": encode.native_pixels,
             **encode.neighborhood.recorded(),
         },
-        "tile_encoder": {**runner.facts(), "file": encoder.store(out)},
+        "tile_encoder": {**runner.metadata(), "file": encoder.store(out)},
         "label_transform": options.labels.to_dict(),
         "genes": {"count": len(genes) if genes else options.n_genes, "list": genes},
         "folds": {"scheme": options.folds, "seed": options.seed},
@@ -130,15 +130,15 @@ def _entry(
     options: EncodeOptions,
     progress: Progress,
 ) -> dict[str, Any]:
-    facts = encode_section(section, runner, out / SECTIONS / section.name, options, progress)
-    facts = {key: value for key, value in facts.items() if key not in RECORDED_ONCE}
+    metadata = encode_section(section, runner, out / SECTIONS / section.name, options, progress)
+    metadata = {key: value for key, value in metadata.items() if key not in RECORDED_ONCE}
     return {
         "name": section.name,
         "patient": section.patient,
         "slide": str(section.slide_path.resolve()),
         "slide_mpp": section.slide_mpp,
         "is_hexagonal": section.is_hexagonal,
-        **facts,
+        **metadata,
     }
 
 

@@ -64,7 +64,7 @@ class FrozenEncoder(ABC):
         """Write what it takes to run it again into ``folder`` and return the file's name."""
 
     @abstractmethod
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Kind, width and normalisation, as plain values."""
 
 
@@ -110,7 +110,7 @@ class BackboneEncoder(FrozenEncoder):
         save_tensors({"state_dict": state_of(self._encoder.backbone)}, folder / BACKBONE_FILE)
         return BACKBONE_FILE
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
             "name": self.name,
@@ -163,7 +163,7 @@ class OnnxEncoder(FrozenEncoder):
             copy_file(self._model.path, folder / ONNX_FILE)
         return ONNX_FILE
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {
             "kind": ONNX,
             "name": self.name,
@@ -217,17 +217,17 @@ def open_tile_encoder(
     return _backbone_encoder(weights.stem, load_state_dict(weights), device)
 
 
-def stored_weights(facts: Mapping[str, Any], path: Path) -> TileEncoderWeights:
-    """The encoder whose ``facts()`` and stored file these are, as a checkpoint carries it."""
-    is_onnx = facts["kind"] == ONNX
+def stored_weights(metadata: Mapping[str, Any], path: Path) -> TileEncoderWeights:
+    """The encoder whose ``metadata()`` and stored file these are, as a checkpoint carries it."""
+    is_onnx = metadata["kind"] == ONNX
     return TileEncoderWeights(
-        name=str(facts["name"]),
-        kind=str(facts["kind"]),
+        name=str(metadata["name"]),
+        kind=str(metadata["kind"]),
         state_dict={} if is_onnx else load_tensors(path)["state_dict"],
         onnx=path.read_bytes() if is_onnx else b"",
-        feature_dim=int(facts["feature_dim"]),
-        mean=tuple(facts["mean"]),
-        std=tuple(facts["std"]),
+        feature_dim=int(metadata["feature_dim"]),
+        mean=tuple(metadata["mean"]),
+        std=tuple(metadata["std"]),
     )
 
 
@@ -278,8 +278,8 @@ def _seeded(seed: int) -> TileEncoder:
 
 def _onnx_digest(model: TileModel) -> str:
     """Of the file, and of how its images are normalised."""
-    facts = (sha256_of(model.path), model.input_layout, model.mean, model.std)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
+    described = (sha256_of(model.path), model.input_layout, model.mean, model.std)
+    return hashlib.sha256(repr(described).encode()).hexdigest()
 
 
 def _state_digest(state: Mapping[str, Tensor]) -> str:
