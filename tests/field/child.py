@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,35 @@ UNEXPECTED = re.compile(r"unexpected \w*(Error|error|Exception)\b")
 """What the command line says of an error that is a bug of ours."""
 INTERRUPTED = 130
 """Exit status after SIGINT, SIGTERM and SIGHUP."""
+
+
+_RUNNING: set[int] = set()
+"""Process groups of the commands that run now."""
+_STOPPED = threading.Event()
+
+
+@contextmanager
+def registered(pid: int) -> Iterator[None]:
+    """Hold a process, which leads a group of its own, among those that ``stop_all`` ends."""
+    _RUNNING.add(pid)
+    try:
+        if _STOPPED.is_set():
+            _kill_group(pid)
+        yield
+    finally:
+        _RUNNING.discard(pid)
+
+
+def stop_all() -> None:
+    """End every registered process with its group, at once; those that start later end, too."""
+    _STOPPED.set()
+    for pid in tuple(_RUNNING):
+        _kill_group(pid)
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -102,7 +133,8 @@ def run_command(
             stderr=err if stderr is None else stderr,
             preexec_fn=limit,
         )
-        status, usage, hung = _wait(process.pid, start, limit_s * PATIENCE, kill_after)
+        with registered(process.pid):
+            status, usage, hung = _wait(process.pid, start, limit_s * PATIENCE, kill_after)
         process.returncode = status
         out.seek(0)
         err.seek(0)

@@ -14,12 +14,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.field.attacks import ATTACKS  # noqa: E402
-from tests.field.child import Verdict  # noqa: E402
+from tests.field.child import INTERRUPTED, Verdict, stop_all  # noqa: E402
 from tests.field.kit import Kit  # noqa: E402
 from tests.field.recipes import JUDGES, run_recipe  # noqa: E402
 
@@ -75,18 +77,52 @@ def main(arguments: list[str] | None = None) -> int:
         for case in _cases(given.folder)
         if not given.only or any(re.fullmatch(name, case.name) for name in given.only)
     ]
-    with ThreadPoolExecutor(given.jobs) as pool:
-        rows = []
-        for row in pool.map(lambda case: _run(case, given.demo, given.data), cases):
-            rows.append(row)
-            sys.stdout.write(_line(row))
-            sys.stdout.flush()
+    try:
+        with _interrupted_by_signals():
+            rows = list(_rows(cases, given))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
     n_wrong = sum(row.right is False for row in rows)
     n_right = sum(row.right is True for row in rows)
     sys.stdout.write(f"{n_right} right, {n_wrong} wrong, {len(rows) - n_right - n_wrong} not run\n")
     if given.json:
         given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     return int(n_wrong > 0)
+
+
+def _rows(cases: list[Case], given: argparse.Namespace) -> Iterator[Row]:
+    """Run the cases, and yield the row of each in order; it is printed at once.
+
+    An interrupt ends the commands of all cases with their children before it is raised.
+    """
+    pool = ThreadPoolExecutor(given.jobs)
+    try:
+        for row in pool.map(lambda case: _run(case, given.demo, given.data), cases):
+            sys.stdout.write(_line(row))
+            sys.stdout.flush()
+            yield row
+    except BaseException:
+        stop_all()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)  # waits until the running cases have cleaned up
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` on SIGINT, SIGTERM and SIGHUP, even if they were ignored."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
