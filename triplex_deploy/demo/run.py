@@ -24,6 +24,7 @@ from triplex_deploy.demo.truth import measure_ceiling, measured_beside, write_tr
 from triplex_deploy.errors import OutputError
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.files.atomic import atomic_path, copy_file
+from triplex_deploy.files.ours import first_foreign, require_no_link
 from triplex_deploy.outputs.files import write_outputs
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.report import write_report
@@ -37,7 +38,14 @@ from triplex_deploy.training.match import Matched, choose_genes, match_truth
 from triplex_deploy.training.prepare import prepare_dataset
 from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import Prepared
-from triplex_deploy.training.run_files import CHECKPOINT, without_nan
+from triplex_deploy.training.run_files import (
+    CHECKPOINT,
+    CURVES,
+    HISTORY,
+    METRICS,
+    STATE,
+    without_nan,
+)
 from triplex_deploy.training.train import train_fold
 
 logger = logging.getLogger(__name__)
@@ -221,14 +229,35 @@ class _Demo:
             self.announce(text)
 
 
+_OWN_FILES: Final = {
+    DATASET_DIR: ("README.md", "ST-cnts/*.tsv.gz", "ST-spotfiles/*_selection.tsv", "ST-imgs/*.tif"),
+    "run": tuple(f"fold-*/{name}" for name in (CHECKPOINT, STATE, HISTORY, CURVES, METRICS)),
+    "prediction": ("slide.h5ad", "slide.json", "slide.html"),
+}
+"""Files of an earlier demo that are removed, by folder."""
+
+
+def _remove(folder: Path, patterns: tuple[str, ...]) -> None:
+    """Remove a folder of an earlier demo, unless it holds other files too."""
+    require_no_link(folder)
+    other = first_foreign(folder, patterns)
+    if other is not None:
+        raise OutputError(
+            f"{other}: is not of the demo, which removes its folder; move it away or choose "
+            "another --out"
+        )
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
 def _claim(root: Path) -> None:
     """Make the folder of the demo, or clear the folder of an earlier demo except its features."""
     try:
         if root.exists() and any(root.iterdir()) and not (root / MARKER_FILE).exists():
             raise OutputError(f"{root}: holds other files; choose an empty folder for the demo")
-        for made in (DATASET_DIR, "run", "prediction"):
-            if (root / made).is_dir():
-                shutil.rmtree(root / made)
+        require_no_link(root / MARKER_FILE)
+        for made, patterns in _OWN_FILES.items():
+            _remove(root / made, patterns)
         (root / "prediction").mkdir(parents=True)
         (root / MARKER_FILE).touch()
     except OSError as error:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +65,22 @@ def remove_ours(path: Path, recognize: IsOurs) -> None:
         path.unlink(missing_ok=True)
 
 
+def first_foreign(folder: Path, patterns: Iterable[str]) -> Path | None:
+    """Return a file below ``folder`` that no pattern fits, or None; ask before removing a folder.
+
+    Args:
+        folder: The folder.
+        patterns: As in a shell, for the path below the folder; ``*`` also fits ``/``.
+    """
+    wanted = tuple(patterns)
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder).as_posix()
+        is_folder = path.is_dir() and not path.is_symlink()
+        if not is_folder and not any(fnmatchcase(below, pattern) for pattern in wanted):
+            return path
+    return None
+
+
 def is_own_folder(folder: Path) -> bool:
     """Return True if this user or root owns a folder, and others may not write into it.
 
@@ -95,6 +112,12 @@ def exists(path: Path) -> bool:
 def is_our_png(head: bytes) -> bool:
     """Return True for the first bytes of a PNG with ``PNG_MARK``."""
     return head.startswith(b"\x89PNG") and b"Software\x00triplex-deploy" in head
+
+
+def is_our_npz(first: str) -> IsOurs:
+    """Return a function that recognizes an ``.npz`` file by the name of its first array."""
+    name = f"{first}.npy".encode()
+    return lambda head: head.startswith(b"PK\x03\x04" + head[4:30] + name)
 
 
 def has_keys(*keys: str) -> IsOurs:

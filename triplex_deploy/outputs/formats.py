@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from triplex_deploy.errors import ConfigError, OutputError
+from triplex_deploy.files.ours import exists, require_no_link
 from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.geojson import GEOJSON
 from triplex_deploy.outputs.ome_tiff import OME_TIFF
@@ -93,14 +94,25 @@ def require_target(format_name: str, path: Path) -> None:
             f"{format_name}: {wanted.library} is not installed; "
             "run `pip install 'triplex-deploy[files]'`"
         )
-    if not path.exists():
+    require_no_link(path)
+    if not exists(path):
         return
+    is_kind = path.is_dir() if wanted.is_folder else path.is_file()
     kind = "folder" if path.is_dir() else "file"
-    if path.is_dir() != wanted.is_folder or not wanted.is_own(path):
+    if not is_kind or not _is_own(wanted, path):
         raise OutputError(
             f"{path}: this {kind} is not a {format_name} written by triplex-deploy; "
             "choose another name to keep it"
         )
+
+
+def _is_own(wanted: FileFormat, path: Path) -> bool:
+    try:
+        return wanted.is_own(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be read ({error.strerror or error}); choose another name to keep it"
+        ) from error
 
 
 def _format(name: str) -> FileFormat:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from triplex_deploy.files.atomic import atomic_folder
+from triplex_deploy.files.ours import first_foreign
 from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
@@ -93,13 +94,25 @@ def _without_advice_to_developers() -> Iterator[None]:
         yield
 
 
+_KINDS: Final = ("", "images/", "labels/", "points/", "shapes/", "tables/")
+_OWN_FILES: Final = (
+    *(f"{kind}{name}" for kind in _KINDS for name in ("zarr.json", ".z*")),
+    f"images/{PICTURE}/*",
+    f"shapes/{SPOTS}/*",
+    f"tables/{TABLE}/*",
+)
+"""All files of a store of ours; elements that the user has added are not among them."""
+
+
 def is_own_spatialdata(path: Path) -> bool:
-    """Return True if the attributes of a Zarr folder name this package."""
+    """Return True if the attributes of a Zarr folder name this package, and nothing was added."""
     try:
         content = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
-    return ORIGIN in content.get("attributes", {})
+    attributes = content.get("attributes") if isinstance(content, dict) else None
+    is_marked = isinstance(attributes, dict) and ORIGIN in attributes
+    return is_marked and first_foreign(path, _OWN_FILES) is None
 
 
 SPATIALDATA: Final = FileFormat(

@@ -16,6 +16,7 @@ from triplex_deploy.errors import TriplexError
 from triplex_deploy.exporters.export import ExportOptions, export_bundle
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.ours import has_keys, is_our_npz, require_ours
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.study.cells import StudyCell, read_json
 from triplex_deploy.study.config import Study, slug
@@ -33,6 +34,7 @@ OLD_COST_FILE: Final = "facts.json"
 """Name of ``COST_FILE`` in studies of earlier versions."""
 PREDICTION_FILE: Final = "prediction.npz"
 SPOTS_FILE: Final = "spots.npz"
+REQUEST_FILE: Final = "request.json"
 BUNDLE_DIR: Final = "bundle"
 
 
@@ -100,6 +102,7 @@ def measure_deployment(deployment: Deployment) -> dict[str, Any]:
     cost: dict[str, Any] = {"checkpoint_sha256": digest, "section": deployment.section}
     try:
         deployment.folder.mkdir(parents=True, exist_ok=True)
+        _require_own(deployment.folder)
         cost |= _measure(deployment)
     except (TriplexError, OSError) as error:
         logger.warning("%s: not deployed: %s", deployment.cell.key, error)
@@ -107,6 +110,14 @@ def measure_deployment(deployment: Deployment) -> dict[str, Any]:
     with atomic_path(deployment.folder / COST_FILE) as path:
         path.write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
     return cost
+
+
+def _require_own(folder: Path) -> None:
+    """Raise ``OutputError`` if a file of others has the name of one that is written here."""
+    require_ours(folder / COST_FILE, has_keys("checkpoint_sha256", "section"), "a cost")
+    require_ours(folder / SPOTS_FILE, is_our_npz("level0_xy"), "an array of spots")
+    require_ours(folder / PREDICTION_FILE, is_our_npz("expression"), "a prediction")
+    require_ours(folder / REQUEST_FILE, has_keys("bundle", "slide", "spots"), "a request")
 
 
 def _measure(deployment: Deployment) -> dict[str, Any]:
@@ -132,7 +143,7 @@ def _measure(deployment: Deployment) -> dict[str, Any]:
         "graphs_mb": round(sum(f.stat().st_size for f in bundle.path.glob("*.onnx*")) / 1e6, 2),
         "bundle_mb": round(_bytes(bundle.path) / 1e6, 2),
         "parity_passed": report.passed,
-        **measure_prediction(request, deployment.folder / "request.json"),
+        **measure_prediction(request, deployment.folder / REQUEST_FILE),
     }
 
 

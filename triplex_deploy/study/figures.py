@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.expression import gene_correlations
 from triplex_deploy.files.atomic import atomic_path
-from triplex_deploy.files.ours import PNG_MARK
+from triplex_deploy.files.ours import PNG_MARK, is_our_png, require_ours
 from triplex_deploy.study.config import Study, slug
 from triplex_deploy.study.deploy import Deployment
 from triplex_deploy.study.results import FinishedCells
@@ -164,5 +164,6 @@ def _figure(path: Path, width_in: float, height_in: float) -> Iterator[Any]:
 
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     yield figure
+    require_ours(path, is_our_png, "a picture")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata=PNG_MARK)

@@ -12,7 +12,7 @@ from triplex_deploy.cohort.executor import ExecutorChoice
 from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.study.cells import StudyCell, make_cells
 from triplex_deploy.study.check import check_study
-from triplex_deploy.study.config import Study
+from triplex_deploy.study.config import Study, slug
 from triplex_deploy.study.deploy import Deployment, find_deployments, measure_deployment
 from triplex_deploy.study.external import score_externally
 from triplex_deploy.study.figures import draw_figures
@@ -20,7 +20,7 @@ from triplex_deploy.study.results import FinishedCells, collect_results
 from triplex_deploy.study.run_cells import run_cells
 from triplex_deploy.study.tables import Table, make_tables
 from triplex_deploy.study.train_cell import CellOutcome, make_folder
-from triplex_deploy.study.write import write_results
+from triplex_deploy.study.write import require_own_results, write_results
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def run_study(
     check_study(study)
     cells = make_cells(study, out)
     make_folder(out)
+    require_own_results(out, slug(study.config.name))
     failed = _train(cells, options.executor, progress) if options.train else []
     finished = FinishedCells.of(cells)
     deployments = list(find_deployments(study, out, finished.cells)) if options.deploy else []

@@ -14,15 +14,23 @@ from typing import Any, Final, Literal
 from triplex_deploy.errors import OutputError, one_line
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.lock import exclusive_lock, holder
+from triplex_deploy.files.ours import first_foreign
 from triplex_deploy.study.cells import CELL_FILE, METRICS_FILE, StudyCell, metrics_of, read_record
 from triplex_deploy.training.prepared import open_prepared
-from triplex_deploy.training.run_files import STATE
-from triplex_deploy.training.train import train_fold
+from triplex_deploy.training.run_files import CHECKPOINT, CURVES, HISTORY, STATE
+from triplex_deploy.training.train import SELECTING, train_fold
 
 logger = logging.getLogger(__name__)
 
 SAVE_EVERY_S: Final = 5.0
 """Seconds between two updates of the time in a cell's record."""
+
+_OWN_FILES: Final = tuple(
+    pattern
+    for name in (CELL_FILE, METRICS_FILE, CHECKPOINT, STATE, HISTORY, CURVES)
+    for pattern in (name, f"{SELECTING}/{name}")
+)
+"""All files of a cell."""
 
 Status = Literal["done", "kept", "failed", "elsewhere"]
 """``kept``: finished earlier. ``elsewhere``: another process holds the lock."""
@@ -87,6 +95,12 @@ def _clear(folder: Path) -> None:
         return
     if read_record(folder) is None:
         raise OutputError(f"{folder}: holds files that are not of a study; choose another --out")
+    other = first_foreign(folder, _OWN_FILES)
+    if other is not None:
+        raise OutputError(
+            f"{other}: is not of the study, and its folder would be removed as the settings "
+            "changed; move it away or choose another --out"
+        )
     logger.info("%s: has other settings or data; trained again", folder)
     (folder / METRICS_FILE).unlink(
         missing_ok=True

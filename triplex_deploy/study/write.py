@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.atomic import atomic_paths
+from triplex_deploy.files.ours import exists, has_keys, require_ours
 from triplex_deploy.study.config import slug
 from triplex_deploy.study.tables import Table
 
@@ -19,7 +21,7 @@ FIGURES_DIR: Final = "figures"
 def write_results(
     out: Path, results: Mapping[str, Any], tables: Sequence[Table], figures: Sequence[Path]
 ) -> None:
-    """Write NAME.json, NAME.md and tables/NAME-*.csv.
+    """Write NAME.json, NAME.md and tables/NAME-*.csv, all or none.
 
     Args:
         out: Folder of the files.
@@ -29,10 +31,31 @@ def write_results(
     """
     name = slug(results["name"])
     (out / TABLES_DIR).mkdir(parents=True, exist_ok=True)
-    for table in tables:
-        _write_csv(out / TABLES_DIR / f"{name}-{slug(table.title)}.csv", table)
-    _write(out / f"{name}.md", _page(results, tables, [path.relative_to(out) for path in figures]))
-    _write(out / f"{name}.json", json.dumps(results, indent=2) + "\n")
+    page = _page(results, tables, [path.relative_to(out) for path in figures])
+    text_of = {
+        out / f"{name}.json": json.dumps(results, indent=2) + "\n",
+        out / f"{name}.md": page,
+        **{out / TABLES_DIR / f"{name}-{slug(t.title)}.csv": _csv(t) for t in tables},
+    }
+    require_own_results(out, name, text_of)
+    with atomic_paths(*text_of) as temporary:
+        for path, text in zip(temporary, text_of.values(), strict=True):
+            path.write_text(text, encoding="utf-8", newline="")
+
+
+def require_own_results(out: Path, name: str, paths: Iterable[Path] = ()) -> None:
+    """Raise ``OutputError`` if a file that no study wrote has the name of a result.
+
+    Args:
+        out: Folder of the files.
+        name: Name of the study in file names.
+        paths: Files to write, besides NAME.json and NAME.md.
+    """
+    path = out / f"{name}.json"
+    require_ours(path, has_keys("name", "cells"), "results of a study")
+    has_results = exists(path)  # it is the first file to get its name
+    for other in (out / f"{name}.md", *paths):
+        require_ours(other, lambda _: has_results, "a result of a study")
 
 
 def markdown_table(table: Table) -> str:
@@ -60,11 +83,7 @@ def _page(results: Mapping[str, Any], tables: Sequence[Table], figures: Sequence
     return "\n".join(parts)
 
 
-def _write_csv(path: Path, table: Table) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([table.header, *table.rows])
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def _csv(table: Table) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([table.header, *table.rows])
+    return text.getvalue()

@@ -30,12 +30,18 @@ from triplex_deploy.tiles import SlideView, TileBatch, TilePlan, plan_tiles, str
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 from triplex_deploy.training.array_files import digests, first_altered
 from triplex_deploy.training.encoder_runner import EncoderRunner
-from triplex_deploy.training.features import FEATURES, TARGETS, FeatureFile, feature_key
+from triplex_deploy.training.features import (
+    FEATURES,
+    SECTION_FILE,
+    TARGETS,
+    FeatureFile,
+    claim_section,
+    feature_key,
+)
 from triplex_deploy.training.section_scale import check_section_scale
 
 logger = logging.getLogger(__name__)
 
-SECTION_FILE: Final = "section.json"
 TILE_PLAN: Final = "plan.npz"
 MEASURED: Final = "measured.npz"
 
@@ -113,6 +119,7 @@ class _Job:
 
 
 def _encode(job: _Job) -> dict[str, Any]:
+    claim_section(job.folder)
     (job.folder / SECTION_FILE).unlink(missing_ok=True)
     section = job.section
     with open_slide(section.slide_path) as slide:

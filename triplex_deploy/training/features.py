@@ -11,13 +11,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.contract import TILE_PX, Neighborhood
+from triplex_deploy.errors import OutputError
+from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.ours import exists, has_keys, is_ours, require_no_link
 from triplex_deploy.training.array_files import has_array, new_array
 
 FEATURES: Final = "features.npy"
 TARGETS: Final = "tiles.npy"
 DONE: Final = "done.npy"
 PARTIAL: Final = "partial.json"
+SECTION_FILE: Final = "section.json"
 TILE_SHAPE: Final = (TILE_PX, TILE_PX, 3)
+
+
+OWN_FILES: Final = (FEATURES, TARGETS, DONE, PARTIAL, "plan.npz", "measured.npz", SECTION_FILE)
+"""Names of all files of a section."""
+
+
+def is_claimed(folder: Path) -> bool:
+    """Return True if a folder is that of a section, finished or begun."""
+    return any(
+        exists(folder / name) and is_ours(folder / name, has_keys("key"))
+        for name in (PARTIAL, SECTION_FILE)
+    )
+
+
+def claim_section(folder: Path) -> None:
+    """Make the folder of a section and mark it, before anything else is written into it.
+
+    Raises:
+        OutputError: A file that this package did not write, or a link, has one of our names.
+        OSError: The folder cannot be written.
+    """
+    require_no_link(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in OWN_FILES:
+        require_no_link(folder / name)
+    is_own = is_claimed(folder)
+    for name in OWN_FILES:
+        if not is_own and exists(folder / name):
+            raise OutputError(
+                f"{folder / name}: is not of a prepared section; choose another --out to keep it"
+            )
+    if not exists(folder / PARTIAL):
+        _mark(folder / PARTIAL, "")
+
+
+def _mark(marker: Path, key: str) -> None:
+    with atomic_path(marker) as temporary:
+        temporary.write_text(json.dumps({"key": key}), encoding="utf-8")
 
 
 class FeatureFile:
@@ -54,12 +96,12 @@ class FeatureFile:
         if goes_on:
             arrays = [np.lib.format.open_memmap(folder / name, mode="r+") for name in wanted]
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            marker.unlink(missing_ok=True)
+            claim_section(folder)
+            _mark(marker, "")
             arrays = [
                 new_array(folder / name, dtype, shape) for name, (dtype, shape) in wanted.items()
             ]
-        marker.write_text(json.dumps({"key": key}), encoding="utf-8")
+        _mark(marker, key)
         return cls(folder, arrays[0], arrays[1], arrays[2])
 
     @property

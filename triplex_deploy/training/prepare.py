@@ -18,11 +18,12 @@ from triplex_deploy.errors import DatasetError, OutputError
 from triplex_deploy.expression import select_genes
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.compressed import read_text
-from triplex_deploy.files.ours import has_keys, require_ours
+from triplex_deploy.files.ours import exists, has_keys, require_no_link, require_ours
 from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.runtime.device import CPU
 from triplex_deploy.training.encode_section import EncodeOptions, encode_section
 from triplex_deploy.training.encoder_runner import EncoderRunner, RunOptions
+from triplex_deploy.training.features import is_claimed
 from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.prepared import (
     PREPARED_FILE,
@@ -31,7 +32,11 @@ from triplex_deploy.training.prepared import (
     Prepared,
     open_prepared,
 )
-from triplex_deploy.training.tile_encoder import open_tile_encoder
+from triplex_deploy.training.tile_encoder import (
+    BACKBONE_FILE,
+    ONNX_FILE,
+    open_tile_encoder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +56,8 @@ def prepare_dataset(
     What an earlier or interrupted run encoded for the same slide, spots, scale and encoder is used
     again. Nothing is encoded before genes and folds are known to be possible.
     """
+    out = Path(out)
+    _require_own(out, options.tile_encoder)
     listed = read_section_list(options.section_list) if options.section_list else None
     sections = read_dataset(root, options.layout, listed)
     genes = _read_gene_list(options.gene_list)
@@ -65,7 +72,6 @@ def prepare_dataset(
         options.encoder_std,
     )
     encode = EncodeOptions(_tile_mpp(sections, options), options.native_pixels, options.neighbors)
-    out = Path(out)
     with EncoderRunner(encoder, _run_options(options)) as runner:
         entries = _encode_all(sections, runner, out, encode, progress or Silent())
     manifest = {
@@ -114,13 +120,26 @@ def _encode_all(
 ) -> list[dict[str, Any]]:
     try:
         (out / SECTIONS).mkdir(parents=True, exist_ok=True)
-        require_ours(out / PREPARED_FILE, _IS_PREPARED, "a prepared data set")
         (out / PREPARED_FILE).unlink(missing_ok=True)  # unfinished until it is written again
         return [_entry(section, runner, out, options, progress) for section in sections]
     except OSError as error:
         raise OutputError(
             f"{out}: cannot be written ({error.strerror or error}); choose another --out"
         ) from error
+
+
+def _require_own(out: Path, given_encoder: Path | None) -> None:
+    """Raise ``OutputError`` if a file that is not of a prepared data set has one of our names."""
+    require_ours(out / PREPARED_FILE, _IS_PREPARED, "a prepared data set")
+    if exists(out / PREPARED_FILE) or any(map(is_claimed, (out / SECTIONS).glob("*"))):
+        return
+    for path in (out / BACKBONE_FILE, out / ONNX_FILE):
+        require_no_link(path)
+        is_given = given_encoder is not None and path.resolve() == given_encoder.resolve()
+        if exists(path) and not is_given:
+            raise OutputError(
+                f"{path}: is not of a prepared data set; choose another --out to keep it"
+            )
 
 
 def _entry(

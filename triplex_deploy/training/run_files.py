@@ -10,6 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.ours import (
+    PNG_MARK,
+    IsOurs,
+    exists,
+    has_keys,
+    is_our_png,
+    require_ours,
+)
 from triplex_deploy.models.torch_files import current_state_keys, load_tensors, save_tensors
 
 CHECKPOINT: Final = "checkpoint.ckpt"
@@ -17,6 +25,22 @@ STATE: Final = "state.pt"
 HISTORY: Final = "history.csv"
 CURVES: Final = "curves.png"
 METRICS: Final = "metrics.json"
+_ZIP: Final = b"PK\x03\x04"
+_OWN: Final[Mapping[str, IsOurs]] = {
+    CHECKPOINT: lambda head: head.startswith(_ZIP) and b"triplex-checkpoint" in head,
+    STATE: lambda head: head.startswith(_ZIP) and b"optimizer" in head,
+    HISTORY: lambda head: head.startswith(b"epoch,"),
+    METRICS: has_keys("fold", "selection", "model"),
+}
+"""What recognizes the files of a run; ``CURVES`` of earlier versions have no mark."""
+
+
+def require_own_run(folder: Path) -> None:
+    """Raise ``OutputError`` if a file that a run did not write has the name of one of its files."""
+    for name, recognize in _OWN.items():
+        require_ours(folder / name, recognize, "a file of a training run")
+    is_run = any(exists(folder / name) for name in _OWN)
+    require_ours(folder / CURVES, lambda head: is_run or is_our_png(head), "a picture")
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -66,7 +90,7 @@ def draw_curves(folder: Path, history: Sequence[Mapping[str, float]], best_epoch
         axis.axvline(best_epoch, color="0.6", linestyle=":")
         axis.set(xlabel="epoch", ylabel=label)
     with atomic_path(folder / CURVES) as path:
-        figure.savefig(path, format="png", dpi=120)
+        figure.savefig(path, format="png", dpi=120, metadata=PNG_MARK)
 
 
 def without_nan(value: Any) -> Any:

@@ -42,6 +42,7 @@ from triplex_deploy.training.run_files import (
     STATE,
     draw_curves,
     load_state,
+    require_own_run,
     save_state,
     write_metrics,
 )
@@ -187,6 +188,8 @@ def _claim(out: Path, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if not resume and any(path.is_file() for path in out.rglob("*")):
             raise OutputError(f"{out}: holds a run already; pass --resume or another --out")
+        for folder in (out, out / SELECTING):
+            require_own_run(folder)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error}); choose another --out") from error
 
