@@ -19,7 +19,7 @@ import scipy.sparse
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-from tests.field.attacks import truth_with, visium_with
+from tests.field.attacks.damaged_files import truth_with, visium_with
 from tests.field.conftest import Finished, Invoke
 from tests.field.kit import MPP, Kit, patch_tag, write_tiff
 from tests.fuzz.children import call_in_child
