@@ -28,6 +28,7 @@ from benchmarks.predicting.interrupted import measure_cache, measure_kills
 from benchmarks.predicting.large import measure_large
 from benchmarks.predicting.models import PAPER, SMALL, bundles_for, make_checkpoint
 from benchmarks.predicting.published import Published
+from benchmarks.predicting.shared import VISIUM_SPOTS, Place, measure_shared, visium_lattice
 from benchmarks.record import Case, Timing, measure, report
 from triplex_deploy import load_bundle, open_slide, predict_slide
 from triplex_deploy.demo.slide import synthesize_slide
@@ -95,10 +96,14 @@ def run(folder: Path, quick: bool) -> tuple[list[Timing], dict[str, float], dict
         / timings[0].metadata["tiles_encoded"],
         "peak_mb": peak_memory_mb(),
     }
+    slide, _, spots, mpp = _slide_and_spots(scenes[1], bundles["fp32"])
+    array = Place(slide, spots, mpp)
+    lattice = Place(scenes[0].slide_path, visium_lattice(20 if quick else VISIUM_SPOTS, MPP), MPP)
     measured = [
         (*measure_global_encoder(checkpoint, bundles["fp32"], folder, quick), {}),
         (*measure_cache(*_slide_and_spots(scenes[1], bundles["fp32"])), {}),
         measure_large(bundles, folder, quick),
+        measure_shared(checkpoint, bundles, array, reference, lattice, folder, 2 if quick else 12),
     ]
     if not quick:
         killed, outcome = measure_kills(bundles["int8"], folder, MPP, kills=10, side_px=KILLED_PX)
