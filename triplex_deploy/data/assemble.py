@@ -46,7 +46,7 @@ class SpotTable:
 
 
 @dataclass(frozen=True)
-class SectionFacts:
+class SectionMetadata:
     """Holds what is known of a section besides its arrays."""
 
     name: str
@@ -81,25 +81,25 @@ class Joined:
     """Spot centers (N, 2): x, y in level-0 pixels."""
 
 
-def assemble_section(facts: SectionFacts, table: CountTable, spots: SpotTable) -> Section:
+def assemble_section(metadata: SectionMetadata, table: CountTable, spots: SpotTable) -> Section:
     """Return a section of the spots that have both counts and a position.
 
     Raises:
         DatasetError: A name is missing or listed twice, or the section is not valid.
     """
-    joined = join_tables(facts.name, table, spots)
+    joined = join_tables(metadata.name, table, spots)
     return Section(
-        name=facts.name,
-        patient=facts.patient,
-        slide_path=facts.slide_path,
-        slide_mpp=facts.slide_mpp,
+        name=metadata.name,
+        patient=metadata.patient,
+        slide_path=metadata.slide_path,
+        slide_mpp=metadata.slide_mpp,
         counts=joined.counts,
         genes=joined.genes,
         grid_rc=joined.grid_rc,
         level0_xy=joined.level0_xy,
-        is_hexagonal=facts.is_hexagonal,
-        is_mpp_given=facts.is_mpp_given,
-        array=facts.array,
+        is_hexagonal=metadata.is_hexagonal,
+        is_mpp_given=metadata.is_mpp_given,
+        array=metadata.array,
     )
 
 

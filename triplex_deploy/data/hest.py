@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.data.assemble import CountTable, SectionFacts, SpotTable, assemble_section
+from triplex_deploy.data.assemble import CountTable, SectionMetadata, SpotTable, assemble_section
 from triplex_deploy.data.names import MISSING
 from triplex_deploy.data.section import Section
 from triplex_deploy.data.section_list import SectionEntry
@@ -70,7 +70,7 @@ def read_hest_section(root: Path, name: str, entry: SectionEntry) -> Section:
     path = root / "st" / f"{name}.h5ad"
     table = _read_h5ad(path)
     spots, is_hexagonal = _spots(path, table)
-    facts = SectionFacts(
+    metadata = SectionMetadata(
         name,
         entry.patient,
         entry.slide or _slide(root, name),
@@ -79,7 +79,7 @@ def read_hest_section(root: Path, name: str, entry: SectionEntry) -> Section:
         entry.mpp is not None,
     )
     counts = CountTable(names_of_spots(table), tuple(map(str, table.var_names)), counts_of(table))
-    return assemble_section(facts, counts, spots)
+    return assemble_section(metadata, counts, spots)
 
 
 def _read_h5ad(path: Path) -> AnnData:

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from triplex_deploy.data.assemble import CountTable, SectionFacts, SpotTable, assemble_section
+from triplex_deploy.data.assemble import CountTable, SectionMetadata, SpotTable, assemble_section
 from triplex_deploy.data.feature_matrix import read_feature_matrix
 from triplex_deploy.data.names import require_unique
 from triplex_deploy.data.pitch import VISIUM_STEP_UM, mpp_from_array
@@ -62,8 +62,8 @@ def read_visium_section(folder: Path, name: str, entry: SectionEntry) -> Section
         name, spots.grid_rc.astype(np.float64), spots.level0_xy, VISIUM_STEP_UM
     )
     slide = entry.slide or only_slide(folder, name)
-    facts = SectionFacts(name, entry.patient, slide, mpp, True, entry.mpp is not None)
-    return assemble_section(facts, table, spots)
+    metadata = SectionMetadata(name, entry.patient, slide, mpp, True, entry.mpp is not None)
+    return assemble_section(metadata, table, spots)
 
 
 def read_visium_tables(folder: Path) -> tuple[CountTable, SpotTable]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.data.assemble import CountTable, SectionFacts, SpotTable, assemble_section
+from triplex_deploy.data.assemble import CountTable, SectionMetadata, SpotTable, assemble_section
 from triplex_deploy.data.names import require_named, require_unique
 from triplex_deploy.data.pitch import ST_STEP_UM, mpp_from_array
 from triplex_deploy.data.section import Section
@@ -77,8 +77,8 @@ def read_st_section(root: Path, name: str, entry: SectionEntry) -> Section:
     folders = sorted((root / "ST-imgs").glob(f"*/{name}"))
     slide = entry.slide or only_slide(folders[0], name)
     array = square("ST array", ST_PITCH_UM)
-    facts = SectionFacts(name, entry.patient, slide, mpp, False, entry.mpp is not None, array)
-    return assemble_section(facts, table, spots)
+    metadata = SectionMetadata(name, entry.patient, slide, mpp, False, entry.mpp is not None, array)
+    return assemble_section(metadata, table, spots)
 
 
 def _counts_of(folder: Path, name: str) -> CountTable:
