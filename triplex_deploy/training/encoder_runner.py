@@ -36,27 +36,28 @@ from triplex_deploy.training.tile_encoder import FrozenEncoder
 logger = logging.getLogger(__name__)
 
 TORCH: Final = "torch"
-"""Runs one of our encoders in PyTorch, layer by layer, as it was trained."""
+"""Backend that runs one of our encoders in PyTorch."""
 PREPARE_BACKENDS: Final = (AUTO, "onnxruntime", "openvino", TORCH)
 """Values of ``prepare --backend``."""
 PREPARE_PRECISIONS: Final = FLOAT_TYPES
 """Values of ``prepare --precision``."""
 MOST_KEPT: Final = 8
-"""Number of graphs in the cache above which the oldest are removed."""
+"""Most graphs in the cache; older graphs are removed."""
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Returns features (B, F) of tiles (B, 224, 224, 3)."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How the frozen encoder runs."""
+    """Holds how the frozen encoder runs."""
 
     backend: str = AUTO
-    """One of ``PREPARE_BACKENDS``; ``auto`` is the fastest that is installed."""
+    """A name of ``PREPARE_BACKENDS``; ``auto`` is the fastest backend that is installed."""
     precision: str = "fp32"
-    """One of ``PREPARE_PRECISIONS``."""
+    """A name of ``PREPARE_PRECISIONS``."""
     workers: int | None = None
-    """Threads that encode on a CPU, each a batch at a time; None for one per usable core."""
+    """Threads that encode on a CPU, each a batch at a time; None for as many as usable cores."""
     device: Device = CPU
     """Device that encodes."""
     batch_size: int = 32
@@ -65,28 +66,28 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Running:
-    """An encoder that is ready to be called."""
+    """Holds an encoder that is ready to be called."""
 
     encode: Encode
-    """Return features (B, F) of tiles (B, 224, 224, 3); ``workers`` threads may call it at once."""
+    """The function to call; ``workers`` threads may call it at once."""
     workers: int
-    """Number of threads to call it from."""
+    """Number of threads that should call it."""
     backend: str
-    """What computes: a name of ``PREPARE_BACKENDS``."""
+    """The backend that computes, a name of ``PREPARE_BACKENDS``."""
 
 
 class EncoderRunner:
-    """A frozen encoder and how it runs. Close it, or use it as a context manager.
+    """Runs a frozen encoder in several workers. Close it, or use it as a context manager.
 
-    The sessions are opened when the first tile is encoded, so that a run that finds every feature
-    in place opens none.
+    The sessions are opened when the first tile is encoded. A run that finds all features in the
+    prepared folder opens none.
     """
 
     def __init__(self, encoder: FrozenEncoder, options: RunOptions) -> None:
         """Check the options against the encoder and the machine.
 
         Raises:
-            BackendError: If the backend or the precision cannot be had.
+            BackendError: The backend or the precision is not available.
         """
         self.encoder = encoder
         self.options = options
@@ -100,16 +101,16 @@ class EncoderRunner:
 
     @property
     def digest(self) -> str:
-        """Return what tells features from others: that of the encoder, and a reduced precision.
+        """Return the digest of the encoder, with the precision unless it is fp32.
 
-        In fp32 it is the encoder's digest.
+        It is equal for equal features.
         """
         digest = self.encoder.digest
         return digest if self.precision == "fp32" else f"{digest}|{self.precision}"
 
     @property
     def tiles_per_call(self) -> int:
-        """Return the number of tiles that a worker takes at once."""
+        """Return the number of tiles that a worker encodes at once."""
         size = self.options.batch_size
         return min(size, CPU_TILES) if self.options.device == CPU else size
 
@@ -118,7 +119,7 @@ class EncoderRunner:
         """Open the encoder.
 
         Raises:
-            BackendError: If no backend can run it.
+            BackendError: No backend can run it.
         """
         workers = self._workers()
         if self._runs_itself:
@@ -159,9 +160,9 @@ class EncoderRunner:
         return checked
 
     def metadata(self) -> dict[str, Any]:
-        """Return the encoder's metadata, and the precision unless it is fp32.
+        """Return the metadata of the encoder, and the precision unless it is fp32.
 
-        An absent precision means fp32, as in data sets that were prepared before there were others.
+        Without a precision it is fp32, as in data sets of versions that had no other precision.
         """
         reduced = {} if self.precision == "fp32" else {"precision": self.precision}
         return {**self.encoder.metadata(), **reduced}
@@ -185,7 +186,7 @@ class EncoderRunner:
         return Running(self._checked(self.encoder.encode), workers, self.encoder.own_backend)
 
     def _check(self) -> bool:
-        """Return whether the encoder's own runtime runs it; raise ``BackendError`` if none can."""
+        """Return True if the encoder's own runtime is used; raise ``BackendError`` if none can."""
         asked, own = self.options.backend, self.encoder.own_backend
         if asked not in PREPARE_BACKENDS:
             raise BackendError(f"backend {asked!r}: not known; use {' or '.join(PREPARE_BACKENDS)}")
@@ -212,7 +213,7 @@ class EncoderRunner:
         return True
 
     def _require_own(self, where: str, remedy: str) -> None:
-        """Raise ``BackendError`` unless the options ask for what the encoder's own runtime does."""
+        """Raise ``BackendError`` for options that the encoder's own runtime does not have."""
         own = self.encoder.own_backend
         if self.options.backend not in (AUTO, own):
             raise BackendError(f"{where}: this encoder runs in {own} there; pass {remedy}")
@@ -222,9 +223,9 @@ class EncoderRunner:
             )
 
     def _reference(self) -> Reference:
-        """Return tiles of several contrasts, with the features of the own runtime.
+        """Return tiles of several contrasts, with their features by the encoder's own runtime.
 
-        An even, bright tile shows how a runtime sums many equal values.
+        An even, bright tile shows the error of a runtime that sums many equal values.
         """
         rng = np.random.default_rng(0)
         noise = rng.integers(0, 256, (CPU_TILES, TILE_PX, TILE_PX, 3))
@@ -233,11 +234,11 @@ class EncoderRunner:
         return Reference(tiles, self._checked(self.encoder.encode)(tiles))
 
     def _write_graph(self) -> Path:
-        """Write the encoder's graph and return its path.
+        """Write the graph of the encoder and return its path.
 
-        It lies in the user's cache folder, so that OpenVINO finds what it compiled for this path
-        before. The file is written anew each time and replaced only if it differs: what lies there
-        is never trusted. If the cache folder cannot be written, it is a temporary file.
+        The file is in the cache folder of the user, so that OpenVINO finds what it compiled for
+        this path before. An existing file is not trusted: the graph is written anew each time, and
+        replaces a file that differs. If the cache folder cannot be written, the file is temporary.
         """
         temporary = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         fresh = temporary / "tile_encoder.onnx"

