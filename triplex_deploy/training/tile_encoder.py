@@ -1,4 +1,4 @@
-"""Open the frozen tile encoder: a backbone of ours with given or random weights, or an ONNX file."""
+"""Open the frozen tile encoder: one of our backbones, or an ONNX file."""
 
 from __future__ import annotations
 
