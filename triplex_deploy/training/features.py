@@ -1,4 +1,7 @@
-"""A section's features on disk while they are computed: what is done survives an interruption."""
+"""Keep the features of a section on disk while they are computed.
+
+An interrupted run goes on with what is done.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,51 @@ from triplex_deploy.files.ours import exists, has_keys, is_ours, require_no_link
 from triplex_deploy.training.array_files import has_array, new_array
 
 FEATURES: Final = "features.npy"
+"""Features (T, F) of the tiles."""
 TARGETS: Final = "tiles.npy"
+"""Target tiles (N, 224, 224, 3) of the spots."""
 DONE: Final = "done.npy"
+"""True for each of the T tiles that is encoded."""
 PARTIAL: Final = "partial.json"
+"""Marks an unfinished section, with the key of its features."""
 SECTION_FILE: Final = "section.json"
-TILE_SHAPE: Final = (TILE_PX, TILE_PX, 3)
-
-
+"""Metadata of a finished section."""
 OWN_FILES: Final = (FEATURES, TARGETS, DONE, PARTIAL, "plan.npz", "measured.npz", SECTION_FILE)
 """Names of all files of a section."""
+CACHE_VERSION: Final = 1
+"""To be raised when the same inputs give other features."""
+
+
+def feature_key(
+    slide_sha256: str,
+    encoder_digest: str,
+    slide_mpp: float,
+    tile_mpp: float,
+    level0_xy: NDArray[np.float64],
+    neighborhood: Neighborhood,
+) -> str:
+    """Return the key of the features of a section, equal if all that decides them is equal.
+
+    Args:
+        slide_sha256: Digest of the slide.
+        encoder_digest: Digest of the tile encoder and its precision.
+        slide_mpp: Microns per level-0 pixel.
+        tile_mpp: Microns per pixel of the tiles.
+        level0_xy: Spot centers (N, 2) in level-0 pixels.
+        neighborhood: Which tiles are neighbors. The default leaves the key as in versions that had
+            no other neighborhood.
+    """
+    digest = hashlib.sha256()
+    scales = (repr(slide_mpp), repr(tile_mpp))
+    apart = neighborhood.recorded().values()
+    decisive = (CACHE_VERSION, slide_sha256, encoder_digest, *scales, *apart)
+    digest.update("|".join(map(str, decisive)).encode())
+    digest.update(np.ascontiguousarray(level0_xy, np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def is_claimed(folder: Path) -> bool:
-    """Return True if a folder is that of a section, finished or begun."""
+    """Return True if a folder is that of a section, finished or not."""
     return any(
         exists(folder / name) and is_ours(folder / name, has_keys("key"))
         for name in (PARTIAL, SECTION_FILE)
@@ -37,10 +72,10 @@ def is_claimed(folder: Path) -> bool:
 
 
 def claim_section(folder: Path) -> None:
-    """Make the folder of a section and mark it, before anything else is written into it.
+    """Make the folder of a section and mark it before anything else is written into it.
 
     Raises:
-        OutputError: A file that this package did not write, or a link, has one of our names.
+        OutputError: A link, or a file that this package did not write, has a name of ``OWN_FILES``.
         OSError: The folder cannot be written.
     """
     require_no_link(folder)
@@ -57,13 +92,8 @@ def claim_section(folder: Path) -> None:
         _mark(folder / PARTIAL, "")
 
 
-def _mark(marker: Path, key: str) -> None:
-    with atomic_path(marker) as temporary:
-        temporary.write_text(json.dumps({"key": key}), encoding="utf-8")
-
-
 class FeatureFile:
-    """Memory-mapped arrays of one section, filled tile by tile; open with ``FeatureFile.open``."""
+    """Fills the memory-mapped arrays of a section tile by tile; made by ``FeatureFile.open``."""
 
     def __init__(
         self,
@@ -79,15 +109,24 @@ class FeatureFile:
 
     @classmethod
     def open(cls, folder: Path, key: str, n_tiles: int, n_spots: int, dim: int) -> FeatureFile:
-        """Go on with the files of the same ``key``, or start new ones.
+        """Open the files of a section, or make new files.
 
-        Files that are cut short or missing are started anew too. Raises ``OSError`` where the disk
-        has no room for them.
+        Args:
+            folder: Folder of the section.
+            key: Key of the features, see ``feature_key``. Files of another key, and files that are
+                damaged or missing, are made anew.
+            n_tiles: Number T of tiles.
+            n_spots: Number N of spots.
+            dim: Features per tile.
+
+        Raises:
+            OSError: The disk has no room for the files.
+            OutputError: The folder holds files that this package did not write.
         """
         marker = folder / PARTIAL
         wanted: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
             FEATURES: (np.dtype(np.float32), (n_tiles, dim)),
-            TARGETS: (np.dtype(np.uint8), (n_spots, *TILE_SHAPE)),
+            TARGETS: (np.dtype(np.uint8), (n_spots, TILE_PX, TILE_PX, 3)),
             DONE: (np.dtype(np.bool_), (n_tiles,)),
         }
         goes_on = _read_key(marker) == key and all(
@@ -106,7 +145,7 @@ class FeatureFile:
 
     @property
     def missing(self) -> NDArray[np.int64]:
-        """Tiles that are still to be encoded."""
+        """Return the indices of the tiles that are not encoded yet."""
         return np.flatnonzero(~self._done)
 
     def put(
@@ -116,24 +155,33 @@ class FeatureFile:
         spots: NDArray[np.int64],
         tiles: NDArray[np.uint8],
     ) -> None:
-        """Store the features of tiles, and the pixels of those that are the tiles of ``spots``.
+        """Store features, and the pixels of target tiles, and mark the tiles as encoded.
 
-        They are marked as done only after they are in the file.
+        Args:
+            tile_index: Indices (B,) of tiles.
+            features: Their features (B, F).
+            spots: Indices (K,) of spots with a target tile among these tiles.
+            tiles: Target tiles (K, 224, 224, 3) of these spots.
         """
         self.features[tile_index] = features
         self.targets[spots] = tiles
         self._done[tile_index] = True
 
     def flush(self) -> None:
-        """Have everything on disk."""
+        """Write changed pages of the arrays to the disk."""
         for array in (self.features, self.targets):
             if isinstance(array, np.memmap):
                 array.flush()
 
     def forget_progress(self) -> None:
-        """Drop the marks of an unfinished section."""
+        """Remove the marks of an unfinished section."""
         (self.folder / PARTIAL).unlink(missing_ok=True)
         (self.folder / DONE).unlink(missing_ok=True)
+
+
+def _mark(marker: Path, key: str) -> None:
+    with atomic_path(marker) as temporary:
+        temporary.write_text(json.dumps({"key": key}), encoding="utf-8")
 
 
 def _read_key(marker: Path) -> str | None:
@@ -142,28 +190,3 @@ def _read_key(marker: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return content.get("key") if isinstance(content, dict) else None
-
-
-CACHE_VERSION = 1
-"""Raise it when the same inputs would give other features."""
-
-
-def feature_key(
-    slide_sha256: str,
-    encoder_digest: str,
-    slide_mpp: float,
-    tile_mpp: float,
-    level0_xy: NDArray[np.float64],
-    neighborhood: Neighborhood,
-) -> str:
-    """Key of the features of one section: equal exactly where all that decides them is equal.
-
-    An exact neighborhood leaves the key as it was before there was another.
-    """
-    digest = hashlib.sha256()
-    scales = (repr(slide_mpp), repr(tile_mpp))
-    apart = neighborhood.recorded().values()
-    decisive = (CACHE_VERSION, slide_sha256, encoder_digest, *scales, *apart)
-    digest.update("|".join(map(str, decisive)).encode())
-    digest.update(np.ascontiguousarray(level0_xy, np.float64).tobytes())
-    return digest.hexdigest()
