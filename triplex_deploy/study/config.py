@@ -108,7 +108,9 @@ class StudyConfig(_Strict):
         for labels in ([self.name], self.datasets, self.models, self.external):
             slugs = [slug(label) for label in labels]
             if "" in slugs or len(set(slugs)) < len(slugs):
-                raise ValueError(f"{', '.join(labels)}: names of folders must differ; rename one")
+                raise ValueError(
+                    f"{', '.join(labels)}: names of folders must differ; change a label"
+                )
         return self
 
     def _references(self) -> Iterable[tuple[str, Iterable[str], Iterable[str]]]:

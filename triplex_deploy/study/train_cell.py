@@ -102,9 +102,8 @@ def _clear(folder: Path) -> None:
             "changed; move it away or choose another --out"
         )
     logger.info("%s: has other settings or data; trained again", folder)
-    (folder / METRICS_FILE).unlink(
-        missing_ok=True
-    )  # first, so that a partly removed cell is not finished
+    # the metrics go first, so that a partly removed cell does not count as finished
+    (folder / METRICS_FILE).unlink(missing_ok=True)
     shutil.rmtree(folder)
 
 

@@ -1,4 +1,4 @@
-"""One section's tiles through the frozen encoder, by the plan and kernels of prediction."""
+"""Encode the tiles of a section with the frozen encoder, read as prediction reads them."""
 
 from __future__ import annotations
 
@@ -48,15 +48,14 @@ MEASURED: Final = "measured.npz"
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How sections are read: the scale of tiles, and which tiles are neighbors.
-
-    With ``native_pixels`` slides are read pixel by pixel whatever their scale, as the published
-    code does; ``tile_mpp`` is then only what is recorded.
-    """
+    """Holds how sections are read."""
 
     tile_mpp: float
+    """Microns per pixel of the tiles; only recorded with ``native_pixels``."""
     native_pixels: bool = False
+    """Read tiles at level 0 without resampling, whatever the scale, as the published code does."""
     neighborhood: Neighborhood = field(default_factory=Neighborhood)
+    """Which tiles are the neighbors of a spot."""
 
 
 def encode_section(
@@ -66,10 +65,22 @@ def encode_section(
     options: EncodeOptions,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fill ``folder`` with a section's features, tiles and measurements; returns its metadata.
+    """Write the features, tiles and measurements of a section, and return its metadata.
 
-    A folder that is complete for the same content is left as it is, and an interrupted one is gone
-    on with. Raises ``SlideError`` or ``SpotsError`` where slide and spots do not fit.
+    A folder that is complete for the same content is not encoded again. An interrupted run is
+    continued.
+
+    Args:
+        section: The section.
+        runner: The frozen encoder.
+        folder: Folder of the section.
+        options: How the section is read.
+        progress: Where progress is reported.
+
+    Raises:
+        SlideError: The slide cannot be read, or has changed.
+        SpotsError: The spots do not fit the slide.
+        OutputError: The folder holds files that this package did not write.
     """
     tile_mpp = section.slide_mpp if options.native_pixels else options.tile_mpp
     job = _Job(section, runner, folder, tile_mpp, options, progress)
@@ -91,7 +102,7 @@ def encode_section(
 
 @dataclass(frozen=True)
 class _Job:
-    """One section on its way through the encoder."""
+    """Holds a section and all that its encoding needs."""
 
     section: Section
     runner: EncoderRunner
@@ -102,7 +113,7 @@ class _Job:
 
     @cached_property
     def identity(self) -> tuple[FileIdentity, ...]:
-        """Identities of the slide's files before anything is read of them."""
+        """Return the identities of the files of the slide, before anything is read of them."""
         return identity_of(self.section.slide_path)
 
     @cached_property
@@ -157,13 +168,13 @@ def _encode(job: _Job) -> dict[str, Any]:
 
 
 def masked_feature(runner: EncoderRunner) -> NDArray[np.float32]:
-    """Return the feature (F,) that stands for masked neighbors."""
+    """Return the feature (F,) of a masked neighbor."""
     feature: NDArray[np.float32] = runner.running.encode(mean_color_tile())[0]
     return feature
 
 
 def _stream(job: _Job, view: SlideView, plan: TilePlan) -> FeatureFile:
-    """Encode the tiles that an earlier run left."""
+    """Encode the tiles that no earlier run has encoded."""
     n_tiles, n_spots = len(plan.origins_xy), len(plan.spot_tile)
     file = FeatureFile.open(job.folder, job.key, n_tiles, n_spots, job.runner.encoder.feature_dim)
     missing = file.missing
@@ -183,23 +194,23 @@ def _stream(job: _Job, view: SlideView, plan: TilePlan) -> FeatureFile:
     stream = stream_tiles(view, rest, job.runner.tiles_per_call, readers)
     with OrderedThreadPool("encode", stream, work, running.workers) as pool:
         for step in pool:
-            file.put(step.tile_index, step.features, step.spots, step.own_tiles)
+            file.put(step.tile_index, step.features, step.spots, step.target_tiles)
             job.progress.advance(len(step.tile_index))
     return file
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """What a worker returns for a batch of tiles."""
+    """Holds the result of a worker for a batch of tiles."""
 
     tile_index: NDArray[np.int64]
-    """(B,) tiles of the plan."""
+    """Indices (B,) of the tiles in the plan."""
     features: NDArray[np.float32]
-    """(B, F) their features."""
+    """Features (B, F) of the tiles."""
     spots: NDArray[np.int64]
-    """(K,) spots with their target tile in the batch."""
-    own_tiles: NDArray[np.uint8]
-    """(K, 224, 224, 3) those target tiles."""
+    """Indices (K,) of the spots with a target tile in the batch."""
+    target_tiles: NDArray[np.uint8]
+    """Target tiles (K, 224, 224, 3) of these spots."""
 
 
 class _SpotsOfTile:
