@@ -1,6 +1,8 @@
 """Which slides files, folders, patterns and slide lists stand for."""
 
+import gzip
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,25 @@ def test_dicom_files_of_a_folder_are_left_out_with_a_warning(
         assert _names(tree / "low") == ["c.ndpi", "d.mrxs"]
     assert "2 DICOM files left out" in caplog.text
     assert _names(tree / "low" / "1.dcm") == ["1.dcm"]
+
+
+def test_what_is_no_file_is_left_out_in_one_line(
+    tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tree / "low" / "pipe.svs")
+    (tree / "low" / "zero.tif").symlink_to("/dev/zero")
+    (tree / "low" / "gone.tif").symlink_to(tree / "nowhere")
+    os.mkfifo(tree / "low" / "notes.txt")
+    with caplog.at_level(logging.WARNING):
+        assert _names(tree / "low") == ["c.ndpi", "d.mrxs"]
+    (record,) = caplog.records
+    assert record.message == (
+        f"{tree / 'low'}: 3 left out that are no files: gone.tif (a broken link), "
+        "pipe.svs (a pipe), zero.tif (a device)"
+    )
+
+
+def test_a_packed_slide_list_is_read(tree: Path) -> None:
+    path = tree / "low" / "list.csv.gz"
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbfslide\r\nc.ndpi\r\n"))
+    assert _names(path) == ["c.ndpi"]

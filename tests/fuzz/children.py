@@ -12,11 +12,14 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.field.child import PATIENCE, UNEXPECTED
 from triplex_deploy.errors import TriplexError
+from triplex_deploy.files import hdf5_child, hdf5_look
+from triplex_deploy.files.child import signal_that_ends
+from triplex_deploy.slides import first_look, first_look_child
 
 MAX_SECONDS = 20.0 * PATIENCE
 """Seconds after which a child counts as hung."""
@@ -62,6 +65,49 @@ def call_in_child(function: Callable[[], str], max_seconds: float = MAX_SECONDS)
         return Ended("signal", f"the child ended with status {code}", seconds)
     kind, detail = pickle.loads(content)
     return Ended(kind, detail, seconds)
+
+
+def fork_first_looks() -> None:
+    """Let what looks at a file first run in a fork of this process, not in a new interpreter.
+
+    It is a process of its own all the same; what is saved is the start of Python and the imports,
+    which take longer than all the rest. The libraries must be imported before.
+    """
+    for module in (first_look, hdf5_look):
+        module.signal_that_ends = _signal_that_ends_a_fork
+
+
+def start_first_looks() -> None:
+    """Let what looks at a file first run in a new interpreter, as it does for users."""
+    for module in (first_look, hdf5_look):
+        module.signal_that_ends = signal_that_ends
+
+
+def _signal_that_ends_a_fork(command: Sequence[str], limit_s: float) -> str | None:
+    """Do what ``signal_that_ends`` does, by the function that the program calls."""
+    programs = {str(first_look.CHILD): _look_at_slide, str(hdf5_look.CHILD): _look_at_hdf5}
+    place = next(place for place, word in enumerate(command) if word in programs)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(max(1, round(limit_s)))
+            programs[command[place]](*command[place + 1 :])
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGALRM:
+        raise TimeoutError(f"no end within {limit_s:.0f} s")
+    return signal.Signals(-code).name if code < 0 else None
+
+
+def _look_at_slide(library: str, slide: str) -> None:
+    first_look_child.main(library, os.fsencode(slide))
+
+
+def _look_at_hdf5(path: str, *groups: str) -> None:
+    hdf5_child.main(path, list(groups))
 
 
 def _received(reader: int, pid: int, until: float) -> bytes | None:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pytest
 
 from triplex_deploy.spots import read_spots
-from triplex_deploy.spots.spot_diameter import diameter_from_pitch, named_diameter
+from triplex_deploy.spots.spot_diameter import diameter_from_pitch, named_diameter, only_library
 
 
 def hexagon(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,3 +44,31 @@ def test_lone_spot_has_a_size() -> None:
 )
 def test_no_diameter_is_named(scalefactors: object) -> None:
     assert named_diameter(scalefactors) is None
+
+
+def library(diameter: float) -> dict[str, dict[str, float]]:
+    return {"scalefactors": {"spot_diameter_fullres": diameter}}
+
+
+@pytest.mark.parametrize(
+    ("spatial", "diameter"),
+    [
+        ({"s1": library(77.5)}, 77.5),
+        ({"is_single": True, "s1": library(77.5)}, 77.5),
+        ({"is_single": np.True_, "s1": library(77.5)}, 77.5),
+        ({"s1": library(77.5), "s2": library(60.0)}, None),
+        ({"is_single": False}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_the_only_library_gives_the_diameter(
+    spatial: dict[str, object] | None, diameter: float | None, tmp_path: Path
+) -> None:
+    factors = (only_library(spatial) or {}).get("scalefactors")
+    assert named_diameter(factors) == diameter
+    table = anndata.AnnData(np.zeros((2, 1)), uns={} if spatial is None else {"spatial": spatial})
+    table.obsm["spatial"] = np.array([[10, 20], [110, 20]])
+    table.write_h5ad(tmp_path / "s.h5ad")
+    expected = 50.0 if diameter is None else diameter
+    assert read_spots(tmp_path / "s.h5ad").spot_diameter_px == expected

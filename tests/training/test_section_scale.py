@@ -33,7 +33,7 @@ def section(**changes: Any) -> Section:
 
 
 def slide(mpp: float | None) -> Any:
-    return cast(Any, SimpleNamespace(mpp=mpp))
+    return cast(Any, SimpleNamespace(mpp=mpp, level_sizes=((1, 1),)))
 
 
 @pytest.mark.parametrize("mpp", [None, 0.5, 0.52])
