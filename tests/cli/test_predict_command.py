@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from tests.cli.conftest import Invoke, assert_refused
+from triplex_deploy.runtime.model import RunnableBundle
 
 
 @pytest.mark.filterwarnings("ignore:Use `squidpy:FutureWarning")
@@ -34,6 +35,22 @@ def test_prediction_opens_in_scanpy(predict, slide_path: Path, tmp_path: Path) -
     )
     assert table.uns["triplex"]["bundle_id"] == summary["bundle_id"]
     sc.pl.spatial(table, color="GNAS", show=False)
+
+
+def test_summary_names_the_folder_as_it_was_typed(
+    invoke: Invoke,
+    bundle: RunnableBundle,
+    slide_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("predict", slide_path, "--bundle", bundle.path, "--no-report")
+    finished = invoke(*arguments, "--out", "out/../out")
+    assert finished.status == 0, finished.err
+    assert finished.out.startswith("out/../out/my slide.h5ad: ")
+    again = invoke(*arguments, "--out", tmp_path / "out", "--json")
+    assert json.loads(again.out)["done"][0]["prediction"] == str(tmp_path / "out/my slide.h5ad")
 
 
 def test_report_can_be_left_out(predict, slide_path: Path, tmp_path: Path) -> None:

@@ -157,9 +157,9 @@ def test_terminal_gets_a_drawn_table(capsys: pytest.CaptureFixture[str], monkeyp
     from triplex_deploy.cohort.job import Job, Outcome
     from triplex_deploy.pipeline.options import PredictOptions
 
-    def outcome(name: str, **told: Any) -> Outcome:
+    def outcome(name: str, **values: Any) -> Outcome:
         job = Job(Path(name), Path("out") / f"{name}.h5ad", PredictOptions())
-        return Outcome(job, **{"status": "done", "seconds": 2.0, **told})
+        return Outcome(job, **{"status": "done", "seconds": 2.0, **values})
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
@@ -169,6 +169,7 @@ def test_terminal_gets_a_drawn_table(capsys: pytest.CaptureFixture[str], monkeyp
             outcome("b.svs", status="failed", error="b.svs: empty"),
         ],
         as_json=False,
+        out=Path("out"),
     )
     drawn = capsys.readouterr().out
     assert "[red] a.svs" in drawn, "a name is no markup"

@@ -141,6 +141,22 @@ def test_an_unreadable_slide_of_a_folder_is_listed(
     assert "torn.h5ad: cannot be read as h5ad" in done.err
 
 
+def test_a_slide_that_predict_could_not_read_stays_listed(
+    invoke, prediction: Prediction, tmp_path: Path
+) -> None:
+    from triplex_deploy.outputs.cohort import write_cohort_index
+    from triplex_deploy.outputs.slide_summary import SlideSummary
+
+    write_outputs(prediction, tmp_path)
+    failed = SlideSummary.failed("torn", "torn.svs: cannot be opened")
+    write_cohort_index(tmp_path, [SlideSummary.of(prediction), failed])
+    done = invoke("report", tmp_path)
+    assert (done.status, done.err) == (3, "")
+    assert done.out == f"{tmp_path / 'index.html'}: 1 slide, 1 failed\n"
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "torn.svs: cannot be opened" in page
+
+
 def test_mistakes_are_one_line_and_change_nothing(
     invoke, table: Path, truth: Path, tmp_path: Path
 ) -> None:

@@ -75,6 +75,41 @@ def test_an_unreadable_prediction_is_a_failed_slide(prediction: Prediction, tmp_
     assert "run triplex-deploy predict again" in one.error
 
 
+def test_slides_that_failed_stay_in_the_index(prediction: Prediction, tmp_path: Path) -> None:
+    """Their errors are in the index alone, which is written anew from the folder."""
+    write_outputs(named(prediction, "B"), tmp_path)
+    torn = SlideSummary.failed("A", "A.svs: </script> torn; scan it again")
+    empty = SlideSummary.failed("C", "C.svs: no tissue")
+    write_cohort_index(tmp_path, [torn, summarize_prediction(tmp_path / "B.h5ad"), empty])
+    for _ in range(2):
+        summaries = summarize_folder(tmp_path)
+        assert [summary.slide_name for summary in summaries] == ["A", "B", "C"]
+        assert (summaries[0], summaries[2]) == (torn, empty)
+        write_cohort_index(tmp_path, summaries)
+    write_outputs(named(prediction, "C"), tmp_path)  # the slide is predicted after all
+    assert [summary.slide_name for summary in summarize_folder(tmp_path) if summary.error] == ["A"]
+
+
+def test_somebody_elses_index_names_no_failures(prediction: Prediction, tmp_path: Path) -> None:
+    write_outputs(named(prediction, "B"), tmp_path)
+    element = '<script type="application/json" id="failures">{"X": "made up"}</script>'
+    (tmp_path / "index.html").write_text(element)
+    assert [summary.slide_name for summary in summarize_folder(tmp_path)] == ["B"]
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "null", '{"X": ' + "[" * 100_000])
+def test_damaged_failures_of_an_index_are_ignored(
+    prediction: Prediction, tmp_path: Path, content: str
+) -> None:
+    write_outputs(named(prediction, "B"), tmp_path)
+    page = write_cohort_index(tmp_path, [SlideSummary.failed("X", "torn")])
+    html = page.read_text(encoding="utf-8")
+    damaged = re.sub(r'(id="failures">).*?(</script>)', lambda m: m[1] + content + m[2], html)
+    assert damaged != html
+    page.write_text(damaged, encoding="utf-8")
+    assert [summary.slide_name for summary in summarize_folder(tmp_path)] == ["B"]
+
+
 def test_a_folder_without_predictions_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="has no prediction; give the --out folder"):
         summarize_folder(tmp_path)

@@ -164,7 +164,7 @@ def command(
         executor_for = partial(choice.make, opener, watcher)
         outcomes = _collect(run_jobs(jobs, loaded, executor_for), watcher, jobs)
     wants_index = len(jobs) > 1 and not no_report
-    print_slides(outcomes, as_json, write_index(outcomes, out) if wants_index else None)
+    print_slides(outcomes, as_json, out, write_index(outcomes, out) if wants_index else None)
     if not as_json:
         _name_faster_precision(outcomes)
     return _status(outcomes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
@@ -14,8 +16,6 @@ from triplex_deploy.cli.shared import is_quiet, print_summary
 from triplex_deploy.files.escape import printable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from triplex_deploy.cohort.job import Outcome
 
 COLUMNS: Final = ("slide", "spots", "seconds", "spots/s", "status", "error")
@@ -32,23 +32,26 @@ def summary_of(outcomes: Sequence[Outcome], index: Path | None) -> dict[str, Any
     }
 
 
-def print_slides(outcomes: Sequence[Outcome], as_json: bool, index: Path | None = None) -> None:
+def print_slides(
+    outcomes: Sequence[Outcome], as_json: bool, out: Path, index: Path | None = None
+) -> None:
     """Print a line for a single slide, and a table for several slides.
 
     Args:
-        outcomes: One outcome per slide.
-        as_json: Print JSON instead.
-        index: The page of all slides, None if there is none.
+        outcomes: The outcome of each slide.
+        as_json: Print JSON instead, in which all paths are absolute.
+        out: The output folder as the user typed it; printed paths begin with it.
+        index: The page of all slides; None if there is none.
     """
     rows = [_row(outcome) for outcome in outcomes]
     console = Console()
     if len(outcomes) > 1 and console.is_terminal and not (as_json or is_quiet()):
         console.print(_table(rows))
         if index is not None:
-            console.print(f"all slides: {escape(printable(str(index)))}", soft_wrap=True)
+            console.print(f"all slides: {escape(printable(_as_typed(index, out)))}", soft_wrap=True)
         return
     if len(outcomes) == 1:
-        lines = [_line(outcome) for outcome in outcomes if outcome.metadata is not None]
+        lines = [_line(outcome, out) for outcome in outcomes if outcome.metadata is not None]
     else:
         lines = ["\t".join(map(printable, cells)) for cells in (COLUMNS, *rows)]
     print_summary(as_json, summary_of(outcomes, index), lines)
@@ -75,13 +78,19 @@ def _failed(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: Outcome, out: Path) -> str:
     metadata = outcome.metadata or {}
     kept = " (complete already)" if outcome.status == "skipped" else ""
     return (
-        f"{outcome.job.h5ad_path}: {metadata['spots']} spots, {metadata['tiles_encoded']} tiles, "
+        f"{_as_typed(outcome.job.h5ad_path, out)}: {metadata['spots']} spots, "
+        f"{metadata['tiles_encoded']} tiles, "
         f"{metadata['spots_per_s']} spots/s on {metadata['device']}{kept}"
     )
+
+
+def _as_typed(path: Path, out: Path) -> str:
+    """Return an absolute path in the output folder, beginning with the folder as it was typed."""
+    return str(out / path.relative_to(os.path.abspath(out)))  # noqa: PTH100 - links stay
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

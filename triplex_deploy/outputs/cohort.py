@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,15 +13,18 @@ from urllib.parse import quote
 
 from triplex_deploy.errors import OutputError, TriplexError, one_line
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.regular import open_regular
 from triplex_deploy.outputs.files import is_prediction
 from triplex_deploy.outputs.h5ad import read_prediction
-from triplex_deploy.outputs.page import json_for_script, render_page, require_own_page
+from triplex_deploy.outputs.page import is_page, json_for_script, render_page, require_own_page
 from triplex_deploy.outputs.slide_summary import SlideSummary
 
 logger = logging.getLogger(__name__)
 
 INDEX: Final = "index.html"
 """File name of the index."""
+_FAILURES: Final = re.compile(rb'<script type="application/json" id="failures">(.*?)</script>')
+"""Element of the index that holds the error of each failed slide, by name."""
 
 
 def write_cohort_index(folder: str | Path, summaries: Sequence[SlideSummary]) -> Path:
@@ -30,8 +35,8 @@ def write_cohort_index(folder: str | Path, summaries: Sequence[SlideSummary]) ->
         summaries: The slides, in the order of the page.
 
     Raises:
-        OutputError: If the page cannot be written, or replaces an ``index.html`` that this package
-            did not write.
+        OutputError: The page cannot be written, or would replace an ``index.html`` that this
+            package did not write.
     """
     path = Path(folder) / INDEX
     require_own_page(path)
@@ -42,17 +47,41 @@ def write_cohort_index(folder: str | Path, summaries: Sequence[SlideSummary]) ->
 
 
 def summarize_folder(folder: str | Path) -> list[SlideSummary]:
-    """Return a summary of every prediction in a folder, sorted by name.
+    """Return a summary of every slide of a folder, sorted by name.
 
-    A prediction that cannot be read is a failed slide. Other h5ad files are ignored. Raises
-    ``OutputError`` if there is no prediction.
+    A slide is failed if its prediction cannot be read, or if the folder's index lists it as failed
+    and it has no prediction since. Other h5ad files are ignored.
+
+    Raises:
+        OutputError: The folder has neither predictions nor failed slides.
     """
-    paths = sorted(path for path in Path(folder).glob("*.h5ad") if _may_be_prediction(path))
-    if not paths:
+    paths = [path for path in Path(folder).glob("*.h5ad") if _may_be_prediction(path)]
+    failures = _recorded_failures(Path(folder))
+    if not paths and not failures:
         raise OutputError(
             f"{folder}: has no prediction; give the --out folder of triplex-deploy predict"
         )
-    return [summarize_prediction(path) for path in paths]
+    summaries = [summarize_prediction(path) for path in paths]
+    summaries += [SlideSummary.failed(name, error) for name, error in failures.items()]
+    return sorted(summaries, key=lambda summary: summary.slide_name)
+
+
+def _recorded_failures(folder: Path) -> dict[str, str]:
+    """Return the errors of slides that the index lists as failed and that have no prediction."""
+    try:
+        with open_regular(folder / INDEX) as file:
+            page = file.read()
+        found = _FAILURES.search(page) if is_page(page) else None
+        recorded = json.loads(found[1]) if found else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(recorded, dict):
+        return {}
+    return {
+        name: str(error)
+        for name, error in recorded.items()
+        if not os.path.lexists(folder / f"{name}.h5ad")
+    }
 
 
 def _may_be_prediction(path: Path) -> bool:
@@ -86,6 +115,7 @@ def render_cohort_index(summaries: Sequence[SlideSummary], reports: dict[str, st
         n_spots=sum(summary.n_spots for summary in done),
         genes=sorted({gene.name for summary in done for gene in summary.genes}),
         data=json_for_script([_gene_data(summary) for summary in summaries]),
+        failures=json_for_script({s.slide_name: s.error for s in summaries if s.error}),
     )
 
 
