@@ -33,7 +33,7 @@ from triplex_deploy.training.objectives import Objective
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepare import prepare_dataset
 from triplex_deploy.training.prepare_options import PrepareOptions
-from triplex_deploy.training.prepared import LabelledSections, label_sections
+from triplex_deploy.training.prepared import LabeledSections, label_sections
 from triplex_deploy.training.recipes import recipe_of
 from triplex_deploy.training.tile_encoder import stored_weights
 from triplex_deploy.training.train import train_fold
@@ -84,7 +84,7 @@ class AbsoluteError(Objective):
 
 
 def absolute_error(
-    model: Toy, train: LabelledSections, options: TrainOptions, device: torch.device
+    model: Toy, train: LabeledSections, options: TrainOptions, device: torch.device
 ) -> Objective:
     return AbsoluteError(model)
 

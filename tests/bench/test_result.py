@@ -34,11 +34,11 @@ def test_unknown_schema_version_is_refused(written: Path) -> None:
 
 def test_unknown_and_missing_fields_are_named(written: Path) -> None:
     content = json.loads(written.read_text())
-    content["cases"][0]["colour"] = "red"
+    content["cases"][0]["color"] = "red"
     written.write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"cases\.0\.colour"):
+    with pytest.raises(ConfigError, match=r"cases\.0\.color"):
         read_result(written)
-    del content["cases"][0]["colour"], content["machine"]["cpu"]
+    del content["cases"][0]["color"], content["machine"]["cpu"]
     written.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"machine\.cpu"):
         read_result(written)

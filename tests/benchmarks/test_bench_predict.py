@@ -45,7 +45,7 @@ def test_cpu_time_is_shared_out_between_encoders_slide_and_the_rest() -> None:
 
 
 def test_large_slide_is_the_grid_and_nothing_else(tmp_path: Path) -> None:
-    """Then no spot has neighbours that are no spots, and each costs the same."""
+    """Then no spot has neighbors that are no spots, and each costs the same."""
     with open_slide(write_large_slide(tmp_path / "slide.tif", 5)) as slide:
         assert slide.level_sizes == ((1120, 1120), (280, 280))
         assert slide.read(0, 0, 0, 256, 256).std() > 10

@@ -53,7 +53,7 @@ def test_slide_given_with_its_full_path(folder: Path, tmp_path_factory) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("slide,colour\na.svs,red\n", ["line 1", "unknown column 'colour'"]),
+        ("slide,color\na.svs,red\n", ["line 1", "unknown column 'color'"]),
         ("path\na.svs\n", ["line 1", "no column slide"]),
         ("", ["line 1", "no column slide"]),
         ("slide,slide\na.svs,a.svs\n", ["line 1", "twice"]),

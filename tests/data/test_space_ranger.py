@@ -82,7 +82,7 @@ def test_real_layout_with_hdf5_counts(shared_data: Path) -> None:
     section = read_visium_section(folder, "V1", SectionEntry("P1", slide))
     assert section.counts.shape == (section.n_spots, 100)
     assert section.n_spots > 80
-    # 100 um between neighbours is about 138 px in this section
+    # 100 um between neighbors is about 138 px in this section
     assert section.slide_mpp == pytest.approx(0.725, abs=0.02)
     assert (section.grid_rc.sum(axis=1) % 2 == 0).all()
 

@@ -46,7 +46,7 @@ def checkpoint_of(name: str) -> Checkpoint:
 
 
 @pytest.mark.parametrize("name", ["his_to_gene", "hist2st", "egn"])
-def test_int8_is_refused_where_no_encoder_may_be_quantised(name: str, tmp_path: Path) -> None:
+def test_int8_is_refused_where_no_encoder_may_be_quantized(name: str, tmp_path: Path) -> None:
     write_checkpoint(checkpoint_of(name), tmp_path / "model.ckpt")
     tiles = np.zeros((40, 224, 224, 3), np.uint8)
     with pytest.raises(ConfigError, match=f"int8: {name} has no convolutional encoder"):

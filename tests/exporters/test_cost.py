@@ -78,7 +78,7 @@ def test_gather_reads_only_the_rows_it_takes(tmp_path: Path) -> None:
     assert graph_cost(path, {"batch": 2}).traffic_bytes == 2 * (2 * 4 * 4) + 2 * 8
 
 
-def test_quantised_tensors_count_one_byte(tmp_path: Path) -> None:
+def test_quantized_tensors_count_one_byte(tmp_path: Path) -> None:
     scale, zero = np.float32(0.1), np.uint8(0)
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["xq"]),

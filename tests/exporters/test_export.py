@@ -115,7 +115,7 @@ def broken_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_parity")
-def test_wrapper_that_forgets_to_normalise_is_caught(
+def test_wrapper_that_forgets_to_normalize_is_caught(
     checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reference prepares its images itself, so the mistake is not made on both sides."""

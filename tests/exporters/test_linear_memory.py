@@ -51,7 +51,7 @@ def test_no_tensor_is_wider_than_the_tokens(graph_path: Path) -> None:
 def test_few_tensors_are_held_at_once(graph_path: Path, tmp_path: Path) -> None:
     """In the order in which ONNX Runtime runs the graph: the sums' terms must not pile up.
 
-    The residual, queries, keys, values and their normalised tokens or result make five; the
+    The residual, queries, keys, values and their normalized tokens or result make five; the
     position encoding, whose padded tokens find no memory of their shape, needs one more.
     """
     held = _held_bytes(graph_path, tmp_path)

@@ -50,7 +50,7 @@ def channel_means(
     output = helper.make_tensor_value_info(taken, TensorProto.FLOAT, [batch, 3])
     graph = helper.make_graph(nodes, "means", inputs, [output], [*axes, zero])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {"triplex.graph": "mine", "licence": "theirs"})
+    helper.set_model_props(model, {"triplex.graph": "mine", "license": "theirs"})
     return model
 
 
@@ -64,7 +64,7 @@ def weights(model: onnx.ModelProto) -> TileEncoderWeights:
 def test_graph_gives_the_features_training_saw(
     takes: str, names: tuple[str, str], tmp_path: Path
 ) -> None:
-    """Bytes stay bytes; float images are normalised by the file's own mean and deviation."""
+    """Bytes stay bytes; float images are normalized by the file's own mean and deviation."""
     encoder = weights(channel_means(takes, names))
     write_onnx_encoder(encoder, SPEC, {}, tmp_path / "t.onnx")
     entry = graph_entry(tmp_path, tmp_path / "t.onnx", SPEC, "fp32", "onnxruntime")
@@ -83,7 +83,7 @@ def test_metadata_of_the_file_stays_beside_ours(tmp_path: Path) -> None:
     encoder = weights(channel_means("uint8"))
     write_onnx_encoder(encoder, SPEC, {"triplex.graph": "tile_encoder"}, tmp_path / "t.onnx")
     stored = [(p.key, p.value) for p in onnx.load(tmp_path / "t.onnx").metadata_props]
-    assert sorted(stored) == [("licence", "theirs"), ("triplex.graph", "tile_encoder")]
+    assert sorted(stored) == [("license", "theirs"), ("triplex.graph", "tile_encoder")]
 
 
 def test_fixed_batch_is_refused_with_the_way_out() -> None:

@@ -39,10 +39,10 @@ def scaled(**weights: np.ndarray) -> onnx.ModelProto:
     )
 
 
-def run(model: onnx.ModelProto, optimise: bool = True, **inputs: Any) -> np.ndarray:
+def run(model: onnx.ModelProto, optimize: bool = True, **inputs: Any) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
-    if not optimise:
+    if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     output: np.ndarray = onnxruntime.InferenceSession(model.SerializeToString(), options).run(
         None, inputs
@@ -66,7 +66,7 @@ def test_weights_change_and_inputs_and_outputs_do_not() -> None:
     assert casts(model) == [("x", TensorProto.FLOAT16), ("y_low", TensorProto.FLOAT)]
 
 
-def test_layers_are_normalised_in_fp32() -> None:
+def test_layers_are_normalized_in_fp32() -> None:
     model = parsed(
         """g (float[batch, 4] x) => (float[batch, 4] y) {
             h = Mul (x, w)
@@ -87,7 +87,7 @@ def test_layers_are_normalised_in_fp32() -> None:
     np.testing.assert_allclose(run(half, x=x), run(model, x=x), rtol=2e-3)
 
 
-def test_pixels_are_normalised_in_fp32_up_to_the_first_layer() -> None:
+def test_pixels_are_normalized_in_fp32_up_to_the_first_layer() -> None:
     model = parsed(
         """g (uint8[batch, 2, 2, 3] tiles) => (float[batch, 1, 2, 2] y) {
             f = Cast <to = 1> (tiles)
@@ -132,7 +132,7 @@ def test_rounding_is_that_of_the_precision(precision: str, wanted: list[list[flo
     """3 x 1000.5 = 3001.5 rounds to 3002 (fp16: steps of 2); 3 x 1000 to 3008 (bf16: of 16)."""
     model = as_rounded_fp32(convert_precision(scaled(b=floats([0, 0])), precision))
     onnx.checker.check_model(model, full_check=True)
-    found = run(model, optimise=False, x=floats([[1.0, 1000.5]]))
+    found = run(model, optimize=False, x=floats([[1.0, 1000.5]]))
     np.testing.assert_array_equal(found, floats(wanted))
 
 

@@ -122,7 +122,7 @@ def test_every_graph_is_built(precision: str, written: Written, bundle: Runnable
             on_phase=lambda *step, steps=steps: steps.append(step),
             compute_capability=BUILD_FOR,
         )
-        share = len(plan.engine) / _stored_bytes(content)  # a quantised graph's file stores fp32
+        share = len(plan.engine) / _stored_bytes(content)  # a quantized graph's file stores fp32
         bounds = (0.25, 0.4) if entry.precision in QUANTIZED else (0.9, 1.5)
         assert bounds[0] < share < bounds[1], entry.name
         assert steps
@@ -184,7 +184,7 @@ def test_fp8_is_refused_by_a_gpu_that_has_none(written: Written, bundle: Runnabl
 
 
 @pytest.mark.parametrize("precision", QUANTIZED)
-def test_quantising_without_calibration_is_refused(
+def test_quantizing_without_calibration_is_refused(
     precision: str, bundle: RunnableBundle, tmp_path: Path
 ) -> None:
     exact = {name: bundle.path / f"{name}.onnx" for name in bundle.specs}

@@ -246,7 +246,7 @@ def open_chain(repository: Path) -> Any:
 
 
 def slide() -> dict[str, np.ndarray]:
-    """Six tiles in a row of spots, each with its neighbours to the left and right."""
+    """Six tiles in a row of spots, each with its neighbors to the left and right."""
     around = np.full((6, 25), -1, np.int64)
     for spot in range(6):
         for column, tile in zip(range(10, 15), range(spot - 2, spot + 3), strict=True):
@@ -340,7 +340,7 @@ def test_failing_graph_fails_its_request_alone(chain: Any, backend: Backend) -> 
     ("name", "where", "value", "said"),
     [
         ("neighbor_tile", (0, 3), 6, "neighbor_tile must be -1 to 5"),
-        ("neighbor_tile", (0, 12), -1, "its centre at least 0"),
+        ("neighbor_tile", (0, 12), -1, "its center at least 0"),
         ("apeg_index", (2, 1), 6, "apeg_index must be -1 to 5"),
     ],
 )

@@ -31,7 +31,7 @@ def test_smoothing_does_not_wrap_from_one_row_to_the_next() -> None:
     np.testing.assert_array_equal(smooth_spots(np.array([[1.0], [5.0]]), grid_rc), [[1.0], [5.0]])
 
 
-def test_hexagonal_window_holds_the_six_neighbours() -> None:
+def test_hexagonal_window_holds_the_six_neighbors() -> None:
     grid_rc = np.array([[1, 1], [1, 3], [1, 5], [0, 2], [0, 4], [2, 2], [2, 4], [1, 7]])
     values = np.array([[1.0], [2], [4], [8], [16], [32], [64], [1000]])
     smoothed = smooth_spots(values, grid_rc, "hex")

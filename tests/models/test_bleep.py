@@ -42,7 +42,7 @@ def test_size_is_the_published_one(width, all_parameters, image_side):
     assert expression.shape == (2, 250)
 
 
-def test_projection_is_normalised_residual():
+def test_projection_is_normalized_residual():
     projection = Projection(2, 2, dropout=0.1).eval()
     with torch.inference_mode():
         projection.project.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))

@@ -48,13 +48,13 @@ def test_of_a_tile_the_middle_112_pixels_count():
     torch.manual_seed(0)
     model = networks.his_to_gene(GENES, dim=8, depth=1, heads=2, mlp_dim=8).eval()
     tile = torch.randn(1, 3, 224, 224)
-    margin_changed, centre_changed = tile.clone(), tile.clone()
+    margin_changed, center_changed = tile.clone(), tile.clone()
     margin_changed[:, :, :56] = margin_changed[:, :, 168:] = 9.0
     margin_changed[:, :, :, :56] = margin_changed[:, :, :, 168:] = 9.0
-    centre_changed[:, :, 56, 167] = 9.0
+    center_changed[:, :, 56, 167] = 9.0
     token = model.encode_targets(tile)
     assert torch.equal(model.encode_targets(margin_changed), token)
-    assert not torch.equal(model.encode_targets(centre_changed), token)
+    assert not torch.equal(model.encode_targets(center_changed), token)
 
 
 @torch.inference_mode()

@@ -42,7 +42,7 @@ def with_batch_statistics(module):
 
 @pytest.fixture
 def slide():
-    """Tiles, (column, row) and neighbours of 20 spots, 4 rows of 5."""
+    """Tiles, (column, row) and neighbors of 20 spots, 4 rows of 5."""
     torch.manual_seed(2)
     grid_xy = torch.tensor([(i % 5, i // 5) for i in range(SPOTS)])
     adjacency = torch.from_numpy(adjacency_index(grid_xy.flip(1).numpy()))

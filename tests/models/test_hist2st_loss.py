@@ -42,7 +42,7 @@ def model():
 
 @pytest.fixture
 def batch():
-    """Tiles, places, neighbours, labels and counts of 20 spots, 4 rows of 5."""
+    """Tiles, places, neighbors, labels and counts of 20 spots, 4 rows of 5."""
     torch.manual_seed(2)
     grid_xy = torch.tensor([(i % 5, i // 5) for i in range(SPOTS)])
     adjacency = torch.from_numpy(adjacency_index(grid_xy.flip(1).numpy()))

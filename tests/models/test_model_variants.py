@@ -1,4 +1,4 @@
-"""The single-view models and the ablations: sizes, and the behaviour that all of them share."""
+"""The single-view models and the ablations: sizes, and the behavior that all of them share."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Behaviour of the whole model: sizes, determinism, masks, and independence of order and batch."""
+"""Behavior of the whole model: sizes, determinism, masks, and independence of order and batch."""
 
 import copy
 

@@ -27,7 +27,7 @@ def test_each_gene_is_a_float_channel_at_the_slides_scale(
     assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeXUnit"]) == (7.0, "µm")
     assert (pixels["PhysicalSizeY"], pixels["PhysicalSizeYUnit"]) == (7.0, "µm")
     assert [channel["Name"] for channel in pixels["Channel"]] == ["GNAS", "FASN", "ERBB2"]
-    at = (prediction.level0_xy / 28).astype(int)  # (N, 2) x, y of every spot's centre
+    at = (prediction.level0_xy / 28).astype(int)  # (N, 2) x, y of every spot's center
     np.testing.assert_array_equal(picture[:, at[:, 1], at[:, 0]].T, prediction.expression)
     assert np.isnan(picture[:, :, -1]).all()
 

@@ -81,7 +81,7 @@ def test_an_unknown_gene_changes_nothing(page: Browser) -> None:
 def test_the_list_is_walked_with_arrows(page: Browser) -> None:
     page.click("#gene")
     page.type("#gene", DOWN + DOWN + ENTER)
-    assert gene(page) == "ERBB2"  # constant: every spot has one colour
+    assert gene(page) == "ERBB2"  # constant: every spot has one color
     assert text(page, "#axis") == "0.5000.500"
     page.type("#gene", DOWN + ESCAPE)
     assert gene(page) == "ERBB2"

@@ -11,7 +11,7 @@ from PIL import Image
 from triplex_deploy.errors import SlideError
 from triplex_deploy.slides import open_slide, resolve_mpp
 
-GREY = np.zeros((32, 48, 3), np.uint8)
+GRAY = np.zeros((32, 48, 3), np.uint8)
 
 
 def mpp_of(path: Path, override: float | None = None) -> float:
@@ -20,7 +20,7 @@ def mpp_of(path: Path, override: float | None = None) -> float:
 
 
 def tiff(path: Path, **options: Any) -> Path:
-    tifffile.imwrite(path, GREY, photometric="rgb", **options)
+    tifffile.imwrite(path, GRAY, photometric="rgb", **options)
     return path
 
 
@@ -28,7 +28,7 @@ def tiff(path: Path, **options: Any) -> Path:
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 def test_printing_resolution_is_no_scale(dpi: int, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"photo.{suffix}"
-    Image.fromarray(GREY).save(path, dpi=(dpi, dpi))
+    Image.fromarray(GRAY).save(path, dpi=(dpi, dpi))
     with open_slide(path) as slide:
         assert slide.mpp is None
         with pytest.raises(SlideError, match=r"no plausible micrometers per pixel; pass --mpp"):
@@ -38,7 +38,7 @@ def test_printing_resolution_is_no_scale(dpi: int, suffix: str, tmp_path: Path) 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 def test_plausible_resolution_counts(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"slide.{suffix}"
-    Image.fromarray(GREY).save(path, dpi=(50800, 50800))  # 25400 / 50800 um
+    Image.fromarray(GRAY).save(path, dpi=(50800, 50800))  # 25400 / 50800 um
     assert mpp_of(path) == pytest.approx(0.5, rel=1e-4)
 
 

@@ -47,7 +47,7 @@ def write_section(root: Path, name: str, rng: np.random.Generator) -> None:
 
 @pytest.fixture(scope="session")
 def mean_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ONNX encoder whose features are the normalised image's channel means: cheap and exact."""
+    """An ONNX encoder whose features are the normalized image's channel means: cheap and exact."""
     path = tmp_path_factory.mktemp("encoder") / "means.onnx"
     write_mean_encoder(path, batch="batch")
     return path

@@ -20,10 +20,10 @@ from triplex_deploy.models import state_of as weights_of
 from triplex_deploy.models.densenet import DenseNet
 from triplex_deploy.models.st_net import StNet
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepared import LabelledSections
+from triplex_deploy.training.prepared import LabeledSections
 from triplex_deploy.training.recipes import recipe_of
 
-TRAIN = LabelledSections([], [np.full((2, 3), [1.0, 2.0, 3.0], np.float32)])
+TRAIN = LabeledSections([], [np.full((2, 3), [1.0, 2.0, 3.0], np.float32)])
 ENCODER = TileEncoderWeights("means", "onnx", onnx=b"file", feature_dim=3)
 SHAPE: dict[str, Any] = {"growth": 4, "blocks": (1, 1), "stem_channels": 8}
 

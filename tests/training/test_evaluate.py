@@ -163,7 +163,7 @@ def write_fold(run: Path, index: int, genes: list[str], pcc: list, selection: st
     (folder / "metrics.json").write_text(json.dumps(content))
 
 
-def test_run_is_summarised_over_folds_by_gene_name(
+def test_run_is_summarized_over_folds_by_gene_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_fold(tmp_path, 0, ["X", "Y"], [0.4, None], "honest")

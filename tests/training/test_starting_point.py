@@ -10,7 +10,7 @@ from triplex_deploy.models import TileEncoder, TileEncoderWeights, build_model, 
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepare import prepare_dataset
 from triplex_deploy.training.prepare_options import PrepareOptions
-from triplex_deploy.training.prepared import LabelledSections, Prepared
+from triplex_deploy.training.prepared import LabeledSections, Prepared
 from triplex_deploy.training.starting_point import principal_components, start_triplex
 
 OPTIONS = TrainOptions(seed=0)
@@ -50,7 +50,7 @@ def test_projections_and_heads_start_from_the_training_sections(prepared: Prepar
     labels = [np.full((6, 3), [1.0, 2.0, 3.0], np.float32) for _ in sections]
     model: Any = build_model(ModelConfig(feature_dim=3, model="gem", **SMALL), seed=1)
     weights = TileEncoderWeights("means", "onnx", onnx=b"file", feature_dim=3)
-    start_triplex(model, LabelledSections(sections, labels), weights, OPTIONS)
+    start_triplex(model, LabeledSections(sections, labels), weights, OPTIONS)
     assert model.expression_head.bias.tolist() == [1.0, 2.0, 3.0]
     assert model.global_encoder is not None
     mean, components = principal_components(sections, 512, seed=0)
@@ -67,11 +67,11 @@ def test_trained_backbone_starts_from_a_frozen_one_of_its_kind(
     frozen: Any = TileEncoder().backbone
     weights = TileEncoderWeights("ours", state_dict=state_of(frozen))
     model: Any = build_model(ModelConfig(model="tem", **SMALL), seed=1)
-    start_triplex(model, LabelledSections(sections, labels), weights, OPTIONS)
+    start_triplex(model, LabeledSections(sections, labels), weights, OPTIONS)
     assert model.target_encoder is not None
     assert torch.equal(model.target_encoder.backbone.conv1.weight, frozen.conv1.weight)
     other: Any = build_model(
         ModelConfig(model="tem", target_backbone="efficientnet_lite0", **SMALL), seed=1
     )
-    start_triplex(other, LabelledSections(sections, labels), weights, OPTIONS)
+    start_triplex(other, LabeledSections(sections, labels), weights, OPTIONS)
     assert "efficientnet_lite0 starts from random weights" in caplog.text

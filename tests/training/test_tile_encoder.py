@@ -59,7 +59,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
         open_tile_encoder(path)
 
 
-def test_float_graph_gets_normalised_images(mean_encoder: Path) -> None:
+def test_float_graph_gets_normalized_images(mean_encoder: Path) -> None:
     model = open_tile_model(mean_encoder, mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.125))
     expected = (TILES.mean(axis=(1, 2)) / 255 - 0.5) / (0.5, 0.25, 0.125)
     np.testing.assert_allclose(model.encode(TILES), expected, atol=1e-4)
@@ -86,7 +86,7 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
         open_tile_encoder(tmp_path / "nothing.ckpt")
 
 
-def test_normalisation_of_an_onnx_encoder_is_part_of_its_digest(mean_encoder: Path) -> None:
+def test_normalization_of_an_onnx_encoder_is_part_of_its_digest(mean_encoder: Path) -> None:
     usual, other = (
         open_tile_encoder(mean_encoder, mean=mean, std=(0.5, 0.5, 0.5))
         for mean in ((0.5, 0.5, 0.5), (0.4, 0.5, 0.5))
@@ -96,6 +96,6 @@ def test_normalisation_of_an_onnx_encoder_is_part_of_its_digest(mean_encoder: Pa
     assert not np.array_equal(usual.encode(TILES), other.encode(TILES))
 
 
-def test_normalisation_of_a_backbone_is_not_for_choosing() -> None:
+def test_normalization_of_a_backbone_is_not_for_choosing() -> None:
     with pytest.raises(ConfigError, match="belong to an ONNX tile encoder"):
         open_tile_encoder(None, mean=(0.5, 0.5, 0.5))

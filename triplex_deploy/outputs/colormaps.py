@@ -12,7 +12,7 @@ STEPS: Final = 256
 WAYPOINTS: Final = {
     "viridis": ("#440154", "#424086", "#2a788e", "#22a884", "#7ad151", "#fde725"),
     "magma": ("#000004", "#3b0f70", "#8c2981", "#de4968", "#fe9f6d", "#fcfdbf"),
-    "grey": ("#161616", "#f4f4f4"),
+    "gray": ("#161616", "#f4f4f4"),
 }
 """Hues along each scale. Their lightness is not used: it rises evenly along a scale."""
 

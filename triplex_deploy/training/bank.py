@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from triplex_deploy.data import Fold
 from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.models import SpotModel
-from triplex_deploy.training.prepared import LabelledSections
+from triplex_deploy.training.prepared import LabeledSections
 
 EXCLUSIONS: Final = ("patient", "slide")
 """What the spot of an exemplar must not share with the spot that looks it up."""
@@ -21,7 +21,7 @@ _CHUNK_BYTES: Final = 64 << 20
 """Maximum memory of the distances that are held at a time."""
 
 
-def fill_bank(model: SpotModel, train: LabelledSections) -> None:
+def fill_bank(model: SpotModel, train: LabeledSections) -> None:
     """Fill the bank of a model in evaluation mode with the training spots, if it has a bank."""
     if not model.has_bank:
         return
@@ -56,7 +56,7 @@ def check_bank(fold: Fold, fitted: Sequence[str], patient_of: Mapping[str, str])
         )
 
 
-def bank_metadata(train: LabelledSections) -> dict[str, Any]:
+def bank_metadata(train: LabeledSections) -> dict[str, Any]:
     """Return sections and number of spots of the bank, and the SHA-256 of features and labels."""
     digest = hashlib.sha256()
     for part in _spots(train):
@@ -69,7 +69,7 @@ def bank_metadata(train: LabelledSections) -> dict[str, Any]:
     }
 
 
-def _spots(train: LabelledSections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _spots(train: LabeledSections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the frozen features (R, F) of the target tiles, and the labels (R, G)."""
     features = np.concatenate([section.spot_features() for section in train.sections])
     return features, np.concatenate(train.labels)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from triplex_deploy.contract import Config, graph_specs
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepared import LabelledSections, PreparedSection
+from triplex_deploy.training.prepared import LabeledSections, PreparedSection
 
 BatchArrays = tuple[NDArray[Any], ...]
 """The fields of a ``SpotBatch`` as arrays."""
@@ -46,7 +46,7 @@ class Sampler(Protocol):
         """Yield the batches of one epoch, or the share of process ``rank`` of each batch."""
 
 
-def sample_spots(config: Config, train: LabelledSections, options: TrainOptions) -> Sampler:
+def sample_spots(config: Config, train: LabeledSections, options: TrainOptions) -> Sampler:
     """Return a sampler of batches that mix the spots of all sections."""
     return SpotSampler(
         train.sections,
@@ -58,7 +58,7 @@ def sample_spots(config: Config, train: LabelledSections, options: TrainOptions)
     )
 
 
-def sample_sections(config: Config, train: LabelledSections, options: TrainOptions) -> Sampler:
+def sample_sections(config: Config, train: LabeledSections, options: TrainOptions) -> Sampler:
     """Return a sampler of whole sections."""
     return SectionSampler(train.sections, train.labels, options.seed)
 

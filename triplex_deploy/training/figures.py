@@ -47,7 +47,7 @@ def draw_folds(path: Path, pcc_of_fold: Mapping[str, Sequence[float | None]]) ->
 
 
 def draw_maps(path: Path, level0_xy: NDArray[np.float64], maps: Sequence[GeneMap]) -> None:
-    """A row per gene, measured left and predicted right on one colour scale, as a PNG.
+    """A row per gene, measured left and predicted right on one color scale, as a PNG.
 
     ``level0_xy`` (N, 2) are the spots' places on the slide in pixels, y downwards.
     """

@@ -30,7 +30,7 @@ from triplex_deploy.training.frozen_backbone import (
     keep_frozen_backbone_in_eval,
 )
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepared import LabelledSections
+from triplex_deploy.training.prepared import LabeledSections
 from triplex_deploy.training.recipes import recipe_of
 
 logger = logging.getLogger(__name__)
@@ -76,8 +76,8 @@ class Keeper:
 
 def fit(
     model: SpotModel,
-    train: LabelledSections,
-    select: LabelledSections | None,
+    train: LabeledSections,
+    select: LabeledSections | None,
     options: TrainOptions,
     keeper: Keeper,
     progress: Progress,

@@ -28,7 +28,7 @@ from triplex_deploy.training.batches import SpotBatch
 from triplex_deploy.training.frozen_backbone import BackboneMaps
 from triplex_deploy.training.images import normalize_tiles
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepared import LabelledSections, PreparedSection
+from triplex_deploy.training.prepared import LabeledSections, PreparedSection
 
 
 class Objective(nn.Module, ABC):
@@ -45,7 +45,7 @@ class Objective(nn.Module, ABC):
 
 
 def mean_squared_error(
-    model: Any, train: LabelledSections, options: TrainOptions, device: torch.device
+    model: Any, train: LabeledSections, options: TrainOptions, device: torch.device
 ) -> Objective:
     """Return the mean squared error over spots of all sections."""
     return SpotObjective(model)
@@ -67,7 +67,7 @@ class SpotObjective(Objective):
 
 
 def section_mean_squared_error(
-    model: Any, train: LabelledSections, options: TrainOptions, device: torch.device
+    model: Any, train: LabeledSections, options: TrainOptions, device: torch.device
 ) -> Objective:
     """Return the mean squared error over all spots of a section."""
     return SectionObjective(model, train)
@@ -80,7 +80,7 @@ class SectionObjective(Objective):
     the model has positions for.
     """
 
-    def __init__(self, model: SpotModel, train: LabelledSections) -> None:
+    def __init__(self, model: SpotModel, train: LabeledSections) -> None:
         super().__init__()
         self.model = model
         self._table_names: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ class SectionObjective(Objective):
 
 
 def hist2st_objective(
-    model: Any, train: LabelledSections, options: TrainOptions, device: torch.device
+    model: Any, train: LabeledSections, options: TrainOptions, device: torch.device
 ) -> Objective:
     """Return the objective of Hist2ST."""
     return Hist2StObjective(model, model.config, train)
@@ -116,7 +116,7 @@ class Hist2StObjective(SectionObjective):
 
     model: Hist2St
 
-    def __init__(self, model: Hist2St, config: Hist2StConfig, train: LabelledSections) -> None:
+    def __init__(self, model: Hist2St, config: Hist2StConfig, train: LabeledSections) -> None:
         super().__init__(model, train)
         self._config = config
         for number, counts in enumerate(train.counts()):
@@ -137,7 +137,7 @@ class Hist2StObjective(SectionObjective):
 
 
 def egn_objective(
-    model: Any, train: LabelledSections, options: TrainOptions, device: torch.device
+    model: Any, train: LabeledSections, options: TrainOptions, device: torch.device
 ) -> Objective:
     """Return the objective of EGN."""
     return EgnObjective(model, model.config, train)
@@ -152,7 +152,7 @@ class EgnObjective(Objective):
 
     model: Egn
 
-    def __init__(self, model: Egn, config: EgnConfig, train: LabelledSections) -> None:
+    def __init__(self, model: Egn, config: EgnConfig, train: LabeledSections) -> None:
         super().__init__()
         self.model = model
         self._weight = config.correlation_weight
@@ -178,7 +178,7 @@ class EgnObjective(Objective):
 
 
 def bleep_objective(
-    model: Any, train: LabelledSections, options: TrainOptions, device: torch.device
+    model: Any, train: LabeledSections, options: TrainOptions, device: torch.device
 ) -> Objective:
     """Return the objective of BLEEP."""
     return BleepObjective(model, model.config.temperature)
@@ -207,7 +207,7 @@ class BleepObjective(Objective):
 
 
 def triplex_objective(
-    model: Triplex, train: LabelledSections, options: TrainOptions, device: torch.device
+    model: Triplex, train: LabeledSections, options: TrainOptions, device: torch.device
 ) -> Objective:
     """Return the objective of TRIPLEX and its parts."""
     maps = _backbone_maps(model, options, device)

@@ -172,7 +172,7 @@ def open_prepared(path: str | Path) -> Prepared:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledSections:
+class LabeledSections:
     """Prepared sections with their labels."""
 
     sections: Sequence[PreparedSection]
@@ -201,11 +201,11 @@ class LabelledSections:
 
 def label_sections(
     prepared: Prepared, names: Sequence[str], panel: tuple[str, ...]
-) -> LabelledSections:
+) -> LabeledSections:
     """Return the sections ``names`` with labels made as the data set was prepared for."""
     sections = [prepared.sections[name] for name in names]
     labels = [section.labels(panel, prepared.label_transform) for section in sections]
-    return LabelledSections(sections, labels, panel)
+    return LabeledSections(sections, labels, panel)
 
 
 def fit_to_data(config: C, prepared: Prepared, n_genes: int) -> C:

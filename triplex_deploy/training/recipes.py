@@ -14,13 +14,13 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.training.batches import Sampler
 from triplex_deploy.training.objectives import Objective
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepared import LabelledSections
+from triplex_deploy.training.prepared import LabeledSections
 from triplex_deploy.training.score import Score
 from triplex_deploy.training.starting_point import Start
 
-MakeObjective = Callable[[Any, LabelledSections, TrainOptions, torch.device], Objective]
+MakeObjective = Callable[[Any, LabeledSections, TrainOptions, torch.device], Objective]
 """Makes the objective of a model from the training sections, the options and the device."""
-MakeSampler = Callable[[Config, LabelledSections, TrainOptions], Sampler]
+MakeSampler = Callable[[Config, LabeledSections, TrainOptions], Sampler]
 """Makes the sampler of batches from the training sections."""
 
 

@@ -16,10 +16,10 @@ from triplex_deploy.models import SpotModel
 from triplex_deploy.models.bleep import Bleep, contrastive_loss
 from triplex_deploy.training.frozen_backbone import BackboneMaps
 from triplex_deploy.training.predict_section import SectionGraphs, measure_model
-from triplex_deploy.training.prepared import LabelledSections
+from triplex_deploy.training.prepared import LabeledSections
 
 Row = dict[str, float]
-Score = Callable[[SpotModel, LabelledSections, BackboneMaps | None], tuple[Row, float]]
+Score = Callable[[SpotModel, LabeledSections, BackboneMaps | None], tuple[Row, float]]
 """Returns a row of numbers for the history, and the score, of which the highest wins."""
 
 CONTRASTED: Final = 128
@@ -28,7 +28,7 @@ _ORDER_SEED: Final = 0
 
 
 def correlation_score(
-    model: SpotModel, select: LabelledSections, maps: BackboneMaps | None
+    model: SpotModel, select: LabeledSections, maps: BackboneMaps | None
 ) -> tuple[Row, float]:
     """Return the mean correlation over slides and genes, -inf if it is not defined."""
     metrics = measure_model(model, select.sections, select.labels, maps)
@@ -37,7 +37,7 @@ def correlation_score(
 
 @torch.inference_mode()
 def contrastive_score(
-    model: SpotModel, select: LabelledSections, maps: BackboneMaps | None
+    model: SpotModel, select: LabeledSections, maps: BackboneMaps | None
 ) -> tuple[Row, float]:
     """Return BLEEP's negated loss, by which the published code selects epochs.
 

@@ -25,7 +25,7 @@ from triplex_deploy.models.densenet import load_densenet_weights
 from triplex_deploy.models.st_net import StNet
 from triplex_deploy.models.torch_files import load_state_dict
 from triplex_deploy.training.options import TrainOptions
-from triplex_deploy.training.prepared import LabelledSections, PreparedSection
+from triplex_deploy.training.prepared import LabeledSections, PreparedSection
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +35,13 @@ TOKEN_RMS: Final = 0.5
 """Root mean square of the projected features over training tiles."""
 HEAD_GAIN: Final = 0.1
 """Factor of the random weights of heads."""
-Start = Callable[[Any, LabelledSections, TileEncoderWeights, TrainOptions], None]
+Start = Callable[[Any, LabeledSections, TileEncoderWeights, TrainOptions], None]
 """Initializes a model in place from the training sections, the frozen encoder and the options."""
 
 
 def start_triplex(
     model: Triplex,
-    train: LabelledSections,
+    train: LabeledSections,
     tile_encoder: TileEncoderWeights,
     options: TrainOptions,
 ) -> None:
@@ -63,7 +63,7 @@ def start_triplex(
 
 
 def start_st_net(
-    model: StNet, train: LabelledSections, tile_encoder: TileEncoderWeights, options: TrainOptions
+    model: StNet, train: LabeledSections, tile_encoder: TileEncoderWeights, options: TrainOptions
 ) -> None:
     """Load DenseNet's weights from ``backbone_weights``, if set, and start the head."""
     assert isinstance(model.config, StNetConfig)
@@ -79,7 +79,7 @@ def start_st_net(
 
 
 def start_bleep(
-    model: Bleep, train: LabelledSections, tile_encoder: TileEncoderWeights, options: TrainOptions
+    model: Bleep, train: LabeledSections, tile_encoder: TileEncoderWeights, options: TrainOptions
 ) -> None:
     """Initialize the backbone of BLEEP, which has no head."""
     assert isinstance(model.config, BleepConfig)
@@ -88,7 +88,7 @@ def start_bleep(
 
 def start_near_mean(
     model: SpotModel,
-    train: LabelledSections,
+    train: LabeledSections,
     tile_encoder: TileEncoderWeights,
     options: TrainOptions,
 ) -> None:
@@ -157,7 +157,7 @@ def _head_of(model: SpotModel) -> nn.Module:
     raise AssertionError(f"{model.config.model} has no head of a known name")
 
 
-def _start_head(head: nn.Linear, train: LabelledSections) -> None:
+def _start_head(head: nn.Linear, train: LabeledSections) -> None:
     with torch.no_grad():
         head.weight.mul_(HEAD_GAIN)
         head.bias.copy_(torch.from_numpy(train.mean_label()))

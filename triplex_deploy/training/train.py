@@ -30,7 +30,7 @@ from triplex_deploy.training.loop import Keeper, Record, fit
 from triplex_deploy.training.options import TEST_FOLD, TrainOptions
 from triplex_deploy.training.predict_section import measure_constant, measure_model
 from triplex_deploy.training.prepared import (
-    LabelledSections,
+    LabeledSections,
     Prepared,
     fit_to_data,
     label_sections,
@@ -149,7 +149,7 @@ class _Job:
         draw_curves(folder, record.history, record.best_epoch)
         return record
 
-    def _start(self, train: LabelledSections, options: TrainOptions) -> SpotModel:
+    def _start(self, train: LabeledSections, options: TrainOptions) -> SpotModel:
         """Return the model before its first step, with room for its bank, if it has a bank."""
         model = build_model(with_bank(self.config, train.n_spots), options.seed)
         if model.has_bank:
@@ -159,7 +159,7 @@ class _Job:
         recipe_of(self.config).start(model, train, encoder, options)
         return model
 
-    def _saver(self, folder: Path, train: LabelledSections) -> Callable[[SpotModel, Record], None]:
+    def _saver(self, folder: Path, train: LabeledSections) -> Callable[[SpotModel, Record], None]:
         def save(model: SpotModel, record: Record) -> None:
             bank = {"bank": bank_metadata(train)} if model.has_bank else {}
             checkpoint = _checkpoint(self.prepared, self.plan, self.options, model, record, bank)

@@ -1,6 +1,6 @@
 "use strict";
 
-/* One map of expression over the tissue: its numbers, its colours, and its histogram. */
+/* One map of expression over the tissue: its numbers, its colors, and its histogram. */
 class GeneMap {
   static BINS = 48;
 
@@ -37,7 +37,7 @@ class GeneMap {
     this.name = name;
   }
 
-  /* Linear between neighbours, as NumPy's default. */
+  /* Linear between neighbors, as NumPy's default. */
   quantile(part) {
     const place = part * (this.sorted.length - 1);
     const below = Math.floor(place);

@@ -152,8 +152,8 @@ class Viewer {
   picture() {
     if (this.tissue === "none" || !this.image.naturalWidth) return null;
     if (this.tissue === "color") return this.image;
-    this.grey ??= greyed(this.image);
-    return this.grey;
+    this.gray ??= grayed(this.image);
+    return this.gray;
   }
 
   screenOf(spot) {
@@ -268,7 +268,7 @@ class Viewer {
   }
 }
 
-function greyed(image) {
+function grayed(image) {
   const copy = document.createElement("canvas");
   [copy.width, copy.height] = [image.naturalWidth, image.naturalHeight];
   const context = copy.getContext("2d");
