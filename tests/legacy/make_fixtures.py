@@ -217,7 +217,7 @@ def _draw_slide(path: Path) -> None:
 
 
 def write_mean_encoder(path: Path) -> None:
-    """An ONNX encoder whose three features are the means of the normalised channels."""
+    """An ONNX encoder whose three features are the means of the normalized channels."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["features"]),
@@ -264,7 +264,7 @@ def _write_checkpoint(
 
 
 def repeat_weights(module: nn.Module, seed: int) -> None:
-    """Replace every matrix by a pattern that repeats, at the scale of He's initialisation."""
+    """Replace every matrix by a pattern that repeats, at the scale of He initialization."""
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for value in module.parameters():
