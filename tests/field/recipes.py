@@ -56,8 +56,8 @@ def _wrong_words(outcome: Outcome) -> Verdict:
 @judge("d01_settings", "settings file in a data folder that names a file to write")
 def _d01(kit: Kit, outcome: Outcome) -> Verdict:
     kept = outcome.out.endswith("# mine\n") and "pwned" not in outcome.out
-    said = "log-file" in outcome.err
-    return check(kept and said, f"~/.bashrc kept: {kept}; said what it refused: {said}")
+    reported = "log-file" in outcome.err
+    return check(kept and reported, f"~/.bashrc kept: {kept}; reported what it refused: {reported}")
 
 
 @judge("d02_indices", "sparse counts whose indices or pointers leave the matrix")
@@ -103,8 +103,8 @@ def _f01(kit: Kit, outcome: Outcome) -> Verdict:
 def _f01b(kit: Kit, outcome: Outcome) -> Verdict:
     if outcome.errors:
         return check(len(outcome.errors) == 1, outcome.errors[0])
-    said = "partner" in outcome.err or "no partner" in outcome.out
-    return check(said, f"scored; partners said: {said}: {outcome.out.splitlines()[:1]}")
+    reported = "partner" in outcome.err or "no partner" in outcome.out
+    return check(reported, f"scored; partners reported: {reported}: {outcome.out.splitlines()[:1]}")
 
 
 COMPARE = """

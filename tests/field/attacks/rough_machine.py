@@ -144,8 +144,8 @@ def _v11(kit: Kit) -> Verdict:
 @attack("E6", "--log-file on a full disk")
 def _e6(kit: Kit) -> Verdict:
     outcome = kit.predict(kit.small(), "--all-tiles", "--log-file", "/dev/full")
-    said = "/dev/full" in outcome.err
-    return both(well_ended(outcome), check(said, f"said so: {said}; {outcome}"))
+    reported = "/dev/full" in outcome.err
+    return both(well_ended(outcome), check(reported, f"reported: {reported}; {outcome}"))
 
 
 @contextmanager
@@ -218,9 +218,9 @@ def _r2(kit: Kit) -> Verdict:
     (kit.folder / "out").mkdir()
     with held_lock(kit, b"process 99 on nowhere"):
         outcome = kit.predict(kit.folder / "small.tif", "--all-tiles", limit_s=14)
-    said = outcome.err.count("process 99 on nowhere")
-    right = said >= 1 and (outcome.hung or outcome.status in (0, 1, 3))
-    return check(right, f"names the holder {said} times; waits")
+    reported = outcome.err.count("process 99 on nowhere")
+    right = reported >= 1 and (outcome.hung or outcome.status in (0, 1, 3))
+    return check(right, f"names the holder {reported} times; waits")
 
 
 NOBODY = 65534

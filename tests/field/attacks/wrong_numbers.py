@@ -1,4 +1,4 @@
-"""Feed what once gave wrong numbers without a word: caches, resumed work, replaced slides."""
+"""Feed what once gave wrong numbers without a warning: caches, resumed work, replaced slides."""
 
 from __future__ import annotations
 
