@@ -81,7 +81,7 @@ def test_engine_options_reach_the_exporter(invoke: Any, asked: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--precision", "bf16"), "use --format tensorrt alone"),
         (("--precision", "fp8"), "use --format tensorrt alone"),
@@ -93,11 +93,11 @@ def test_engine_options_reach_the_exporter(invoke: Any, asked: Any, tmp_path: Pa
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
-    arguments: tuple[str, ...], said: str, invoke: Any, asked: Any, tmp_path: Path
+    arguments: tuple[str, ...], message: str, invoke: Any, asked: Any, tmp_path: Path
 ) -> None:
     finished = export(invoke, tmp_path, *arguments)
     assert finished.status == 1
-    assert said in finished.err
+    assert message in finished.err
     assert asked == []
 
 

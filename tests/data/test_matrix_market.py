@@ -30,7 +30,7 @@ def test_dense_form_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("%%LatrixMarket matrix coordinate integer general\n" + BODY, "does not begin with"),
         (HEAD + "2 3 2000000000\n1 1 5\n", "more than the file or matrix can hold"),
@@ -47,9 +47,9 @@ def test_dense_form_is_read(tmp_path: Path) -> None:
         ("", "does not begin with"),
     ],
 )
-def test_damage_is_one_error(tmp_path: Path, text: str, said: str) -> None:
+def test_damage_is_one_error(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "m.mtx").write_text(text)
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         read_matrix_market(tmp_path / "m.mtx", (2, 3))
 
 

@@ -61,15 +61,15 @@ def test_ids_that_are_no_places_are_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("absent.tsv", "no such table of counts"),
         ("absent.h5ad", "no such file of measured"),
         ("", "no spatial/"),
     ],
 )
-def test_absent_files_are_named(folder: Path, name: str, said: str) -> None:
-    with pytest.raises(DatasetError, match=said):
+def test_absent_files_are_named(folder: Path, name: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
         read_measured(folder / name)
 
 

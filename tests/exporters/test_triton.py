@@ -93,7 +93,7 @@ def test_triton_s_own_schema_reads_the_configurations(repository: Path) -> None:
 def test_checker_notices_what_is_no_configuration() -> None:
     good = 'name: "a" backend: "python" max_batch_size: 0 input [ ] output [ ]'
     assert read_model_config(good)["name"] == "a"
-    for bad, said in (
+    for bad, message in (
         (good.replace("backend", "backnd"), "unknown field backnd"),
         (good + ' name: "b"', "name is given twice"),
         (good.replace('"a"', "a"), "a string expected"),
@@ -101,7 +101,7 @@ def test_checker_notices_what_is_no_configuration() -> None:
         (good.replace("input [ ]", 'input [ { name: "x" data_type: TYPE_U8 } ]'), "is no TYPE"),
         (good.replace("output [ ]", ""), "no output"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             read_model_config(bad)
 
 
@@ -337,7 +337,7 @@ def test_failing_graph_fails_its_request_alone(chain: Any, backend: Backend) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "where", "value", "said"),
+    ("name", "where", "value", "message"),
     [
         ("neighbor_tile", (0, 3), 6, "neighbor_tile must be -1 to 5"),
         ("neighbor_tile", (0, 12), -1, "its center at least 0"),
@@ -345,12 +345,12 @@ def test_failing_graph_fails_its_request_alone(chain: Any, backend: Backend) -> 
     ],
 )
 def test_index_that_points_nowhere_is_refused(
-    name: str, where: tuple[int, int], value: int, said: str, chain: Any, backend: Backend
+    name: str, where: tuple[int, int], value: int, message: str, chain: Any, backend: Backend
 ) -> None:
     given = slide()
     given[name][where] = value
     wrong, right = chain.execute([backend.request(**given), backend.request(**slide())])
-    assert said in wrong.error().message()
+    assert message in wrong.error().message()
     assert not right.has_error()
     assert ("global_encoder", 6) in backend.asked
 

@@ -88,7 +88,7 @@ def far_too_large(file: h5py.File, name: str, _other: Path) -> None:
 
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (linked, "lies in another file"),
         (virtual, "lies in another file"),
@@ -97,7 +97,7 @@ def far_too_large(file: h5py.File, name: str, _other: Path) -> None:
         (far_too_large, "claims 4000000000 values|4,000,000,000 rows"),
     ],
 )
-def test_every_reader_refuses(kind: str, damage: Damage, said: str, tmp_path: Path) -> None:
+def test_every_reader_refuses(kind: str, damage: Damage, message: str, tmp_path: Path) -> None:
     make, name, read = READERS[kind]
     path = make(tmp_path)
     other = tmp_path / "other.h5"
@@ -108,7 +108,7 @@ def test_every_reader_refuses(kind: str, damage: Damage, said: str, tmp_path: Pa
         damage(file, name, other)
         if damage not in (linked, linked_through):
             file[name].attrs.update(attributes)
-    with pytest.raises(TriplexError, match=said) as caught:
+    with pytest.raises(TriplexError, match=message) as caught:
         read(path)
     assert path.name in str(caught.value)
 
