@@ -304,9 +304,9 @@ def _read_toml(path: Path) -> str:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = run(["predict", "absent.tif", "--bundle", "absent", "--out", "out"])
-    said = out.getvalue() + err.getvalue()
-    if UNEXPECTED.search(said) or "Traceback" in said:
-        raise RuntimeError(said[-300:])
+    printed = out.getvalue() + err.getvalue()
+    if UNEXPECTED.search(printed) or "Traceback" in printed:
+        raise RuntimeError(printed[-300:])
     return digest(status in (1, 2, 3))
 
 

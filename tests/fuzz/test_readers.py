@@ -26,7 +26,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Failures by reader, of the same mutations in every run.
 
     They run in a process of their own: a child of a process with threads, such as this one, may
-    wait for ever for a lock that a thread held when it was forked.
+    wait forever for a lock that a thread held when it was forked.
     """
     path = tmp_path_factory.mktemp("fuzz") / "fuzz.json"
     command = [sys.executable, "-m", "tests.fuzz.fuzz", "--rounds", str(EXAMPLES)]
