@@ -1,4 +1,4 @@
-"""Positions with x and y exchanged are refused or said, with both numbers."""
+"""Positions with x and y exchanged are refused or cause a warning, with both numbers."""
 
 from __future__ import annotations
 
@@ -65,22 +65,22 @@ def test_predict_says_that_the_columns_of_a_list_are_exchanged(
     slide: Slide, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     view = SlideView.open(slide, MPP, MPP)
-    for xy, said in ((band_xy(), False), (band_xy()[:, ::-1], True)):
+    for xy, warned in ((band_xy(), False), (band_xy()[:, ::-1], True)):
         caplog.clear()
         path = write(tmp_path / "s.csv", xy)
         with caplog.at_level(logging.WARNING):
             place_spots(slide, MPP, view, PredictOptions(spots=path))
-        assert ("48 of 48 with x and y exchanged" in caplog.text) == said
+        assert ("48 of 48 with x and y exchanged" in caplog.text) == warned
 
 
 def test_prepare_says_that_the_columns_of_a_section_are_exchanged(
     slide: Slide, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for xy, said in ((band_xy(), False), (band_xy()[:, ::-1], True)):
+    for xy, warned in ((band_xy(), False), (band_xy()[:, ::-1], True)):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             check_section_scale(section(xy, (band_xy() // 100)[:, ::-1]), slide)
-        assert ("48 of 48 with x and y exchanged" in caplog.text) == said
+        assert ("48 of 48 with x and y exchanged" in caplog.text) == warned
 
 
 def section(xy: np.ndarray, grid_rc: np.ndarray, **facts: object) -> Section:
@@ -103,11 +103,11 @@ def test_prepare_says_that_an_st_array_is_mirrored(
     xy = np.array([(x, y) for y in range(50, 1200, 100) for x in range(50, 1200, 100)], float)
     places = (xy // 100)[:, ::-1]
     array = square("ST array", ST_PITCH_UM)
-    for exchanged, said in ((xy, False), (xy[:, ::-1], True)):
+    for exchanged, warned in ((xy, False), (xy[:, ::-1], True)):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             check_section_scale(section(exchanged, places, array=array), slide)
-        assert ("the ST array is mirrored on this image" in caplog.text) == said
+        assert ("the ST array is mirrored on this image" in caplog.text) == warned
 
 
 def test_a_slide_without_tissue_has_nothing_to_compare_with(array_slide: ArraySlide) -> None:
