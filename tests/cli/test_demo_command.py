@@ -34,8 +34,10 @@ def quick(folder: Path) -> Finished:
 
 def test_stages_are_announced_in_order(quick: Finished) -> None:
     assert quick.status == 0, quick.err
-    told = [line for line in quick.err.splitlines() if line[:3] in {f"{i}/7" for i in range(1, 8)}]
-    assert [line.split()[1].rstrip(":") for line in told] == list(STAGES)
+    announced = [
+        line for line in quick.err.splitlines() if line[:3] in {f"{i}/7" for i in range(1, 8)}
+    ]
+    assert [line.split()[1].rstrip(":") for line in announced] == list(STAGES)
 
 
 def test_every_step_leaves_its_files(quick: Finished, folder: Path) -> None:
