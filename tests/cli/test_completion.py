@@ -1,4 +1,4 @@
-"""The completion scripts, and what a shell is told when it asks."""
+"""The completion scripts, and the completions that a shell gets."""
 
 import json
 import shutil
@@ -56,5 +56,5 @@ def test_commands_options_and_choices_are_offered(
     monkeypatch.setenv("COMP_CWORD", str(len(words)))
     with pytest.raises(SystemExit, match="0"):
         run([])
-    told = capsys.readouterr().out
-    assert {line.partition(",")[2] for line in told.split()} == offered
+    printed = capsys.readouterr().out
+    assert {line.partition(",")[2] for line in printed.split()} == offered
