@@ -1,4 +1,4 @@
-"""Defaults from files and the environment: who wins, what is refused, and that it is told."""
+"""Defaults from files and the environment: who wins, what is refused, and that it is reported."""
 
 import json
 import os
@@ -51,11 +51,11 @@ def test_defaults_are_told_with_their_source(
     invoke: Invoke, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "triplex-deploy.toml").write_text('[verify]\ndevice = "cuda:7"\n')
-    said = invoke("verify", "nothing", "-v").err
-    assert "--device cuda:7: from triplex-deploy.toml" in said
+    printed = invoke("verify", "nothing", "-v").err
+    assert "--device cuda:7: from triplex-deploy.toml" in printed
     monkeypatch.setenv("TRIPLEX_DEPLOY_VERIFY_DEVICE", "cuda:8")
-    said = invoke("verify", "nothing", "-v").err
-    assert "--device cuda:8: from $TRIPLEX_DEPLOY_VERIFY_DEVICE" in said
+    printed = invoke("verify", "nothing", "-v").err
+    assert "--device cuda:8: from $TRIPLEX_DEPLOY_VERIFY_DEVICE" in printed
     assert "--device" not in invoke("verify", "nothing", "-v", "--device", "cpu").err
 
 
@@ -63,8 +63,8 @@ def test_doctor_says_which_files_are_read(invoke: Invoke, folder: Path, user_fil
     user_file.write_text("")
     (folder / "triplex-deploy.toml").write_text("")
     findings = json.loads(invoke("doctor", "--json").out)["findings"]
-    told = next(one["detail"] for one in findings if one["name"] == "defaults")
-    assert told == f"{folder / 'triplex-deploy.toml'}, then {user_file}"
+    detail = next(finding["detail"] for finding in findings if finding["name"] == "defaults")
+    assert detail == f"{folder / 'triplex-deploy.toml'}, then {user_file}"
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_one_line_says_what_the_working_folder_set(invoke: Invoke, folder: Path)
     (folder / "triplex-deploy.toml").write_text(
         '[verify]\ndevice = "cuda:7\\u001b[31m\\nerror: forged"\n'
     )
-    said = invoke("verify", "nothing").err.splitlines()
-    assert said[0].startswith("triplex-deploy.toml in this folder sets --device 'cuda:7")
-    assert not [line for line in said if line.startswith("error: forged") or "\x1b" in line]
+    lines = invoke("verify", "nothing").err.splitlines()
+    assert lines[0].startswith("triplex-deploy.toml in this folder sets --device 'cuda:7")
+    assert not [line for line in lines if line.startswith("error: forged") or "\x1b" in line]
     assert "sets" not in invoke("verify", "nothing", "--device", "cpu").err
     assert "sets" not in invoke("verify", "nothing", "-q").err
 
