@@ -1,4 +1,4 @@
-"""Every model and ablation as ONNX graphs: each distinct graph at odd sizes, and whole bundles."""
+"""Every model and ablation as ONNX graphs: each distinct graph at unusual sizes, and whole bundles."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -61,7 +61,7 @@ OF_BASELINES = [
     ("egn", "fusion_head"),
     ("bleep", "fusion_head"),
 ]
-"""The graphs of the models TRIPLEX is compared with, but for the large backbones."""
+"""The graphs of the models TRIPLEX is compared with, except the large backbones."""
 
 
 def tile_encoder_of(config: Config) -> TileEncoder | None:
