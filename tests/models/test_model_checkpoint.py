@@ -53,7 +53,7 @@ def written(checkpoint, tmp_path):
 
 @pytest.fixture
 def weightless(checkpoint):
-    """The content of a file, but for its weights, which are checked last."""
+    """The content of a file without its weights, which are checked last."""
     return {
         "format": "triplex-checkpoint",
         "version": 1,
