@@ -43,7 +43,7 @@ def test_barcodes_follow_the_coordinates(prediction: Prediction, tmp_path: Path)
 
 
 def test_a_gene_named_like_a_coordinate_is_refused(prediction: Prediction, tmp_path: Path) -> None:
-    odd = replace(prediction, genes=("GNAS", "spot", "ERBB2"))
+    clashing = replace(prediction, genes=("GNAS", "spot", "ERBB2"))
     with pytest.raises(OutputError, match="gene spot: a table has a column of this name; leave"):
-        convert(odd, "csv", tmp_path / "a.csv")
+        convert(clashing, "csv", tmp_path / "a.csv")
     assert list(tmp_path.iterdir()) == []
