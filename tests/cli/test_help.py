@@ -76,7 +76,7 @@ def test_unknown_command_is_a_usage_error(capsys) -> None:
     assert "No such command 'predcit'; did you mean predict?" in capsys.readouterr().err
 
 
-def test_misspelt_option_is_told_the_closest(capsys) -> None:
+def test_misspelled_option_names_the_closest(capsys) -> None:
     assert run(["verify", "bundle", "--devise", "cpu"]) == 2
     assert "Did you mean '--device'?" in capsys.readouterr().err
 
