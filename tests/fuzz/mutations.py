@@ -206,9 +206,9 @@ def _inside_hdf5(path: Path, rng: np.random.Generator) -> str:
             if node.dtype.kind in "iuf" and node.size and action == 4:
                 values = node[()]
                 limit = np.iinfo(values.dtype) if values.dtype.kind in "iu" else None
-                values: list[Any] = [0, 1, 3, -1, -7, 10**9, 2**31, 2**62]
-                values += [float("nan"), float("inf")] if limit is None else []
-                value = values[int(rng.integers(0, len(values)))]
+                unusual: list[Any] = [0, 1, 3, -1, -7, 10**9, 2**31, 2**62]
+                unusual += [float("nan"), float("inf")] if limit is None else []
+                value = unusual[int(rng.integers(0, len(unusual)))]
                 if limit is not None:
                     value = min(max(value, int(limit.min)), int(limit.max))
                 values.flat[int(rng.integers(0, values.size))] = value
