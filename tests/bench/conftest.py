@@ -1,4 +1,4 @@
-"""A clock that only moves when a test moves it, work that takes the time it says, and made-up results."""
+"""A clock that a test moves, work that takes a given time, and made-up results."""
 
 from collections.abc import Callable, Sequence
 

@@ -68,7 +68,7 @@ def test_ceilings_are_the_best_of_their_runs(monkeypatch: pytest.MonkeyPatch) ->
     from triplex_deploy.bench import machine
 
     class Ticking:
-        """Each pair of readings lies one second apart, except one pair, which lies half a second apart."""
+        """Each pair of readings lies one second apart, except one: half a second."""
 
         def __init__(self) -> None:
             self.times = iter([0, 9, 10, 11, 12, 12.5, 14, 15] * 2)

@@ -1,4 +1,4 @@
-"""Every model and ablation as ONNX graphs: each distinct graph at unusual sizes, and whole bundles."""
+"""Every model and ablation as ONNX graphs: each graph at unusual sizes, and whole bundles."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A data set's scale that contradicts its slide is refused or causes a warning, with both numbers."""
+"""A data set's scale that contradicts its slide is refused or warned of, with both numbers."""
 
 from dataclasses import replace
 from pathlib import Path
