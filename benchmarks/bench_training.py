@@ -58,7 +58,7 @@ OPTIONS: Final = TrainOptions(
     backbone_lr_scale=0.0,
     precision="bf16-mixed",
 )
-"""The paper's recipe but for these; epochs are chosen on a training section, never on the test."""
+"""Options that differ from the paper's recipe. The epoch is chosen on a training section."""
 
 
 def main() -> None:

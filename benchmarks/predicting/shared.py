@@ -112,7 +112,7 @@ def shared_bundle(exact: Path, out: Path) -> Path:
 
 
 def _predict(name: str, precision: str, bundle: Path, place: Place) -> tuple[Timing, Prediction]:
-    """Slide in, prediction out, opened bundle at hand; a prediction of few spots tunes before."""
+    """Time the prediction of a slide with an open bundle, after a prediction of a few spots."""
     options = PredictOptions(spots=place.spots, mpp=place.mpp)
     with load_bundle(bundle).open(device="cpu") as model:
         predict_slide(place.slide_path, model, replace(options, spots=_first(place.spots, 4)))

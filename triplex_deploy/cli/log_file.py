@@ -39,7 +39,7 @@ class LogFile(logging.FileHandler):
         note_line(f"warning: {self.baseFilename}: the log cannot be written ({reason})")
 
     def close(self) -> None:
-        """Close the file; what it could not take is lost, and was said."""
+        """Close the file; an error is ignored, because the user was warned already."""
         with suppress(OSError):
             super().close()
 

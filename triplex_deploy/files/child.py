@@ -15,7 +15,7 @@ def signal_that_ends(command: Sequence[str], limit_s: float) -> str | None:
         limit_s: Longest time in seconds.
 
     Returns:
-        The name of the signal; None if the program ended by itself, with any status.
+        The name of the signal; None if no signal ended the program, whatever its status.
 
     Raises:
         TimeoutError: If the program does not end in time; it is killed.
