@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.models.triplex import Triplex
 from triplex_deploy.training.batches import SpotSampler, augment_tiles
+from triplex_deploy.training.loop import make_fabric
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepare import prepare_dataset
 from triplex_deploy.training.prepare_options import PrepareOptions
@@ -29,6 +31,21 @@ CONFIG = ModelConfig(
     fusion_mlp_ratio=1.0,
 )
 OPTIONS = TrainOptions(selection="test_fold", epochs=3, batch_size=7, patience=3)
+
+
+def test_lightning_does_not_announce_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning.fabric import Fabric
+
+    lightning = logging.getLogger("lightning.fabric")
+    lightning.setLevel(logging.INFO)  # as its import does
+    seen: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
+    monkeypatch.setattr(lightning, "handlers", [handler])
+    make_fabric(replace(OPTIONS, precision="bf16-mixed"))
+    assert (seen, lightning.level) == ([], logging.INFO)
+    Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    assert seen == ["Using bfloat16 Automatic Mixed Precision (AMP)"]
 
 
 @pytest.fixture(scope="module")

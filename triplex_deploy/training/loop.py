@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -101,11 +102,7 @@ def fit(
         ConfigError: The loss is not finite.
         CheckpointError: The saved state has other settings.
     """
-    from lightning.fabric import Fabric
-
-    fabric = Fabric(
-        accelerator=options.accelerator, devices=options.devices, precision=options.precision
-    )
+    fabric = make_fabric(options)
     fabric.launch()
     recipe = recipe_of(model.config)
     if options.backbone_lr_scale == 0:
@@ -137,6 +134,28 @@ def fit(
         logger.info("epoch %(epoch)d: loss %(train_loss).4f", row)
         progress.advance(1)
     return record
+
+
+def make_fabric(options: TrainOptions) -> Any:
+    """Return Lightning's ``Fabric`` for a training; its note about the precision is not printed."""
+    from lightning.fabric import Fabric  # its import sets the level of its loggers
+
+    with _warnings_only("lightning.fabric"):
+        return Fabric(
+            accelerator=options.accelerator, devices=options.devices, precision=options.precision
+        )
+
+
+@contextmanager
+def _warnings_only(name: str) -> Iterator[None]:
+    """Let a logger pass only warnings and errors inside the ``with`` block."""
+    noisy = logging.getLogger(name)
+    level = noisy.level
+    noisy.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        noisy.setLevel(level)
 
 
 class _Fitted:
