@@ -36,14 +36,16 @@ OPTIONS = TrainOptions(selection="test_fold", epochs=3, batch_size=7, patience=3
 def test_lightning_does_not_announce_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning.fabric import Fabric
 
-    lightning = logging.getLogger("lightning.fabric")
-    lightning.setLevel(logging.INFO)  # as its import does
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")]
     seen: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
-    monkeypatch.setattr(lightning, "handlers", [handler])
+    for lightning in loggers:
+        lightning.setLevel(logging.INFO)  # as its import does
+        monkeypatch.setattr(lightning, "handlers", [handler])
     make_fabric(replace(OPTIONS, precision="bf16-mixed"))
-    assert (seen, lightning.level) == ([], logging.INFO)
+    assert seen == []
+    assert [lightning.level for lightning in loggers] == [logging.INFO, logging.INFO]
     Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     assert seen == ["Using bfloat16 Automatic Mixed Precision (AMP)"]
 
