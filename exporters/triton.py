@@ -16,6 +16,7 @@ from typing import Final
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import N_NEIGHBORS, TILE_PX, Config, GraphSpec, ModelConfig, TensorSpec
 from triplex_deploy.errors import BundleError, ConfigError, OutputError
+from triplex_deploy.files.ours import exists
 from triplex_deploy.runtime.tensorrt.profiles import DEFAULT_PROFILES
 from triplex_deploy.tiles.masked_neighbor import MEAN_COLOR
 
@@ -45,7 +46,7 @@ def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> No
         ConfigError: The model is not TRIPLEX or a part of it.
     """
     require_served(bundle.config)
-    if out.exists():
+    if exists(out):
         raise OutputError(f"{out}: exists already; move it away")
     try:
         for name, spec in bundle.specs.items():

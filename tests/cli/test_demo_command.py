@@ -108,7 +108,7 @@ def test_folder_of_something_else_is_left_alone(invoke: Invoke, tmp_path: Path) 
     (tmp_path / "run/mine.txt").write_text("x")
     finished = invoke("demo", "--out", tmp_path, "--quick")
     assert finished.status == 1
-    assert "holds other files; choose an empty folder" in finished.err
+    assert "holds other files, such as" in finished.err
     assert (tmp_path / "run/mine.txt").read_text() == "x"
 
 

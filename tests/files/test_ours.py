@@ -14,11 +14,17 @@ import pytest
 from triplex_deploy.bundle import first_other_file, is_bundle
 from triplex_deploy.cli.bench import _require_own as require_own_bench
 from triplex_deploy.cli.evaluate import _require_own as require_own_metrics
+from triplex_deploy.contract import ModelConfig
+from triplex_deploy.demo.run import _claim as claim_demo
 from triplex_deploy.errors import OutputError
+from triplex_deploy.exporters.staging import require_free
+from triplex_deploy.exporters.triton import write_repository
 from triplex_deploy.files.atomic import atomic_folder, atomic_path, copy_file
 from triplex_deploy.files.lock import exclusive_lock, holder
 from triplex_deploy.files.ours import (
+    first_foreign,
     has_keys,
+    is_our_npz,
     is_our_png,
     is_ours,
     is_own_folder,
@@ -29,7 +35,13 @@ from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.cohort import write_cohort_index
 from triplex_deploy.outputs.files import write_outputs
 from triplex_deploy.outputs.formats import FORMATS, convert
-from triplex_deploy.training.prepare import _IS_PREPARED
+from triplex_deploy.study.deploy import _require_own as require_own_deployment
+from triplex_deploy.study.figures import _figure
+from triplex_deploy.study.write import require_own_results
+from triplex_deploy.training.features import OWN_FILES, claim_section
+from triplex_deploy.training.import_checkpoint import ImportOptions, import_checkpoint
+from triplex_deploy.training.prepare import _require_own as require_own_prepared
+from triplex_deploy.training.run_files import require_own_run
 
 FOREIGN = (
     b"my own notes",
@@ -84,6 +96,29 @@ def _to(format_name: str) -> Writer:
     )
 
 
+def _study(folder: Path) -> None:
+    paths = [folder / "tables" / "paper-scores.csv"]
+    require_own_results(folder, "paper", [path for path in paths if path.parent.is_dir()])
+
+
+def _study_picture(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with _figure(path, 1, 1):
+        pass
+
+
+def _import(folder: Path) -> None:
+    options = ImportOptions("2024", {}, folder / "genes.txt", 0.5)
+    import_checkpoint(folder / "weights.ckpt", folder / "model.ckpt", options)
+
+
+def _bundle_of_triplex() -> Any:
+    return SimpleNamespace(config=ModelConfig())
+
+
+PREPARED = ("prepared.json", "tile_encoder.pt", "tile_encoder.onnx")
+RUN = ("checkpoint.ckpt", "state.pt", "history.csv", "metrics.json", "curves.png")
+DEPLOYED = ("cost.json", "spots.npz", "prediction.npz", "request.json")
 WRITERS = [
     *(Writer(f"x{end}", lambda folder: write_outputs(_prediction(), folder)) for end in (".h5ad",)),
     Writer("x.json", lambda folder: write_outputs(_prediction(), folder)),
@@ -98,7 +133,17 @@ WRITERS = [
     Writer("m-maps.png", lambda folder: require_own_metrics(folder / "m.json")),
     Writer("b.json", lambda folder: require_own_bench(folder / "b.json", None)),
     Writer("b.png", lambda folder: require_own_bench(None, folder / "b.png")),
-    Writer("prepared.json", lambda f: require_ours(f / "prepared.json", _IS_PREPARED, "data")),
+    *(Writer(name, lambda folder: require_own_prepared(folder, None)) for name in PREPARED),
+    *(Writer(name, claim_section) for name in OWN_FILES),
+    *(Writer(name, require_own_run) for name in RUN),
+    *(Writer(name, _study) for name in ("paper.json", "paper.md", "tables/paper-scores.csv")),
+    *(Writer(name, require_own_deployment) for name in DEPLOYED),
+    Writer("figures/paper.png", lambda folder: _study_picture(folder / "figures" / "paper.png")),
+    Writer("b/thesis.txt", lambda folder: require_free(folder / "b", force=True)),
+    Writer("b", lambda folder: require_free(folder / "b", force=False)),
+    Writer("model.ckpt", _import),
+    *(Writer(name, claim_demo) for name in ("slide.tif", ".triplex-demo-notes")),
+    Writer("triton", lambda folder: write_repository(_bundle_of_triplex(), folder / "triton")),
 ]
 
 
@@ -106,12 +151,14 @@ WRITERS = [
 @pytest.mark.parametrize("content", FOREIGN, ids=["text", "json", "png", "html"])
 def test_foreign_file_is_kept(writer: Writer, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / writer.name
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     with pytest.raises(OutputError) as caught:
         writer.write(tmp_path)
     assert path.read_bytes() == content
-    assert list(tmp_path.iterdir()) == [path]
-    assert str(path) in str(caught.value)
+    assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path]
+    named = tmp_path / Path(writer.name).parts[0]
+    assert str(named) in str(caught.value)
 
 
 LINKED = [*WRITERS, Writer("any", _atomic), Writer("any", _folder)]
@@ -126,6 +173,7 @@ def test_link_is_neither_followed_nor_replaced(
     folder.mkdir()
     if exists:
         other.write_text("theirs")
+    (folder / writer.name).parent.mkdir(exist_ok=True)
     (folder / writer.name).symlink_to(other)
     with pytest.raises(OutputError):
         writer.write(folder)
@@ -263,6 +311,59 @@ def test_features_in_a_folder_of_others_are_not_used(
     others = FeatureCache(tmp_path, "key", 2)
     assert list(others.parts()) == []
     assert "chmod o-w" in caplog.text
+    assert "--shared-cache" in caplog.text
     others.add(np.ones((1, 2), np.int64), np.ones((1, 2), np.float32))
     others.flush()
     assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_first_foreign_file_of_a_folder_is_found(tmp_path: Path) -> None:
+    for name in ("README.md", "run/fold-0/state.pt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert first_foreign(tmp_path, ("README.md", "run/fold-*/state.pt")) is None
+    assert first_foreign(tmp_path, ("README.md",)) == tmp_path / "run/fold-0/state.pt"
+    (tmp_path / "run" / "link").symlink_to(tmp_path)
+    assert first_foreign(tmp_path, ("README.md", "*.pt")) == tmp_path / "run" / "link"
+    assert first_foreign(tmp_path / "absent", ()) is None
+
+
+def test_notes_in_a_folder_that_the_demo_would_remove_are_kept(tmp_path: Path) -> None:
+    claim_demo(tmp_path)
+    claim_demo(tmp_path)
+    notes = tmp_path / "run" / "fold-1" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    with pytest.raises(OutputError, match=r"notes.txt: is not of the demo"):
+        claim_demo(tmp_path)
+    assert notes.read_text() == "mine"
+
+
+def test_notes_in_a_cell_that_a_study_would_train_again_are_kept(tmp_path: Path) -> None:
+    from triplex_deploy.study.train_cell import _clear
+
+    (tmp_path / "cell.json").write_text('{"digest": "0", "training_s": 1}')
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"notes.txt: is not of the study"):
+        _clear(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    (tmp_path / "notes.txt").unlink()
+    _clear(tmp_path)
+    assert not tmp_path.exists()
+
+
+def test_sections_and_runs_that_were_begun_are_recognized(tmp_path: Path) -> None:
+    claim_section(tmp_path / "A1")
+    (tmp_path / "A1" / "features.npy").write_text("ours, cut short")
+    claim_section(tmp_path / "A1")
+    for content in (b"epoch,train_loss\n0,1.5\n", b""):
+        (tmp_path / "history.csv").write_bytes(content)
+        (tmp_path / "curves.png").write_bytes(b"\x89PNG without a mark, of an earlier version")
+        require_own_run(tmp_path)
+
+
+def test_what_numpy_writes_is_recognized_by_its_first_array(tmp_path: Path) -> None:
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.savez(file, level0_xy=np.zeros((2, 2)), grid_rc=np.zeros((2, 2)))
+    assert is_ours(tmp_path / "a.npz", is_our_npz("level0_xy"))
+    assert not is_ours(tmp_path / "a.npz", is_our_npz("grid_rc"))

@@ -253,9 +253,12 @@ def _remove(folder: Path, patterns: tuple[str, ...]) -> None:
 def _claim(root: Path) -> None:
     """Make the folder of the demo, or clear the folder of an earlier demo except its features."""
     try:
-        if root.exists() and any(root.iterdir()) and not (root / MARKER_FILE).exists():
-            raise OutputError(f"{root}: holds other files; choose an empty folder for the demo")
         require_no_link(root / MARKER_FILE)
+        found = sorted(root.iterdir()) if root.exists() else []
+        if found and not (root / MARKER_FILE).exists():
+            raise OutputError(
+                f"{root}: holds other files, such as {found[0]}; choose an empty folder"
+            )
         for made, patterns in _OWN_FILES.items():
             _remove(root / made, patterns)
         (root / "prediction").mkdir(parents=True)

@@ -12,6 +12,7 @@ from triplex_deploy.errors import CheckpointError, ConfigError, OutputError
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.ours import exists
 from triplex_deploy.models import Checkpoint, TileEncoderWeights, write_checkpoint
 from triplex_deploy.models.published.checkpoint import OfficialModel, read_official
 from triplex_deploy.models.published.keys import Layout
@@ -59,7 +60,7 @@ def import_checkpoint(source: Path, out: Path, options: ImportOptions) -> Offici
         ConfigError: A setting is missing or wrong.
         OutputError: ``out`` exists or cannot be written.
     """
-    if out.exists():
+    if exists(out):
         raise OutputError(f"{out}: exists already; choose another --out")
     official = read_official(source, options.layout, options.settings)
     checkpoint = Checkpoint(
