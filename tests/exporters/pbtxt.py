@@ -1,4 +1,4 @@
-"""Strict reading of protobuf text format against the fields of Triton's ``ModelConfig``.
+"""Read protobuf text format strictly, against the fields of Triton's ``ModelConfig``.
 
 The table holds what our configurations may use, with the types of Triton's ``model_config.proto``;
 any other field, a wrong type or a repeated single field is an error.
@@ -25,7 +25,7 @@ _TOKEN = re.compile(r'\s*("(?:[^"\\])*"|[\w-]+|[\[\]{}:,])')
 
 
 def read_model_config(text: str) -> dict[str, Any]:
-    """The configuration as a dict; raises ``ValueError`` at what the schema does not have."""
+    """Return the configuration as a dict; raise ``ValueError`` for what the schema does not have."""
     tokens = _tokens(text)
     found = _message(tokens, MODEL_CONFIG, closing=None)
     for field in ("name", "backend", "max_batch_size", "input", "output"):

@@ -1,4 +1,4 @@
-"""TensorRT-RTX as a stand-in for TensorRT: same parser and builder, and no GPU needed."""
+"""Use TensorRT-RTX instead of TensorRT: it has the same parser and builder, and needs no GPU."""
 
 from typing import Any
 

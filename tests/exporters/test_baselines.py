@@ -1,4 +1,4 @@
-"""Whole bundles of the models TRIPLEX is compared with: what is refused, and what they predict."""
+"""Bundles of the models TRIPLEX is compared with: refusals, and their predictions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_card_names_the_model_and_the_precision_of_each_graph() -> None:
 def test_report_counts_the_rows_that_rounding_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One row of each case: too large a share of a single one, little enough of the others."""
+    """One row of each case has a tie: too large a share of a single row, a small share of more."""
 
     def first_is_unclear(model: object, spec: GraphSpec, inputs: Mapping[str, Any]) -> Any:
         clear = np.ones(len(next(iter(inputs.values()))), bool)
@@ -136,7 +136,7 @@ def target_tiles(path: Path) -> np.ndarray:
 
 
 def forward(checkpoint: Checkpoint, tiles: np.ndarray, grid_rc: np.ndarray) -> np.ndarray:
-    """What PyTorch predicts, with the model's own ``forward``."""
+    """Return the prediction of PyTorch, by the model's own ``forward``."""
     model, images = checkpoint.build_model(), normalize(tiles)
     tables = spot_tables(checkpoint.config, grid_rc)
     with torch.inference_mode():

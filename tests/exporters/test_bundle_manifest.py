@@ -1,4 +1,4 @@
-"""The manifest's entry of an ONNX file: its opset, and what it computes as a digest."""
+"""The entry of an ONNX file in the manifest: its opset, and the digest of what it computes."""
 
 from pathlib import Path
 

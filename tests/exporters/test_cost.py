@@ -1,4 +1,4 @@
-"""Operations and traffic of ONNX graphs, against counts made by hand."""
+"""Operations and traffic of ONNX graphs equal counts by hand."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Checkpoint to bundle: what is written, what the parity gate catches, what a failure leaves."""
+"""The export of a checkpoint: files, faults that the parity gate finds, and failures."""
 
 import json
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_replay_without_its_arrays_is_a_bundle_error(
 
 @pytest.fixture
 def broken_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Export a fusion head that adds a little too much; only the parity gate can notice."""
+    """Export a fusion head that adds a small error, which only the parity gate can find."""
     write = write_onnx
 
     class Wrong(torch.nn.Module):
@@ -118,7 +118,7 @@ def broken_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrapper_that_forgets_to_normalize_is_caught(
     checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reference prepares its images itself, so the mistake is not made on both sides."""
+    """The reference normalizes the images in its own code, so only the wrapper has the mistake."""
     monkeypatch.setattr(wrappers, "IMAGE_MEAN", (0.0, 0.0, 0.0))
     with pytest.raises(ParityError, match="tile_encoder at size 1"):
         export_bundle(checkpoint_path, tmp_path / "bundle")

@@ -1,4 +1,4 @@
-"""The measures of the parity gate against hand numbers."""
+"""The measures of the parity gate equal numbers by hand."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_gene_pcc_of_opposite_equal_and_constant_genes() -> None:
 
 
 def test_range_is_taken_over_all_sizes() -> None:
-    """A model of one gene has a single number at batch 1, and so no range of its own."""
+    """With one gene and one row there is a single number, which has no range."""
     one, many = np.array([[2.0]], np.float32), np.array([[1.0], [3.0]], np.float32)
     results = compare_graph("fusion_head", [(one + 1e-6, one), (many, many)], FP32)
     assert [result.size for result in results] == [1, 2]

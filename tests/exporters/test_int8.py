@@ -1,4 +1,4 @@
-"""int8: calibrated on tissue, close to the float graph, few layers in float, fp32 transformers."""
+"""int8 is calibrated on tissue, close to the float graph, and keeps few layers in float."""
 
 from pathlib import Path
 

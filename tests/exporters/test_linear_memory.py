@@ -1,4 +1,4 @@
-"""The global encoder's graph for ONNX Runtime: what it computes, and how much it holds for it."""
+"""The graph of the global encoder for ONNX Runtime: its results and its memory."""
 
 import json
 import math

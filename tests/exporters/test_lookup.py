@@ -1,4 +1,4 @@
-"""Comparing graphs that look training spots up: ties at the last place, sets without an order."""
+"""Graphs that look up training spots are compared without ties and without order."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def bleep_with(bank: np.ndarray, places: int) -> Bleep:
 
 
 def test_spot_whose_last_place_is_a_tie_is_not_without_ties() -> None:
-    """The bank's unit vectors score as the query's numbers."""
+    """The bank holds unit vectors, so the scores are the numbers of the query."""
     model = bleep_with(np.eye(32)[:4], places=2)
     queries = np.zeros((3, 1, 32), np.float32)
     queries[:, 0, :4] = [(3, 2, 1, 0), (3, 2, 2 - 1e-6, 0), (2, 2, 1, 0)]

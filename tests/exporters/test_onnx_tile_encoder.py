@@ -1,4 +1,4 @@
-"""A user's own ONNX tile encoder: through training's eyes, in the bundle, and what is refused."""
+"""The ONNX tile encoder of a user: in training, in the bundle, and refusals."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def weights(model: onnx.ModelProto) -> TileEncoderWeights:
 def test_graph_gives_the_features_training_saw(
     takes: str, names: tuple[str, str], tmp_path: Path
 ) -> None:
-    """Bytes stay bytes; float images are normalized by the file's own mean and deviation."""
+    """Bytes are not changed; float images are normalized with the mean and std of the file."""
     encoder = weights(channel_means(takes, names))
     write_onnx_encoder(encoder, SPEC, {}, tmp_path / "t.onnx")
     entry = graph_entry(tmp_path, tmp_path / "t.onnx", SPEC, "fp32", "onnxruntime")

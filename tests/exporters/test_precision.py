@@ -1,4 +1,4 @@
-"""Recasting graphs to half precision: which tensors change, and what rounding is imitated."""
+"""Graphs are converted to half precision, and their rounding is emulated."""
 
 from typing import Any
 
@@ -142,7 +142,7 @@ def test_unknown_precision_is_refused() -> None:
 
 
 def test_fp16_graphs_run_on_the_cpu_within_their_gate(bundle: RunnableBundle, model: Model) -> None:
-    """As written for ONNX Runtime, its own attention included."""
+    """The graphs are those for ONNX Runtime, with its own operator of attention."""
     for entry in bundle.manifest.graphs:
         half = convert_precision(onnx.load(bundle.path / entry.file), "fp16")
         inputs: dict[str, Any] = graph_inputs(bundle.specs[entry.name], 3)
@@ -163,7 +163,7 @@ def test_standard_form_computes_the_same(bundle: RunnableBundle, model: Model) -
 
 
 def test_bytes_meet_a_cast_and_nothing_else(bundle: RunnableBundle) -> None:
-    """TensorRT takes uint8 inputs into a cast alone."""
+    """TensorRT accepts only a cast on uint8 inputs."""
     for name in ("tile_encoder", "target_encoder"):
         graph = onnx.load(bundle.path / f"{name}.onnx")
         cast_bytes_first(graph)

@@ -1,4 +1,4 @@
-"""Graphs for TensorRT: what is in the files, how close they are, and that engines get built."""
+"""Graphs for TensorRT: content of the files, accuracy, and building of engines."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ Written = dict[str, tuple[Path, tuple[GraphEntry, ...]]]
 
 @pytest.fixture(scope="module")
 def written(bundle: RunnableBundle, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """The bundle's graphs for TensorRT at every precision."""
+    """Return the folders of the graphs for TensorRT, by precision."""
     calibration = tiles((16, 224, 224, 3), np.random.default_rng(1))
     exact = {name: bundle.path / f"{name}.onnx" for name in bundle.specs}
     found = {}
@@ -106,7 +106,7 @@ def test_graphs_pass_the_gate_of_their_precision(
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_graph_is_built(precision: str, written: Written, bundle: RunnableBundle) -> None:
-    """By TensorRT-RTX: the same builder code and parser family, on no GPU at all."""
+    """TensorRT-RTX builds them: it has the parser and builder of TensorRT, and needs no GPU."""
     trt = tensorrt_rtx()
     folder, entries = written[precision]
     settings = TensorrtOptions(precision).settings(bundle.specs)
@@ -148,7 +148,7 @@ def test_half_precision_halves_the_engine(written: Written, bundle: RunnableBund
 
 
 def test_graph_that_tensorrt_does_not_read_is_named(bundle: RunnableBundle) -> None:
-    """A scatter that adds is one of the operators its parser does not have."""
+    """The parser does not have the operator of a scatter that adds."""
     trt = tensorrt_rtx()
     graph = onnx.parser.parse_graph(
         """scatter (float[batch, 4] features, int64[batch, 4] index) => (float[batch, 4] sums)
@@ -199,7 +199,7 @@ def test_unknown_precision_is_refused() -> None:
 
 @pytest.mark.usefixtures("small_parity")
 def test_export_holds_graphs_settings_and_proof(checkpoint_path: Path, tmp_path: Path) -> None:
-    """TensorRT and Triton beside fp32 for ONNX Runtime, and it opens on the CPU as before."""
+    """The bundle also holds fp32 graphs for ONNX Runtime, and opens on the CPU."""
     import json
 
     from triplex_deploy.exporters.export import ExportOptions, export_bundle
@@ -246,7 +246,7 @@ def test_graph_beyond_its_gate_fails_the_export(
 
 
 def _stored_bytes(content: bytes) -> int:
-    """Bytes of the weights: an engine that lost them is no engine."""
+    """Return the bytes of the weights, below which an engine cannot hold them."""
     model: Any = onnx.load_from_string(content)
     return sum(len(weight.raw_data) for weight in model.graph.initializer)
 
@@ -254,7 +254,7 @@ def _stored_bytes(content: bytes) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_full_size_graphs_are_built(precision: str, tmp_path: Path) -> None:
-    """The paper's model: depths, heads and widths that the demo's does not have."""
+    """The paper's model has other depths, heads and widths than the demo's."""
     from triplex_deploy.contract import ModelConfig, graph_specs
     from triplex_deploy.exporters.to_onnx import write_onnx
     from triplex_deploy.exporters.wrappers import graph_modules

@@ -1,4 +1,4 @@
-"""Kept traces: other weights, damaged entries, and two processes that write one entry."""
+"""Traces are kept: with other weights, damaged entries, and two processes that write the same."""
 
 import logging
 import multiprocessing
@@ -27,7 +27,7 @@ WRITES = 40
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of traces."""
+    """Use an empty cache of traces."""
     return _use_cache(tmp_path / "cache", monkeypatch)
 
 

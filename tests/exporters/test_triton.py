@@ -1,4 +1,4 @@
-"""The Triton model repository: its configurations by Triton's schema, its model without Triton."""
+"""The Triton model repository: configurations checked by Triton's schema, and the model's code."""
 
 import importlib.util
 import json
@@ -246,7 +246,7 @@ def open_chain(repository: Path) -> Any:
 
 
 def slide() -> dict[str, np.ndarray]:
-    """Six tiles in a row of spots, each with its neighbors to the left and right."""
+    """Return six tiles of a row of spots, each with its neighbors to the left and right."""
     around = np.full((6, 25), -1, np.int64)
     for spot in range(6):
         for column, tile in zip(range(10, 15), range(spot - 2, spot + 3), strict=True):
@@ -322,7 +322,7 @@ def test_global_encoder_runs_once_and_the_rest_in_batches(chain: Any, backend: B
         ("target_encoder", 4),
         ("target_encoder", 2),
         ("global_encoder", 6),
-        ("tile_encoder", 1),  # what stands for masked neighbors
+        ("tile_encoder", 1),  # the feature of a masked neighbor
         ("neighbor_encoder", 4),
         ("neighbor_encoder", 2),
         ("fusion_head", 4),

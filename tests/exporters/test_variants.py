@@ -74,7 +74,7 @@ def tile_encoder_of(config: Config) -> TileEncoder | None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """The file of one graph of a variant for ONNX Runtime, written when first asked for."""
+    """Return the file of a graph of a variant for ONNX Runtime; it is written once."""
     folder = tmp_path_factory.mktemp("graphs")
 
     @cache
@@ -135,7 +135,7 @@ def test_modules_are_those_of_the_contract() -> None:
 
 
 def test_neighborhood_masked_but_for_its_center(model: Model) -> None:
-    """And a slide of one spot: the edges of what a slide can hold."""
+    """The smallest inputs: a neighborhood with only its center, and a slide of one spot."""
     rng = np.random.default_rng(0)
     features = rng.standard_normal((2, 25, 512), dtype=np.float32)
     mask = np.zeros((2, 25), bool)
@@ -152,7 +152,7 @@ def test_neighborhood_masked_but_for_its_center(model: Model) -> None:
 
 
 def test_graph_carries_no_weights_of_other_parts(written: Callable[[str, str], Path]) -> None:
-    """Of HisToGene's 37632 x 32 patch projection nothing is in the graphs that follow it."""
+    """HisToGene's patch projection of 37632 x 32 weights is not in the graphs after it."""
     n_bytes = {
         graph: written("his_to_gene", graph).stat().st_size
         for graph in graph_specs(BASELINES["his_to_gene"])
@@ -186,7 +186,7 @@ def test_lookup_is_told_by_its_graph(
 @pytest.mark.usefixtures("small_parity")  # the graphs above are compared at many sizes
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "foreign features"])
 def test_bundle_of_every_variant_passes_its_gate(variant: str, tmp_path: Path) -> None:
-    """Those of ``BASELINES`` are exported in ``test_baselines``."""
+    """``test_baselines`` exports the models of ``BASELINES``."""
     from triplex_deploy.exporters.export import export_bundle
     from triplex_deploy.runtime.model import load_bundle
     from triplex_deploy.runtime.replay import replay_parity

@@ -1,4 +1,4 @@
-"""Reference numbers of the published code, and small TRIPLEX models and inputs."""
+"""Fixtures: reference numbers of the published code, and small TRIPLEX models and inputs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def _one_torch_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Golden:
-    """Arrays of one reference file; ``sd__`` are weights and ``grad__`` their gradients."""
+    """Holds the arrays of a reference file; ``sd__`` are weights and ``grad__`` their gradients."""
 
     arrays: dict[str, Tensor]
 
@@ -78,7 +78,7 @@ def matches() -> Callable[[Tensor, Tensor], None]:
 def matches_gradients(
     matches: Callable[[Tensor, Tensor], None],
 ) -> Callable[[torch.nn.Module, dict[str, Tensor]], None]:
-    """Assert every parameter's gradient against the reference, by our key names."""
+    """Assert that the gradient of every parameter equals the reference, by our key names."""
 
     def check(module: torch.nn.Module, reference: dict[str, Tensor]) -> None:
         gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
@@ -97,7 +97,7 @@ def tiny_config() -> ModelConfig:
 
 @pytest.fixture
 def tiny_model() -> Triplex:
-    """A small seeded model whose bias tables are not zero, in evaluation mode."""
+    """Return a small seeded model in evaluation mode; its bias tables are not zero."""
     model = build_model(TINY, seed=1).eval()
     assert isinstance(model, Triplex)
     generator = torch.Generator().manual_seed(2)
@@ -110,7 +110,7 @@ def tiny_model() -> Triplex:
 
 @dataclass(frozen=True)
 class SlideInputs:
-    """Inputs of ``Triplex.forward`` for all N spots of one slide."""
+    """Holds the inputs of ``Triplex.forward`` for all N spots of a slide."""
 
     images: Tensor
     neighbor_features: Tensor
@@ -130,7 +130,7 @@ class SlideInputs:
 
 
 def brute_force_apeg_index(grid_rc: Tensor, kernel: int = 3) -> Tensor:
-    """The spot at each (drow, dcol) of every spot, -1 where there is none."""
+    """Return the spot at each (drow, dcol) of every spot; -1 means none."""
     spot_at = {(int(row), int(col)): spot for spot, (row, col) in enumerate(grid_rc)}
     reach = range(-(kernel // 2), kernel // 2 + 1)
     return torch.tensor(
@@ -152,7 +152,7 @@ def apeg_index_of() -> Callable[..., Tensor]:
 
 @pytest.fixture(scope="session")
 def slide_inputs() -> SlideInputs:
-    """Six spots on an irregular array, with 64 px images to keep the convolutions cheap."""
+    """Return six spots on an irregular array, with images of 64 px, so that tests are fast."""
     generator = torch.Generator().manual_seed(3)
     grid_rc = torch.tensor([[2, 2], [2, 3], [3, 2], [5, 5], [3, 3], [2, 5]])
     mask = torch.rand((6, 25), generator=generator) > 0.3

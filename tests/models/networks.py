@@ -1,4 +1,4 @@
-"""The baselines' networks with the keywords that tests use for their sizes."""
+"""Make the networks of the compared models in small sizes, by keywords."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def his_to_gene(n_genes: int = 250, *, patch_px: int = 112, **options: Any) -> H
 
 
 def hist2st(n_genes: int = 250, *, patch_px: int = 112, kernel: int = 5, **options: Any) -> Hist2St:
-    """Tokens are as wide as the map of the patch, whatever the configuration's width."""
+    """Return a model with tokens as wide as the map of the patch, whatever its configuration."""
     width = 32 * options.get("channels", 32)
     sizes = {"embedding_dim": width, "mlp_dim": width, **settings(options)}
     return Hist2St(Hist2StConfig(n_genes=n_genes, **sizes), patch_px=patch_px, kernel=kernel)

@@ -1,4 +1,4 @@
-"""A model of whole slides, exported with a dynamic number of spots and run in ONNX Runtime."""
+"""Export a model of whole slides with a dynamic number of spots, and run it in ONNX Runtime."""
 
 import warnings
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Inputs = dict[str, Tensor]
 def assert_exports(
     model: nn.Module, slide_of: Callable[[int], Inputs], sizes: tuple[int, ...]
 ) -> onnx.ModelProto:
-    """Traced with 3 spots, the graph gives within 1e-5 what PyTorch gives at each of ``sizes``."""
+    """Assert that a graph traced with 3 spots equals PyTorch within 1e-5 at each of ``sizes``."""
     proto = _export(model, slide_of(3))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -17,7 +17,7 @@ def random(*shape, seed=5):
 
 @pytest.fixture
 def bleep():
-    """A seeded model with a bank of 30 spots of which it takes 4, in evaluation mode."""
+    """Return a seeded model in evaluation mode that looks up 4 of the 30 spots of its bank."""
     torch.manual_seed(1)
     model = networks.bleep(GENES, n_neighbors=4, projection_dim=WIDTH).eval()
     model.set_reference_bank(torch.empty(0), random(30, GENES))
@@ -68,14 +68,14 @@ def test_loss_of_a_pair_worked_by_hand(temperature, expected):
 
 
 def test_loss_has_gradients_through_its_targets():
-    """Those of a detached target would not be the slope of the loss."""
+    """With a detached target, the gradient would not be the slope of the loss."""
     image, expression = random(3, 4, seed=7).double(), random(3, 4, seed=8).double()
     embeddings = (image.requires_grad_(), expression.requires_grad_())
     assert torch.autograd.gradcheck(contrastive_loss, embeddings)
 
 
 def test_tokens_pass_the_image_projection(bleep):
-    """The raw features happen to be as wide in the published shape, and are not the token."""
+    """In the published shape the features are as wide as the token, but they are not the token."""
     images = random(2, 3, 32, 32)
     with torch.inference_mode():
         features = bleep.backbone.feature_map(images).mean((2, 3))
@@ -93,7 +93,7 @@ def test_a_spot_of_the_bank_finds_itself():
 
 
 def test_prediction_is_the_plain_mean_of_the_most_alike():
-    """Alike in direction: the third has the larger product with the first query, being longer."""
+    """Only the direction counts: the third is longer, so its product with the query is larger."""
     embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.2], [100.0, 150.0], [-5.0, 0.0]])
     expression = torch.tensor([[1.0, 10.0], [3.0, 20.0], [7.0, 70.0], [9.0, 90.0]])
     retrieval = RetrievedMean(embeddings, expression, n_neighbors=2)
@@ -157,8 +157,8 @@ def test_predictions_do_not_depend_on_the_batch(bleep):
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
 
 
-def test_twenty_spots_are_learnt_by_heart():
-    """By the loss alone: each tile's nearest spot is then its own."""
+def test_twenty_spots_are_learned_by_heart():
+    """The loss is enough: the nearest spot of each tile is then its own spot."""
     torch.manual_seed(3)
     model = networks.bleep(GENES, n_neighbors=1, projection_dim=WIDTH, dropout=0.0)
     images, labels = random(20, 3, 32, 32), random(20, GENES, seed=6)

@@ -16,7 +16,7 @@ COUNTER = "num_batches_tracked"
 
 @pytest.fixture
 def backbone():
-    """A small backbone of which no two tensors are alike, in evaluation mode."""
+    """Return a small backbone in evaluation mode in which all tensors differ."""
     torch.manual_seed(0)
     backbone = DenseNet(**TINY)
     for value in backbone.state_dict().values():
@@ -27,7 +27,7 @@ def backbone():
 
 @pytest.fixture
 def published(backbone):
-    """Names as in the first files of torchvision: a dot before the number, no counters."""
+    """Return names as in the first files of torchvision: a dot before the number, no counters."""
     weights = {
         re.sub(r"(denselayer\d+)\.(norm|conv)(\d)", r"\1.\2.\3", key): value
         for key, value in backbone.state_dict().items()
@@ -63,7 +63,7 @@ def test_a_layer_keeps_its_input_and_appends_to_it():
 
 
 def test_a_map_is_what_its_parts_make_of_it():
-    """One block of one layer, written out with functions alone."""
+    """A block of one layer equals the same operations written as functions."""
     torch.manual_seed(2)
     backbone = DenseNet(growth=2, blocks=(1, 1), stem_channels=4).eval()
     state, images = backbone.state_dict(), torch.randn(2, 3, 32, 32)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: the published network's size, padding and names, and what it sees."""
+"""EfficientNet-Lite0: the size, padding and names of the published network, and its map."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""EGN: what retrieves exemplars, how they reach a prediction, and what it is trained with."""
+"""EGN: how exemplars are found, how they change a prediction, and the loss."""
 
 import io
 import logging
@@ -48,7 +48,7 @@ def tiny_egn(**options: Any) -> Egn:
 
 
 def spots(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Tokens, global features, and the features and expression of exemplars."""
+    """Return tokens, frozen features, and the features and expression of exemplars."""
     return (
         random(count, 49, DIM, seed=1),
         random(count, FEATURES, seed=2),
@@ -149,7 +149,7 @@ def test_a_prediction_follows_its_equations() -> None:
 
 
 def _predict_by_hand(model: Any, x: Tensor, e: Tensor, e_j: Tensor, y_j: Tensor) -> Tensor:
-    """The equations in their order, the bridges taken as they are."""
+    """Return the prediction by the equations in their order, with the model's own bridges."""
     position = model.position[:49]
     q = model.projector.query(e)[:, None]
     keys = model.projector.key(torch.cat([e_j, y_j], 2))
@@ -182,7 +182,7 @@ def test_a_bridge_follows_its_equations(bridge_query: str, gate_input: str) -> N
 def _bridge_by_hand(
     bridge: ExemplarBridge, x: Tensor, q: Tensor, keys: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One spot, one exemplar and one head at a time, from the equations."""
+    """Return the result of a bridge by its equations, one spot, exemplar and head at a time."""
     informed, new_keys = q.clone(), []
     for key, value in zip(keys, bridge.value(values), strict=True):
         pair = (q - key, key) if bridge.gate_input == "key" else (q, q - key)

@@ -1,4 +1,4 @@
-"""The objective against the published code, values and gradients."""
+"""Values and gradients of the loss equal those of the published code."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""HisToGene: its size, what it sees of a tile, what its coordinates mean, learning, exporting."""
+"""HisToGene: its size, its patch, its coordinates, learning and exporting."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def model():
 
 @pytest.fixture
 def slide():
-    """Tiles and (column, row) of 20 spots, 4 rows of 5."""
+    """Return tiles and (column, row) of 20 spots, 4 rows of 5."""
     torch.manual_seed(2)
     grid_xy = torch.tensor([(i % 5, i // 5) for i in range(20)])
     return torch.randn(20, 3, TILE_PX, TILE_PX), grid_xy

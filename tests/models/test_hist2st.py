@@ -33,7 +33,7 @@ def model():
 
 
 def with_batch_statistics(module):
-    """Other ones than zero and one, with which a batch norm's place would not show."""
+    """Return the model with statistics other than zero and one, so that a misplaced norm shows."""
     for name, buffer in module.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.uniform_(0.5, 1.5)
@@ -42,7 +42,7 @@ def with_batch_statistics(module):
 
 @pytest.fixture
 def slide():
-    """Tiles, (column, row) and neighbors of 20 spots, 4 rows of 5."""
+    """Return tiles, (column, row) and neighbors of 20 spots, 4 rows of 5."""
     torch.manual_seed(2)
     grid_xy = torch.tensor([(i % 5, i // 5) for i in range(SPOTS)])
     adjacency = torch.from_numpy(adjacency_index(grid_xy.flip(1).numpy()))
@@ -128,7 +128,7 @@ def test_the_lstm_reads_layer_after_layer_and_its_states_are_averaged(slide):
 
 @torch.inference_mode()
 def test_an_isolated_spot_is_finite_and_equal_to_any_other(model):
-    """Nothing comes to it from the graph, which all later layers read."""
+    """The graph layers give it zeros, which all later layers read."""
     torch.manual_seed(4)
     images, grid_xy = torch.randn(3, 3, TILE_PX, TILE_PX), torch.tensor([[0, 0], [8, 0], [0, 8]])
     void = torch.full((3, 4), -1)

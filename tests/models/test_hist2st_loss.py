@@ -1,4 +1,4 @@
-"""Hist2ST's objective: counts, augmented patches, distillation, and learning by it."""
+"""The loss of Hist2ST: counts, augmented patches, distillation and learning."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def model():
 
 @pytest.fixture
 def batch():
-    """Tiles, places, neighbors, labels and counts of 20 spots, 4 rows of 5."""
+    """Return tiles, coordinates, neighbors, labels and counts of 20 spots, 4 rows of 5."""
     torch.manual_seed(2)
     grid_xy = torch.tensor([(i % 5, i // 5) for i in range(SPOTS)])
     adjacency = torch.from_numpy(adjacency_index(grid_xy.flip(1).numpy()))
@@ -145,7 +145,7 @@ def test_all_spots_are_augmented_alike_and_the_seed_decides_how():
 
 
 def test_unaltered_passes_leave_expression_and_counts(model, batch, monkeypatch):
-    """They agree with the prediction whatever weighs them, so that nothing is to be distilled."""
+    """They equal the prediction with any weights, so the distillation is zero."""
     monkeypatch.setattr(loss_module, "augment_patches", unaltered)
     model.eval()
     images, grid_xy, adjacency, labels, counts = batch
@@ -180,7 +180,7 @@ def test_distillation_is_half_the_squared_distance_to_the_weighted_passes(
 
 
 def test_neither_side_of_the_distillation_is_detached(model, batch):
-    """Along the gradient the loss changes as the gradient says, all else being equal."""
+    """A step along the gradient changes the loss as the gradient predicts."""
     images, grid_xy, adjacency, labels, counts = batch
     model.double().eval()
     given = images.double(), grid_xy, adjacency, labels.double(), counts

@@ -1,4 +1,4 @@
-"""Our checkpoint: a faithful round trip, and a named reason for every refusal."""
+"""Checkpoints are read as they were written, and every refusal has a reason."""
 
 import dataclasses
 import fractions
@@ -53,7 +53,7 @@ def written(checkpoint, tmp_path):
 
 @pytest.fixture
 def weightless(checkpoint):
-    """The content of a file without its weights, which are checked last."""
+    """Return the content of a file without its weights, which are checked last."""
     return {
         "format": "triplex-checkpoint",
         "version": 1,

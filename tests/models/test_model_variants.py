@@ -1,4 +1,4 @@
-"""The single-view models and the ablations: sizes, and the behavior that all of them share."""
+"""The single-view models and the ablations: sizes, and the behavior of all of them."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ def size(config):
 
 
 def inputs(config, px=32):
-    """Arguments of ``forward`` for all spots of one slide, and nothing where a view is absent."""
+    """Return the arguments of ``forward`` for all spots of a slide; None for an absent view."""
     generator = torch.Generator().manual_seed(3)
     mask = torch.rand((SPOTS, 25), generator=generator) > 0.3
     mask[:, 12] = True
@@ -60,7 +60,7 @@ def table_of(config, grid_rc):
 
 
 def rows(given, chosen):
-    """The same slide, of which the ``chosen`` spots alone are predicted."""
+    """Return the arguments for the ``chosen`` spots of the same slide."""
     of_spots = ("images", "neighbor_features", "mask", "spot_index")
     return given | {name: given[name][chosen] for name in of_spots}
 
@@ -149,7 +149,7 @@ def test_permuting_the_spots_permutes_the_predictions(config):
 
 @each_variant
 def test_content_of_masked_tiles_reaches_the_neighbor_mean_alone(config):
-    """So it changes what predicts from that mean, and nothing that attends under the mask."""
+    """It changes predictions from that mean, but no attention, which has the mask."""
     model, given = build_model(config, seed=0).eval(), inputs(config)
     noise = 10 * torch.randn(given["neighbor_features"].shape)
     features = torch.where(given["mask"][..., None], given["neighbor_features"], noise)

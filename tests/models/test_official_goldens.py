@@ -1,4 +1,4 @@
-"""Every block against outputs and gradients of the published code (width 32, seeded weights)."""
+"""Every block equals outputs and gradients of the published code (width 32, seeded weights)."""
 
 from typing import Literal
 
@@ -191,6 +191,6 @@ def test_position_mlp_of_2025_is_refused(golden):
 
 
 def grid_of(position_xy):
-    """Array coordinates (row, col) of top-left pixels (x, y) on a 260 px lattice."""
+    """Return the array coordinates (row, col) of top-left pixels (x, y) on a lattice of 260 px."""
     steps = (position_xy - position_xy.min(0).values) / 260
     return steps.round().long().flip(1)

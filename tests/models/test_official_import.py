@@ -1,4 +1,4 @@
-"""Whole official state dicts: every key finds its place, and no other key is accepted."""
+"""Whole published state dicts: every key is converted, and no other key is accepted."""
 
 import dataclasses
 from functools import partial

@@ -1,4 +1,4 @@
-"""Every model and ablation can learn 20 spots by heart, which one with a dead branch could not."""
+"""Every model and ablation can learn 20 spots by heart, so none of its branches is dead."""
 
 import pytest
 import torch

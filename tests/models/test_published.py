@@ -1,4 +1,4 @@
-"""The written-out published model, which import is checked against, against reference numbers."""
+"""The second implementation of the published model, used to check the import, is correct."""
 
 import pytest
 import torch

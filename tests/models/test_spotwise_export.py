@@ -1,4 +1,4 @@
-"""The models that see one spot at a time leave as ONNX graphs that give the same numbers."""
+"""The models of single spots give the same numbers as ONNX graphs."""
 
 import pytest
 import torch

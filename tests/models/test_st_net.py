@@ -17,7 +17,7 @@ GENES = 6
 
 
 def build(**options):
-    """A seeded model whose batch norms have seen something, in evaluation mode."""
+    """Return a seeded model in evaluation mode with statistics in its batch norms."""
     torch.manual_seed(1)
     model = networks.st_net(GENES, **TINY, **options)
     model(torch.randn(4, 3, 32, 32))
