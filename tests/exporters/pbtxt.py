@@ -25,7 +25,7 @@ _TOKEN = re.compile(r'\s*("(?:[^"\\])*"|[\w-]+|[\[\]{}:,])')
 
 
 def read_model_config(text: str) -> dict[str, Any]:
-    """Return the configuration as a dict; raise ``ValueError`` for what the schema does not have."""
+    """Return the configuration as a dict; raise ``ValueError`` for unknown fields."""
     tokens = _tokens(text)
     found = _message(tokens, MODEL_CONFIG, closing=None)
     for field in ("name", "backend", "max_batch_size", "input", "output"):
