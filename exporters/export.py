@@ -34,13 +34,11 @@ from triplex_deploy.contract.precision import (
     DEFAULT,
     QUANTIZED,
     precision_of,
-    require_offered,
 )
 from triplex_deploy.errors import ConfigError, ParityError
 from triplex_deploy.exporters.bundle_manifest import graph_entry, make_manifest, onnx_properties
 from triplex_deploy.exporters.int8 import (
     COSINES,
-    WEIGHT_BITS,
     Quantization,
     Quantizer,
     quantized_graphs,
@@ -49,6 +47,7 @@ from triplex_deploy.exporters.int8 import (
 from triplex_deploy.exporters.lookup import is_lookup
 from triplex_deploy.exporters.model_card import model_card
 from triplex_deploy.exporters.onnx_tile_encoder import open_onnx_encoder, write_onnx_encoder
+from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 from triplex_deploy.exporters.parity import (
     ParityReport,
     measure_parity,
@@ -59,7 +58,7 @@ from triplex_deploy.exporters.precision import convert_precision
 from triplex_deploy.exporters.reference import Reference, torch_tile_encoder
 from triplex_deploy.exporters.staging import replace as replace_folder
 from triplex_deploy.exporters.staging import require_free, staging
-from triplex_deploy.exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
+from triplex_deploy.exporters.tensorrt import write_tensorrt_graphs
 from triplex_deploy.exporters.tensorrt_parity import TENSORRT_PARITY, measure_emulated_parity
 from triplex_deploy.exporters.to_onnx import write_onnx
 from triplex_deploy.exporters.triton import require_served, write_repository
@@ -73,40 +72,6 @@ from triplex_deploy.runtime.tensorrt.build import write_settings
 logger = logging.getLogger(__name__)
 
 TRITON: Final = "triton"
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """Holds the options of an export."""
-
-    precision: str = DEFAULT
-    """Precision of the graphs for ONNX Runtime. fp16 is for GPUs; int8 quantizes the convolutional
-    image encoders. Graphs that look up training spots stay fp32."""
-    calibration: NDArray[np.uint8] | None = None
-    """Tiles (T, 224, 224, 3) of slides like those to predict; for int8 and fp8 only."""
-    int8_weights: int = WEIGHT_BITS[0]
-    """Bits of the weights of int8 for ONNX Runtime: 8, or 7 for CPUs without VNNI."""
-    force: bool = False
-    """Replace an existing bundle."""
-    allow_parity_failure: bool = False
-    """Keep a bundle that does not pass its parity gate; its manifest records this."""
-    tensorrt: TensorrtOptions | None = None
-    """Options of the graphs for TensorRT; None to leave them out."""
-    triton: bool = False
-    """Write a Triton model repository into the bundle's folder ``triton``."""
-
-    def __post_init__(self) -> None:
-        require_offered(self.precision, "onnxruntime")
-        if self.int8_weights not in WEIGHT_BITS:
-            raise ConfigError(
-                f"int8_weights: {self.int8_weights}; use {' or '.join(map(str, WEIGHT_BITS))}"
-            )
-        asked = {self.precision, self.tensorrt.precision if self.tensorrt else ""}
-        if bool(asked.intersection(QUANTIZED)) != (self.calibration is not None):
-            raise ConfigError(
-                f"calibration: {' and '.join(QUANTIZED)} need slides to calibrate on, other "
-                "precisions take none"
-            )
 
 
 def export_bundle(

@@ -21,14 +21,13 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.cost import multiplications
 from triplex_deploy.exporters.inputs import SEED
 from triplex_deploy.exporters.inputs import tiles as synthetic_tiles
+from triplex_deploy.exporters.options import WEIGHT_BITS
 from triplex_deploy.exporters.rounding import with_rounded_weights
 
 MIN_TILES: Final = 32
 """Fewest tiles for a calibration."""
 HELD_OUT: Final = 16
 """Number of tiles that do not calibrate; the quantized graphs must pass their gate on them."""
-WEIGHT_BITS: Final = (8, 7)
-"""Choices for the bits of weights; the first is the default."""
 COSINES: Final = (0.992, 0.995, 0.9975)
 """Least cosines to the float graph, which an export tries in turn until its gates are passed."""
 MIN_SHARE: Final = 0.9

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +16,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from triplex_deploy.bundle import GraphEntry
-from triplex_deploy.contract import Config, GraphSpec, graph_specs
+from triplex_deploy.contract import Config, graph_specs
 from triplex_deploy.contract.precision import (
-    DEFAULT,
     PRECISIONS,
     QUANTIZED,
     graph_precision,
-    require_offered,
 )
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.bundle_manifest import graph_entry
@@ -31,50 +28,11 @@ from triplex_deploy.exporters.fp8 import to_fp8
 from triplex_deploy.exporters.int8 import quantize
 from triplex_deploy.exporters.precision import LOW_PRECISIONS, convert_precision
 from triplex_deploy.exporters.standard_form import to_standard
-from triplex_deploy.runtime.tensorrt.build import Compatibility, EngineSettings
-from triplex_deploy.runtime.tensorrt.profiles import choose_profiles
 
 logger = logging.getLogger(__name__)
 
 FOLDER: Final = "tensorrt"
 """Folder of the graphs in a bundle."""
-
-
-@dataclass(frozen=True)
-class TensorrtOptions:
-    """Holds the options of the engines."""
-
-    precision: str = DEFAULT
-    """Precision. tf32 is fp32 in which matrix products may round their factors to 10 bits."""
-    profiles: tuple[str, ...] = ()
-    """Ranges of the dynamic axes as ``NAME=MIN:OPT:MAX``."""
-    version_compatible: bool = False
-    """Build engines that later versions of TensorRT can load."""
-    hardware: Compatibility = "none"
-    """GPUs other than the building GPU that the engines must run on."""
-    refit: bool = False
-    """Build engines in which the weights can be replaced."""
-    workspace_gb: float | None = None
-    """Largest working memory of an engine in GB; None leaves it to TensorRT."""
-
-    def __post_init__(self) -> None:
-        require_offered(self.precision, "tensorrt")
-
-    def settings(self, specs: Mapping[str, GraphSpec]) -> EngineSettings:
-        """Return the settings of the engines.
-
-        Raises:
-            ConfigError: A profile does not fit the graphs.
-        """
-        profiles = choose_profiles(specs, self.profiles)
-        return EngineSettings(
-            precision=self.precision,
-            profiles={name: profile.lengths for name, profile in profiles.items()},
-            version_compatible=self.version_compatible,
-            hardware=self.hardware,
-            refit=self.refit,
-            workspace_gb=self.workspace_gb,
-        )
 
 
 def write_tensorrt_graphs(

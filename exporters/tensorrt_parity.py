@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from triplex_deploy.bundle import GraphEntry, parity_file
 from triplex_deploy.contract import GraphSpec, graph_specs
 from triplex_deploy.contract.precision import PRECISIONS, precision_of
+from triplex_deploy.exporters.options import TensorrtOptions
 from triplex_deploy.exporters.parity import ParityReport, measure_parity, session_threads
 from triplex_deploy.exporters.precision import as_rounded_fp32
 from triplex_deploy.exporters.reference import Reference
-from triplex_deploy.exporters.tensorrt import TensorrtOptions
 from triplex_deploy.runtime.ort import Tuning, open_ort_session
 from triplex_deploy.runtime.session import Session
 

@@ -16,8 +16,6 @@ from triplex_deploy.contract.precision import (
     require_offered,
 )
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.exporters.export import ExportOptions
-from triplex_deploy.exporters.tensorrt import TensorrtOptions
 
 
 def test_what_each_runtime_offers() -> None:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from triplex_deploy.bundle import MANIFEST
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.exporters import parity
-from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.exporters.int8 import quantize
+from triplex_deploy.exporters.options import ExportOptions
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import (
     Checkpoint,

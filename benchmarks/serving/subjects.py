@@ -13,8 +13,8 @@ import torch
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
-from triplex_deploy.exporters.export import ExportOptions, export_bundle
-from triplex_deploy.exporters.tensorrt import TensorrtOptions
+from triplex_deploy.exporters.export import export_bundle
+from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 from triplex_deploy.exporters.wrappers import graph_modules
 from triplex_deploy.models import Checkpoint
 from triplex_deploy.runtime.device import Device

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from triplex_deploy.exporters import export as export_module
-from triplex_deploy.exporters.export import ExportOptions
+from triplex_deploy.exporters.options import ExportOptions
 from triplex_deploy.exporters.parity import ParityReport
 from triplex_deploy.runtime.gates import EndToEndParity, GraphParity
 from triplex_deploy.runtime.model import RunnableBundle

@@ -13,11 +13,11 @@ from triplex_deploy import load_bundle, open_slide, predict_slide
 from triplex_deploy.contract import GraphSpec, graph_specs
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.exporters.model_card import model_card
+from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 from triplex_deploy.exporters.parity import ParityReport
 from triplex_deploy.exporters.reference import normalize
-from triplex_deploy.exporters.tensorrt import TensorrtOptions
 from triplex_deploy.models import (
     Checkpoint,
     TileEncoder,

@@ -14,7 +14,8 @@ from triplex_deploy.contract import ModelConfig, graph_specs
 from triplex_deploy.errors import BundleError, CheckpointError, OutputError, ParityError
 from triplex_deploy.exporters import export as export_module
 from triplex_deploy.exporters import wrappers
-from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.export import export_bundle
+from triplex_deploy.exporters.options import ExportOptions
 from triplex_deploy.exporters.parity import SIZES
 from triplex_deploy.exporters.to_onnx import write_onnx
 from triplex_deploy.runtime.model import RunnableBundle, load_bundle

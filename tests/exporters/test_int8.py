@@ -8,9 +8,10 @@ import pytest
 
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.exporters.inputs import tiles
 from triplex_deploy.exporters.int8 import Quantizer, int8_share, quantize, split_calibration
+from triplex_deploy.exporters.options import ExportOptions
 from triplex_deploy.exporters.rounding import round_weights
 from triplex_deploy.pipeline.sample import sample_tiles
 from triplex_deploy.runtime.model import load_bundle

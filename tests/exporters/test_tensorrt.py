@@ -12,8 +12,9 @@ from triplex_deploy.bundle import GraphEntry
 from triplex_deploy.errors import BackendError, ConfigError
 from triplex_deploy.exporters import tensorrt as tensorrt_module
 from triplex_deploy.exporters.inputs import graph_inputs, tiles
+from triplex_deploy.exporters.options import TensorrtOptions
 from triplex_deploy.exporters.precision import convert_precision
-from triplex_deploy.exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
+from triplex_deploy.exporters.tensorrt import write_tensorrt_graphs
 from triplex_deploy.exporters.tensorrt_parity import emulated_sessions
 from triplex_deploy.runtime.gates import GATES, compare_graph
 from triplex_deploy.runtime.model import Model, RunnableBundle
@@ -202,7 +203,8 @@ def test_export_holds_graphs_settings_and_proof(checkpoint_path: Path, tmp_path:
     """The bundle also holds fp32 graphs for ONNX Runtime, and opens on the CPU."""
     import json
 
-    from triplex_deploy.exporters.export import ExportOptions, export_bundle
+    from triplex_deploy.exporters.export import export_bundle
+    from triplex_deploy.exporters.options import ExportOptions
     from triplex_deploy.runtime.model import load_bundle
     from triplex_deploy.runtime.tensorrt.build import read_settings
 
@@ -229,7 +231,8 @@ def test_graph_beyond_its_gate_fails_the_export(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triplex_deploy.errors import ParityError
-    from triplex_deploy.exporters.export import ExportOptions, export_bundle
+    from triplex_deploy.exporters.export import export_bundle
+    from triplex_deploy.exporters.options import ExportOptions
 
     def careless(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
         result = convert_precision(model, precision)

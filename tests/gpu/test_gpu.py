@@ -13,9 +13,9 @@ import pytest
 
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.errors import BackendError
-from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.exporters.inputs import graph_inputs
-from triplex_deploy.exporters.tensorrt import TensorrtOptions
+from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.runtime.device_array import DeviceArray

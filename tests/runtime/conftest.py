@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from tests.runtime.fake_gpu import FakeContext, FakeDevice, FakeGpu, FakeTensorrt
+
 from triplex_deploy.bundle import MANIFEST, read_bundle
-from triplex_deploy.exporters.tensorrt import TensorrtOptions, write_tensorrt_graphs
+from triplex_deploy.exporters.options import TensorrtOptions
+from triplex_deploy.exporters.tensorrt import write_tensorrt_graphs
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.runtime.model import RunnableBundle, load_bundle
 from triplex_deploy.runtime.tensorrt import engines

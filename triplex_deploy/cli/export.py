@@ -112,8 +112,8 @@ def command(
 
     Every graph is compared with PyTorch. If one differs too much, no bundle is written.
     """
-    from triplex_deploy.exporters.export import ExportOptions, export_bundle
-    from triplex_deploy.exporters.tensorrt import TensorrtOptions
+    from triplex_deploy.exporters.export import export_bundle
+    from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 
     tensorrt = None
     if "tensorrt" in formats:

@@ -22,7 +22,8 @@ from triplex_deploy.demo.programs import GENES
 from triplex_deploy.demo.recipe import choose_tile_encoder, short_training, small_model
 from triplex_deploy.demo.truth import measure_ceiling, measured_beside, write_truth
 from triplex_deploy.errors import OutputError
-from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.export import export_bundle
+from triplex_deploy.exporters.options import ExportOptions
 from triplex_deploy.files.atomic import atomic_path, copy_file
 from triplex_deploy.files.ours import first_foreign, require_no_link
 from triplex_deploy.outputs.files import write_outputs

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import TriplexError
-from triplex_deploy.exporters.export import ExportOptions, export_bundle
+from triplex_deploy.exporters.export import export_bundle
+from triplex_deploy.exporters.options import ExportOptions
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.ours import has_keys, is_our_npz, require_ours
