@@ -16,6 +16,7 @@ from triplex_deploy.contract.precision import (
     require_offered,
 )
 from triplex_deploy.errors import ConfigError
+from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 
 
 def test_what_each_runtime_offers() -> None:
