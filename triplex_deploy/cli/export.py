@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
+from triplex_deploy.cli.settings import setting, settings
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.cli.shared_options import mpp_option, out_option
 from triplex_deploy.contract.precision import DEFAULT, PRECISIONS, QUANTIZED, offered_by
 from triplex_deploy.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 
 CALIBRATION_TILES = 128
 """Number of tiles taken from all calibration slides together."""
@@ -22,7 +27,7 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
 
 @click.command(epilog="Example: triplex-deploy export model.ckpt --out bundle/")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle to create.")
+@out_option("Bundle to create.")
 @click.option(
     "--format",
     "formats",
@@ -44,28 +49,34 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
     f"--calibration. Only TensorRT has {', '.join(_TENSORRT_ONLY)}.",
 )
 @click.option("--no-tf32", is_flag=True, hidden=True)  # fp32 engines used TF32 in earlier versions
-@click.option(
-    "--profile",
-    "profiles",
-    multiple=True,
-    help="Sizes that TensorRT engines are built for, as NAME=MIN:OPT:MAX; repeatable. NAME is "
-    "batch, spots or a graph. Example: spots=1:5000:40000.",
-)
-@click.option(
-    "--version-compatible",
-    is_flag=True,
-    help="Build engines that any later TensorRT 11 can load. They are slower.",
-)
-@click.option(
-    "--hardware-compatible",
-    type=click.Choice(["none", "same_compute_capability", "ampere_plus"]),
-    default="none",
-    show_default=True,
-    help="Build engines that these other GPUs can load. They are slower.",
-)
-@click.option("--refit", is_flag=True, help="Build engines with replaceable weights.")
-@click.option(
-    "--workspace-gb", type=float, help="Maximum scratch memory, in GiB, while an engine is built."
+@settings(
+    "tensorrt",
+    "triplex_deploy.exporters.options:TensorrtOptions",
+    setting(
+        "--profile",
+        "profiles",
+        multiple=True,
+        help="Sizes that TensorRT engines are built for, as NAME=MIN:OPT:MAX; repeatable. NAME is "
+        "batch, spots or a graph. Example: spots=1:5000:40000.",
+    ),
+    setting(
+        "--version-compatible",
+        is_flag=True,
+        help="Build engines that any later TensorRT 11 can load. They are slower.",
+    ),
+    setting(
+        "--hardware-compatible",
+        "hardware",
+        type=click.Choice(["none", "same_compute_capability", "ampere_plus"]),
+        show_default=True,
+        help="Build engines that these other GPUs can load. They are slower.",
+    ),
+    setting("--refit", is_flag=True, help="Build engines with replaceable weights."),
+    setting(
+        "--workspace-gb",
+        type=float,
+        help="Maximum scratch memory, in GiB, while an engine is built.",
+    ),
 )
 @click.option(
     "--calibration",
@@ -74,20 +85,23 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
     help="Slide for the calibration of int8 or fp8, similar to those that you will predict; "
     "repeatable.",
 )
-@click.option(
-    "--int8-weights",
-    type=click.Choice(["8", "7"]),
-    default="8",
-    show_default=True,
-    help="Bits of int8's weights for ONNX Runtime and OpenVINO. 7 is less accurate, and for CPUs "
-    "without VNNI.",
-)
-@click.option("--mpp", type=float, help="Microns per pixel of the calibration slides.")
-@click.option("--force", is_flag=True, help="Replace an existing bundle.")
-@click.option(
-    "--allow-parity-failure",
-    is_flag=True,
-    help="Keep a bundle that differs from PyTorch by more than its gate, and mark it.",
+@mpp_option("Microns per pixel of the calibration slides.")
+@settings(
+    "options",
+    "triplex_deploy.exporters.options:ExportOptions",
+    setting(
+        "--int8-weights",
+        type=click.IntRange(7, 8),
+        show_default=True,
+        help="Bits of the weights of int8 for ONNX Runtime and OpenVINO. 7 is less accurate, and "
+        "for CPUs without VNNI.",
+    ),
+    setting("--force", is_flag=True, help="Replace an existing bundle."),
+    setting(
+        "--allow-parity-failure",
+        is_flag=True,
+        help="Keep a bundle that differs from PyTorch by more than its gate, and mark it.",
+    ),
 )
 @common_options
 def command(
@@ -96,16 +110,10 @@ def command(
     formats: tuple[str, ...],
     precision: str,
     no_tf32: bool,
-    profiles: tuple[str, ...],
-    version_compatible: bool,
-    hardware_compatible: Literal["none", "same_compute_capability", "ampere_plus"],
-    refit: bool,
-    workspace_gb: float | None,
+    tensorrt: TensorrtOptions,
     calibration: tuple[Path, ...],
-    int8_weights: str,
     mpp: float | None,
-    force: bool,
-    allow_parity_failure: bool,
+    options: ExportOptions,
     as_json: bool,
 ) -> None:
     """Write a bundle of graphs for ONNX Runtime and TensorRT from CHECKPOINT.
@@ -113,30 +121,14 @@ def command(
     Every graph is compared with PyTorch. If one differs too much, no bundle is written.
     """
     from triplex_deploy.exporters.export import export_bundle
-    from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 
-    tensorrt = None
-    if "tensorrt" in formats:
-        if no_tf32 and PRECISIONS[precision].allows_tf32:
-            raise ConfigError(f"--no-tf32: contradicts --precision {precision}; drop one of them")
-        tensorrt = TensorrtOptions(
-            precision=precision,
-            profiles=profiles,
-            version_compatible=version_compatible,
-            hardware=hardware_compatible,
-            refit=refit,
-            workspace_gb=workspace_gb,
-        )
-    elif profiles or no_tf32 or version_compatible or refit or hardware_compatible != "none":
-        raise ConfigError("these options are for TensorRT engines; add --format tensorrt")
+    engines = _engines(tensorrt, formats, precision, no_tf32)
     tiles = _calibration_tiles(checkpoint, calibration, mpp) if calibration else None
-    options = ExportOptions(
+    options = replace(
+        options,
         precision=_onnx_precision(formats, precision),
         calibration=tiles,
-        int8_weights=int(int8_weights),
-        force=force,
-        allow_parity_failure=allow_parity_failure,
-        tensorrt=tensorrt,
+        tensorrt=engines,
         triton="triton" in formats,
     )
     bundle, report = export_bundle(checkpoint, out, options)
@@ -158,6 +150,19 @@ def command(
             ),
         ],
     )
+
+
+def _engines(
+    tensorrt: TensorrtOptions, formats: tuple[str, ...], precision: str, no_tf32: bool
+) -> TensorrtOptions | None:
+    """Return the options of the engines, or None if TensorRT is not among the formats."""
+    if "tensorrt" in formats:
+        if no_tf32 and PRECISIONS[precision].allows_tf32:
+            raise ConfigError(f"--no-tf32: contradicts --precision {precision}; drop one of them")
+        return replace(tensorrt, precision=precision)
+    if no_tf32 or tensorrt != type(tensorrt)():
+        raise ConfigError("these options are for TensorRT engines; add --format tensorrt")
+    return None
 
 
 def _onnx_precision(formats: tuple[str, ...], precision: str) -> str:

@@ -1,4 +1,4 @@
-"""``triplex-deploy import-checkpoint``: published TRIPLEX weights become a checkpoint."""
+"""Define ``triplex-deploy import-checkpoint``: convert published TRIPLEX weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.cli.shared_options import mpp_option, out_option
 
 if TYPE_CHECKING:
     from triplex_deploy.models.published.checkpoint import OfficialModel
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     "--layout",
     required=True,
     type=click.Choice(["2024", "2025"]),
-    help="The published code that wrote it: of the paper's time, or rewritten.",
+    help="Year of the published code that wrote the file: 2024 for the paper, 2025 for the "
+    "rewritten code.",
 )
 @click.option(
     "--config",
@@ -31,15 +33,18 @@ if TYPE_CHECKING:
     help="YAML or JSON with at least fusion_heads and global_heads.",
 )
 @click.option(
-    "--genes", required=True, type=click.Path(path_type=Path), help="Predicted genes, one a line."
+    "--genes",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Predicted genes in order, a gene in each line.",
 )
-@click.option("--mpp", required=True, type=float, help="Microns per pixel of the training tiles.")
+@mpp_option("Microns per pixel of the training tiles.", required=True)
 @click.option(
     "--tile-encoder",
     type=click.Path(path_type=Path),
-    help="The frozen encoder it was trained with: histology ResNet18 weights, or an ONNX file.",
+    help="Frozen encoder of the training: histology ResNet18 weights, or an ONNX file.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Checkpoint to write.")
+@out_option("Checkpoint to write.")
 @common_options
 def command(
     official: Path,
@@ -53,8 +58,8 @@ def command(
 ) -> None:
     """Convert OFFICIAL, a Lightning checkpoint of the published TRIPLEX code.
 
-    Every key must find its place. Depths, widths and kernel are read off the weights where
-    --config leaves them out; heads cannot be.
+    Every key must fit. Depths, widths and the kernel are taken from the weights if --config does
+    not name them; the numbers of heads must be in --config.
     """
     from triplex_deploy.training.import_checkpoint import ImportOptions, import_checkpoint
     from triplex_deploy.training.options import read_settings_file
@@ -76,5 +81,5 @@ def _lines(out: Path, layout: str, found: OfficialModel) -> list[str]:
         f"checkpoint written to {out}: {found.config.n_genes} genes, "
         f"{len(found.state_dict)} arrays of the {layout} layout",
         *([f"from the weights and the layout: {read_off}"] if read_off else []),
-        "labels are taken to be made as published; nothing in the file says so",
+        "the label transform is assumed to be the published one; the file does not record it",
     ]

@@ -62,6 +62,39 @@ class RenamedSetting(Setting):
             self.opts = names
 
 
+class Override(Setting):
+    """An option that overrides a key of a settings file; it is None if it is not given.
+
+    The help shows the default of the field.
+    """
+
+    def __init__(self, *args: Any, home: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.home = home
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:
+        """Return the default of a file, otherwise None."""
+        return click.Option.get_default(self, ctx, call)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the help with the default of the field."""
+        record, default = super().get_help_record(ctx), self._field_default()
+        if record is None or default is None:
+            return record
+        return record[0], f"{record[1]}  [default: {default}]"
+
+
+def override(home: str, *names: str, **attributes: Any) -> Decorator:
+    """Declare an option that overrides a field of ``home``; takes what ``click.option`` takes.
+
+    Args:
+        home: ``module:Class`` of the settings class, a dataclass.
+        names: Names of the option; its parameter has the name of the field.
+        attributes: Further attributes of the option.
+    """
+    return click.option(*names, cls=Override, home=home, **attributes)
+
+
 def setting(*names: str, **attributes: Any) -> Decorator:
     """Declare one option for ``settings``; takes what ``click.option`` takes."""
     return click.option(*names, **{"cls": Setting, **attributes})

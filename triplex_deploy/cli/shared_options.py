@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -58,6 +59,17 @@ class ThreadCount(click.ParamType[int | None]):
         if threads > cores:
             logger.warning("--threads %d: this machine has %d cores; uses these", threads, cores)
         return int(min(threads, cores))
+
+
+def out_option(help_text: str) -> Decorator:
+    """Declare ``--out``, the required path of what a command writes."""
+    path = click.Path(path_type=Path)
+    return click.option("--out", required=True, type=path, help=help_text)
+
+
+def mpp_option(help_text: str, required: bool = False) -> Decorator:
+    """Declare ``--mpp``, microns per pixel."""
+    return click.option("--mpp", required=required, type=float, help=help_text)
 
 
 def genes_option(help_text: str = "Only these genes, comma-separated.") -> Decorator:

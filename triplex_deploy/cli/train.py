@@ -1,37 +1,43 @@
-"""``triplex-deploy train``: a prepared data set becomes checkpoints, one per fold."""
+"""Define ``triplex-deploy train``: train models on a prepared data set, one per fold."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from triplex_deploy.cli.settings import override
 from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.cli.shared_options import out_option
 from triplex_deploy.errors import ConfigError
+
+OPTIONS: Final = "triplex_deploy.training.options:TrainOptions"
 
 
 @click.command(epilog="Example: triplex-deploy train prepared/ --out run/ --fold 0")
 @click.argument("prepared", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@out_option("Folder of the run.")
 @click.option(
     "--model",
     help="triplex, tem, nem, gem, st_net, his_to_gene, hist2st, egn or bleep.  [default: triplex]",
 )
 @click.option("--fold", type=click.IntRange(0), default=0, show_default=True, help="Fold number.")
-@click.option("--all-folds", is_flag=True, help="Train every fold in turn.")
-@click.option("--config", type=click.Path(path_type=Path), help="JSON or YAML of settings.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one key.")
+@click.option("--all-folds", is_flag=True, help="Train every fold, one after the other.")
+@click.option("--config", type=click.Path(path_type=Path), help="JSON or YAML file with settings.")
 @click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set one key; repeatable."
+)
+@override(
+    OPTIONS,
     "--selection",
     type=click.Choice(["validation", "test_fold", "honest", "paper"]),  # two old names
     metavar="[validation|test_fold]",
-    help="Where the best epoch is looked for: a training patient, or the test fold.  "
-    "[default: validation]",
+    help="Sections that choose the best epoch: a held-out training patient, or the test fold.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Train at most this long.  [default: 200]")
-@click.option("--seed", type=int, help="Of weights, order and augmentation.  [default: 2021]")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@override(OPTIONS, "--epochs", type=click.IntRange(1), help="Maximum number of epochs.")
+@override(OPTIONS, "--seed", type=int, help="Seed of weights, order and augmentation.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
 @common_options
 def command(
     prepared: Path,
@@ -47,9 +53,9 @@ def command(
     resume: bool,
     as_json: bool,
 ) -> None:
-    """Train on PREPARED and score the best epoch on the fold's test sections.
+    """Train a model on PREPARED and score its best epoch on the test sections of the fold.
 
-    Every fold's folder holds checkpoint.ckpt, which exports, with learning curves and metrics.
+    The folder of each fold holds checkpoint.ckpt for export, learning curves and metrics.
     """
     from triplex_deploy.cli.progress import StageBars
     from triplex_deploy.training.options import read_settings, split_settings
