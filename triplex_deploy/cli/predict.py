@@ -19,6 +19,7 @@ from triplex_deploy.cli.shared_options import (
     ThreadCount,
     device_option,
     executor_options,
+    out_option,
 )
 from triplex_deploy.cli.streams import note_line
 from triplex_deploy.errors import OutputError
@@ -44,7 +45,7 @@ SOME_FAILED = 3
 )
 @click.argument("slides", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle to run.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder.")
+@out_option("Output folder.")
 @settings(
     "options",
     "triplex_deploy.pipeline.options:PredictOptions",

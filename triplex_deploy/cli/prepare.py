@@ -10,7 +10,7 @@ import click
 
 from triplex_deploy.cli.settings import setting, settings
 from triplex_deploy.cli.shared import common_options, print_summary
-from triplex_deploy.cli.shared_options import ThreadCount
+from triplex_deploy.cli.shared_options import ThreadCount, out_option
 
 if TYPE_CHECKING:
     from triplex_deploy.expression import LabelTransform
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "--out prepared/"
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to fill.")
+@out_option("Folder to fill.")
 @settings(
     "options",
     "triplex_deploy.training.prepare_options:PrepareOptions",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from triplex_deploy.cli.shared import command_line, common_options, is_quiet, print_json
-from triplex_deploy.cli.shared_options import executor_options
+from triplex_deploy.cli.shared_options import executor_options, out_option
 from triplex_deploy.cli.streams import print_line
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ SOME_FAILED = 3
 
 @click.command(epilog="Example: triplex-deploy study her2st_c --out her2st_c/ --workers 2")
 @click.argument("config")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the study.")
+@out_option("Folder of the study.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
