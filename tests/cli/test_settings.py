@@ -8,11 +8,13 @@ import pytest
 
 from tests.cli.conftest import Invoke
 from triplex_deploy.bench.options import BenchOptions
-from triplex_deploy.cli import bench, predict, prepare, study
+from triplex_deploy.cli import bench, export, predict, prepare, study, train
 from triplex_deploy.cli.settings import Setting
 from triplex_deploy.cohort.executor import ExecutorChoice
+from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepare_options import PrepareOptions
 
 
@@ -30,6 +32,8 @@ def _settings(command: click.Command, home: type) -> dict[str | None, Setting]:
         (study.command, ExecutorChoice, {"log_level"}),
         (prepare.command, PrepareOptions, {"labels", "device"}),
         (prepare.command, LabelTransform, {"scale"}),
+        (export.command, TensorrtOptions, {"precision"}),
+        (export.command, ExportOptions, {"precision", "calibration", "tensorrt", "triton"}),
         (
             bench.command,
             BenchOptions,
@@ -55,6 +59,15 @@ def test_every_field_is_an_option_with_the_default_of_the_field(
         if field.name in options and not options[field.name].required:
             option = options[field.name]
             assert option.type_cast_value(context, option.get_default(context)) == field.default
+
+
+def test_options_that_override_a_file_show_the_default_of_the_field(invoke: Invoke) -> None:
+    options = {option.name: option for option in train.command.params}
+    context = click.Context(train.command)
+    text = " ".join(train.command.get_help(context).split())
+    for name in ("selection", "epochs", "seed"):
+        assert options[name].get_default(context) is None
+        assert f"[default: {getattr(TrainOptions(), name)}]" in text
 
 
 def test_missing_required_setting_is_a_usage_error(invoke: Invoke) -> None:
