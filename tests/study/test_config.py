@@ -30,7 +30,8 @@ def test_every_shipped_study_names_known_settings_and_rows_of_the_paper(name: st
 
 
 def test_shipped_studies_are_the_tables_and_one_for_real_sections() -> None:
-    assert shipped_studies() == ["demo", "her2st_c", *(f"table{number}" for number in range(1, 6))]
+    real = ["her2st_c", "her2st_neighborhood"]
+    assert shipped_studies() == ["demo", *real, *(f"table{number}" for number in range(1, 6))]
 
 
 def test_tables_three_to_five_share_their_reference_with_table_one() -> None:

@@ -50,10 +50,11 @@ def command(
 ) -> int:
     """Train every model of CONFIG on its data sets, folds and seeds, and write tables.
 
-    CONFIG is a file, or the name of a study that is included: table1 to table5, her2st_c or demo.
-    If the command is interrupted, run it again to continue; several processes share the work. NAME
-    is the name of the study: results are NAME.json, NAME.md, CSV tables in tables/ and PNG figures
-    in figures/. Studies with common trainings can use the same --out.
+    CONFIG is a file, or the name of a study that is included: table1 to table5, her2st_c,
+    her2st_neighborhood or demo. If the command is interrupted, run it again to continue; several
+    processes share the work. NAME is the name of the study: results are NAME.json, NAME.md, CSV
+    tables in tables/ and PNG figures in figures/. Studies with common trainings can use the same
+    --out.
     """
     from triplex_deploy.cli.progress import StageBars
     from triplex_deploy.study.config import read_study

@@ -110,7 +110,7 @@ def _check_external(
         )
     for name, section in prepared.sections.items():
         for other, seen in trained.sections.items():
-            if np.array_equal(section.features, seen.features):
+            if np.array_equal(section.spot_features(), seen.spot_features()):
                 raise DatasetError(
                     f"external.{label}: section {name} is section {other} of the training data; "
                     "prepare the data set without it"

@@ -167,7 +167,7 @@ def open_prepared(path: str | Path) -> Prepared:
             gene_list=tuple(genes["list"]) if genes["list"] is not None else None,
             fold_scheme=str(folds["scheme"]),
             fold_seed=int(folds["seed"]),
-            neighborhood=Neighborhood.of_record(tile),
+            neighborhood=_neighborhood(path, tile),
         )
 
 
@@ -256,6 +256,13 @@ def _has_neighborhood(kind: type[Config]) -> bool:
 def with_bank(config: C, n_spots: int) -> C:
     """Return the configuration with a bank of ``n_spots``, unchanged for a model without a bank."""
     return _with(config, bank_size=n_spots)
+
+
+def _neighborhood(path: Path, tile: Mapping[str, Any]) -> Neighborhood:
+    try:
+        return Neighborhood.of_record(tile)
+    except ConfigError as error:
+        raise DatasetError(f"{path / PREPARED_FILE}: {error}; {REMEDY}") from error
 
 
 def _read_description(path: Path) -> dict[str, Any]:
