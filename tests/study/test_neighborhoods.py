@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.study.conftest import NEM, study_values, write_section, write_study
+from tests.study.conftest import NEM, study_values, write_study
+from tests.training.conftest import write_section
 from triplex_deploy.cohort.executor import ExecutorChoice
 from triplex_deploy.contract import Neighborhood
 from triplex_deploy.errors import ConfigError, DatasetError
