@@ -121,7 +121,7 @@ def make_case(
         unit="tiles",
         mean_batch=float(size),
         stages_ms={"compute": 0.9 * middle, "other": 0.1 * middle},
-        stages_absent={"queue": "a query starts when the one before has ended"},
+        stages_absent={"queue": "a query starts when the last has ended"},
         graphs_ms={},
         rounds=tuple(
             RoundSpread(n=len(found), min_ms=min(found), p50_ms=sorted(found)[len(found) // 2])

@@ -107,7 +107,7 @@ def test_other_work_that_could_explain_a_slowdown_hides_it() -> None:
     assert (comparison.cases[0].by, comparison.cases[0].verdict) == ("fastest", "within noise")
     assert comparison.cases[0].noise == pytest.approx(0.25)
     assert "after: other work took 30% of the cores" in comparison.warnings[0]
-    assert (comparison.untold, comparison.to_dict()["untold"]) == (1, 1)
+    assert (comparison.undecided, comparison.to_dict()["undecided"]) == (1, 1)
 
 
 def test_starved_run_is_never_a_regression() -> None:
@@ -125,7 +125,7 @@ def test_one_quiet_round_is_enough_for_the_fastest_runs() -> None:
     assert (case.by, case.verdict) == ("fastest", "slower")
 
 
-def test_unread_other_work_is_said() -> None:
+def test_warns_if_other_work_was_not_read() -> None:
     result = make_result(make_case(QUIET), other_work=())
     assert "could not be read" in compare_results(result, result).warnings[0]
 

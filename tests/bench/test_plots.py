@@ -1,4 +1,4 @@
-"""The plots: a PNG of four panels, whatever a result lacks."""
+"""Test the plots: a PNG of four panels, whatever a result lacks."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 from tests.bench.conftest import make_case, make_result
 from triplex_deploy.bench import plots
 from triplex_deploy.bench.machine import measure_ceilings
-from triplex_deploy.bench.result import END_TO_END, SERVER, BenchResult, Ceilings
+from triplex_deploy.bench.result import END_TO_END, SERVER, BenchResult, Ceilings, Peak
 from triplex_deploy.errors import OutputError
 
 
@@ -80,6 +80,27 @@ def test_ceilings_are_the_best_of_their_runs(monkeypatch: pytest.MonkeyPatch) ->
             raise AssertionError
 
     monkeypatch.setattr(machine, "RUNS", 3)
+    monkeypatch.setattr(machine, "measure_peaks", lambda clock: ({}, {"int8": "not asked for"}))
     found = measure_ceilings(Ticking())
     assert found.flops_per_s == 2 * 1024**3 / 0.5
     assert found.bytes_per_s == 2 * 2**26 / 0.5
+    assert found.peaks_absent == {"int8": "not asked for"}
+
+
+def test_each_measured_precision_has_its_own_roof(sweep: BenchResult) -> None:
+    peaks = {
+        "fp32": Peak(flops_per_s=1e11, instructions="avx2", how="made up"),
+        "int8": Peak(flops_per_s=4e11, instructions="avx_vnni", how="made up"),
+    }
+    assert sweep.ceilings is not None
+    ceilings = sweep.ceilings.model_copy(update={"peaks": peaks})
+    fp32 = sweep.model_copy(update={"ceilings": ceilings})
+    assert plots._roofs(fp32) == [("fp32, avx2", 100.0)]
+    (subject,) = sweep.subjects
+    graphs = {
+        "tile_encoder": subject.graphs["tile_encoder"].model_copy(update={"precision": "int8"})
+    }
+    quantized = subject.model_copy(update={"graphs": graphs})
+    int8 = fp32.model_copy(update={"subjects": (subject, quantized)})
+    assert plots._roofs(int8) == [("fp32, avx2", 100.0), ("int8, avx_vnni", 400.0)]
+    assert plots._roofs(sweep) == [("roof by NumPy", 100.0)]

@@ -1,17 +1,19 @@
-"""A benchmark of a real bundle, as short as one can be."""
+"""Test a short benchmark of a real bundle."""
 
 from pathlib import Path
 
 import pytest
 
+from triplex_deploy.bench.accuracy import HERE
 from triplex_deploy.bench.options import BenchOptions
 from triplex_deploy.bench.result import OFFLINE, SERVER, SINGLE_STREAM, BenchResult
-from triplex_deploy.bench.run import read_accuracy, run_bench
+from triplex_deploy.bench.run import run_bench
 from triplex_deploy.bench.work import made_up_inputs
 from triplex_deploy.contract import graph_specs
 from triplex_deploy.contract.his_to_gene import HisToGeneConfig
-from triplex_deploy.errors import ConfigError, ContractError
+from triplex_deploy.errors import BackendError, ConfigError, ContractError
 from triplex_deploy.runtime.model import RunnableBundle
+from triplex_deploy.runtime.product import PRODUCT_TYPES
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,38 @@ def test_subjects_are_told_apart_and_carry_bundle_graphs_and_accuracy(
     assert subject.accuracy is not None
     assert subject.accuracy.passed
     assert subject.accuracy.min_gene_pcc > 0.999
+    assert subject.accuracy.source == HERE
+
+
+def test_cpu_time_and_peaks_of_the_products_are_recorded(result: BenchResult) -> None:
+    assert all(case.cpu_ms is not None and case.cpu_ms > 0 for case in result.cases)
+    assert result.ceilings is not None
+    assert {*result.ceilings.peaks, *result.ceilings.peaks_absent} == set(PRODUCT_TYPES)
+    assert all(peak.flops_per_s > 0 for peak in result.ceilings.peaks.values())
+
+
+def test_what_a_bundle_does_not_have_is_listed_beside_what_it_has(bundle: RunnableBundle) -> None:
+    options = BenchOptions(
+        bundles=(bundle.path,),
+        backends=("onnxruntime",),
+        precisions=("fp32", "int8"),
+        device="cpu",
+        only_graphs=("fusion_head",),
+        batch_sizes=(1,),
+        seconds=0.001,
+        rounds=2,
+    )
+    result = run_bench(options)
+    assert [subject.label for subject in result.subjects] == ["fp32 onnxruntime cpu"]
+    ((name, reason),) = result.subjects_absent.items()
+    assert name == f"int8 onnxruntime {bundle.path}"
+    assert "export" in reason
+
+
+def test_a_benchmark_that_can_open_nothing_is_refused(bundle: RunnableBundle) -> None:
+    options = BenchOptions(bundles=(bundle.path,), precisions=("int8",), device="cpu")
+    with pytest.raises(BackendError, match="int8"):
+        run_bench(options)
 
 
 def test_slide_wide_graph_is_never_batched(result: BenchResult) -> None:
@@ -136,27 +170,6 @@ def test_unknown_graph_is_refused_with_those_there_are(bundle: RunnableBundle) -
 def test_options_that_make_no_sense_are_refused(changes: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         BenchOptions(**({"bundles": (Path("bundle"),)} | changes))
-
-
-def test_accuracy_that_is_not_there_says_why(tmp_path: Path) -> None:
-    assert read_accuracy(tmp_path, "onnxruntime") == (
-        None,
-        "parity.json cannot be read (No such file or directory)",
-    )
-    (tmp_path / "parity.json").write_text('{"graphs": []}')
-    found, reason = read_accuracy(tmp_path, "onnxruntime")
-    assert found is None
-    assert "of another form" in str(reason)
-
-
-def test_accuracy_is_that_of_the_backends_own_graphs(
-    bundle: RunnableBundle, tmp_path: Path
-) -> None:
-    (tmp_path / "tensorrt_parity.json").write_text((bundle.path / "parity.json").read_text())
-    found, _ = read_accuracy(tmp_path, "tensorrt")
-    assert found is not None
-    assert found.source == "tensorrt_parity.json"
-    assert read_accuracy(tmp_path, "onnxruntime")[0] is None
 
 
 def test_made_up_positions_lie_on_the_array_that_the_model_knows() -> None:

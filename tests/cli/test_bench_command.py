@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.bench.conftest import make_case, make_result
-from triplex_deploy.bench.result import END_TO_END, BenchResult, read_result, write_result
+from triplex_deploy.bench.read_result import read_result
+from triplex_deploy.bench.result import END_TO_END, BenchResult, write_result
 from triplex_deploy.cli.main import run
 from triplex_deploy.slides import open_slide
 

@@ -1,1 +1,1 @@
-"""How fast a bundle is here: graphs and whole slides, measured, recorded and compared."""
+"""Measure, record and compare the speed of bundles on this machine: graphs and whole slides."""

@@ -1,11 +1,10 @@
-"""Two results of the same cases: what became slower, and what is only noise.
+"""Compare two results of the same cases: what became slower, and what is only noise.
 
-Medians are compared where they are known well enough: where the medians of a case's rounds agree.
-Elsewhere other work was on the machine, which makes runs slower and never faster, so the fastest
-runs are compared instead, and trusted as far as the two quietest rounds agree on them. They must
-not contradict the medians either. Neither is trusted beyond what the other work could have cost,
-by the part of the cores it took. If the speed probe says that the machine itself was slower, that
-is granted on top.
+If the medians of a case's rounds agree, medians are compared. If they do not, other work was on the
+machine. It makes runs slower and never faster, so the fastest runs are compared instead, within the
+gap between the two quietest rounds. Their change must have the direction of the medians' change.
+Both are trusted only beyond what the other work could have cost, by the part of the cores that it
+took. If the speed probe shows that the machine itself was slower, that is subtracted as well.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from triplex_deploy.errors import ConfigError
 
 THRESHOLD: Final = 0.1
 ERRORS: Final = 2.0
-"""Standard errors of a median that count as its uncertainty."""
+"""Uncertainty of a median, in standard errors."""
 GAPS: Final = 2.0
-"""Gaps between the fastest runs of the two quietest rounds that count as theirs."""
+"""Uncertainty of the fastest run, in gaps between the fastest runs of the two quietest rounds."""
 
 Verdict = Literal["slower", "faster", "same", "within noise"]
 Measure = Literal["median", "fastest"]
@@ -30,23 +29,24 @@ Measure = Literal["median", "fastest"]
 
 @dataclass(frozen=True)
 class CaseComparison:
-    """One case in both results, ``by`` the measure that is certain enough.
-
-    ``ratio`` is after over before, above 1 is slower; ``noise`` its uncertainty, as a part of it.
-    """
+    """A case that is in both results."""
 
     key: str
+    """Name of the case."""
     by: Measure
+    """What was compared."""
     before_ms: float
     after_ms: float
     ratio: float
+    """After over before; above 1 is slower."""
     noise: float
+    """Uncertainty of the ratio, as a part of it."""
     verdict: Verdict
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All common cases, and what else a reader must know."""
+    """All common cases, and warnings about how comparable the results are."""
 
     threshold: float
     machine_ratio: float
@@ -57,21 +57,32 @@ class Comparison:
 
     @property
     def slower(self) -> list[CaseComparison]:
+        """Return the cases that became slower."""
         return [case for case in self.cases if case.verdict == "slower"]
 
     @property
-    def untold(self) -> int:
-        """Cases of which nothing can be said: no slowdown was found, and none was ruled out."""
+    def undecided(self) -> int:
+        """Return the number of cases in which a slowdown was neither found nor ruled out."""
         return sum(case.verdict == "within noise" for case in self.cases)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"regression": bool(self.slower), "untold": self.untold, **asdict(self)}
+        """Return all fields by name, and whether a case became slower."""
+        return {"regression": bool(self.slower), "undecided": self.undecided, **asdict(self)}
 
 
 def compare_results(
     before: BenchResult, after: BenchResult, threshold: float = THRESHOLD
 ) -> Comparison:
-    """Match cases by key and judge each; raises ``ConfigError`` if there are none in common."""
+    """Match cases by key, and decide about each.
+
+    Args:
+        before: The earlier result.
+        after: The later result.
+        threshold: Part by which a case may become slower.
+
+    Raises:
+        ConfigError: If the threshold is not positive, or the results have no case in common.
+    """
     if not 0 < threshold < math.inf:
         raise ConfigError(f"threshold={threshold}: give a positive part, such as 0.1 for 10 %")
     old = {case.key: case for case in before.cases}
@@ -81,7 +92,8 @@ def compare_results(
         raise ConfigError(
             "no case is in both results; run bench with the same graphs, sizes and scenarios"
         )
-    machine_ratio = min(after.probe_ms) / min(before.probe_ms)
+    has_probes = bool(after.probe_ms and before.probe_ms)
+    machine_ratio = min(after.probe_ms) / min(before.probe_ms) if has_probes else 1.0
     other_work = _OtherWork.of(before, after)
     return Comparison(
         threshold=threshold,
@@ -96,9 +108,9 @@ def compare_results(
 
 
 class _OtherWork(NamedTuple):
-    """By how much other work can have slowed a median and the fastest run, as a part of it.
+    """By how much other work can have slowed a median and the fastest run, as a part of each.
 
-    Work that takes a part p of the cores leaves 1 - p, so that all may take 1 / (1 - p) as long.
+    Work that takes a part p of the cores leaves 1 - p, so everything may take 1 / (1 - p) as long.
     """
 
     median: float
@@ -137,7 +149,10 @@ def _compare(
 
 
 def _agrees(fastest_ratio: float, ratio: float, threshold: float) -> bool:
-    """Whether the fastest runs moved the same way; steady other work moves the medians alone."""
+    """Return whether the fastest runs changed in the same direction as the medians.
+
+    Other work that is there all the time slows medians alone.
+    """
     part = threshold / 2
     return fastest_ratio - 1 > part if ratio > 1 else 1 / fastest_ratio - 1 > part
 
@@ -154,14 +169,14 @@ def _verdict(ratio: float, noise: float, threshold: float, machine_ratio: float)
 
 
 class _Estimate(NamedTuple):
-    """A time and its uncertainty, as a part of it."""
+    """A time, and its uncertainty as a part of the time."""
 
     ms: float
     noise: float
 
 
 def _median(case: CaseResult) -> _Estimate:
-    """Of the rounds' medians, so that one long round does not outweigh the others."""
+    """Return the median of the rounds' medians, so that a long round has no larger weight."""
     medians = [found.p50_ms for found in case.rounds]
     if len(medians) < 2:
         return _Estimate(medians[0], math.inf)
@@ -171,7 +186,7 @@ def _median(case: CaseResult) -> _Estimate:
 
 
 def _fastest(case: CaseResult) -> _Estimate:
-    """Uncertain by how far the second-quietest round's fastest run lies above the quietest's."""
+    """Return the fastest run, with its gap to the fastest run of the second quietest round."""
     floors = sorted(found.min_ms for found in case.rounds)
     if len(floors) < 2:
         return _Estimate(floors[0], math.inf)
@@ -186,18 +201,20 @@ def _warnings(
         was, now = getattr(before.machine, name), getattr(after.machine, name)
         if was != now:
             found.append(f"different machines: {name} was {was}, is {now}")
+    if not (before.probe_ms and after.probe_ms):
+        found.append("the speed of the machine was not measured; compare on one machine alone")
     if max(machine_ratio, 1 / machine_ratio) - 1 > threshold / 2:
         found.append(
             f"the machine itself ran at {1 / machine_ratio:.2f} times its earlier speed; "
-            "judged by what goes beyond that"
+            "only what goes beyond that counts"
         )
     for name, result in (("before", before), ("after", after)):
         if not result.other_work:
-            found.append(f"{name}: other work on the machine could not be read; mind its load")
+            found.append(f"{name}: other work on the machine could not be read; see its load")
         elif _slowed_by(min(result.other_work)) > threshold:
             found.append(
                 f"{name}: other work took {statistics.median(result.other_work):.0%} of the cores; "
-                f"a change of {threshold:.0%} cannot be told, measure again on a quiet machine"
+                f"a change of {threshold:.0%} cannot be seen, measure again on a quiet machine"
             )
     old = {subject.label: subject for subject in before.subjects}
     for subject in after.subjects:

@@ -1,4 +1,4 @@
-"""Describe the machine of a benchmark: its clock, other work, ceilings, processor and GPUs."""
+"""Describe the machine of a benchmark: its clock, other work, peak rates, processor and GPUs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from triplex_deploy.bench.result import Ceilings, Gpu, Machine
+from triplex_deploy.bench.result import Ceilings, Gpu, Machine, Peak
+from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.cpu_choice import has_fast_bf16
+from triplex_deploy.runtime.instructions import instructions_for, known_instructions
+from triplex_deploy.runtime.product import PRODUCT_TYPES, compile_product
 from triplex_deploy.system import processor_name, usable_cores
 
 PROBE_BYTES: Final = 1 << 20
 PROBE_RUNS: Final = 5
 STAT: Final = Path("/proc/stat")
 IDLE_FIELDS: Final = (3, 4)
-"""Of a ``cpu`` line: idle and waiting for a disk."""
+"""Positions in a ``cpu`` line of the ticks that are idle and that wait for a disk."""
 COUNTED_FIELDS: Final = 8
-"""Up to steal; guest time, which follows, is part of user time."""
+"""Number of fields up to steal; guest time, which follows, is part of user time."""
 MATRIX: Final = 1024
 COPY_BYTES: Final = 1 << 26
 RUNS: Final = 20
@@ -42,14 +46,16 @@ PACKAGES: Final = (
     "tifffile",
     "imagecodecs",
 )
-"""Whose versions decide how fast a prediction is."""
+"""Packages with versions that decide how fast a prediction is."""
+CLEAR_REFS: Final = Path("/proc/self/clear_refs")
+"""Linux forgets the peak memory of this process if 5 is written to it."""
 
 _GPU_QUERY: Final = "name,driver_version,memory.total,clocks.sm,clocks.max.sm"
 _GPU_TIMEOUT_S: Final = 10
 
 
 class Clock(Protocol):
-    """Seconds since some moment, and waiting."""
+    """Measures seconds, and waits."""
 
     def now(self) -> float: ...
 
@@ -57,7 +63,7 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """The machine's own clock."""
+    """The clock of the machine."""
 
     def now(self) -> float:
         return time.perf_counter()
@@ -67,10 +73,9 @@ class WallClock:
 
 
 def probe_speed(clock: Clock) -> float:
-    """Seconds that hashing 1 MiB takes now, the best of a few: how fast one core is at the moment.
+    """Return the seconds that hashing 1 MiB takes now on one core, the best of a few runs.
 
-    It does the same work in every benchmark, so that two results can tell a slower machine from
-    a slower bundle.
+    The work is the same in every benchmark, so two results show if the machine itself was slower.
     """
     content = bytes(PROBE_BYTES)
     took = []
@@ -90,7 +95,7 @@ class Moment(NamedTuple):
 
 
 def used_ticks() -> Moment | None:
-    """This moment; None where the system does not tell (it is Linux's ``/proc/stat``)."""
+    """Return this moment; None on a system without Linux's ``/proc/stat``."""
     try:
         text = STAT.read_text(encoding="ascii")
         cores, ticks_per_s = os.sched_getaffinity(0), os.sysconf("SC_CLK_TCK")
@@ -100,7 +105,7 @@ def used_ticks() -> Moment | None:
 
 
 def busy_ticks(stat: str, cores: Collection[int]) -> int:
-    """Ticks since boot in which these cores were not idle, time stolen by a host included."""
+    """Return the ticks since boot in which cores were not idle, with time stolen by a host."""
     wanted = {f"cpu{core}" for core in cores}
     lines = [line.split() for line in stat.splitlines()]
     counts = [[int(field) for field in line[1:]] for line in lines if line and line[0] in wanted]
@@ -113,7 +118,7 @@ def busy_ticks(stat: str, cores: Collection[int]) -> int:
 
 
 def share_of_others(begin: Moment | None, end: Moment | None, cores: int) -> float | None:
-    """Part of ``cores`` that other work took between two moments, 0 to 1."""
+    """Return the part of ``cores`` that other work took between two moments, 0 to 1."""
     if begin is None or end is None or end.at_s <= begin.at_s:
         return None
     others_s = (end.busy_s - begin.busy_s) - (end.own_s - begin.own_s)
@@ -121,7 +126,7 @@ def share_of_others(begin: Moment | None, end: Moment | None, cores: int) -> flo
 
 
 def measure_ceilings(clock: Clock) -> Ceilings:
-    """The best rates of a float32 matrix product and of a copy through NumPy, in this process."""
+    """Return the best rates of a CPU: of matrix products by precision, and of a copy."""
     rng = np.random.default_rng(0)
     left, right = rng.standard_normal((2, MATRIX, MATRIX), np.float32)
     product = np.empty_like(left)
@@ -129,12 +134,43 @@ def measure_ceilings(clock: Clock) -> Ceilings:
     target = np.empty_like(source)
     matmul_s = _best(lambda: np.matmul(left, right, out=product), clock)
     copy_s = _best(lambda: np.copyto(target, source), clock)
+    peaks, absent = measure_peaks(clock)
     return Ceilings(
         flops_per_s=2 * MATRIX**3 / matmul_s,
         bytes_per_s=2 * COPY_BYTES / copy_s,  # read and written
         how=f"NumPy float32 matmul of {MATRIX} x {MATRIX}; copy of {COPY_BYTES >> 20} MiB, "
         "one thread",
+        peaks=peaks,
+        peaks_absent=absent,
     )
+
+
+def measure_peaks(clock: Clock) -> tuple[dict[str, Peak], dict[str, str]]:
+    """Return the best rate of a product in each precision of a CPU, and why others have none."""
+    peaks: dict[str, Peak] = {}
+    absent: dict[str, str] = {}
+    for precision in PRODUCT_TYPES:
+        instructions = instructions_for(precision)
+        if precision == "bf16" and not has_fast_bf16():
+            absent[precision] = "this CPU does not multiply it in hardware"
+            continue
+        try:
+            product = compile_product(precision)
+        except BackendError as error:
+            absent[precision] = str(error)
+            continue
+        peaks[precision] = Peak(
+            flops_per_s=product.operations / _best(product.run, clock),
+            instructions=instructions or "unknown",
+            how=product.description,
+        )
+    return peaks, absent
+
+
+def forget_peak_memory() -> None:
+    """Let ``system.peak_memory_mb`` count from now on, if the system can."""
+    if CLEAR_REFS.exists():
+        CLEAR_REFS.write_text("5", encoding="ascii")
 
 
 def _best(call: Callable[[], object], clock: Clock) -> float:
@@ -147,7 +183,7 @@ def _best(call: Callable[[], object], clock: Clock) -> float:
 
 
 def read_machine() -> Machine:
-    """What the operating system and the GPU driver say of themselves."""
+    """Return what the operating system and the GPU driver report."""
     return Machine(
         cpu=processor_name(),
         cores=os.cpu_count() or 1,
@@ -158,13 +194,14 @@ def read_machine() -> Machine:
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         gpus=_gpus(),
+        instructions=known_instructions(),
     )
 
 
 def parse_gpus(table: str) -> tuple[Gpu, ...]:
-    """The GPUs in ``nvidia-smi``'s CSV without header and units; lines it cannot say are left out.
+    """Return the GPUs in ``nvidia-smi``'s CSV without header and units.
 
-    A driver writes ``[N/A]`` where a GPU does not tell a clock.
+    Lines with ``[N/A]``, which a driver writes for a clock that it cannot read, are left out.
     """
     found = []
     for line in table.splitlines():
@@ -205,7 +242,7 @@ def _memory_gb() -> float | None:
 
 
 def _clock_mhz() -> float | None:
-    """Mean over the cores at this moment."""
+    """Return the mean over the cores at this moment."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,18 +21,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Round:
-    """What one stretch of measuring found; ``stages_s`` and ``graphs_s`` are sums over queries."""
+    """The measurements of one case in one round; ``stages_s`` and ``graphs_s`` are sums."""
 
     latencies_s: list[float] = field(default_factory=list)
+    """Of each query."""
     stages_s: dict[str, float] = field(default_factory=dict)
     graphs_s: dict[str, float] = field(default_factory=dict)
     rows: int = 0
     calls: int = 0
     busy_s: float = 0.0
     elapsed_s: float = 0.0
+    cpu_s: float = 0.0
+    """CPU seconds of all threads of this process together; 0 if they were not measured."""
 
     def add_call(self, work: Work, done: CallResult, took_s: float, queries: int = 1) -> None:
-        """Count one call, whose stages every one of its queries waited for."""
+        """Count one call; each of its queries waited for all its stages."""
         self.rows += done.rows
         self.calls += 1
         self.busy_s += took_s
@@ -47,24 +51,37 @@ def run_round(
     at_most: int,
     arrivals: NDArray[np.float64],
 ) -> Round:
-    """One round of a scenario; ``arrivals`` (seconds from its start) matter to Server alone."""
+    """Measure one round of a scenario.
+
+    Args:
+        work: What to call.
+        scenario: One of ``SCENARIOS``.
+        clock: Measures the seconds, and waits.
+        seconds: Time after which no query starts; at least one runs. Not for Server.
+        at_most: Maximum number of queries. Not for Server.
+        arrivals: Seconds from the start at which queries arrive, for Server alone.
+    """
+    begin = time.process_time()
     if scenario == SINGLE_STREAM:
-        return _one_after_another(work, work.query, clock, seconds, at_most)
-    if scenario == OFFLINE:
-        return _one_after_another(work, lambda: work.batch(work.limit), clock, seconds, at_most)
-    return serve(work, clock, arrivals.tolist())
+        found = _one_after_another(work, work.query, clock, seconds, at_most)
+    elif scenario == OFFLINE:
+        found = _one_after_another(work, lambda: work.batch(work.limit), clock, seconds, at_most)
+    else:
+        found = serve(work, clock, arrivals.tolist())
+    found.cpu_s = time.process_time() - begin
+    return found
 
 
 def poisson_arrivals(rate_per_s: float, count: int, seed: Sequence[int]) -> NDArray[np.float64]:
-    """Times (count,) in seconds at which queries arrive, on average ``rate_per_s`` of them."""
+    """Return times (count,) in seconds at which queries arrive, on average ``rate_per_s``."""
     gaps = np.random.default_rng(seed).exponential(1 / rate_per_s, count)
     return np.cumsum(gaps)
 
 
 def serve(work: Work, clock: Clock, arrivals: Sequence[float]) -> Round:
-    """Answer queries as they come: whatever waits goes into one call, up to ``work.limit``.
+    """Answer queries as they arrive: those that wait go into one call, at most ``work.limit``.
 
-    Latency counts from the arrival, so that it includes the time in the queue.
+    Latency counts from the arrival, so it includes the time in the queue.
     """
     found = Round()
     begin = clock.now()
@@ -89,7 +106,7 @@ def serve(work: Work, clock: Clock, arrivals: Sequence[float]) -> Round:
 def _one_after_another(
     work: Work, call: Callable[[], CallResult], clock: Clock, seconds: float, at_most: int
 ) -> Round:
-    """The next call starts when the last has ended; at least one is made."""
+    """Make calls one after another, at least one."""
     found = Round()
     begin = end = clock.now()
     while not found.calls or (end - begin < seconds and found.calls < at_most):
@@ -116,10 +133,24 @@ class Case:
     scenario: str
     rate_per_s: float | None = None
     rounds: list[Round] = field(default_factory=list)
+    name: str = ""
+    """Name of a case that a script measures; empty to name it by its work and scenario."""
+
+    @property
+    def best_s(self) -> float:
+        """Return the least seconds of a query: other work on the machine disturbed it least."""
+        return min(latency for found in self.rounds for latency in found.latencies_s)
+
+    @property
+    def cpu_s(self) -> float:
+        """Return the CPU seconds per query of all threads together, least of the rounds."""
+        return min(found.cpu_s / len(found.latencies_s) for found in self.rounds)
 
     @property
     def key(self) -> str:
-        """Names the case across results of the same shape."""
+        """Return the name of the case, by which results are compared."""
+        if self.name:
+            return self.name
         rate = "" if self.rate_per_s is None else f" at {self.rate_per_s:g}/s"
         work = self.work
         return f"{self.subject} | {work.graph} | {self.scenario}{rate} | {work.axis}={work.size}"
@@ -127,17 +158,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the machine was like, a value per round: seconds of the speed probe, and the part of
-    our cores that other work took (empty where that cannot be read)."""
+    """The state of the machine, a value per round."""
 
     probe_s: tuple[float, ...]
+    """Seconds of the speed probe."""
     others: tuple[float, ...]
+    """Part of the usable cores that other work took; empty if the system does not count it."""
 
 
 def measure(
     cases: Sequence[Case], settings: Settings, clock: Clock, progress: Progress
 ) -> Surroundings:
-    """Fill the rounds of every case."""
+    """Warm up every case, and fill its rounds; the cases take turns."""
     progress.start("warming up", len(cases))
     for case in cases:
         _warm_up(case, settings.warmup_runs)
@@ -155,7 +187,7 @@ def measure(
 
 
 def _warm_up(case: Case, runs: int) -> None:
-    """Untimed calls; before a server, of a range of the sizes it may put together."""
+    """Make calls that are not timed; for a server at several of the sizes that it may meet."""
     for _ in range(runs):
         if case.scenario == SINGLE_STREAM:
             case.work.query()

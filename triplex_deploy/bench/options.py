@@ -1,4 +1,4 @@
-"""What a caller may choose about one benchmark, checked once."""
+"""Define and check the options of a benchmark."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ BATCH_SIZES: Final = (1, 8, 32, 128)
 TOKEN_COUNTS: Final = (256, 1024, 4096)
 
 CountCost = Callable[[Path, Mapping[str, int]], tuple[int, int]]
-"""Operations and traffic of a graph file at the sizes of its dynamic axes."""
+"""Returns operations and traffic of a graph file at the sizes of its dynamic axes."""
 
 
 @dataclass(frozen=True)
 class BenchOptions:
     """Say what to measure and for how long.
 
-    Every bundle is opened on every backend in every precision.
+    Every bundle is opened on every backend in every precision. If several were asked for, those
+    that a bundle, a backend or this CPU does not have are listed with the reason.
 
     Raises:
         ConfigError: If a value is out of range, or two options contradict each other.
@@ -81,13 +82,13 @@ class BenchOptions:
         if unknown or not self.scenarios:
             raise ConfigError(f"scenario {', '.join(unknown)!r}: use {', '.join(SCENARIOS)}")
         if (SERVER in self.scenarios) != (self.rate_per_s is not None):
-            raise ConfigError("rate_per_s: the Server scenario needs one, the others take none")
+            raise ConfigError("rate_per_s: give it for the Server scenario, and for no other")
         if self.rate_per_s is not None and not 0 < self.rate_per_s < math.inf:
             raise ConfigError(f"rate_per_s={self.rate_per_s}: give a positive number per second")
         for name in ("batch_sizes", "token_counts"):
             self._check_sizes(name)
         if self.rounds < 2:
-            raise ConfigError(f"rounds={self.rounds}: use at least 2, their spread is the noise")
+            raise ConfigError(f"rounds={self.rounds}: use at least 2; their spread is the noise")
         if not 0 < self.seconds < math.inf:
             raise ConfigError(f"seconds={self.seconds}: give a positive number")
         if not (self.graphs or self.end_to_end):
@@ -100,6 +101,7 @@ class BenchOptions:
 
     @property
     def settings(self) -> Settings:
+        """Return what of the options decides about the measurement."""
         return Settings(
             seconds=self.seconds,
             rounds=self.rounds,

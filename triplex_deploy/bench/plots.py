@@ -1,4 +1,4 @@
-"""A result as one PNG of four panels; the only module that needs matplotlib."""
+"""Draw a result as a PNG of four panels; only this module of ``bench`` needs matplotlib."""
 
 from __future__ import annotations
 
@@ -21,16 +21,21 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
-"""Okabe and Ito's palette, told apart by colour-blind readers."""
+"""Palette of Okabe and Ito, for color-blind readers too."""
 MARKERS: Final = "osD^vP*X"
 STAGE_COLORS: Final = dict(zip((*STAGES, OTHER), (*COLORS, "#f0e442", "#bbbbbb"), strict=True))
 WHISKERS: Final = (1, 99)
+ROOF_STYLES: Final = ("-", "--", ":", "-.")
 MAX_ROWS: Final = 40
-"""Cases a panel can name legibly; of more, every n-th is shown."""
+"""Maximum number of cases with a name in a panel; of more, every n-th is shown."""
 
 
 def write_plots(result: BenchResult, path: Path) -> None:
-    """Throughput over size, latencies, stages and roofline, as PNG; raises ``OutputError``."""
+    """Draw throughput over size, latencies, stages and roofline.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     rows = min(len(result.cases), MAX_ROWS)
     figure = Figure(figsize=(17, 9 + max(0, rows - 20) * 0.22), layout="constrained")
     FigureCanvasAgg(figure)
@@ -54,9 +59,9 @@ def _title(result: BenchResult) -> str:
 
 
 def _lines(result: BenchResult) -> Iterator[tuple[str, list[CaseResult], dict[str, Any]]]:
-    """Cases that differ by size alone, with the name and the style of their line.
+    """Yield cases that differ only by size, with the name and the style of their line.
 
-    A server's rate is that of its queries, not what it could do: it makes no line.
+    A server has no line: its rate is that of its queries, not the highest that it could reach.
     """
     lines: dict[str, list[CaseResult]] = {}
     for case in result.cases:
@@ -76,7 +81,7 @@ def _line_name(case: CaseResult, result: BenchResult) -> str:
 
 
 def _letter(label: str, result: BenchResult) -> str:
-    """A, B, ... for the subjects, which the title spells out."""
+    """Return A, B, ... for a subject; the title has the whole names."""
     labels = [subject.label for subject in result.subjects]
     return chr(ord("A") + labels.index(label))
 
@@ -97,7 +102,7 @@ def _draw_throughput(axes: Axes, result: BenchResult) -> None:
     axes.set_title("Throughput against size of a call")
     lines = list(_lines(result))
     if not lines:
-        return _say(axes, "no graph was measured alone at its own pace")
+        return _write(axes, "no graph was measured alone, except by a server")
     for name, cases, style in lines:
         sizes = [case.size for case in cases]
         rates = [case.throughput_per_s for case in cases]
@@ -159,7 +164,7 @@ def _draw_roofline(axes: Axes, result: BenchResult) -> None:
             axes.loglog(*zip(*points, strict=True), **style)
     if not drawn:
         reasons = {case.cost_absent for case in result.cases if case.cost_absent}
-        return _say(axes, "not counted: " + "; ".join(sorted(reasons)))
+        return _write(axes, "not counted: " + "; ".join(sorted(reasons)))
     _draw_roof(axes, result)
     axes.set_xlabel("operations per byte of traffic")
     axes.set_ylabel("GFLOP/s")
@@ -168,7 +173,7 @@ def _draw_roofline(axes: Axes, result: BenchResult) -> None:
 
 
 def _point(case: CaseResult) -> tuple[float, float]:
-    """Operations per byte, and 1e9 operations per second."""
+    """Return operations per byte, and 1e9 operations per second."""
     assert case.cost is not None
     return case.cost.flops / case.cost.traffic_bytes, case.cost.flops_per_s / 1e9
 
@@ -176,15 +181,29 @@ def _point(case: CaseResult) -> tuple[float, float]:
 def _draw_roof(axes: Axes, result: BenchResult) -> None:
     if result.ceilings is None:
         return
-    top, slope = result.ceilings.flops_per_s / 1e9, result.ceilings.bytes_per_s / 1e9
+    slope = result.ceilings.bytes_per_s / 1e9
     low, high = axes.get_xlim()
-    ridge = top / slope
-    axes.loglog(
-        [min(low, ridge / 10), ridge, max(high, ridge * 10)],
-        [min(low, ridge / 10) * slope, top, top],
-        color="black",
-        label="roof by NumPy",
-    )
+    for style, (label, top) in zip(ROOF_STYLES, _roofs(result), strict=False):
+        ridge = top / slope
+        axes.loglog(
+            [min(low, ridge / 10), ridge, max(high, ridge * 10)],
+            [min(low, ridge / 10) * slope, top, top],
+            color="black",
+            linestyle=style,
+            label=label,
+        )
+
+
+def _roofs(result: BenchResult) -> list[tuple[str, float]]:
+    """Return name and 1e9 operations per second of the roof of each precision that was measured."""
+    ceilings = result.ceilings
+    if ceilings is None:
+        return []
+    used = {graph.precision for subject in result.subjects for graph in subject.graphs.values()}
+    peaks = {name: peak for name, peak in ceilings.peaks.items() if name in used}
+    if not peaks:
+        return [("roof by NumPy", ceilings.flops_per_s / 1e9)]
+    return [(f"{name}, {p.instructions}", p.flops_per_s / 1e9) for name, p in peaks.items()]
 
 
 def _finish_log(axes: Axes) -> None:
@@ -200,7 +219,7 @@ def _legend_beside(axes: Axes) -> None:
 
 
 def _plain_numbers(axis: Axis) -> None:
-    """1, 2, 5, 10 rather than powers, on an axis that is logarithmic."""
+    """Label a logarithmic axis with 1, 2, 5, 10 instead of powers."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
@@ -210,6 +229,6 @@ def _words(stage: str) -> str:
     return stage.replace("_", " ")
 
 
-def _say(axes: Axes, text: str) -> None:
+def _write(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True, transform=axes.transAxes)
     axes.set_axis_off()

@@ -1,27 +1,28 @@
-"""The JSON of a benchmark; docs/benchmarks.md describes every field.
+"""Define the JSON of a benchmark; docs/benchmarks.md describes every field.
 
-Reading is strict: an unknown field or schema version is an error, never skipped.
+``bench`` and the scripts in ``benchmarks/`` write the same record. Reading is strict: an unknown
+field or schema version is an error.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
-from triplex_deploy.errors import ConfigError
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.ours import has_keys
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+READABLE_VERSIONS: Final = (1, SCHEMA_VERSION)
+"""Versions that can be read; version 2 only added fields."""
 SINGLE_STREAM: Final = "SingleStream"
 OFFLINE: Final = "Offline"
 SERVER: Final = "Server"
 SCENARIOS: Final = (SINGLE_STREAM, OFFLINE, SERVER)
 END_TO_END: Final = "end_to_end"
-"""Stands where a graph's name would, for a whole slide."""
+"""Name of the "graph" of a case that predicts a whole slide."""
 
 
 class _Strict(BaseModel):
@@ -39,41 +40,68 @@ class Gpu(_Strict):
 
 
 class Machine(_Strict):
-    """Where it ran; ``usable_cores`` are those this process may run on."""
+    """The machine that ran the benchmark."""
 
     cpu: str
     cores: int
     usable_cores: int
+    """Cores that the process may run on."""
     memory_gb: float | None
     clock_mhz: float | None
     load: float
     system: str
     python: str
     gpus: tuple[Gpu, ...]
+    instructions: tuple[str, ...] = ()
+    """Instruction sets for matrix products that the processor has, such as ``avx2``."""
 
 
 class Settings(_Strict):
-    """How it was measured; ``seconds`` is the time given to each case, over all rounds."""
+    """How the cases were measured."""
 
     seconds: float
+    """Time of each case over all rounds."""
     rounds: int
     warmup_runs: int
     max_runs: int
     seed: int
 
 
+class Peak(_Strict):
+    """The rate of a matrix product in one precision, measured on the machine."""
+
+    flops_per_s: float
+    """Operations per second; a multiplication and its addition are two."""
+    instructions: str
+    """Instruction set that the runtime can use for it, such as ``amx_bf16``."""
+    how: str
+    """What was multiplied, and by which runtime."""
+
+
 class Ceilings(_Strict):
     """The roof of the roofline, measured in the same process."""
 
     flops_per_s: float
+    """Of NumPy's matrix product in fp32."""
     bytes_per_s: float
     how: str
+    peaks: dict[str, Peak] = Field(default_factory=dict)
+    """The best matrix product of each precision."""
+    peaks_absent: dict[str, str] = Field(default_factory=dict)
+    """Why a precision has no peak."""
+
+    def roof(self, precision: str) -> float:
+        """Return the operations per second that a precision can reach at most."""
+        found = self.peaks.get(precision)
+        return self.flops_per_s if found is None else found.flops_per_s
 
 
 class Accuracy(_Strict):
-    """What the bundle's own parity check found against PyTorch fp32, and recorded in ``source``."""
+    """The difference from PyTorch in fp32."""
 
     source: str
+    """The file of the bundle that has the comparison of the export, or the inputs that were run
+    again on this machine."""
     passed: bool
     reference: str
     worst_graph: str
@@ -92,9 +120,10 @@ class Graph(_Strict):
 
 
 class Subject(_Strict):
-    """One bundle on one backend and device; ``label`` is unique within a result."""
+    """One bundle in one backend, precision and device."""
 
     label: str
+    """Unique within a result."""
     bundle: str
     bundle_id: str
     precision: str
@@ -111,8 +140,9 @@ class Subject(_Strict):
 class Latency(_Strict):
     """Milliseconds per query over ``n`` queries.
 
-    ``p99_low`` to ``p99_high`` holds the true p99 in 95 of 100 repetitions, by order statistics;
-    None: too few queries to bound it above. ``p99_stable``: bounded, and within 10 %.
+    ``p99_low`` to ``p99_high`` contains the true p99 in 95 of 100 repetitions, by order statistics.
+    ``p99_high`` is None if there are too few queries for an upper bound. ``p99_stable`` is true if
+    there is a bound and the interval is no wider than 10 %.
     """
 
     n: int
@@ -129,7 +159,7 @@ class Latency(_Strict):
 
 
 class RoundSpread(_Strict):
-    """One of the rounds of a case, which are spread over the whole benchmark."""
+    """One round of a case; the rounds are spread over the whole benchmark."""
 
     n: int
     min_ms: float
@@ -137,7 +167,7 @@ class RoundSpread(_Strict):
 
 
 class Cost(_Strict):
-    """Work of one run, counted from the file, and what the median run makes of it."""
+    """Operations and traffic of one run, counted from the file, and the rates of the median run."""
 
     flops: int
     traffic_bytes: int
@@ -146,9 +176,10 @@ class Cost(_Strict):
 
 
 class CaseResult(_Strict):
-    """One subject, graph (or slide), scenario and size; ``key`` names it across results."""
+    """One subject, graph (or slide), scenario and size."""
 
     key: str
+    """Name of the case, by which two results are compared."""
     subject: str
     graph: str
     scenario: str
@@ -166,65 +197,51 @@ class CaseResult(_Strict):
     samples_ms: tuple[float, ...]
     cost: Cost | None
     cost_absent: str | None
-    metadata: dict[str, float | int | str] = Field(
+    cpu_ms: float | None = None
+    """CPU milliseconds per query of all threads together, least of the rounds."""
+    metadata: dict[str, JsonValue] = Field(
         validation_alias=AliasChoices("metadata", "facts")  # "facts" in files of version 0.1
     )
     notes: tuple[str, ...]
 
 
 class BenchResult(_Strict):
-    """Everything one ``triplex-deploy bench`` found."""
+    """All that one ``triplex-deploy bench``, or one script of ``benchmarks/``, measured."""
 
     schema_version: int
     created_at: str
     command: str
     machine: Machine
     versions: dict[str, str]
-    settings: Settings
+    settings: Settings | None
+    """None for a script, which decides about the repeats of each case."""
     ceilings: Ceilings | None
     probe_ms: tuple[float, ...]
     other_work: tuple[float, ...]
     subjects: tuple[Subject, ...]
     cases: tuple[CaseResult, ...]
+    subjects_absent: dict[str, str] = Field(default_factory=dict)
+    """Why a bundle was not measured in a backend and precision."""
+    ratios: dict[str, float] = Field(default_factory=dict)
+    """Ratios and other figures that a script computes from its cases."""
+    ratios_absent: dict[str, str] = Field(default_factory=dict)
+    """Why a ratio is missing."""
+    limits: dict[str, JsonValue] = Field(default_factory=dict)
+    """Aims of a script, and other facts that are not ratios."""
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
 
 
 is_result: Final = has_keys("schema_version", "machine", "probe_ms")
-"""Returns True for the first bytes of the JSON of a result."""
+"""Return whether bytes are the first bytes of the JSON of a result."""
 
 
 def write_result(result: BenchResult, path: Path) -> None:
-    """Write the JSON, atomically; raises ``OutputError``."""
+    """Write the JSON of a result; readers never see a part of it.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     with atomic_path(path) as temporary:
         temporary.write_text(result.to_json(), encoding="utf-8")
-
-
-def read_result(path: Path) -> BenchResult:
-    """Read what ``write_result`` wrote; raises ``ConfigError`` naming the field that is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); give a result of bench") from error
-    _check_version(path, text)
-    try:
-        return BenchResult.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"{path}: {where}: {first['msg']}; the file was altered, run bench again"
-        ) from error
-
-
-def _check_version(path: Path, text: str) -> None:
-    try:
-        version = json.loads(text).get("schema_version")
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a JSON object; give a result of bench --json") from error
-    if version != SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path}: schema version {version!r}, this release reads {SCHEMA_VERSION}; "
-            "run bench again with this release"
-        )

@@ -1,23 +1,26 @@
-"""``run_bench``: open every subject, measure every case in turns, and record the result."""
+"""Open every subject of a benchmark, measure all cases in turns, and record the result."""
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
-from pathlib import Path
-from typing import Any
 
-from triplex_deploy.bench.machine import PACKAGES, Clock, WallClock, measure_ceilings, read_machine
+from triplex_deploy.bench.accuracy import measure_accuracy
+from triplex_deploy.bench.machine import (
+    PACKAGES,
+    Clock,
+    WallClock,
+    measure_ceilings,
+    read_machine,
+)
 from triplex_deploy.bench.measure import Case, measure
 from triplex_deploy.bench.options import BenchOptions
 from triplex_deploy.bench.result import (
     END_TO_END,
     SCHEMA_VERSION,
     SERVER,
-    Accuracy,
     BenchResult,
     CaseResult,
     Graph,
@@ -26,11 +29,11 @@ from triplex_deploy.bench.result import (
 from triplex_deploy.bench.slide_work import SlideWork
 from triplex_deploy.bench.summary import Counted, case_result
 from triplex_deploy.bench.work import GraphWork, Work, copies_absent, made_up_inputs, transfers_note
-from triplex_deploy.bundle import GraphEntry, Target, parity_file
+from triplex_deploy.bundle import GraphEntry
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.contract.his_to_gene import HisToGeneConfig
 from triplex_deploy.contract.precision import DEFAULT
-from triplex_deploy.errors import ConfigError, TriplexError
+from triplex_deploy.errors import BackendError, ConfigError, TriplexError
 from triplex_deploy.progress import Progress, Silent
 from triplex_deploy.runtime.model import Model, load_bundle
 from triplex_deploy.runtime.session import Arrays
@@ -51,15 +54,26 @@ class _Opened:
 def run_bench(
     options: BenchOptions, progress: Progress | None = None, clock: Clock | None = None
 ) -> BenchResult:
-    """Measure as ``options`` say.
+    """Measure graphs and slides.
 
-    Raises ``BundleError`` and ``BackendError`` for subjects that do not open, ``ConfigError`` for
-    graphs that no bundle has, and what ``predict_slide`` raises for the slide.
+    Args:
+        options: What to measure.
+        progress: Shows the progress; None for none.
+        clock: Measures the seconds; None for the clock of the machine.
+
+    Returns:
+        The result.
+
+    Raises:
+        BundleError: If a bundle is missing or damaged.
+        BackendError: If no subject can be opened.
+        ConfigError: If no bundle has the graphs.
+        TriplexError: If the slide cannot be predicted, see ``predict_slide``.
     """
     clock = clock or WallClock()
-    machine = read_machine()  # before our own load is part of it
+    machine = read_machine()  # before the load of this process is part of it
     with ExitStack() as stack:
-        subjects = _open(options, stack)
+        subjects, absent = _open(options, stack)
         cases = [*_graph_cases(subjects, options, clock), *_slide_cases(subjects, options, clock)]
         if not cases:
             raise ConfigError(
@@ -80,22 +94,30 @@ def run_bench(
             other_work=around.others,
             subjects=tuple(_subject(subject, options) for subject in subjects),
             cases=_results(cases, subjects, options),
+            subjects_absent=absent,
         )
 
 
-def _open(options: BenchOptions, stack: ExitStack) -> list[_Opened]:
+def _open(options: BenchOptions, stack: ExitStack) -> tuple[list[_Opened], dict[str, str]]:
+    """Open every subject; also return why others cannot be opened, unless that is all of them."""
     opened: list[_Opened] = []
-    for path, backend, precision in product(
-        options.bundles, options.backends, options.precisions or (None,)
-    ):
+    absent: dict[str, str] = {}
+    choices = product(options.bundles, options.backends, options.precisions or (None,))
+    for path, backend, precision in choices:
         bundle = load_bundle(path)
-        model = stack.enter_context(
-            bundle.open(options.device, backend, options.threads, precision=precision)
-        )
+        try:
+            model = stack.enter_context(
+                bundle.open(options.device, backend, options.threads, precision=precision)
+            )
+        except BackendError as error:
+            absent[" ".join(filter(None, (precision, backend, str(path))))] = str(error)
+            continue
         name = f"{_precision(model)} {model.backend} {model.device}"
         earlier = [subject.label.partition(" #")[0] for subject in opened].count(name)
         opened.append(_Opened(f"{name} #{earlier + 1}" if earlier else name, model))
-    return opened
+    if not opened:
+        raise BackendError("; ".join(dict.fromkeys(absent.values())))
+    return opened, absent
 
 
 def _precision(model: Model) -> str:
@@ -105,7 +127,7 @@ def _precision(model: Model) -> str:
 
 
 def _graph_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -> list[Case]:
-    """Every graph at every size in every scenario; the subjects of one case follow each other."""
+    """Return every graph at every size in every scenario; subjects of a case follow each other."""
     names = dict.fromkeys(name for subject in subjects for name in subject.model.sessions)
     configs = [subject.model.bundle.config for subject in subjects]
     known = min((c.n_positions for c in configs if isinstance(c, HisToGeneConfig)), default=1)
@@ -124,7 +146,7 @@ def _graph_cases(subjects: list[_Opened], options: BenchOptions, clock: Clock) -
 
 
 class _Inputs:
-    """Made-up inputs, shared by all cases of one shape; rows of a batch also by all sizes."""
+    """Made-up inputs, which all cases of a shape share; those of a batch also serve all sizes."""
 
     def __init__(self, options: BenchOptions, n_positions: int) -> None:
         self._options = options
@@ -132,7 +154,7 @@ class _Inputs:
         self._made: dict[tuple[GraphSpec, int], Arrays] = {}
 
     def of(self, spec: GraphSpec, size: int) -> Arrays:
-        """Inputs of ``size`` rows, or more of them where rows do not belong together."""
+        """Return inputs of ``size`` rows, or of more rows if they do not belong together."""
         rows = max(self._options.batch_sizes) if spec.kind != "per slide" else size
         if (spec, rows) not in self._made:
             seed = self._options.seed
@@ -185,7 +207,7 @@ def _counted(case: Case, subjects: dict[str, _Opened], options: BenchOptions) ->
 def _subject(subject: _Opened, options: BenchOptions) -> Subject:
     model = subject.model
     bundle = model.bundle
-    accuracy, absent = read_accuracy(bundle.path, model.target)
+    accuracy, absent = measure_accuracy(model)
     return Subject(
         label=subject.label,
         bundle=str(bundle.path),
@@ -197,36 +219,13 @@ def _subject(subject: _Opened, options: BenchOptions) -> Subject:
         transfers=transfers_note(model),
         cuda_graphs=False,
         graphs={
-            name: Graph(sha256=entry.sha256, precision=entry.precision, opset=entry.opset)
-            for name, entry in ((name, subject.entry(name)) for name in model.sessions)
+            name: Graph(
+                sha256=subject.entry(name).sha256,
+                precision=model.graph_precision(name),
+                opset=subject.entry(name).opset,
+            )
+            for name in model.sessions
         },
         accuracy=accuracy,
         accuracy_absent=absent,
-    )
-
-
-def read_accuracy(bundle: Path, target: Target) -> tuple[Accuracy | None, str | None]:
-    """What the export found of the graphs for ``target``, or None and the reason why not."""
-    name = parity_file(target)
-    try:
-        report = json.loads((bundle / name).read_text(encoding="utf-8"))
-        return _accuracy(report, name), None
-    except OSError as error:
-        return None, f"{name} cannot be read ({error.strerror})"
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        return None, f"{name} is of another form ({type(error).__name__}: {error})"
-
-
-def _accuracy(report: dict[str, Any], source: str) -> Accuracy:
-    graphs, chain = report["graphs"], report["end_to_end"]
-    worst = max(graphs, key=lambda graph: float(graph["relative"]))
-    return Accuracy(
-        source=source,
-        passed=bool(report["passed"]),
-        reference=str(report["reference"]),
-        worst_graph=str(worst["graph"]),
-        worst_relative=float(worst["relative"]),
-        least_cosine=min(float(graph["cosine"]) for graph in graphs),
-        median_gene_pcc=float(chain["median_gene_pcc"]),
-        min_gene_pcc=float(chain["min_gene_pcc"]),
     )

@@ -1,4 +1,4 @@
-"""A whole slide as work to time: prediction and its files, split by the metadata of the run."""
+"""Predict a whole slide as the work of a benchmark, and split its time by the run's metadata."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ RECORDED: Final = (
     "workers",
     "batch_size",
 )
-"""Facts of a run worth keeping beside its times."""
+"""Metadata of a run that a result keeps."""
 WITHIN_CALLS: Final = "within each graph's call, counted as compute"
 _TOTAL: Final = "total"
 _WAITING_FOR_PIXELS: Final = "encode workers"
-"""Key of the idle seconds of encoder workers, which wait for the reader."""
+"""Key of the seconds in which encoder workers wait for the reader."""
 
 
 class SlideWork(Work):
-    """Slide in, h5ad, JSON and report out, with an opened bundle at hand."""
+    """Predicts a slide with an opened bundle, and writes h5ad, JSON and report."""
 
     def __init__(
         self, model: Model, slide_path: Path, options: PredictOptions, clock: Clock
@@ -72,10 +72,10 @@ class SlideWork(Work):
 def split_run(
     run: Mapping[str, Any], graphs: tuple[str, ...]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """A run's seconds as stages, and those of each graph.
+    """Return a run's seconds by stage, and by graph.
 
-    ``decode`` is how long the encoders waited for pixels: decoding itself goes on beside them.
-    What is neither a graph nor a stage by its own name is preparation.
+    ``decode`` is how long the encoders waited for pixels; decoding itself runs beside them.
+    Everything that is neither a graph nor a stage of ``STAGES`` is preparation.
     """
     stages: dict[str, float] = {}
     idle_s = run.get("idle_s", {})
@@ -90,7 +90,7 @@ def split_run(
 
 @contextmanager
 def _without_warnings(active: bool) -> Iterator[None]:
-    """Say what is to be said of a slide once, not at every repetition."""
+    """Hide the pipeline's warnings if ``active``: a slide needs them once, not at every query."""
     logger = logging.getLogger("triplex_deploy.pipeline")
     level = logger.level
     if active:

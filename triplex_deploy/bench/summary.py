@@ -1,4 +1,4 @@
-"""Turn the latencies of a case into its result: percentiles, intervals, stages, spread and cost."""
+"""Compute the result of a case from its latencies: percentiles, intervals, stages and cost."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from triplex_deploy.bench.work import OTHER, STAGES
 
 CONFIDENCE: Final = 0.95
 STABLE_WIDTH: Final = 0.1
-"""A p99 is stable if its interval is no wider than this part of it."""
+"""Width of the interval of a stable p99, at most, as a part of the p99."""
 MAX_SAMPLES: Final = 2000
 SATURATED: Final = 0.95
-"""Busy part of the time above which a server's queue only grows."""
+"""Busy part of the time above which the queue of a server only grows."""
 
 
-def summarise(latencies_s: Sequence[float]) -> Latency:
-    """Percentiles in milliseconds of at least one time, linear between order statistics."""
+def summarize(latencies_s: Sequence[float]) -> Latency:
+    """Return percentiles in milliseconds of one or more times, linear between order statistics."""
     ordered = np.sort(np.asarray(latencies_s, np.float64)) * 1e3
     p50, p90, p95, p99 = (float(value) for value in np.percentile(ordered, (50, 90, 95, 99)))
     low, high = quantile_interval(ordered, 0.99)
@@ -50,11 +50,12 @@ def summarise(latencies_s: Sequence[float]) -> Latency:
 
 
 def quantile_interval(ordered: NDArray[np.float64], quantile: float) -> tuple[float, float | None]:
-    """Order statistics that enclose a quantile with ``CONFIDENCE``, whatever the distribution.
+    """Return the order statistics that enclose a quantile with ``CONFIDENCE``.
 
-    The number of samples below the true quantile is binomial. The upper end is None if there are
-    too few samples for one; the lower is then still the least sample. Assumes that samples do not
-    depend on each other, which queueing latencies do: their interval is too narrow.
+    They hold for any distribution, because the number of samples below the true quantile is
+    binomial. The upper end is None if there are too few samples; the lower end is then the least
+    sample. The samples must not depend on each other. Latencies of a queue do, so that their
+    interval is too narrow.
     """
     n = len(ordered)
     below = bdtr(np.arange(n + 1, dtype=np.float64), n, quantile)  # P(count <= k)
@@ -68,18 +69,18 @@ def quantile_interval(ordered: NDArray[np.float64], quantile: float) -> tuple[fl
 
 
 def samples_needed(quantile: float) -> int:
-    """Least number of samples whose largest bounds the quantile from above."""
+    """Return the number of samples from which on the largest of them is an upper bound."""
     return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(quantile))
 
 
 def tail_note(latency: Latency) -> str | None:
-    """What to say of a p99 that is not stable; None if it is."""
+    """Return a note about a p99 that is not stable; None if it is stable."""
     if latency.p99_stable:
         return None
     if latency.p99_high is None:
         return (
             f"p99 of {latency.n} queries has no upper bound: "
-            f"it takes {samples_needed(0.99)} at least; give more --seconds"
+            f"that takes at least {samples_needed(0.99)}; give more --seconds"
         )
     return (
         f"p99 of {latency.n} queries lies between {latency.p99_low:.3g} and "
@@ -88,7 +89,7 @@ def tail_note(latency: Latency) -> str | None:
 
 
 def thin(latencies_s: Sequence[float]) -> tuple[float, ...]:
-    """At most ``MAX_SAMPLES`` times in ms, evenly picked in the order they were measured."""
+    """Return at most ``MAX_SAMPLES`` times in ms, evenly chosen, in the order of measurement."""
     chosen = np.asarray(latencies_s, np.float64)
     if len(chosen) > MAX_SAMPLES:
         chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_SAMPLES).astype(int)]
@@ -96,7 +97,7 @@ def thin(latencies_s: Sequence[float]) -> tuple[float, ...]:
 
 
 class Counted(NamedTuple):
-    """Operations and traffic of one run, or why they are not known."""
+    """Operations and traffic of one run, or the reason why they are not known."""
 
     flops: int = 0
     traffic_bytes: int = 0
@@ -104,10 +105,10 @@ class Counted(NamedTuple):
 
 
 def case_result(case: Case, counted: Counted) -> CaseResult:
-    """Percentiles, throughput, stages and cost of one case, over all its rounds."""
+    """Return percentiles, throughput, stages and cost of a case over all its rounds."""
     rounds = case.rounds
     latencies = [latency for found in rounds for latency in found.latencies_s]
-    latency = summarise(latencies)
+    latency = summarize(latencies)
     stages = _stages(rounds, len(latencies), latency.mean)
     work = case.work
     return CaseResult(
@@ -129,13 +130,14 @@ def case_result(case: Case, counted: Counted) -> CaseResult:
         samples_ms=thin(latencies),
         cost=None if counted.absent else _cost(counted, latency.p50),
         cost_absent=counted.absent,
+        cpu_ms=1e3 * case.cpu_s or None,
         metadata=dict(work.metadata),
         notes=tuple(note for note in (tail_note(latency), _overload_note(case)) if note),
     )
 
 
 def _stages(rounds: list[Round], queries: int, mean_ms: float) -> dict[str, float]:
-    """Mean milliseconds per query in the order of ``STAGES``, and what lies between them."""
+    """Return mean milliseconds per query in the order of ``STAGES``, then the remaining time."""
     means = _mean_ms([found.stages_s for found in rounds], queries)
     stages: dict[str, float] = {name: means[name] for name in STAGES if name in means}
     stages[OTHER] = max(0.0, mean_ms - sum(stages.values()))
@@ -150,14 +152,14 @@ def _mean_ms(sums_s: list[dict[str, float]], queries: int) -> dict[str, float]:
 def _absent(case: Case, stages: dict[str, float]) -> dict[str, str]:
     reasons = dict(case.work.absent)
     if case.scenario != SERVER:
-        reasons["queue"] = "a query starts when the one before has ended"
+        reasons["queue"] = "a query starts when the last has ended"
     if case.scenario == SINGLE_STREAM or case.work.limit == 1:
-        reasons.setdefault("gather", "the input of a query lies ready")
+        reasons.setdefault("gather", "the input of a query is ready")
     return {name: reasons[name] for name in STAGES if name in reasons and name not in stages}
 
 
 def _spread(found: Round) -> RoundSpread:
-    latency = summarise(found.latencies_s)
+    latency = summarize(found.latencies_s)
     return RoundSpread(n=latency.n, min_ms=latency.min, p50_ms=latency.p50)
 
 
@@ -175,6 +177,6 @@ def _overload_note(case: Case) -> str | None:
     if case.scenario != SERVER or busy < SATURATED:
         return None
     return (
-        f"busy {busy:.0%} of the time: {case.rate_per_s:g}/s is more than it can serve, "
+        f"busy {busy:.0%} of the time: {case.rate_per_s:g}/s is more than it can serve; "
         "latencies grow with the length of the run"
     )

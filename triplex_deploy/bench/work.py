@@ -25,26 +25,26 @@ STAGES: Final[tuple[str, ...]] = (
     "device_to_host",
     "write",
 )
-"""In the order a query passes them; what lies between them is ``other``."""
+"""Stages in the order in which a query passes them; the time between them is ``other``."""
 OTHER: Final = "other"
 COPIES: Final = ("host_to_device", "device_to_host")
 
 Seconds = Mapping[str, float]
 MASKED: Final = 0.2
-"""Part of the neighbours outside the slide in made-up masks."""
+"""Part of the neighbors that made-up masks mask."""
 
 
 @runtime_checkable
 class StagedSession(Protocol):
-    """A session that can tell copies from computing."""
+    """A session that measures copies and computing apart."""
 
     def run_staged(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[Arrays, Seconds]:
-        """As ``run``, with the seconds of host_to_device, compute and device_to_host."""
+        """Run like ``run``, and return the seconds of each of ``COPIES`` and of compute."""
         ...
 
 
 def copies_absent(model: Model) -> dict[str, str]:
-    """Why copies cannot be told apart on this backend; empty where they can."""
+    """Return why a backend does not measure copies apart; empty if it does."""
     if any(isinstance(session, StagedSession) for session in model.sessions.values()):
         return {}
     if model.device.kind == "cpu":
@@ -53,51 +53,55 @@ def copies_absent(model: Model) -> dict[str, str]:
 
 
 def transfers_note(model: Model) -> str:
-    """Whether a latency includes copies to and from the device."""
+    """Return whether a latency includes copies to and from the device."""
     return "none: host memory" if model.device.kind == "cpu" else "included in every latency"
 
 
 class CallResult(NamedTuple):
-    """One call: how many tiles or spots it served, and the stages it can tell apart."""
+    """The result of one call."""
 
     rows: int
+    """Tiles or spots that it served."""
     seconds: Seconds
+    """Seconds by stage, of the stages that are measured apart."""
 
 
 class Work(ABC):
-    """One thing to time.
-
-    ``unit`` is what its rows are, ``limit`` the queries one call can take, ``absent`` the stages it
-    cannot tell apart and why, ``metadata`` what else is worth recording.
-    """
+    """Something to time."""
 
     graph: str
+    """Name of the graph, or ``END_TO_END``."""
     axis: str
+    """Name of the axis that ``size`` counts."""
     size: int
+    """Rows of a query."""
     unit: str
+    """What a row is: ``tiles`` or ``spots``."""
     limit: int
+    """Maximum number of queries in a call."""
     absent: Mapping[str, str]
-    metadata: dict[str, float | int | str]
+    """Why a stage is not measured apart."""
+    metadata: dict[str, Any]
+    """Other facts for the record."""
 
     @abstractmethod
     def query(self) -> CallResult:
-        """One query of ``size`` whose input lies ready."""
+        """Run one query of ``size`` rows; its input is ready."""
 
     @abstractmethod
     def batch(self, queries: int) -> CallResult:
-        """One call for ``queries`` waiting queries, at most ``limit``, gathered first."""
+        """Gather the input of ``queries`` waiting queries, at most ``limit``, and run them."""
 
     def graph_seconds(self) -> Seconds:
-        """Seconds per graph of the latest call, where it runs several."""
+        """Return the seconds of the latest call by graph, if it ran several."""
         return {}
 
 
 class GraphWork(Work):
-    """One session on made-up inputs; ``pool`` has ``size`` rows on the dynamic axis, or more.
+    """Runs one session on made-up inputs.
 
-    Rows of a ``batch`` axis come from different spots and can be batched freely; those of another
-    axis belong to one slide, which is then one query, and ``pool`` has just its rows. ``where`` is
-    the precision and device, for the error of an output that is NaN or infinite.
+    Rows of a ``batch`` axis come from different spots, and a call may take any of them. Rows of
+    another axis belong to one slide, which is then one query.
     """
 
     def __init__(
@@ -109,6 +113,16 @@ class GraphWork(Work):
         absent: Mapping[str, str],
         where: str = "",
     ) -> None:
+        """Take what a query needs.
+
+        Args:
+            session: The session.
+            size: Rows of a query.
+            pool: Inputs by name, with ``size`` rows on the dynamic axis, or more.
+            clock: Measures the seconds.
+            absent: Stages that the session does not measure apart, and why.
+            where: Precision and device, for the error of an output that is NaN or infinite.
+        """
         spec = session.spec
         self.graph, self.axis, self.size = spec.name, spec.batch_axis, size
         self.unit = "tiles" if spec.kind == "per tile" else "spots"

@@ -1,9 +1,10 @@
-"""``triplex-deploy bench``: how fast bundles are here; ``bench compare``: what became slower."""
+"""Define ``triplex-deploy bench``, which measures bundles, and ``bench compare``."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib import import_module
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STDOUT = "-"
+RESULT_BYTES = 1 << 20
+"""Free room that a result and a plot need at most, each."""
 SYNTHETIC_PX = (2240, 1792)
-"""Of the slide that is made up where none is given."""
+"""Width and height of the synthetic slide that is predicted if no slide is given."""
 SYNTHETIC_SEED = 0
 
 
@@ -53,7 +56,7 @@ class Sizes(click.ParamType[tuple[int, ...]]):
 
 
 class BenchCommand(click.Command):
-    """``bench BUNDLE...``, or ``bench compare A B`` where the first word is ``compare``."""
+    """Runs ``bench compare A B`` if the first argument is ``compare``."""
 
     def make_context(
         self,
@@ -85,7 +88,7 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> int:
     the speed of the machine itself could explain is called noise.
     """
     from triplex_deploy.bench.compare import compare_results
-    from triplex_deploy.bench.result import read_result
+    from triplex_deploy.bench.read_result import read_result
     from triplex_deploy.cli.bench_table import print_comparison
 
     comparison = compare_results(read_result(before), read_result(after), threshold)
@@ -201,7 +204,8 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> int:
         "precisions",
         multiple=True,
         type=click.Choice(RUN_PRECISIONS),
-        help="Precision of the run on a CPU; repeatable. [default: that of each bundle]",
+        help="Precision of the run on a CPU; repeatable, to compare precisions. "
+        "[default: that of each bundle]",
     ),
     setting("--threads", type=ThreadCount(), help="CPU threads per operator."),
 )
@@ -230,14 +234,15 @@ def command(
 ) -> None:
     """Measure how fast bundles are on this machine; several BUNDLEs are compared.
 
-    Graphs are timed alone at every size, and slides from file to prediction. docs/benchmarks.md
-    describes the measurements and the JSON. `bench compare A.json B.json` compares two results.
+    Graphs are timed alone at every size, and slides from file to prediction. Several bundles,
+    backends and precisions are compared with each other and with PyTorch in fp32; what this CPU
+    does not have is listed with the reason. docs/benchmarks.md describes the measurements and the
+    JSON. `bench compare A.json B.json` compares two results.
     """
     if options.slide is None and (slide_options.spots, slide_options.mpp) != (None, None):
         raise click.UsageError("--spots and --mpp belong to a slide: give --slide")
     if options.slide is not None and (graphs or options.only_graphs):
         raise click.UsageError("--slide is for end to end: leave out --graphs and --graph")
-    _require_folders(*(None if str(file) == STDOUT else file for file in (json_file, plot)))
     _require_own(json_file, plot)
     if plot is not None:
         import_module("triplex_deploy.bench.plots")  # fails now if matplotlib is missing
@@ -261,13 +266,13 @@ def _measure(options: BenchOptions) -> BenchResult:
     with ExitStack() as stack:
         if options.end_to_end and options.slide is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            options = replace(options, slide=_synthesise(folder, options.bundles[0]))
+            options = replace(options, slide=_synthesize(folder, options.bundles[0]))
         progress = stack.enter_context(StageBars())
         return run_bench(options, progress)
 
 
-def _synthesise(folder: Path, bundle: Path) -> Path:
-    """A small section at the bundle's scale."""
+def _synthesize(folder: Path, bundle: Path) -> Path:
+    """Write a small section at the bundle's scale, and return its path."""
     from triplex_deploy.bundle import read_bundle
     from triplex_deploy.demo.slide import synthesize_slide
 
@@ -277,24 +282,35 @@ def _synthesise(folder: Path, bundle: Path) -> Path:
 
 
 def _show(result: BenchResult, json_file: Path | None, plot: Path | None) -> None:
-    from triplex_deploy.bench.result import write_result
     from triplex_deploy.cli.bench_table import print_result
 
     on_stdout = json_file is not None and str(json_file) == STDOUT
-    if json_file is not None and not on_stdout:
-        write_result(result, json_file)
-    if plot is not None:
-        from triplex_deploy.bench.plots import write_plots
-
-        write_plots(result, plot)
+    _write(result, None if on_stdout else json_file, plot)
     if on_stdout:
         print_text(result.to_json(), end="")
     elif not is_quiet():
         print_result(result)
 
 
+def _write(result: BenchResult, json_file: Path | None, plot: Path | None) -> None:
+    """Write the files that were asked for, all or none."""
+    from triplex_deploy.bench.result import write_result
+    from triplex_deploy.files.atomic import atomic_paths
+
+    write_of: dict[Path, Callable[[BenchResult, Path], None]] = {}
+    if json_file is not None:
+        write_of[json_file] = write_result
+    if plot is not None:
+        from triplex_deploy.bench.plots import write_plots
+
+        write_of[plot] = write_plots
+    with atomic_paths(*write_of) as temporary:
+        for write, path in zip(write_of.values(), temporary, strict=True):
+            write(result, path)
+
+
 def _cost_counter() -> tuple[CountCost | None, str]:
-    """What counts a graph's operations, or None and why there is no roofline."""
+    """Return a function that counts operations, or None and why there is no roofline."""
     try:
         from triplex_deploy.exporters.cost import graph_cost
     except ModuleNotFoundError as error:
@@ -305,18 +321,19 @@ def _cost_counter() -> tuple[CountCost | None, str]:
 
 
 def _require_own(json_file: Path | None, plot: Path | None) -> None:
-    """Refuse, before measuring, to replace files that are not of this package."""
+    """Refuse, before measuring, to lose the results or files that are not of this package."""
     from triplex_deploy.bench.result import is_result
+    from triplex_deploy.files.atomic import require_target
     from triplex_deploy.files.ours import is_our_png, require_ours
+    from triplex_deploy.files.room import require_room
 
+    if json_file is not None and json_file == plot:
+        raise OutputError(f"{plot}: is given twice; choose another name for the plot")
     if json_file is not None and str(json_file) != STDOUT:
+        require_target(json_file)
         require_ours(json_file, is_result, "a result of bench")
+        require_room(json_file, RESULT_BYTES)
     if plot is not None:
+        require_target(plot)
         require_ours(plot, is_our_png, "a picture")
-
-
-def _require_folders(*files: Path | None) -> None:
-    """Fail before measuring rather than after it when results could not be written."""
-    for file in files:
-        if file is not None and not file.parent.is_dir():
-            raise OutputError(f"{file}: {file.parent} is not a folder; create it first")
+        require_room(plot, RESULT_BYTES)

@@ -1,4 +1,4 @@
-"""Benchmark results and comparisons as tables on stdout."""
+"""Print benchmark results and comparisons as tables on stdout."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from triplex_deploy.bench.compare import CaseComparison, Comparison
 from triplex_deploy.bench.result import BenchResult, CaseResult, Subject
 
 WIDTH_ELSEWHERE = 150
-"""Columns where stdout is no terminal."""
+"""Width in columns if stdout is not a terminal."""
 STAGES_SHOWN = 3
 NUMBERS = ("before ms", "after ms", "change", "noise")
 STYLES = {"slower": "bold red", "faster": "green", "within noise": "yellow", "same": ""}
 
 
 def print_result(result: BenchResult) -> None:
-    """Subjects with their accuracy, every case, and what to know of the numbers."""
+    """Print subjects with their accuracy, peak rates, every case, and notes about the numbers."""
     console = _console()
     machine = result.machine
     console.print(
         f"{machine.cpu}, {machine.usable_cores} of {machine.cores} cores, load {machine.load:g}"
         + "".join(f", {gpu.name} ({gpu.driver})" for gpu in machine.gpus)
     )
+    if machine.instructions:
+        console.print(f"instructions: {', '.join(machine.instructions)}")
     console.print(_subjects(result))
+    for line in _unmeasured(result):
+        console.print(line)
     console.print(_cases(result))
     for line in _notes(result):
         console.print(line)
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Every common case with its verdict, and the cases of one result alone."""
+    """Print every common case with its verdict, and the cases that only one result has."""
     console = _console()
     table = _table(f"threshold {comparison.threshold:.0%}")
     for name in ("case", "by", "before ms", "after ms", "change", "noise", "verdict"):
@@ -45,8 +49,8 @@ def print_comparison(comparison: Comparison) -> None:
     for name, keys in (("before", comparison.only_before), ("after", comparison.only_after)):
         for key in keys:
             console.print(f"only in {name}: {key}")
-    untold = f", {comparison.untold} could not be told" if comparison.untold else ""
-    console.print(f"{len(comparison.slower)} of {len(comparison.cases)} cases slower{untold}")
+    undecided = f", {comparison.undecided} undecided" if comparison.undecided else ""
+    console.print(f"{len(comparison.slower)} of {len(comparison.cases)} cases slower{undecided}")
 
 
 def _console() -> Console:
@@ -61,7 +65,7 @@ def _table(title: str) -> Table:
 
 def _subjects(result: BenchResult) -> Table:
     table = _table("subjects")
-    for name in ("subject", "bundle", "id", "threads", "copies", "accuracy, as exported"):
+    for name in ("subject", "bundle", "id", "threads", "copies", "against PyTorch fp32"):
         table.add_column(name)
     for subject in result.subjects:
         threads = "auto" if subject.threads is None else str(subject.threads)
@@ -81,9 +85,21 @@ def _accuracy(subject: Subject) -> str:
     if found is None:
         return f"unknown: {subject.accuracy_absent}"
     return (
-        f"{'passed' if found.passed else 'FAILED'}, gene PCC median {found.median_gene_pcc:.6f} "
-        f"least {found.min_gene_pcc:.6f}, {found.worst_graph} off by {found.worst_relative:.1e}"
+        f"{'passed' if found.passed else 'FAILED'}, cosine at least {found.least_cosine:.6f}, "
+        f"gene PCC median {found.median_gene_pcc:.6f} least {found.min_gene_pcc:.6f}, "
+        f"{found.worst_graph} off by {found.worst_relative:.1e} ({found.source})"
     )
+
+
+def _unmeasured(result: BenchResult) -> Iterator[str]:
+    """Yield why a subject was not measured, then the peak rates."""
+    for name, reason in result.subjects_absent.items():
+        yield f"not measured: {name}: {reason}"
+    if result.ceilings is not None:
+        for name, peak in result.ceilings.peaks.items():
+            yield f"peak {name}: {peak.flops_per_s / 1e9:,.0f} GFLOP/s ({peak.instructions})"
+        for name, reason in result.ceilings.peaks_absent.items():
+            yield f"peak {name}: none, {reason}"
 
 
 def _cases(result: BenchResult) -> Table:
@@ -91,7 +107,7 @@ def _cases(result: BenchResult) -> Table:
     table = _table("latency of a query in ms")
     for name in ("graph", "scenario", "size", *(("subject",) if several else ())):
         table.add_column(name, no_wrap=True)
-    for name in ("n", "min", "mean", "p50", "p90", "p95", "p99", "per s"):
+    for name in ("n", "min", "mean", "p50", "p90", "p95", "p99", "per s", "CPU ms", "of roof"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("x first" if several else "stages", justify="right" if several else "left")
     first: dict[tuple[object, ...], float] = {}
@@ -101,8 +117,19 @@ def _cases(result: BenchResult) -> Table:
         row = [case.graph, _scenario(case), f"{case.axis} {case.size}"]
         row += [case.subject] if several else []
         row += [*_times(case), f"{_number(case.throughput_per_s)} {case.unit}"]
+        row += ["" if case.cpu_ms is None else _number(case.cpu_ms), _of_roof(case, result)]
         table.add_row(*row, f"{case.throughput_per_s / base:.2f}" if several else _stages(case))
     return table
+
+
+def _of_roof(case: CaseResult, result: BenchResult) -> str:
+    """Return the rate of the median run, in percent of what its precision could reach."""
+    subject = next((s for s in result.subjects if s.label == case.subject), None)
+    if result.ceilings is None or case.cost is None or subject is None:
+        return ""
+    moving = result.ceilings.bytes_per_s * case.cost.flops / max(1, case.cost.traffic_bytes)
+    roof = min(moving, result.ceilings.roof(subject.graphs[case.graph].precision))
+    return f"{case.cost.flops_per_s / roof:.0%}"
 
 
 def _scenario(case: CaseResult) -> str:
@@ -110,7 +137,7 @@ def _scenario(case: CaseResult) -> str:
 
 
 def _times(case: CaseResult) -> Iterator[str]:
-    """``n`` and the percentiles; a p99 that is not stable is marked."""
+    """Yield ``n`` and the percentiles; a p99 that is not stable has a mark."""
     times = case.latency_ms
     yield str(times.n)
     for value in (times.min, times.mean, times.p50, times.p90, times.p95):
@@ -119,12 +146,12 @@ def _times(case: CaseResult) -> Iterator[str]:
 
 
 def _number(value: float) -> str:
-    """Four digits, never as a power of ten."""
+    """Return four digits, never a power of ten."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _stages(case: CaseResult) -> str:
-    """The largest parts of the mean."""
+    """Return the largest parts of the mean."""
     parts = sorted(case.stages_ms.items(), key=lambda item: -item[1])[:STAGES_SHOWN]
     mean = case.latency_ms.mean
     shown = [(name, ms / mean) for name, ms in parts if ms / mean >= 0.01]
@@ -132,7 +159,7 @@ def _stages(case: CaseResult) -> str:
 
 
 def _notes(result: BenchResult) -> Iterator[str]:
-    """The p99 in one line for all cases; other notes as they are."""
+    """Yield one line about the p99 of all cases, then the other notes."""
     shaky = [case for case in result.cases if not case.latency_ms.p99_stable]
     if shaky:
         counts = [case.latency_ms.n for case in shaky]

@@ -12,10 +12,8 @@ import click
 
 from triplex_deploy.cli.config_file import config_files
 from triplex_deploy.cli.shared import common_options, print_summary
-from triplex_deploy.contract.precision import PRECISIONS, cpu_flag
 from triplex_deploy.errors import BackendError, TriplexError
-from triplex_deploy.runtime.diagnosis import Finding
-from triplex_deploy.system import processor_flags
+from triplex_deploy.runtime.diagnosis import Finding, cpu_findings
 
 
 @click.command(epilog="Example: triplex-deploy doctor --json")
@@ -27,7 +25,7 @@ def command(as_json: bool) -> None:
     """
     from triplex_deploy.runtime.diagnosis import GpuDiagnosis
 
-    findings = [_system(), _number_formats(), *_libraries(), _openslide(), _kernels(), _runtime()]
+    findings = [_system(), *cpu_findings(), *_libraries(), _openslide(), _kernels(), _runtime()]
     findings += [*GpuDiagnosis().findings(), _auto_device(), _defaults()]
     faults = [finding for finding in findings if finding.ok is False]
     marks = {True: "ok", False: "FAULT", None: "-"}
@@ -42,24 +40,13 @@ def _system() -> Finding:
     return Finding("system", True, f"{platform.platform()}, {cores} cores, {_python()}")
 
 
-def _number_formats() -> Finding:
-    """Say which of the smaller number formats the CPU multiplies in hardware."""
-    flags = processor_flags()
-    texts = []
-    for name, precision in PRECISIONS.items():
-        if precision.cpu_flags:
-            flag = cpu_flag(name, flags)
-            texts.append(f"{name} by {flag}" if flag else f"{name} slow, without hardware for it")
-    return Finding("CPU number formats", True, "; ".join(texts))
-
-
 def _python() -> str:
     return f"Python {platform.python_version()}"
 
 
 def _libraries() -> list[Finding]:
     needed = ("triplex-deploy", "numpy", "anndata", "tifffile", "imagecodecs")
-    optional = {"torch": "export", "onnx": "export", "lightning": "train"}
+    optional = {"openvino": "cpu", "torch": "export", "onnx": "export", "lightning": "train"}
     found = [_package(name, None) for name in needed]
     return found + [_package(name, extra) for name, extra in optional.items()]
 

@@ -61,7 +61,7 @@ class Precision:
     """Lowest compute capability of a GPU that multiplies the type."""
     cpu_flags: tuple[str, ...] = ()
     """Flags of x86 processors in ``/proc/cpuinfo``: with any of them a CPU multiplies the type in
-    hardware. Empty if every CPU does, or none."""
+    hardware, fastest first. Empty if every CPU does, or none."""
     checked_as: str = ""
     """Precision that gives the gate on a CPU; empty for the precision's own gate."""
     emulation: Emulation = "as_is"
@@ -92,7 +92,7 @@ PRECISIONS: Final[dict[str, Precision]] = {
             "BFLOAT16",
             is_converted=True,
             least_capability=(8, 0),  # Ampere
-            cpu_flags=("avx512_bf16", "amx_bf16"),
+            cpu_flags=("amx_bf16", "avx512_bf16"),
             emulation="rounded",
         ),
         Precision(
@@ -101,7 +101,7 @@ PRECISIONS: Final[dict[str, Precision]] = {
             _BOTH,
             "INT8",
             other_graphs={"onnxruntime": "fp32", "tensorrt": "fp16"},
-            cpu_flags=("avx512_vnni", "avx_vnni"),
+            cpu_flags=("amx_int8", "avx512_vnni", "avx_vnni"),
         ),
         Precision(
             "fp8",

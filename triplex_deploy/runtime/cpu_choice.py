@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 BETTER_BY: Final = 1.15
 """How much faster a later candidate must be to be chosen; a smaller gain may be noise."""
 _TILES_PER_CALL: Final = 4
-_ISA_LIMIT: Final = "ONEDNN_MAX_CPU_ISA"
+ISA_LIMIT: Final = "ONEDNN_MAX_CPU_ISA"
+"""Variable that limits the instructions of OpenVINO's kernels."""
 _LIMITS_WITHOUT_BF16: Final = (
     "SSE41",
     "AVX",
@@ -138,7 +139,7 @@ def has_fast_bf16() -> bool:
     OpenVINO also runs bf16 on a CPU with AVX-512 alone, but slower than fp32. The variable
     ``ONEDNN_MAX_CPU_ISA`` limits the instructions of OpenVINO's kernels.
     """
-    limit = os.environ.get(_ISA_LIMIT, "").upper()
+    limit = os.environ.get(ISA_LIMIT, "").upper()
     return limit not in _LIMITS_WITHOUT_BF16 and cpu_flag("bf16", processor_flags()) is not None
 
 
@@ -235,7 +236,7 @@ def cpu_conditions() -> dict[str, Any]:
     return {
         "processor": processor_name(),
         "flags": sorted(processor_flags()),
-        "isa_limit": os.environ.get(_ISA_LIMIT, ""),
+        "isa_limit": os.environ.get(ISA_LIMIT, ""),
         "versions": {"triplex-deploy": __version__, **installed_versions(PACKAGES)},
     }
 

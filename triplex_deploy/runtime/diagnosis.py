@@ -1,4 +1,4 @@
-"""Find out which GPU software works, what is missing, and which command installs it."""
+"""Find out what the CPU multiplies in hardware, and which GPU software works or is missing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from triplex_deploy.contract.precision import PRECISIONS, cpu_flag
 from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime.backends import OPENVINO
+from triplex_deploy.runtime.cpu_choice import ISA_LIMIT, has_fast_bf16
+from triplex_deploy.runtime.instructions import instructions_for, known_instructions
 from triplex_deploy.runtime.ort import import_onnxruntime, preload_cuda
 from triplex_deploy.runtime.tensorrt.cuda import import_pycuda
 from triplex_deploy.runtime.tensorrt.session import import_tensorrt
-from triplex_deploy.system import installed_version
+from triplex_deploy.system import installed_version, processor_flags, processor_name
 
 CUDA_PROVIDER: Final = "libonnxruntime_providers_cuda.so"
 """The library with which ONNX Runtime uses CUDA."""
@@ -133,6 +137,50 @@ class GpuDiagnosis:
             else:
                 found.append(Finding(name, True, _version_text(module, self.version_of(name))))
         return found
+
+
+def cpu_findings() -> list[Finding]:
+    """Return what this CPU multiplies in hardware, and which command makes use of it."""
+    flags = processor_flags()
+    if not flags:
+        text = "unknown: this system does not list them, or it is no x86 processor"
+        return [Finding("CPU instructions", None, text)]
+    known = ", ".join(known_instructions(flags)) or "none for wide vectors"
+    return [
+        Finding("CPU instructions", True, f"{known} ({processor_name()})"),
+        Finding("CPU fp32", True, f"{_by('fp32')}: `predict`, as it is without options"),
+        _bf16(),
+        _int8(),
+    ]
+
+
+def _bf16() -> Finding:
+    name = "CPU bf16"
+    flag = instructions_for("bf16")
+    if flag is None or not has_fast_bf16():
+        needed = " or ".join(PRECISIONS["bf16"].cpu_flags)
+        limit = f"; {ISA_LIMIT} limits OpenVINO" if flag else ""
+        text = (
+            f"not in hardware (that needs {needed}){limit}: `predict --precision bf16` is refused"
+        )
+        return Finding(name, None, text)
+    text = f"by {flag}: `predict --precision bf16` runs an fp32 bundle in it, and `prepare` too"
+    if not OPENVINO.is_installed:
+        return Finding(name, None, f"{text}, after `pip install 'triplex-deploy[cpu]'`")
+    return Finding(name, True, text)
+
+
+def _int8() -> Finding:
+    command = "`export --precision int8 --calibration SLIDE` makes a bundle for `predict`"
+    if cpu_flag("int8", processor_flags()):
+        return Finding("CPU int8", True, f"{_by('int8')}: {command}")
+    text = f"{_by('int8')}, without VNNI: {command}; add `--int8-weights 7`, as sums of 8 overflow"
+    return Finding("CPU int8", True, text)
+
+
+def _by(precision: str) -> str:
+    flag = instructions_for(precision)
+    return f"by {flag}" if flag else "without wide vectors, slow"
 
 
 def cuda_provider() -> Path | None:

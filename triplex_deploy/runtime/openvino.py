@@ -23,7 +23,7 @@ from triplex_deploy.system import cache_folder, return_freed_memory, usable_core
 
 logger = logging.getLogger(__name__)
 
-_HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
+HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
 """``INFERENCE_PRECISION_HINT`` by precision. Without it OpenVINO takes bf16 on some CPUs."""
 _TELEMETRY: Final = "openvino_telemetry"
 
@@ -131,7 +131,7 @@ def open_session(
         streams: Number of calls that run side by side, with ``threads / streams`` threads each.
     """
     options = {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": threads or usable_cores(),
         "ENABLE_CPU_PINNING": False,  # processes side by side would share the first cores

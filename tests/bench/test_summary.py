@@ -1,4 +1,4 @@
-"""Percentiles and their intervals on made-up samples."""
+"""Test percentiles and their intervals on made-up samples."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from triplex_deploy.bench.summary import (
     quantile_interval,
     samples_needed,
-    summarise,
+    summarize,
     tail_note,
     thin,
 )
@@ -14,7 +14,7 @@ from triplex_deploy.bench.summary import (
 
 def test_percentiles_are_those_of_the_sorted_times() -> None:
     seconds = [value / 1000 for value in range(101, 0, -1)]  # 1 to 101 ms, backwards
-    latency = summarise(seconds)
+    latency = summarize(seconds)
     assert (latency.n, latency.min, latency.max) == (101, 1.0, 101.0)
     assert latency.mean == pytest.approx(51)
     assert latency.p50 == pytest.approx(51)
@@ -24,7 +24,7 @@ def test_percentiles_are_those_of_the_sorted_times() -> None:
 
 
 def test_single_time_is_every_percentile_and_bounds_nothing() -> None:
-    latency = summarise([0.004])
+    latency = summarize([0.004])
     assert {latency.min, latency.p50, latency.p99, latency.max, latency.p99_low} == {4.0}
     assert latency.p99_high is None
     assert not latency.p99_stable
@@ -55,12 +55,12 @@ def test_interval_covers_the_true_quantile_as_often_as_it_says() -> None:
 def test_p99_is_stable_only_with_enough_samples_and_a_narrow_tail() -> None:
     rng = np.random.default_rng(2)
     narrow = rng.normal(0.1, 0.002, 1000)
-    assert summarise(narrow.tolist()).p99_stable
-    assert tail_note(summarise(narrow.tolist())) is None
+    assert summarize(narrow.tolist()).p99_stable
+    assert tail_note(summarize(narrow.tolist())) is None
     wide = rng.lognormal(-3, 1.0, 1000)
-    assert not summarise(wide.tolist()).p99_stable
-    assert "lies between" in str(tail_note(summarise(wide.tolist())))
-    assert "takes 368 at least" in str(tail_note(summarise(narrow[:50].tolist())))
+    assert not summarize(wide.tolist()).p99_stable
+    assert "lies between" in str(tail_note(summarize(wide.tolist())))
+    assert "takes at least 368" in str(tail_note(summarize(narrow[:50].tolist())))
 
 
 def test_thinning_keeps_order_and_both_ends() -> None:
