@@ -155,6 +155,17 @@ def test_a_name_that_cannot_be_given_leaves_all_as_they_were(
     assert paths[0].read_text() == ("old" if links or failing == 0 else "new")
 
 
+def test_an_error_of_a_writer_names_the_file_and_not_the_temporary_one(tmp_path: Path) -> None:
+    def write() -> None:
+        paths = tmp_path / "m.json", tmp_path / "m.png"
+        with atomic_paths(*paths) as (_, picture), atomic_path(picture):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError) as caught:
+        write()
+    assert str(caught.value).startswith(f"{tmp_path / 'm.png'}: cannot be written")
+
+
 def test_a_link_among_several_targets_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to(tmp_path / "elsewhere")
     with (

@@ -45,14 +45,19 @@ def atomic_paths(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
     targets = [Path(path) for path in paths]
     # A short name, as the name of the target may already have the maximum length.
     temporaries = tuple(path.with_name(f".triplex-{secrets.token_hex(6)}.tmp") for path in targets)
+    known = dict(zip(map(str, temporaries), targets, strict=True))
     try:
         for path in targets:
             require_target(path)
         yield temporaries
         replace_files(temporaries, targets)
     except OSError as error:
-        known = dict(zip(map(str, temporaries), targets, strict=True))
         raise unwritable(known.get(str(error.filename), targets[0]), error) from error
+    except OutputError as error:  # of a writer that was given one of the temporary paths
+        text = str(error)
+        for temporary_name, path in known.items():
+            text = text.replace(temporary_name, str(path))
+        raise OutputError(text) from error
     finally:
         for temporary in temporaries:
             with suppress(OSError):
