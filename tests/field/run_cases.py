@@ -36,7 +36,6 @@ from tests.field.recipes import JUDGES, run_recipe  # noqa: E402
 NOT_SCRIPTED = {
     "W2": "needs a browser: tests/outputs/test_report_in_browser.py",
     "X1": "needs a reader that is broken on purpose: tests/cohort/test_run_job.py",
-    "E11": "the same as E9 on a larger disk",
 }
 """Rows of the list that no function feeds, and why."""
 

@@ -194,6 +194,36 @@ def _e9(kit: Kit) -> Verdict:
         return both(refused(outcome), check(not left, f"{outcome}; left: {left}"))
 
 
+@attack("E11", "train on a disk that takes the checkpoint, but not the state")
+def _e11(kit: Kit) -> Verdict:
+    size = (kit.demo / "checkpoint.ckpt").stat().st_size
+    with _tiny_disk(kit, f"{size // 1024 + 512}k") as disk:
+        if disk is None:
+            return NO_DISK
+        outcome = kit.run("train", kit.demo / "prepared", "--out", disk / "run", limit_s=150)
+        left = sorted(path.name for path in disk.rglob("*.ckpt*"))
+        return both(refused(outcome), check(not left, f"{outcome}; left: {left}"))
+
+
+@attack("outputs-full", "report, convert, export and predict on a full disk")
+def _outputs_full(kit: Kit) -> Verdict:
+    with _tiny_disk(kit, "24k") as disk:
+        if disk is None:
+            return NO_DISK
+        (disk / "filled").write_bytes(bytes(8192))
+        genes = ("--genes", "FASN,GNAS")
+        verdicts = [
+            refused(kit.run("report", kit.prediction, "--out", disk / "x.html")),
+            refused(
+                kit.run("convert", kit.prediction, "--to", "geojson", "--out", disk / "x.geojson")
+            ),
+            refused(kit.run("export", kit.demo / "checkpoint.ckpt", "--out", disk / "bundle")),
+            refused(kit.predict(kit.small(), "--all-tiles", *genes, out=disk / "out")),
+        ]
+        left = sorted(path.name for path in disk.rglob("*") if path.is_file())
+        return both(*verdicts, check(left == ["filled"], f"left: {left}"))
+
+
 @attack("prepare-full", "prepare on a disk that is too small for the features")
 def _prepare_full(kit: Kit) -> Verdict:
     with _tiny_disk(kit, "100k") as disk:

@@ -84,10 +84,15 @@ def _kernel(kit: Kit, size: int) -> Outcome:
     return kit.predict(kit.small(), "--all-tiles", bundle=bundle)
 
 
-@attack("A10", "apeg_kernel 301 against a graph of another kernel")
+@attack("A10", "apeg_kernel 301 and 5 against a graph of another kernel")
 def _a10(kit: Kit) -> Verdict:
-    outcome = _kernel(kit, 301)
-    return both(refused(outcome), check("batch-size" not in outcome.err, str(outcome)))
+    verdicts = []
+    for size in (301, 5):
+        shutil.rmtree(kit.folder / "bundle", ignore_errors=True)
+        outcome = _kernel(kit, size)
+        verdicts.append(refused(outcome))
+        verdicts.append(check("batch-size" not in outcome.err, str(outcome)))
+    return both(*verdicts)
 
 
 @attack("A11", "apeg_kernel 3001")

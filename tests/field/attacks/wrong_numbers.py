@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -177,17 +178,53 @@ def _k13(kit: Kit) -> Verdict:
     return _prepared_like_a_clean_one(kit, dataset, out)
 
 
-@attack("K19", "finished run with one flipped bit in a checkpoint, resumed")
+def _finished_run(kit: Kit) -> tuple[Path, tuple[object, ...]]:
+    """Copy the demo's run; return its folder and the command that resumes it, to no effect."""
+    import torch
+
+    (fold,) = kit.copy("run").iterdir()
+    state = torch.load(fold / "state.pt", weights_only=True)
+    settings = kit.folder / "settings.json"
+    settings.write_text(json.dumps({**state["config"], **state["options"]}))
+    number = fold.name.partition("-")[2]
+    given = ("train", kit.copy("prepared"), "--out", fold.parent, "--fold", number)
+    return fold, (*given, "--config", settings, "--resume")
+
+
+@attack("K19", "finished run with one flipped bit in its checkpoint or state, resumed")
 def _k19(kit: Kit) -> Verdict:
-    kit.copy("prepared")
-    run = kit.copy("run")
-    for path in [*run.rglob("*.ckpt"), *run.rglob("*.pt")]:
-        content = bytearray(path.read_bytes())
+    fold, command = _finished_run(kit)
+    verdicts = [done(kit.run(*command, limit_s=120))]
+    for name in ("checkpoint.ckpt", "state.pt"):
+        good = (fold / name).read_bytes()
+        content = bytearray(good)
         content[len(content) // 2] ^= 0x40
-        path.write_bytes(content)
-    outcome = kit.run("train", kit.folder / "prepared", "--out", run, "--resume", limit_s=120)
-    nan = "nan" in outcome.out.lower()
-    return both(well_ended(outcome), check(not nan, f"NaN in the scores: {nan}; {outcome}"))
+        (fold / name).write_bytes(content)
+        verdicts.append(refused(kit.run(*command, limit_s=120), name))
+        (fold / name).write_bytes(good[: len(good) // 2])
+        verdicts.append(refused(kit.run(*command, limit_s=120), name))
+        (fold / name).write_bytes(good)
+    return both(*verdicts)
+
+
+AGAIN = ("--no-resume", "--json")
+
+
+@attack("signature", "features, tuning and verdicts that another installation wrote")
+def _signature(kit: Kit) -> Verdict:
+    given = ("--all-tiles", "--cache", kit.folder / "cache")
+    kit.predict(kit.small(), *given, env={"XDG_STATE_HOME": str(kit.folder / "other")})
+    outcome = kit.predict(kit.folder / "small.tif", *given, "--no-resume", "-v")
+    shared = kit.predict(
+        kit.folder / "small.tif", *given, "--no-resume", "--shared-cache", "--json"
+    )
+    reported = "not written by this installation" in outcome.err
+    return both(
+        done(outcome),
+        check(reported, f"reported: {reported}"),
+        done(shared),
+        check('"tiles_from_cache": 0' not in shared.out, f"shared: {shared.out[-300:]}"),
+    )
 
 
 def _replaced(kit: Kit, after: float, *options: object) -> Verdict:
