@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -56,6 +56,29 @@ def write_onnx(
     path.write_bytes(proto.SerializeToString())
 
 
+def model_with_stored_weights(
+    module: nn.Module, spec: GraphSpec, store: Callable[[onnx_ir.Model], None]
+) -> ModelProto:
+    """Return the graph of ``module`` for every runtime, with its weights held as ``store`` does it.
+
+    The weights are copied only once they are stored, so that a module may have more of them than a
+    file can hold as they are.
+
+    Args:
+        module: The graph's module in evaluation mode; its inputs are named as in ``spec``.
+        spec: Names, types and axes of the graph's tensors.
+        store: Changes how a model holds its weights.
+    """
+    program = _program(module, spec)
+    with _quiet():
+        program.optimize()
+    store(program.model)
+    proto: ModelProto = program.model_proto
+    _remove_notes(proto)
+    _remove_unused_weights(proto)
+    return proto
+
+
 def _trace_with_weights(module: nn.Module, spec: GraphSpec) -> ModelProto:
     """Return the unoptimized program of ``module``, traced now or read from the cache.
 
@@ -76,6 +99,13 @@ def _trace_with_weights(module: nn.Module, spec: GraphSpec) -> ModelProto:
 
 def _trace(module: nn.Module, spec: GraphSpec) -> ModelProto:
     """Return the unoptimized program of ``module`` with its weights."""
+    trace: ModelProto = _program(module, spec).model_proto
+    _remove_notes(trace)
+    return trace
+
+
+def _program(module: nn.Module, spec: GraphSpec) -> torch.onnx.ONNXProgram:
+    """Return the unoptimized program, which shares its weights with ``module``."""
     inputs = graph_inputs(spec, _TRACED_SIZE)
     dynamic = torch.export.Dim(spec.batch_axis)
     shapes = {
@@ -95,10 +125,8 @@ def _trace(module: nn.Module, spec: GraphSpec) -> ModelProto:
             external_data=False,
             verbose=False,
         )
-        assert program is not None
-        trace: ModelProto = program.model_proto
-    _remove_notes(trace)
-    return trace
+    assert program is not None
+    return program
 
 
 def _optimize(trace: ModelProto) -> ModelProto:

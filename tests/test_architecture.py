@@ -68,6 +68,8 @@ ONLY_IN = {
     ),
     "onnx": ("exporters",),
     "onnxruntime": ("triplex_deploy/runtime/ort.py", "exporters/int8.py"),
+    "timm": ("exporters/encoder_model.py",),
+    "safetensors": ("exporters/encoder_weights.py",),
     "openvino": ("triplex_deploy/runtime/openvino.py",),
     "tensorrt": ("triplex_deploy/runtime/tensorrt/session.py",),
     "pycuda": ("triplex_deploy/runtime/tensorrt/cuda.py",),

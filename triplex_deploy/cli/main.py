@@ -30,6 +30,7 @@ COMMANDS = {
     "convert": "Write a prediction as a file that other programs open.",
     "demo": "Try every step on synthetic data, from a data set to a report.",
     "doctor": "Show versions, devices and libraries, and what is missing.",
+    "encoder": "Write a pathology encoder from timm as an ONNX file for prepare.",
     "evaluate": "Score a run over its folds, or a prediction against measured counts.",
     "export": "Turn a checkpoint into a bundle of ONNX graphs.",
     "import-checkpoint": "Turn published TRIPLEX weights into a checkpoint.",

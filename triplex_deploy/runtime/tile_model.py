@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILE_PX
 from triplex_deploy.errors import BackendError, ContractError
+from triplex_deploy.files.escape import control_in
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.ort import load_session
 
@@ -19,10 +23,29 @@ UINT8_NHWC: Final = "uint8_nhwc"
 FLOAT_NCHW: Final = "float32_nchw"
 """Input of a graph that takes normalized images (B, 3, 224, 224)."""
 
+DESCRIPTION: Final = "triplex.encoder"
+"""Property of an ONNX file with which ``encoder export`` describes the encoder, as JSON."""
+_NORMALIZED: Final = 3
+"""Numbers in a mean or a standard deviation: red, green and blue."""
+
 _INPUTS: Final = {
     ("tensor(uint8)", (TILE_PX, TILE_PX, 3)): UINT8_NHWC,
     ("tensor(float)", (3, TILE_PX, TILE_PX)): FLOAT_NCHW,
 }
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file of ``encoder export`` says of itself."""
+
+    name: str
+    """Name of the encoder."""
+    mean: tuple[float, ...]
+    """Mean of each channel in [0, 1], which the graph subtracts."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel, by which the graph divides."""
+    mpp: float | None
+    """Micrometers per pixel of a tile that shows what the encoder was trained on, if known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +66,8 @@ class TileModel:
     """Standard deviation of each channel, which then divides the input."""
     session: Any
     """The ``onnxruntime.InferenceSession``."""
+    description: Description | None = None
+    """What the file says of itself, None if it says nothing."""
 
     def encode(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features (B, F) of RGB tiles (B, 224, 224, 3)."""
@@ -74,7 +99,7 @@ def open_tile_model(
 
     Raises:
         BackendError: If the file is missing or cannot be loaded.
-        ContractError: If its input or output has another form.
+        ContractError: If its input, its output or its description has another form.
     """
     path = Path(path)
     if not path.is_file():
@@ -88,7 +113,34 @@ def open_tile_model(
             f"{path}: gives {features.dtype} of shape {features.shape} for one tile; export a "
             "model that pools to one float32 vector (B, F)"
         )
-    return TileModel(path, layout, features.shape[1], fixed_batch, mean, std, session)
+    description = _description_of(path, session.get_modelmeta().custom_metadata_map)
+    return TileModel(path, layout, features.shape[1], fixed_batch, mean, std, session, description)
+
+
+def _description_of(path: Path, properties: Mapping[str, str]) -> Description | None:
+    text = properties.get(DESCRIPTION)
+    if text is None:
+        return None
+    try:
+        return _parse(json.loads(text))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ContractError(
+            f"{path}: its property {DESCRIPTION} cannot be read ({error}); export the encoder again"
+        ) from error
+
+
+def _parse(content: Any) -> Description:
+    name, mpp = content["name"], content["mpp"]
+    mean, std = (tuple(map(float, content[key])) for key in ("mean", "std"))
+    if not isinstance(name, str) or not name or control_in(name):
+        raise ValueError("name is not a text of one line")
+    if len(mean) != _NORMALIZED or len(std) != _NORMALIZED or not all(map(math.isfinite, mean)):
+        raise ValueError("mean and std are not three numbers each")
+    if not all(value > 0 and math.isfinite(value) for value in std):
+        raise ValueError("std is not positive")
+    if mpp is not None and not (math.isfinite(float(mpp)) and float(mpp) > 0):
+        raise ValueError("mpp is not positive")
+    return Description(name, mean, std, None if mpp is None else float(mpp))
 
 
 def _input_of(path: Path, session: Any) -> tuple[str, int | None]:

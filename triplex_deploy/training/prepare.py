@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from triplex_deploy.contract import TILE_PX
 from triplex_deploy.data import Section, make_folds, read_dataset, read_section_list
@@ -35,10 +35,14 @@ from triplex_deploy.training.prepared import (
 from triplex_deploy.training.tile_encoder import (
     BACKBONE_FILE,
     ONNX_FILE,
+    FrozenEncoder,
     open_tile_encoder,
 )
 
 logger = logging.getLogger(__name__)
+
+SIMILAR_SCALE: Final = 1.5
+"""Largest factor between the scales of tiles and of an encoder's training without a warning."""
 
 MPP_DIGITS = 4
 RECORDED_ONCE = ("precision", "backend")
@@ -72,6 +76,7 @@ def prepare_dataset(
         options.encoder_std,
     )
     encode = EncodeOptions(_tile_mpp(sections, options), options.native_pixels, options.neighbors)
+    _compare_scale(encoder, encode.tile_mpp)
     with EncoderRunner(encoder, _run_options(options)) as runner:
         entries = _encode_all(sections, runner, out, encode, progress or Silent())
     manifest = {
@@ -165,6 +170,20 @@ def _tile_mpp(sections: Sequence[Section], options: PrepareOptions) -> float:
     if options.tile_mpp is not None:
         return options.tile_mpp
     return round(statistics.median(section.slide_mpp for section in sections), MPP_DIGITS)
+
+
+def _compare_scale(encoder: FrozenEncoder, tile_mpp: float) -> None:
+    """Warn if tiles show the encoder much more or less tissue than its training did."""
+    if encoder.mpp is None or 1 / SIMILAR_SCALE <= tile_mpp / encoder.mpp <= SIMILAR_SCALE:
+        return
+    logger.warning(
+        "tile encoder %s: its training corresponds to tiles of %.2f um per pixel, and these have "
+        "%.2f; if the slides are fine enough, compare with --mpp %.2f",
+        encoder.name,
+        encoder.mpp,
+        tile_mpp,
+        encoder.mpp,
+    )
 
 
 def _read_gene_list(path: Path | None) -> list[str] | None:

@@ -31,7 +31,7 @@ from triplex_deploy.models import (
 from triplex_deploy.models.checkpoint import ONNX
 from triplex_deploy.models.torch_files import load_state_dict, load_tensors, save_tensors
 from triplex_deploy.runtime.device import CPU, Device
-from triplex_deploy.runtime.tile_model import TileModel, open_tile_model
+from triplex_deploy.runtime.tile_model import UINT8_NHWC, TileModel, open_tile_model
 from triplex_deploy.training.images import CPU_TILES, normalize_tiles
 
 
@@ -48,6 +48,8 @@ class FrozenEncoder(ABC):
     """Library that ``encode`` uses: ``torch`` or ``onnxruntime``."""
     takes_threads: bool
     """True if several threads may call ``encode`` at once, each call in one thread."""
+    mpp: float | None = None
+    """Micrometers per pixel of a tile that shows what the encoder was trained on, if known."""
 
     @property
     @abstractmethod
@@ -131,7 +133,12 @@ class OnnxEncoder(FrozenEncoder):
 
     def __init__(self, model: TileModel, takes_threads: bool) -> None:
         self.takes_threads = takes_threads
-        self.name = model.path.stem
+        described = model.description
+        self.name = described.name if described else model.path.stem
+        self.mpp = described.mpp if described else None
+        self._normalized_by = (model.mean, model.std)
+        if described and model.input_layout == UINT8_NHWC:  # the graph normalizes
+            self._normalized_by = (described.mean, described.std)
         self.feature_dim = model.feature_dim
         self.digest = _onnx_digest(model)
         self._model = model
@@ -156,8 +163,8 @@ class OnnxEncoder(FrozenEncoder):
             kind=ONNX,
             onnx=self._model.path.read_bytes(),
             feature_dim=self.feature_dim,
-            mean=self._model.mean,
-            std=self._model.std,
+            mean=self._normalized_by[0],
+            std=self._normalized_by[1],
         )
         write_onnx_encoder(weights, tile_encoder_graph(self.feature_dim), {}, path)
 
@@ -173,8 +180,9 @@ class OnnxEncoder(FrozenEncoder):
             "digest": self.digest,
             "feature_dim": self.feature_dim,
             "input": self._model.input_layout,
-            "mean": list(self._model.mean),
-            "std": list(self._model.std),
+            "mean": list(self._normalized_by[0]),
+            "std": list(self._normalized_by[1]),
+            **({"mpp": self.mpp} if self.mpp else {}),
         }
 
 
