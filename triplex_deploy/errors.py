@@ -1,5 +1,24 @@
 """Define the errors of this package; each message is one line: what, why, and the remedy."""
 
+from __future__ import annotations
+
+import resource
+from typing import Final
+
+_SCARCE: Final = (
+    "start new thread",
+    "pthread_create",
+    "failed to map segment",
+    "cannot allocate memory",
+    "unable to allocate",
+    "bad_alloc",
+    "resource temporarily unavailable",
+)
+"""Words of libraries that get no memory or thread, in lower case."""
+_NARROW_BYTES: Final = 8 << 30
+"""Address space below which libraries may fail: they map much more than they use."""
+_NARROW_PROCESSES: Final = 256
+
 
 class TriplexError(Exception):
     """Base class of the errors that this package raises on purpose."""
@@ -50,11 +69,31 @@ class OutputError(TriplexError):
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error as one line; an error that is not a ``TriplexError`` is named as a bug."""
+    """Return an error as one line; an error that is not a ``TriplexError`` is named as a bug.
+
+    Narrow limits of this process are named where they may be the reason.
+    """
     text = " ".join(str(error).split())
+    limits = narrow_limits()
     if isinstance(error, TriplexError):
-        return text
-    if isinstance(error, RuntimeError) and "start new thread" in text:
+        return f"{text}; {limits}" if limits and isinstance(error, BackendError) else text
+    if "start new thread" in text:
         return "no more threads can be started; raise the limit of processes (`ulimit -u`)"
     name = type(error).__name__
+    is_scarce = isinstance(error, MemoryError) or any(word in text.lower() for word in _SCARCE)
+    if is_scarce or (limits and isinstance(error, ImportError | OSError)):
+        remedy = limits or "close other programs, or use a machine with more memory"
+        return f"there is not enough memory, or no thread is left ({name}: {text}); {remedy}"
     return f"unexpected {name}: {text}; run again with -vv and report the traceback"
+
+
+def narrow_limits() -> str:
+    """Return a remedy that names limits of memory and processes that are narrow, "" if none is."""
+    found = []
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= space < _NARROW_BYTES:
+        found.append(f"{space >> 20} MB of address space (`ulimit -v`)")
+    processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if 0 <= processes < _NARROW_PROCESSES:
+        found.append(f"{processes} processes (`ulimit -u`)")
+    return f"this process is limited to {' and '.join(found)}: raise the limit" if found else ""

@@ -73,19 +73,25 @@ def fork_first_looks() -> None:
     It is a process of its own all the same; what is saved is the start of Python and the imports,
     which take longer than all the rest. The libraries must be imported before.
     """
-    for module in (first_look, hdf5_look):
-        module.signal_that_ends = _signal_that_ends_a_fork
+    _look_with(_signal_that_ends_a_fork)
 
 
 def start_first_looks() -> None:
     """Let what looks at a file first run in a new interpreter, as it does for users."""
+    _look_with(signal_that_ends)
+
+
+def _look_with(run: Callable[[Sequence[str], float], str | None]) -> None:
     for module in (first_look, hdf5_look):
-        module.signal_that_ends = signal_that_ends
+        setattr(module, signal_that_ends.__name__, run)
 
 
 def _signal_that_ends_a_fork(command: Sequence[str], limit_s: float) -> str | None:
     """Do what ``signal_that_ends`` does, by the function that the program calls."""
-    programs = {str(first_look.CHILD): _look_at_slide, str(hdf5_look.CHILD): _look_at_hdf5}
+    programs: dict[str, Callable[..., None]] = {
+        str(first_look.CHILD): _look_at_slide,
+        str(hdf5_look.CHILD): _look_at_hdf5,
+    }
     place = next(place for place, word in enumerate(command) if word in programs)
     pid = os.fork()
     if pid == 0:

@@ -28,11 +28,18 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from tests.fuzz.children import Ended, call_in_child  # noqa: E402
+from tests.fuzz.children import (  # noqa: E402
+    Ended,
+    call_in_child,
+    fork_first_looks,
+    start_first_looks,
+)
 from tests.fuzz.material import shared_material  # noqa: E402
 from tests.fuzz.mutations import mutate  # noqa: E402
 from tests.fuzz.readers import READERS, Reader, targets_of  # noqa: E402
 
+AS_FOR_USERS = 100
+"""A multiple of this is a seed for which programs that look at files first are started anew."""
 FAILURES = ("unexpected", "signal", "hang", "memory", "silent")
 """Ends of a mutation that are failures; ``same``, ``other`` and ``refused`` are not."""
 
@@ -77,7 +84,11 @@ class Sample:
         return self.reader.read(self.path)
 
     def try_seed(self, seed: int) -> Tried:
-        """Damage one file by this seed, read the sample in a child, and restore the file."""
+        """Damage one file by this seed, read the sample in a child, and restore the file.
+
+        One seed of many starts what looks at a file first as users' commands do.
+        """
+        (start_first_looks if seed % AS_FOR_USERS == 0 else fork_first_looks)()
         file = self._files[seed % len(self._files)]
         try:
             damage = mutate(file, seed)
@@ -124,18 +135,20 @@ def try_mutations(
         names: Names of the readers.
         first_seed: The first seed.
         shared: Folder of the material.
-        seconds: Wall time, from when the samples are ready; None for no limit.
+        seconds: Wall time, in which samples are made, too; None for no limit.
         rounds: Number of seeds; None for no limit.
     """
     tried: list[Tried] = []
+    until = None if seconds is None else time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         samples = [
             Sample(READERS[name], Path(folder) / f"r{index}", shared)
             for index, name in enumerate(names)
         ]
-        until = None if seconds is None else time.monotonic() + seconds
         done = 0
-        while (rounds is None or done < rounds) and (until is None or time.monotonic() < until):
+        while done == 0 or (
+            (rounds is None or done < rounds) and (until is None or time.monotonic() < until)
+        ):
             for sample in samples:
                 tried.append(sample.try_seed(first_seed + done))
             done += 1
@@ -156,12 +169,12 @@ def main(arguments: list[str] | None = None) -> int:
         tried = try_mutations(names, given.first_seed, shared_material(), rounds=given.rounds)
     else:
         shared, seconds = shared_material(), 60 * given.minutes
-        parts = [
-            (names, given.first_seed + 10_000_000 * job, shared, seconds)
-            for job in range(given.jobs)
-        ]
-        with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
-            tried = [one for part in pool.map(_part, parts) for one in part]
+        # A process for each reader imports only what that reader needs, so that it forks fast.
+        share = min(seconds, seconds * given.jobs / len(names))
+        parts = [((name,), given.first_seed, shared, share) for name in names]
+        spawn = multiprocessing.get_context("spawn")
+        with spawn.Pool(given.jobs, maxtasksperchild=1) as pool:
+            tried = [one for part in pool.imap(_part, parts) for one in part]
     failures = [one for one in tried if one.end in FAILURES]
     sys.stdout.write(table(tried))
     for one in failures[:200]:

@@ -150,6 +150,35 @@ def _read_truth(path: Path) -> str:
     return digest(measured.genes, measured.grid_rc, measured.values)
 
 
+def _parquet(folder: Path, _shared: Path) -> Path:
+    import pandas as pd
+
+    rows, columns = (axis.ravel() for axis in np.mgrid[:4, :5])
+    table = {"barcode": [f"AAAC{i}-1" for i in range(20)], "in_tissue": 1}
+    table |= {"array_row": rows, "array_col": columns}
+    table |= {"pxl_row_in_fullres": 90 + 40.5 * rows, "pxl_col_in_fullres": 100 + 40.5 * columns}
+    pd.DataFrame(table).to_parquet(folder / "tissue_positions.parquet")
+    return folder / "tissue_positions.parquet"
+
+
+def _mask(folder: Path, _shared: Path) -> Path:
+    from PIL import Image
+
+    pixels = np.zeros((60, 70), np.uint8)
+    pixels[10:40, 20:60] = 255
+    Image.fromarray(pixels).save(folder / "mask.png")
+    return folder / "mask.png"
+
+
+def _read_mask(path: Path) -> str:
+    from types import SimpleNamespace
+
+    from triplex_deploy.spots import read_mask
+
+    slide: Any = SimpleNamespace(level_sizes=((700, 600),))
+    return digest(read_mask(path, slide).mask)
+
+
 def _space_ranger(mtx: bool) -> Callable[[Path, Path], Path]:
     def make(folder: Path, shared: Path) -> Path:
         outs = write_space_ranger(folder / "s1", shared / "slide.tif", {})
@@ -167,6 +196,19 @@ def _space_ranger(mtx: bool) -> Callable[[Path, Path], Path]:
         return folder / "s1"
 
     return make
+
+
+def _cell_ranger_2(folder: Path, shared: Path) -> Path:
+    """Write the matrix in the folder of a genome, packed, with symbols in genes.tsv."""
+    given = _space_ranger(mtx=True)(folder, shared)
+    inner = given / "filtered_feature_bc_matrix"
+    genome = given / "filtered_gene_bc_matrices" / "GRCh38"
+    genome.mkdir(parents=True)
+    for path in sorted(inner.iterdir()):
+        name = path.name.replace("features", "genes")
+        (genome / f"{name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    shutil.rmtree(inner)
+    return given
 
 
 def _st(folder: Path, _shared: Path) -> Path:
@@ -359,6 +401,8 @@ READERS: dict[str, Reader] = {
             targets=("**/*.csv",),
             notices_cuts=False,
         ),
+        Reader("spots: parquet", _parquet, _read_spots),
+        Reader("mask: png", _mask, _read_mask),
         Reader("truth: tsv.gz", _truth_tsv, _read_truth, is_sealed=True),
         Reader("truth: h5ad", _spots(".h5ad"), _read_truth),
         Reader("data set: st", _st, _read_dataset("st"), ("**/*.tsv",), notices_cuts=False),
@@ -376,6 +420,7 @@ READERS: dict[str, Reader] = {
             ("**/*.mtx", "**/*.tsv"),
             notices_cuts=False,
         ),
+        Reader("data set: cell ranger 2", _cell_ranger_2, _read_dataset("visium"), ("**/*.gz",)),
         Reader("data set: hest", _hest, _read_dataset("hest"), ("**/*.h5ad", "**/*.json")),
         Reader("list of sections", _section_list, _read_section_list, notices_cuts=False),
         Reader("list of slides", _slide_list, _read_slide_list, ("*.csv",), notices_cuts=False),

@@ -38,7 +38,7 @@ def test_outside_is_counted_with_an_example(xy: list[float]) -> None:
 
 def test_outside_hints_at_the_scale() -> None:
     with pytest.raises(SpotsError, match="not of a smaller copy, and x before y"):
-        check_spots(spots([[5, 900]]), SIZE_WH)
+        check_spots(spots([[5, 9000]]), SIZE_WH)
 
 
 def test_repeated_array_position_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from triplex_deploy.cli.config_file import ENVIRONMENT_PREFIX, name_variables, u
 from triplex_deploy.cli.log_file import close_log_file, note
 from triplex_deploy.cli.shared import missing_module, screen_level, start_logging
 from triplex_deploy.cli.streams import note_line, prepare_streams, print_text, settle_streams
-from triplex_deploy.errors import OutputError, one_line
+from triplex_deploy.errors import OutputError, narrow_limits, one_line
 from triplex_deploy.files.escape import printable
 from triplex_deploy.version import __version__
 
@@ -97,6 +98,8 @@ def group() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status (0, 1, 2 or 3)."""
     prepare_streams()
+    if narrow_limits():  # OpenBLAS crashes where it cannot start its threads
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     status = run(arguments)
     settle_streams()
     sys.exit(status)

@@ -5,7 +5,6 @@ SciPy's reader can crash the process on a damaged file, so pandas reads the colu
 
 from __future__ import annotations
 
-import gzip
 import io
 from pathlib import Path
 from typing import IO, Any, Final
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import DatasetError
-from triplex_deploy.files.compressed import open_unpacked
+from triplex_deploy.files.compressed import is_packed, open_unpacked
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.regular import require_regular_file
 
@@ -52,7 +51,7 @@ def read_matrix_market(path: Path, shape: tuple[int, int]) -> Any:
         damage_as(DatasetError, f"{path}: not a Matrix Market file", REMEDY),
         open_unpacked(path) as stream,
     ):
-        limit = status.st_size * (MAX_GZIP_RATIO if isinstance(stream, gzip.GzipFile) else 1)
+        limit = status.st_size * (MAX_GZIP_RATIO if is_packed(path) else 1)
         kind, n_entries = _read_header(path, stream, shape)
         shortest = MIN_ENTRY_BYTES if kind == "coordinate" else 2
         if n_entries * shortest > limit + 2 or n_entries > shape[0] * shape[1]:

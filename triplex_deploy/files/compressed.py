@@ -33,12 +33,19 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: The file cannot be opened. Reading damaged gzip raises this and ``zlib.error``.
     """
+    packed = is_packed(path)
     with open_regular(path) as stored:
-        if stored.peek(len(GZIP)).startswith(GZIP) or path.suffix.lower() == ".gz":
+        if packed:
             with gzip.GzipFile(fileobj=stored) as unpacked:
                 yield cast(IO[bytes], unpacked)
         else:
             yield stored
+
+
+def is_packed(path: Path) -> bool:
+    """Return True for a file that ``open_unpacked`` decompresses; raises ``OSError``."""
+    with open_regular(path) as stored:
+        return stored.read(len(GZIP)) == GZIP or path.suffix.lower() == ".gz"
 
 
 def read_text(

@@ -125,7 +125,7 @@ def read_h5ad_table(path: Path) -> tuple[pd.DataFrame, float | None]:
     return table, named_diameter(scalefactors)
 
 
-def _parts(file: h5py.File) -> tuple[object, object, object]:
+def _parts(file: h5py.File) -> tuple[Any, Any, Any]:
     """Return ``obs``, ``obsm["spatial"]`` and the scale factors of the only library, or None."""
     import anndata.io
 

@@ -21,6 +21,9 @@ MIN_GAIN: Final = 0.2
 """By how much more of the spots must lie on tissue once x and y are exchanged. Spots that are in
 place lie on tissue nearly all."""
 
+MIN_ON_TISSUE: Final = 0.5
+"""Least share of the spots that must lie on tissue once x and y are exchanged."""
+
 
 def check_swapped(slide: Slide, slide_mpp: float, level0_xy: NDArray[np.float64]) -> str:
     """Compare how many spots lie on tissue with how many do once x and y are exchanged.
@@ -44,7 +47,7 @@ def swapped_warning(level0_xy: NDArray[np.float64], tissue: TissueMask) -> str:
     """Return a warning if clearly more centers (N, 2) lie on tissue with x and y exchanged."""
     count = len(level0_xy)
     given, exchanged = (int(tissue.holds(xy).sum()) for xy in (level0_xy, level0_xy[:, ::-1]))
-    if exchanged - given < MIN_GAIN * count:
+    if exchanged - given < MIN_GAIN * count or exchanged < MIN_ON_TISSUE * count:
         return ""
     return (
         f"{given} of {count} spots lie on tissue, and {exchanged} of {count} with x and y "
