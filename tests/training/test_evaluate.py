@@ -1,3 +1,4 @@
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,61 @@ def test_command_writes_metrics_and_pictures(
     asked = ["evaluate", str(path), "--truth", str(truth), "--out", str(out), "--genes", "GNSA"]
     assert run_command(asked) == 1
     assert "did you mean GNAS?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failing", ["metrics.png", "metrics-maps.png", "metrics.json"])
+def test_metrics_and_pictures_are_written_together_or_not_at_all(
+    failing: str,
+    truth: Path,
+    counts: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, out = tmp_path / "slide.h5ad", tmp_path / "new" / "metrics.json"
+    out.parent.mkdir()
+    write_h5ad(prediction(LabelTransform()(counts, RC)), path)
+    command = ["evaluate", str(path), "--truth", str(truth), "--out", str(out)]
+    assert run_command([*command, "--genes", "GNAS"]) == 0
+    before = {found.name: found.read_bytes() for found in out.parent.iterdir()}
+    rename = Path.replace
+
+    def full(source: Path, target: Path) -> Path:
+        if target == out.with_name(failing) and source.suffix == ".tmp":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    capsys.readouterr()
+    assert run_command([*command, "--genes", "FASN"]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "cannot be written (No space left on device" in line
+    assert {found.name: found.read_bytes() for found in out.parent.iterdir()} == before
+
+
+def test_maps_of_an_earlier_evaluation_do_not_stay(
+    truth: Path, counts: np.ndarray, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "slide.h5ad", tmp_path / "metrics.json"
+    command = ["evaluate", str(path), "--truth", str(truth), "--out", str(out)]
+    write_h5ad(prediction(LabelTransform()(counts, RC)), path)
+    assert run_command(command) == 0
+    assert (tmp_path / "metrics-maps.png").is_file()
+    path.unlink()
+    write_h5ad(prediction(np.ones((20, 3))), path)  # constant genes have no correlation to rank by
+    assert run_command(command) == 0
+    assert not (tmp_path / "metrics-maps.png").exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.png", "absent/metrics.json"])
+def test_a_place_for_metrics_that_cannot_be_is_refused_before_scoring(
+    name: str, truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["evaluate", str(tmp_path / "none.h5ad"), "--truth", str(truth)]
+    assert run_command([*given, "--out", str(tmp_path / name)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert name in line
+    assert "none.h5ad" not in line
 
 
 def write_fold(run: Path, index: int, genes: list[str], pcc: list, selection: str) -> None:

@@ -78,8 +78,13 @@ def _maps_path(out: Path) -> Path:
 
 def _require_own(out: Path) -> None:
     """Refuse, before scoring, to replace files that are not of this package."""
+    from triplex_deploy.errors import OutputError
+    from triplex_deploy.files.atomic import require_target
     from triplex_deploy.files.ours import has_keys, is_our_png, is_ours, require_ours
 
+    if out == _scores_path(out):
+        raise OutputError(f"{out}: metrics are JSON, and the picture gets this name; use .json")
+    require_target(out)
     is_metrics = has_keys("model", "pcc_m")
     was_ours = is_ours(out, is_metrics)
     require_ours(out, is_metrics, "a file of metrics")
