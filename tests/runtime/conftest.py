@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.runtime.fake_gpu import FakeContext, FakeDevice, FakeGpu, FakeTensorrt
 
+from tests.gpu.stand_in import StandInGpu
+from tests.gpu.stand_in_tensorrt import StandInTensorrt
 from triplex_deploy.bundle import MANIFEST, read_bundle
 from triplex_deploy.exporters.options import TensorrtOptions
 from triplex_deploy.exporters.tensorrt import write_tensorrt_graphs
@@ -56,24 +57,24 @@ def _link(source: str, target: str) -> str:
 
 
 @pytest.fixture
-def gpu() -> FakeGpu:
-    return FakeGpu()
+def gpu() -> StandInGpu:
+    return StandInGpu()
 
 
 @pytest.fixture
-def trt(gpu: FakeGpu) -> FakeTensorrt:
-    return FakeTensorrt(gpu)
+def trt(gpu: StandInGpu) -> StandInTensorrt:
+    return StandInTensorrt(gpu)
 
 
 @pytest.fixture
-def cuda(gpu: FakeGpu) -> Cuda:
-    return Cuda(gpu.driver, FakeDevice(gpu), FakeContext(gpu))
+def cuda(gpu: StandInGpu) -> Cuda:
+    return gpu.cuda()
 
 
 @pytest.fixture
 def installed(
-    trt: FakeTensorrt, cuda: Cuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> FakeTensorrt:
+    trt: StandInTensorrt, cuda: Cuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> StandInTensorrt:
     """Make the backend find TensorRT and a GPU, and a cache folder of the test."""
     monkeypatch.setattr(engines, "import_tensorrt", lambda: trt)
     monkeypatch.setattr(engines, "open_cuda", lambda index: cuda)

@@ -1,6 +1,8 @@
 """Which backend and device are chosen, and what a new runtime has to declare."""
 
+import os
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from triplex_deploy.bundle import Bundle, Target
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
-from triplex_deploy.runtime import backends
+from triplex_deploy.runtime import backends, ort
 from triplex_deploy.runtime.backends import (
     BACKEND_NAMES,
     BACKENDS,
@@ -22,7 +24,7 @@ from triplex_deploy.runtime.backends import (
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.first_use import InaccurateError
-from triplex_deploy.runtime.model import RunnableBundle
+from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.session import Arrays, Session
 
 GPU = Device("cuda", 0)
@@ -148,3 +150,40 @@ def test_every_backend_takes_graphs_that_an_export_writes() -> None:
         assert backend.name == name
         assert backend.target in targets
         assert set(backend.devices) <= {"cpu", "cuda"}
+
+
+@pytest.mark.parametrize("listed", ["GPU 0: NVIDIA H100 (UUID: GPU-1)", "No devices were found"])
+def test_gpu_that_the_cpu_build_leaves_idle_is_named_on_the_screen(
+    listed: str,
+    model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The screen shows warnings; the driver of the machine may be hidden from this process."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho '{listed}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(ort, "cuda_device_count", lambda: 0)
+    for device, backend in ((None, "auto"), (None, "onnxruntime"), (CPU, "auto")):
+        caplog.clear()
+        _, chosen = choose(model.bundle, backend, device)
+        assert chosen == CPU
+        warnings = [record for record in caplog.records if "device auto: the CPU" in record.message]
+        wanted = device is None and listed.startswith("GPU")
+        assert [record.levelname for record in warnings] == ["WARNING"] * wanted
+
+
+def test_int8_graphs_for_cpus_are_refused_on_a_gpu(bundle: RunnableBundle) -> None:
+    graphs = tuple(
+        entry.model_copy(update={"precision": "int8"}) if entry.name == "tile_encoder" else entry
+        for entry in bundle.manifest.graphs
+    )
+    manifest = bundle.manifest.model_copy(update={"graphs": graphs})
+    quantized = RunnableBundle(bundle.path, manifest, bundle.config)
+    with (
+        ExitStack() as stack,
+        pytest.raises(BackendError, match=r"are for CPUs.*--format tensorrt --precision int8"),
+    ):
+        ONNXRUNTIME.open(quantized, GPU, OpenOptions(), stack)

@@ -83,15 +83,15 @@ def sessions(
 
 
 def install_stand_in(request: pytest.FixtureRequest) -> None:
-    from tests.runtime.fake_gpu import FakeContext, FakeDevice, FakeGpu, FakeTensorrt
+    from tests.gpu.stand_in import StandInGpu
+    from tests.gpu.stand_in_tensorrt import StandInTensorrt
     from triplex_deploy.runtime.tensorrt import engines
-    from triplex_deploy.runtime.tensorrt.cuda import Cuda
 
     patch = pytest.MonkeyPatch()
     request.addfinalizer(patch.undo)
-    gpu = FakeGpu()
-    cuda = Cuda(gpu.driver, FakeDevice(gpu), FakeContext(gpu))
-    patch.setattr(engines, "import_tensorrt", lambda: FakeTensorrt(gpu))
+    gpu = StandInGpu()
+    cuda = gpu.cuda()
+    patch.setattr(engines, "import_tensorrt", lambda: StandInTensorrt(gpu))
     patch.setattr(engines, "open_cuda", lambda index: cuda)
 
 

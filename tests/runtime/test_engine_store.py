@@ -1,11 +1,12 @@
-"""Engines are built once, kept in a writable folder, and refused if others could write them."""
+"""Engines are built once, kept in a writable folder, and loaded only if they were built here."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.runtime.fake_gpu import MAGIC
+from tests.gpu.stand_in_tensorrt import MAGIC
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.errors import BackendError, OutputError
 from triplex_deploy.runtime.model import RunnableBundle
@@ -126,14 +127,73 @@ def test_failed_build_leaves_nothing_to_load(engine_bundle: RunnableBundle, buil
     assert len(build.caches) == 1
 
 
-def test_engines_that_anyone_may_write_are_refused(
-    engine_bundle: RunnableBundle, build: Builder
+def test_engine_that_came_with_the_bundle_is_built_again_and_said(
+    engine_bundle: RunnableBundle,
+    build: Builder,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A plan is code, and its manifest does not prove who wrote it."""
+    """A plan is code, and only a signature proves who wrote it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "the maker"))
     store_of(engine_bundle).plan("fusion_head", build)
-    folder = engine_bundle.path / "engines" / L4.folder("fp32")
-    folder.chmod(0o777)
-    with pytest.raises(BackendError, match=r"an engine is code"):
+    came = engine_bundle.path / "engines" / L4.folder("fp32")
+    before = {path.name: path.read_bytes() for path in came.iterdir()}
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "the user"))
+    with caplog.at_level(logging.WARNING):
+        plan = store_of(engine_bundle).plan("fusion_head", build)
+    message = f"{came / 'fusion_head.plan'}: came with the bundle or from another installation"
+    assert message in caplog.text
+    assert build.caches == [b"", b""]  # its timing cache is not taken either
+    own = cache / "triplex-deploy" / "engines" / engine_bundle.id / L4.folder("fp32")
+    assert (own / "fusion_head.plan").read_bytes() == plan
+    assert {path.name: path.read_bytes() for path in came.iterdir()} == before
+    caplog.clear()
+    assert store_of(engine_bundle).plan("fusion_head", build) == plan
+    assert (len(build.caches), caplog.text) == (2, "")
+
+
+@pytest.mark.parametrize("change", ["unsigned", "another precision", "damaged", "a pipe"])
+def test_manifest_that_was_changed_is_not_of_this_installation(
+    change: str, engine_bundle: RunnableBundle, build: Builder
+) -> None:
+    store_of(engine_bundle).plan("fusion_head", build)
+    path = engine_bundle.path / "engines" / L4.folder("fp32") / "fusion_head.json"
+    manifest = EngineManifest.model_validate_json(path.read_text())
+    assert manifest.is_signed
+    path.unlink()
+    if change == "unsigned":
+        path.write_text(manifest.model_copy(update={"signature": ""}).to_json())
+    elif change == "another precision":
+        path.write_text(manifest.model_copy(update={"precision": "fp16"}).to_json())
+    elif change == "damaged":
+        path.write_text("{")
+    else:
+        os.mkfifo(path)
+    store_of(engine_bundle).plan("fusion_head", build)
+    assert len(build.caches) == 2
+
+
+def test_engines_that_anyone_may_write_are_built_again_in_the_cache(
+    engine_bundle: RunnableBundle, build: Builder, cache: Path
+) -> None:
+    store_of(engine_bundle).plan("fusion_head", build)
+    (engine_bundle.path / "engines" / L4.folder("fp32")).chmod(0o777)
+    store_of(engine_bundle).plan("fusion_head", build)
+    assert len(build.caches) == 2
+    assert len(list(cache.rglob("fusion_head.plan"))) == 1
+
+
+def test_two_folders_that_anyone_may_write_are_an_error(
+    engine_bundle: RunnableBundle, build: Builder, cache: Path
+) -> None:
+    name = L4.folder("fp32")
+    cached = cache / "triplex-deploy" / "engines" / engine_bundle.id / name
+    for folder in (engine_bundle.path / "engines" / name, cached):
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+    with pytest.raises(BackendError, match=r"engines cannot be kept .*chmod o-w"):
         store_of(engine_bundle).plan("fusion_head", build)
 
 
@@ -144,7 +204,7 @@ def test_half_written_engine_never_appears(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OutputError, match=r"No space left on device.; check .* free space"):
+    with pytest.raises(OutputError, match=r"No space left on device, .* check .* free space"):
         store_of(engine_bundle).plan("fusion_head", build)
     folder = engine_bundle.path / "engines" / L4.folder("fp32")
     assert {path.name for path in folder.iterdir()} == set()

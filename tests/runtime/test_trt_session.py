@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.runtime.fake_gpu import FakeGpu, FakeTensorrt
+from tests.gpu.stand_in import StandInGpu
+from tests.gpu.stand_in_tensorrt import StandInTensorrt
 from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.runtime.device_array import DeviceArray, Tensors
@@ -47,32 +48,34 @@ def test_batch_beyond_the_profile_is_cut_and_joined(
 
 @pytest.mark.usefixtures("installed")
 def test_next_batch_is_copied_before_the_last_is_awaited(
-    engine_bundle: RunnableBundle, gpu: FakeGpu
+    engine_bundle: RunnableBundle, gpu: StandInGpu
 ) -> None:
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
-        gpu.log.clear()
+        gpu.clear()
+        gpu.pause_until_wait()
         engines.run("neighbor_encoder", neighbors(engine_bundle, 16))
     queued_twice = [i for i, line in enumerate(gpu.log) if line == "queue compute"]
-    first_done = gpu.log.index("do compute")
+    first_done = gpu.log.index("begin compute")
     assert len(queued_twice) == 2
     assert max(queued_twice) < first_done
 
 
 @pytest.mark.usefixtures("installed")
 def test_outputs_stay_on_the_device_between_graphs(
-    engine_bundle: RunnableBundle, model: Model, gpu: FakeGpu
+    engine_bundle: RunnableBundle, model: Model, gpu: StandInGpu
 ) -> None:
     around = neighbors(engine_bundle, 6)
     views: dict[str, Any] = graph_inputs(engine_bundle.specs["fusion_head"], 4)
     views["neighbor_tokens"] = model.run("neighbor_encoder", around)["neighbor_tokens"][1:5]
     wanted = model.run("fusion_head", views)
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
-        gpu.log.clear()
+        gpu.clear()
+        gpu.pause_until_wait()
         kept = engines.session("neighbor_encoder").run_kept(around)["neighbor_tokens"]
         assert isinstance(kept, DeviceArray)
         assert kept.shape == (6, 25, 512)
         assert kept.dtype == np.float32
-        assert "do compute" not in gpu.log
+        assert "begin compute" not in gpu.log
         inputs: Tensors = {**views, "neighbor_tokens": kept[1:5]}
         del kept
         assert_equal(engines.run("fusion_head", inputs), wanted)
@@ -81,7 +84,7 @@ def test_outputs_stay_on_the_device_between_graphs(
 
 @pytest.mark.usefixtures("installed")
 def test_rows_that_are_not_aligned_are_copied_on_the_device(
-    engine_bundle: RunnableBundle, model: Model, gpu: FakeGpu
+    engine_bundle: RunnableBundle, model: Model, gpu: StandInGpu
 ) -> None:
     """A row of expression has 120 bytes, so the next row begins at an unaligned address."""
     spec = engine_bundle.specs["fusion_head"]
@@ -95,7 +98,7 @@ def test_rows_that_are_not_aligned_are_copied_on_the_device(
 
 
 @pytest.mark.usefixtures("installed")
-def test_buffers_are_reused(engine_bundle: RunnableBundle, gpu: FakeGpu) -> None:
+def test_buffers_are_reused(engine_bundle: RunnableBundle, gpu: StandInGpu) -> None:
     inputs = neighbors(engine_bundle, 8)
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
         for _ in range(3):
@@ -107,7 +110,7 @@ def test_buffers_are_reused(engine_bundle: RunnableBundle, gpu: FakeGpu) -> None
 
 
 @pytest.mark.usefixtures("installed")
-def test_closing_frees_the_device(engine_bundle: RunnableBundle, gpu: FakeGpu) -> None:
+def test_closing_frees_the_device(engine_bundle: RunnableBundle, gpu: StandInGpu) -> None:
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
         engines.run("neighbor_encoder", neighbors(engine_bundle, 8))
         assert gpu.used_bytes > 0
@@ -132,12 +135,12 @@ def test_slide_outside_the_profile_names_the_remedy(engine_bundle: RunnableBundl
 def test_out_of_memory_goes_on_with_half_the_batch_and_says_so(
     engine_bundle: RunnableBundle,
     model: Model,
-    gpu: FakeGpu,
-    trt: FakeTensorrt,
+    gpu: StandInGpu,
+    trt: StandInTensorrt,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     trt.scratch_bytes = 1 << 20
-    gpu.total_bytes = 7 << 20
+    gpu.set_total(7 << 20)
     inputs = neighbors(engine_bundle, 8)
     wanted = model.run("neighbor_encoder", inputs)
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
@@ -161,11 +164,11 @@ def test_out_of_memory_at_half_the_batch_is_an_error(
     size: int,
     remedy: str,
     engine_bundle: RunnableBundle,
-    gpu: FakeGpu,
-    trt: FakeTensorrt,
+    gpu: StandInGpu,
+    trt: StandInTensorrt,
 ) -> None:
     trt.scratch_bytes = 4 << 20
-    gpu.total_bytes = 8 << 20
+    gpu.set_total(8 << 20)
     with (
         engine_bundle.open(device="cuda:0", backend="tensorrt") as engines,
         pytest.raises(BackendError, match=rf"NVIDIA Test 1: no \d+ MB left .*{remedy}"),

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runtime.fake_gpu import FakeGpu
+from tests.gpu.stand_in import StandInGpu
+from tests.gpu.stand_in_tensorrt import StandInTensorrt
 from triplex_deploy import predict_slide
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.runtime.concurrent_sessions import one_call_at_a_time
+from triplex_deploy.runtime.concurrent_sessions import share_gpu
 from triplex_deploy.runtime.device import CPU
 from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.ort import OrtSession, load_session
@@ -39,19 +40,23 @@ def options() -> PredictOptions:
 def test_tiles_are_copied_once_and_tokens_stay(
     engine_bundle: RunnableBundle,
     model: Model,
-    gpu: FakeGpu,
+    gpu: StandInGpu,
+    trt: StandInTensorrt,
     slide_path: Path,
     options: PredictOptions,
 ) -> None:
     wanted = predict_slide(slide_path, model, options)
     with engine_bundle.open(device="cuda:0", backend="tensorrt") as engines:
-        gpu.log.clear()
+        gpu.clear()
         found = predict_slide(slide_path, engines, options)
         copied_in = gpu.log.count("queue htod")
     np.testing.assert_allclose(found.expression, wanted.expression, atol=1e-5)
     assert np.ptp(wanted.expression, axis=0).min() > 1e-3
     n_tiles = found.run["tiles_encoded"]
     assert n_tiles > 3 * BATCH
+    for graph in ("tile_encoder", "target_encoder", "neighbor_encoder", "fusion_head"):
+        sizes = trt.lengths_of(engine_bundle.specs[graph])
+        assert sizes <= {BATCH // 4, BATCH}, f"{graph}: two sizes at most"
     n_inputs = {name: len(spec.inputs) for name, spec in engine_bundle.specs.items()}
     tiles = -(-n_tiles // BATCH) + 1  # each batch once for both encoders, and the masked tile
     spots = n_inputs["neighbor_encoder"] + n_inputs["fusion_head"] - 1  # neighbor tokens stay
@@ -67,7 +72,7 @@ def test_bound_sessions_predict_the_same(
         for name, spec in bundle.specs.items():
             loaded = load_session(bundle.path / bundle.entry(name, "onnxruntime").file, threads=1)
             sessions[name] = stack.enter_context(OrtSession(spec, loaded, CPU, bound=True))
-        bound = Model(bundle, one_call_at_a_time(sessions), CPU, "bound", stack)
+        bound = Model(bundle, share_gpu(sessions), CPU, "bound", stack)
         found = predict_slide(slide_path, bound, options)
     wanted = predict_slide(slide_path, model, options)
     np.testing.assert_allclose(found.expression, wanted.expression, atol=1e-5)

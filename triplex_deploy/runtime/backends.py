@@ -5,6 +5,7 @@ Importing this module loads no runtime, so that a command can list the names.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from triplex_deploy.runtime.session import Session
 
     Sessions = dict[str, Session]
+
+logger = logging.getLogger(__name__)
 
 AUTO: Final = "auto"
 """Lets this package choose the backend."""
@@ -181,6 +184,8 @@ def choose(bundle: Bundle, backend: str, device: Device | None) -> tuple[Backend
     named = None if backend == AUTO else BACKENDS[backend]
     if device is None:
         device = Device("cuda") if (named or ONNXRUNTIME).has_gpu() else CPU
+        if device == CPU and "cuda" in (named or ONNXRUNTIME).devices:
+            _warn_of_idle_gpu()
     if named is None and device == CPU:
         return None, device
     chosen = named or _preferred(bundle, device)
@@ -191,6 +196,18 @@ def choose(bundle: Bundle, backend: str, device: Device | None) -> tuple[Backend
             f"or --backend {AUTO}"
         )
     return chosen, device
+
+
+def _warn_of_idle_gpu() -> None:
+    """Say on the screen that this machine's GPU is not used, because nobody chose the CPU."""
+    from triplex_deploy.runtime.ort import gpu_beside_the_cpu
+
+    if gpu_beside_the_cpu():
+        logger.warning(
+            "device auto: the CPU is used, because the installed onnxruntime cannot use this "
+            "machine's GPU; run `triplex-deploy doctor`, install 'triplex-deploy[gpu]' in place of "
+            "[cpu], or pass --device cpu"
+        )
 
 
 def _preferred(bundle: Bundle, device: Device) -> Backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +29,11 @@ class BatchLimit:
         self.spec = spec
         self.most = most if spec.kind != "per slide" else None
         self._sequential = False
+        self._changing = threading.Lock()
+
+    def needs_cut(self, inputs: Tensors) -> bool:
+        """Return whether a batch has more rows than may run at once."""
+        return self.most is not None and dynamic_length(self.spec, inputs) > self.most
 
     def run(self, inputs: Tensors, run: Callable[[list[Tensors]], list[Arrays]]) -> Arrays:
         """Run the pieces of ``inputs`` and return their joined outputs.
@@ -48,7 +54,7 @@ class BatchLimit:
 
         If the batch must be cut, return the joined outputs that ``run`` returns for its pieces.
         """
-        if self.most is not None and dynamic_length(self.spec, inputs) > self.most:
+        if self.needs_cut(inputs):
             return dict(self.run(inputs, run))
         return self._run_or_halve(lambda: keep(inputs), inputs, run)
 
@@ -58,10 +64,11 @@ class BatchLimit:
         inputs: Tensors,
         run: Callable[[list[Tensors]], list[Arrays]],
     ) -> dict[str, Any]:
+        length, most = dynamic_length(self.spec, inputs), self.most
         try:
             return whole()
         except DeviceMemoryError as error:
-            self._halve(dynamic_length(self.spec, inputs), error)
+            self._halve(min(length, most or length), error)
         return self._run_in_turn(inputs, run)
 
     def _run_in_turn(self, inputs: Tensors, run: Callable[[list[Tensors]], list[Arrays]]) -> Arrays:
@@ -78,12 +85,15 @@ class BatchLimit:
             return [inputs]
         return list(cut(inputs, length, self.most))
 
-    def _halve(self, length: int, error: DeviceMemoryError) -> None:
-        failed = min(length, self.most or length)
+    def _halve(self, failed: int, error: DeviceMemoryError) -> None:
+        """Limit later batches to half of the ``failed`` rows, unless another thread has done so."""
         if self.spec.kind == "per slide" or failed < 2:
             raise BackendError(self._too_large(failed, error)) from error
-        self.most = failed // 2
-        self._sequential = True
+        with self._changing:
+            if self.most is not None and self.most <= failed // 2:
+                return
+            self.most = failed // 2
+            self._sequential = True
         remedy = f"pass --batch-size {self.most}" if self._takes_tiles else "free its memory"
         logger.warning(
             "%s: the GPU has no memory for a batch of %d, going on with %d; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,26 +12,35 @@ from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.session import Arrays, Session
 
 
-def one_call_at_a_time(sessions: Mapping[str, Session]) -> dict[str, Session]:
-    """Return sessions that run one call at a time, whichever graph it is for.
+def share_gpu(sessions: Mapping[str, Session]) -> dict[str, Session]:
+    """Return sessions that several threads may call at once.
 
-    While one worker computes on the GPU, the others read, store and upload.
+    Sessions that take turns start one call at a time, whichever graph it is for. The lock is held
+    while a call is started and computed, and not while its outputs are copied back: meanwhile the
+    next call computes, and other workers read, store and upload.
     """
     lock = threading.Lock()
-    return {name: _LockedSession(session, lock) for name, session in sessions.items()}
+    return {
+        name: _LockedSession(session, lock) if session.takes_turns else session
+        for name, session in sessions.items()
+    }
 
 
 class _LockedSession(Session):
-    """Runs another session under a lock; it does not close that session."""
+    """Starts another session under a lock; it does not close that session."""
 
     def __init__(self, session: Session, lock: threading.Lock) -> None:
         super().__init__(session.spec)
+        self.most_rows = session.most_rows
         self._session = session
         self._lock = lock
 
     def _run(self, inputs: Tensors) -> Arrays:
+        return self._submit(inputs)()
+
+    def _submit(self, inputs: Tensors) -> Callable[[], Arrays]:
         with self._lock:
-            return self._session.run(inputs)
+            return self._session.submit(inputs)
 
     def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
         with self._lock:

@@ -16,6 +16,11 @@ class DeviceArray(ABC):
     A slice of the first axis shares its memory, which is freed with the last array that uses it.
     """
 
+    _ahead: int = 0
+    """Rows of the same memory before the first row."""
+    _behind: int = 0
+    """Rows of the same memory after the last row."""
+
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], pointer: int) -> None:
         self.shape = shape
         self.dtype = dtype
@@ -48,7 +53,25 @@ class DeviceArray(ABC):
             raise IndexError("device arrays are sliced without a step")
         count = max(0, end - begin)
         row_bytes = self.nbytes // len(self) if len(self) else 0
-        return self._view((count, *self.shape[1:]), self.pointer + begin * row_bytes)
+        view = self._view((count, *self.shape[1:]), self.pointer + begin * row_bytes)
+        view._ahead = self._ahead + begin
+        view._behind = self._behind + len(self) - begin - count
+        return view
+
+    def window(self, n_rows: int) -> tuple[DeviceArray, int] | None:
+        """Return ``n_rows`` rows of the same memory that hold these rows, and where these begin.
+
+        Returns None if the memory has fewer rows. Rows outside this array may hold anything.
+        """
+        missing = n_rows - len(self)
+        if not len(self) or not 0 <= missing <= self._ahead + self._behind:
+            return None
+        ahead = missing - min(missing, self._behind)
+        row_bytes = self.nbytes // len(self)
+        view = self._view((n_rows, *self.shape[1:]), self.pointer - ahead * row_bytes)
+        view._ahead = self._ahead - ahead
+        view._behind = self._behind - (missing - ahead)
+        return view, ahead
 
 
 Tensor = NDArray[Any] | DeviceArray

@@ -13,7 +13,7 @@ from typing import Self
 from triplex_deploy.bundle import Bundle, GraphEntry, Target, read_bundle
 from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.runtime.backends import AUTO, BACKENDS, Backend, OpenOptions, choose
-from triplex_deploy.runtime.concurrent_sessions import one_call_at_a_time
+from triplex_deploy.runtime.concurrent_sessions import share_gpu
 from triplex_deploy.runtime.cpu_choice import RunChoice, choose_on_cpu
 from triplex_deploy.runtime.device import CPU, Device, parse_device
 from triplex_deploy.runtime.device_array import Tensors
@@ -195,7 +195,7 @@ class Model:
 
     def _make_concurrent(self) -> Mapping[str, Session]:
         if self.device != CPU:
-            return one_call_at_a_time(self.sessions)
+            return share_gpu(self.sessions)
         backend = BACKENDS.get(self.backend)
         if backend is None or backend.open_for_threads is None:
             return self.sessions

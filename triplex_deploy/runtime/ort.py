@@ -6,12 +6,14 @@ import ctypes
 import io
 import logging
 import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,8 @@ from triplex_deploy.runtime.session import Arrays, Session, dynamic_length
 
 logger = logging.getLogger(__name__)
 
+_SMI_S: Final = 10.0
+"""Most seconds that ``nvidia-smi`` may take."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -99,6 +103,14 @@ class OrtSession(Session):
             run = self._run_on_host if per_batch else self._run_and_free_memory
             return self._call(lambda: run(inputs))
         return self._limit.run(inputs, self._run_pieces)
+
+    def _submit(self, inputs: Tensors) -> Callable[[], Arrays]:
+        """Run the graph now, and copy its outputs back when they are asked for."""
+        if self._bound:
+            outputs = self._limit.run_kept(inputs, self._keep, self._run_pieces)
+            return lambda: self._call(lambda: {n: _host(array) for n, array in outputs.items()})
+        whole = self._run(inputs)
+        return lambda: whole
 
     def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
         if not self._bound:
@@ -193,6 +205,10 @@ class OrtSession(Session):
         self._buffers = threading.local()
 
 
+def _host(array: Tensor) -> NDArray[Any]:
+    return array if isinstance(array, np.ndarray) else array.numpy()
+
+
 @dataclass
 class _InputBuffers:
     """A buffer on the device for each input; it is reused while the shape stays the same."""
@@ -266,11 +282,18 @@ def open_graphs(
         The sessions by graph name.
 
     Raises:
-        BackendError: If ONNX Runtime lacks the device's provider, or cannot load a graph on it.
+        BackendError: If ONNX Runtime lacks the device's provider, or cannot load a graph on it, or
+            would run a graph there more slowly than one in fp32.
     """
     sessions: dict[str, Session] = {}
     for name, spec in bundle.specs.items():
         entry = bundle.entry(name, "onnxruntime")
+        if device.kind != "cpu" and precision_of(entry.precision).needs_calibration:
+            raise BackendError(
+                f"{bundle.path}: its {entry.precision} graphs for ONNX Runtime are for CPUs, on "
+                f"{device} they would compute in fp32 between conversions; export with "
+                f"--format tensorrt --precision {entry.precision}, or with --precision fp16"
+            )
         tuning = Tuning(threads, spinning, precision_of(entry.precision).allows_tf32)
         session = open_ort_session(bundle.path / entry.file, spec, device, tuning=tuning)
         sessions[name] = stack.enter_context(session)
@@ -408,6 +431,23 @@ def cuda_device_count() -> int:
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
         return 0
     return count.value
+
+
+def gpu_beside_the_cpu() -> bool:
+    """Return whether this machine has an NVIDIA GPU, whatever the installed packages can use.
+
+    The driver says so or, where it does not start, the tool that comes with it.
+    """
+    if cuda_device_count() > 0:
+        return True
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return False
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=_SMI_S)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return listed.stdout.startswith("GPU ")
 
 
 def _require_provider(ort: Any, provider: str, device: Device) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -21,18 +21,33 @@ class DeviceMemoryError(BackendError):
     """The GPU has too little free memory for a batch of this size."""
 
 
+class LostDeviceError(BackendError):
+    """The GPU's context is lost: no call of this process can use the GPU any more."""
+
+
 class Session(ABC):
     """One graph on one device. Close it, or use it as a context manager.
 
     A backend implements ``_run`` and ``close``. If it keeps arrays on a GPU, it also implements
-    ``_run_kept`` and ``_upload``.
+    ``_submit``, ``_run_kept`` and ``_upload``.
     """
 
+    takes_turns: bool = True
+    """Whether several threads that use this GPU must call its sessions one at a time."""
+    most_rows: int | None = None
+    """Most rows of a call that the runtime takes at once, None if it sets no limit."""
     runs_in_caller: bool = True
     """Whether the thread that calls ``run`` does the work, and its clock counts the CPU time."""
 
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
+
+    def prepare(self) -> None:  # noqa: B027 - most runtimes load a graph when it is opened
+        """Do what the first call would do before it computes, such as compiling the graph.
+
+        Raises:
+            BackendError: The runtime cannot load the graph; a call raises the same error.
+        """
 
     def run(self, inputs: Tensors) -> Arrays:
         """Run the graph.
@@ -49,6 +64,15 @@ class Session(ABC):
         """
         check_inputs(self.spec, inputs)
         return self._run(inputs)
+
+    def submit(self, inputs: Tensors) -> Callable[[], Arrays]:
+        """Start the graph, and return a function that waits for the outputs and returns them.
+
+        Another thread may start its call meanwhile. Takes the inputs of ``run``; its errors are
+        raised here or by the function.
+        """
+        check_inputs(self.spec, inputs)
+        return self._submit(inputs)
 
     def run_kept(self, inputs: Tensors) -> dict[str, Any]:
         """Run the graph as ``run`` does, and leave the outputs where they were computed.
@@ -74,6 +98,10 @@ class Session(ABC):
 
     @abstractmethod
     def _run(self, inputs: Tensors) -> Arrays: ...
+
+    def _submit(self, inputs: Tensors) -> Callable[[], Arrays]:
+        outputs = self._run(inputs)
+        return lambda: outputs
 
     def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
         return self._run(inputs)

@@ -18,7 +18,9 @@ from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.contract.precision import precision_of
 from triplex_deploy.errors import BackendError, BundleError, ConfigError
+from triplex_deploy.runtime.failures import is_about_memory
 from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
+from triplex_deploy.runtime.tensorrt.reasons import error_collector, first_reason
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +95,6 @@ OnPhase = Callable[[str, int, int], None]
 """Called after every step of a build with the phase, the steps done and the number of steps."""
 
 WORKSPACE_RETRIES: Final = 3
-_MEMORY_WORDS: Final = ("out of memory", "outofmemory", "memory allocation", "insufficient memory")
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def build_plan(
         else "compare `triplex-deploy doctor` with docs/gpu-servers.md, or use another --precision"
     )
     raise BackendError(
-        f"{spec.name}: TensorRT built no engine ({_first(collector.errors)}); {remedy}"
+        f"{spec.name}: TensorRT built no engine ({first_reason(collector.errors)}); {remedy}"
     )
 
 
@@ -179,7 +180,7 @@ def _parse(trt: Any, builder: Any, onnx: bytes, spec: GraphSpec, collector: Any)
     if not parser.parse(onnx):
         reasons = [str(parser.get_error(i)) for i in range(parser.num_errors)]
         raise BackendError(
-            f"{spec.name}: TensorRT cannot read the graph ({_first(reasons)}); "
+            f"{spec.name}: TensorRT cannot read the graph ({first_reason(reasons)}); "
             "export the checkpoint with this release"
         )
     names = {definition.get_input(i).name for i in range(definition.num_inputs)}
@@ -243,28 +244,7 @@ def _workspaces(limit_gb: float | None) -> Iterator[int | None]:
 
 
 def _ran_out_of_memory(errors: list[str]) -> bool:
-    text = " ".join(errors).lower()
-    return any(word in text for word in _MEMORY_WORDS)
-
-
-def _first(reasons: list[str]) -> str:
-    return " ".join(reasons[0].split())[:300] if reasons else "it gave no reason"
-
-
-def error_collector(trt: Any) -> Any:
-    """Return a logger for the library ``trt`` that collects error messages in ``errors``."""
-
-    class Collector(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, text: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(text)
-            logger.debug("TensorRT: %s", text)
-
-    return Collector()
+    return is_about_memory(" ".join(errors))
 
 
 def _monitor(trt: Any, on_phase: OnPhase) -> Any:

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Final
 
@@ -20,10 +20,14 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.device_array import DeviceArray
+from triplex_deploy.runtime.failures import failure, first_line
 from triplex_deploy.runtime.session import DeviceMemoryError
 
 ALIGNMENT: Final = 256
 """TensorRT needs tensor addresses that are multiples of this number of bytes."""
+_REMEDY: Final = "run `triplex-deploy doctor`, or use --backend onnxruntime"
+NON_BLOCKING: Final = 1
+"""CUDA's ``CU_STREAM_NON_BLOCKING``, which pycuda does not name."""
 
 
 class Cuda:
@@ -38,23 +42,28 @@ class Cuda:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current in this thread; calls may be nested."""
-        depth = getattr(self._depth, "value", 0)
-        if depth == 0:
-            self._context.push()
-        self._depth.value = depth + 1
-        try:
-            yield
-        finally:
-            self._depth.value = depth
-            if depth == 0:
-                self._context.pop()
+        """Make the context current in this thread; calls may be nested.
 
-    def event(self, stream: Any) -> Any:
-        """Return an event that occurs when all work queued so far on ``stream`` is done."""
-        event = self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
-        event.record(stream)
-        return event
+        Raises the errors of CUDA within it as errors of this package: ``DeviceMemoryError``,
+        ``LostDeviceError`` or ``BackendError``.
+        """
+        depth = getattr(self._depth, "value", 0)
+        try:
+            if depth == 0:
+                self._context.push()
+            self._depth.value = depth + 1
+            try:
+                yield
+            finally:
+                self._depth.value = depth
+                if depth == 0:
+                    self._context.pop()
+        except self.driver.Error as error:
+            raise failure(f"{self.name}: CUDA failed", first_line(error), _REMEDY) from error
+
+    def stream(self) -> Any:
+        """Return a new stream, which does not wait for the default stream of other libraries."""
+        return self.driver.Stream(NON_BLOCKING)
 
     def page_locked(self, n_bytes: int) -> NDArray[np.uint8]:
         """Return ``n_bytes`` of memory that the GPU can copy while the CPU does other work."""
@@ -115,27 +124,81 @@ class Memory:
         self.n_bytes = n_bytes
 
 
+class Event:
+    """Occurs when work on a stream is done; it returns to its pool when this object is deleted."""
+
+    def __init__(self, holder: list[Any]) -> None:
+        """Wrap the event in ``holder``; the pool takes it out before this object is gone."""
+        self._holder = holder
+
+    def synchronize(self) -> None:
+        """Wait until the event has occurred; the context must be current."""
+        self._holder[0].synchronize()
+
+    def delay(self, stream: Any) -> None:
+        """Let later work of ``stream`` wait for the event; the context must be current."""
+        stream.wait_for_event(self._holder[0])
+
+
 class MemoryPool:
-    """Reuses device memory; the context must be current in every method."""
+    """Reuses device memory and events; the context must be current in every method.
+
+    Any thread may delete what it has taken, also one in which no context is current: CUDA could
+    free nothing there.
+    """
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
         self._idle: dict[int, list[Any]] = {}
+        self._idle_events: deque[Any] = deque()
         self._returned: deque[tuple[int, Any]] = deque()  # the garbage collector appends here
+        self._changing = threading.Lock()
+        self._is_closed = False
 
     def take(self, n_bytes: int) -> Memory:
         """Return at least ``n_bytes``, aligned; raises ``DeviceMemoryError`` if memory is full."""
         size = _rounded(n_bytes)
-        self._collect()
-        allocations = self._idle.get(size)
-        allocation = allocations.pop() if allocations else self._allocate(size)
+        with self._changing:
+            self._collect()
+            allocations = self._idle.get(size)
+            allocation = allocations.pop() if allocations else self._allocate(size)
         memory = Memory(int(allocation), size)
-        weakref.finalize(memory, self._returned.append, (size, allocation)).atexit = False
+        weakref.finalize(memory, self._give_back, size, allocation).atexit = False
         return memory
 
+    def event(self, stream: Any) -> Event:
+        """Return an event that occurs when all work queued so far on ``stream`` is done."""
+        try:
+            raw = self._idle_events.popleft()
+        except IndexError:
+            raw = self._cuda.driver.Event(self._cuda.driver.event_flags.DISABLE_TIMING)
+        raw.record(stream)
+        holder = [raw]
+        event = Event(holder)
+        weakref.finalize(event, self._give_back_event, holder).atexit = False
+        return event
+
     def close(self) -> None:
-        """Free idle memory; memory in use is freed with the last array that uses it."""
-        self._free_idle()
+        """Free what is idle; what is in use is freed when its last user drops it."""
+        self._is_closed = True
+        with self._changing:
+            self._free_idle()
+        self._idle_events.clear()
+
+    def _give_back(self, size: int, allocation: Any) -> None:
+        """Take an allocation back, in whichever thread the garbage collector runs."""
+        self._returned.append((size, allocation))
+        if self._is_closed:
+            with suppress(BackendError), self._cuda.current():
+                while self._returned:
+                    self._returned.popleft()[1].free()
+
+    def _give_back_event(self, holder: list[Any]) -> None:
+        """Take the event in ``holder`` back; the list lets it go while the context is current."""
+        self._idle_events.append(holder.pop())
+        if self._is_closed:
+            with suppress(BackendError), self._cuda.current():
+                self._idle_events.clear()
 
     def _free_idle(self) -> None:
         self._collect()
@@ -174,7 +237,7 @@ class CudaArray(DeviceArray):
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         memory: Memory,
-        ready: Any,
+        ready: Event | None,
         pointer: int | None = None,
     ) -> None:
         super().__init__(shape, dtype, memory.pointer if pointer is None else pointer)
@@ -185,7 +248,8 @@ class CudaArray(DeviceArray):
     def numpy(self) -> NDArray[Any]:
         array = np.empty(self.shape, self.dtype)
         with self._cuda.current():
-            self.ready.synchronize()
+            if self.ready is not None:
+                self.ready.synchronize()
             self._cuda.driver.memcpy_dtoh(array, self.pointer)
         return array
 

@@ -16,11 +16,11 @@ from triplex_deploy.runtime.tensorrt.build import (
     EngineSettings,
     Plan,
     build_plan,
-    error_collector,
     read_settings,
 )
 from triplex_deploy.runtime.tensorrt.cuda import Cuda, open_cuda
 from triplex_deploy.runtime.tensorrt.manifest import Platform
+from triplex_deploy.runtime.tensorrt.reasons import error_collector
 from triplex_deploy.runtime.tensorrt.session import import_tensorrt, open_trt_session
 from triplex_deploy.runtime.tensorrt.store import EngineStore
 
@@ -50,13 +50,15 @@ def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, 
     platform = Platform(cuda.name, cuda.compute_capability, str(trt.__version__))
     require_capability(settings.precision, platform)
     store = EngineStore(bundle, settings, platform)
+    reasons = error_collector(trt)
     with cuda.current():
-        runtime = trt.Runtime(error_collector(trt))
+        runtime = trt.Runtime(reasons)
         runtime.engine_host_code_allowed = settings.version_compatible
     sessions: dict[str, Session] = {}
     for name, spec in bundle.specs.items():
         plan = store.plan(name, _Builder(trt, cuda, spec, settings))
-        session = open_trt_session(trt, runtime, plan, spec, settings.profile(name), cuda)
+        profile = settings.profile(name)
+        session = open_trt_session(trt, runtime, plan, spec, profile, cuda, reasons)
         sessions[name] = stack.enter_context(session)
     return sessions
 

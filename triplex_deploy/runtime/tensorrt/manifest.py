@@ -68,7 +68,7 @@ class EngineManifest(BaseModel):
 
     @property
     def platform(self) -> Platform:
-        """The platform the engine was built on."""
+        """Return the platform on which the engine was built."""
         return Platform(self.gpu, self.compute_capability, self.tensorrt)
 
     def to_json(self) -> str:

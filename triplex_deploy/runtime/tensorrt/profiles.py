@@ -36,7 +36,7 @@ class ProfileRange:
 
     @property
     def lengths(self) -> tuple[int, int, int]:
-        """``(min, opt, max)``, as engine settings and engine manifests store it."""
+        """Return ``(min, opt, max)``, as engine settings and engine manifests store it."""
         return self.min, self.opt, self.max
 
     def shapes(self, tensor: TensorSpec) -> tuple[Shape, Shape, Shape]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,9 +22,25 @@ from triplex_deploy.contract import GraphSpec, TensorSpec
 from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device_array import Tensor, Tensors
-from triplex_deploy.runtime.session import Arrays, Session, check_inputs, dynamic_length
-from triplex_deploy.runtime.tensorrt.cuda import ALIGNMENT, Cuda, CudaArray, Memory, MemoryPool
+from triplex_deploy.runtime.failures import failure
+from triplex_deploy.runtime.session import (
+    Arrays,
+    DeviceMemoryError,
+    LostDeviceError,
+    Session,
+    check_inputs,
+    dynamic_length,
+)
+from triplex_deploy.runtime.tensorrt.cuda import (
+    ALIGNMENT,
+    Cuda,
+    CudaArray,
+    Event,
+    Memory,
+    MemoryPool,
+)
 from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
+from triplex_deploy.runtime.tensorrt.upload import UploadLane
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +52,13 @@ MAJOR: Final = 11
 
 
 class TrtSession(Session):
-    """Runs one engine; open it with ``open_trt_session``."""
+    """Runs one engine; open it with ``open_trt_session``.
+
+    Several threads may call it at once. The lock is held while a batch is queued on a stream, and
+    not while anything is awaited or copied back.
+    """
+
+    takes_turns = False
 
     def __init__(
         self,
@@ -49,8 +72,10 @@ class TrtSession(Session):
         self._profile = profile
         self._loaded: _Loaded | None = loaded
         self._slots = deque(slots)
+        self._uploads: UploadLane | None = UploadLane(cuda, loaded.pool)
         self._cuda = cuda
         self._limit = BatchLimit(spec, profile.max)
+        self.most_rows = self._limit.most
         self._lock = threading.RLock()
 
     def _run(self, inputs: Tensors) -> Arrays:
@@ -74,6 +99,14 @@ class TrtSession(Session):
             waiting.append(self._start(piece))
         return outputs + [collect() for collect in waiting]
 
+    def _submit(self, inputs: Tensors) -> Callable[[], Arrays]:
+        self._check_profile(inputs)
+        if not self._limit.needs_cut(inputs):
+            with suppress(DeviceMemoryError):  # ``_run`` tries again, and then in halves
+                return self._start(inputs)
+        outputs = self._run(inputs)
+        return lambda: outputs
+
     def _run_kept(self, inputs: Tensors) -> dict[str, Any]:
         self._check_profile(inputs)
         return self._limit.run_kept(inputs, self._keep, self._run_pieces)
@@ -83,8 +116,10 @@ class TrtSession(Session):
             return dict(self._next_slot().start(inputs))
 
     def _upload(self, array: NDArray[Any]) -> Tensor:
-        with self._lock, self._cuda.current():
-            return self._next_slot().upload(array)
+        if self._uploads is None:
+            raise self._closed()
+        with self._cuda.current():
+            return self._uploads.upload(array)
 
     def _start(self, inputs: Tensors) -> Callable[[], Arrays]:
         """Start a batch; return a function that waits for it and returns its outputs."""
@@ -94,19 +129,23 @@ class TrtSession(Session):
 
         def collect() -> Arrays:
             with self._cuda.current():
-                copies.synchronize()  # unlocked: another thread may start its batch meanwhile
+                arrays = copies.wait()  # unlocked: another thread may start its batch meanwhile
                 with self._lock:
-                    return slot.collect(copies)
+                    slot.release(copies)
+                return arrays
 
         return collect
 
     def _next_slot(self) -> _StreamSlot:
         if not self._slots:
-            raise BackendError(f"{self.spec.name}: the session is closed; open the bundle again")
+            raise self._closed()
         slot = self._slots[0]
         self._slots.rotate(-1)
         slot.finish()
         return slot
+
+    def _closed(self) -> BackendError:
+        return BackendError(f"{self.spec.name}: the session is closed; open the bundle again")
 
     def _check_profile(self, inputs: Tensors) -> None:
         """Raise ``ContractError`` for a length that splitting cannot bring into the profile."""
@@ -120,28 +159,44 @@ class TrtSession(Session):
             )
 
     def close(self) -> None:
-        """Wait for the work in progress, then free contexts, engine and runtime in this order."""
-        with self._lock, self._cuda.current():
-            while self._slots:
-                self._slots.popleft().close()
+        """Wait for the work in progress, then free contexts, engine and runtime in this order.
+
+        A lost context has freed them already, and is no error here.
+        """
+        with (
+            suppress(LostDeviceError),
+            self._lock,
+            self._cuda.current(),
+            ExitStack() as parts,  # closes them in reverse
+        ):
             if self._loaded is not None:
-                self._loaded.close()
-                self._loaded = None
+                parts.callback(self._loaded.close)
+            while self._slots:
+                parts.callback(self._slots.popleft().close)
+            if self._uploads is not None:
+                parts.callback(self._uploads.close)
+            self._loaded = self._uploads = None
 
 
 def open_trt_session(
-    trt: Any, runtime: Any, plan: bytes, spec: GraphSpec, profile: ProfileRange, cuda: Cuda
+    trt: Any,
+    runtime: Any,
+    plan: bytes,
+    spec: GraphSpec,
+    profile: ProfileRange,
+    cuda: Cuda,
+    reasons: Any,
 ) -> TrtSession:
     """Open a session for a plan whose manifest has been checked.
 
-    Raises ``BackendError`` if TensorRT refuses the plan, and ``ContractError`` if the engine's
-    tensors differ from ``spec``.
+    ``reasons`` is the ``error_collector`` of ``runtime``. Raises ``BackendError`` if TensorRT
+    refuses the plan, and ``ContractError`` if the engine's tensors differ from ``spec``.
     """
     with cuda.current():
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BackendError(
-                f"{spec.name}: TensorRT {trt.__version__} refuses the engine; "
+                f"{spec.name}: TensorRT {trt.__version__} refuses the engine ({reasons.take()}); "
                 "delete the bundle's engines folder to have it built again"
             )
         _check_engine(trt, engine, spec)
@@ -152,9 +207,10 @@ def open_trt_session(
             context = engine.create_execution_context(strategy)
             if context is None:
                 raise BackendError(
-                    f"{spec.name}: TensorRT has no memory to run the engine; free the GPU's memory"
+                    f"{spec.name}: TensorRT cannot run the engine ({reasons.take()}); "
+                    "free the GPU's memory"
                 )
-            slots.append(_StreamSlot(spec, context, cuda, pool))
+            slots.append(_StreamSlot(spec, context, cuda, pool, reasons))
         return TrtSession(spec, profile, _Loaded(engine, runtime, pool), slots, cuda)
 
 
@@ -198,12 +254,15 @@ class _StreamSlot:
     It keeps every array and buffer alive that its work uses.
     """
 
-    def __init__(self, spec: GraphSpec, context: Any, cuda: Cuda, pool: MemoryPool) -> None:
+    def __init__(
+        self, spec: GraphSpec, context: Any, cuda: Cuda, pool: MemoryPool, reasons: Any
+    ) -> None:
         self._spec = spec
         self._context = context
         self._cuda = cuda
         self._pool = pool
-        self._stream = cuda.driver.Stream()
+        self._reasons = reasons
+        self._stream = cuda.stream()
         self._locked: dict[str, NDArray[np.uint8]] = {}
         self._held: list[object] = []
         self._copies: _Copies | None = None
@@ -216,17 +275,10 @@ class _StreamSlot:
         except BaseException:
             self.finish()  # what was queued may still use the buffers
             raise
-        ready = self._cuda.event(self._stream)
+        ready = self._pool.event(self._stream)
         for output in outputs.values():
             output.ready = ready
         return outputs
-
-    def upload(self, array: NDArray[Any]) -> CudaArray:
-        """Queue the copy of ``array`` to the GPU; return an array that becomes ready later."""
-        memory = self._copied_in("upload", array)
-        return CudaArray(
-            self._cuda, array.shape, array.dtype, memory, self._cuda.event(self._stream)
-        )
 
     def run_staged(self, inputs: Tensors) -> tuple[Arrays, dict[str, float]]:
         """Run with a wait after each stage; return the outputs and the seconds of each stage."""
@@ -238,7 +290,9 @@ class _StreamSlot:
             self._launch()
             self._stream.synchronize()
             times.append(time.perf_counter())
-            arrays = self.collect(self.copy_out(outputs))
+            copies = self.copy_out(outputs)
+            arrays = copies.wait()
+            self.release(copies)
         except BaseException:
             self.finish()
             raise
@@ -259,27 +313,26 @@ class _StreamSlot:
 
     def _launch(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):
-            raise BackendError(
-                f"{self._spec.name}: TensorRT did not start the engine; "
-                "run `triplex-deploy doctor`, or use --backend onnxruntime"
+            raise failure(
+                f"{self._spec.name}: TensorRT did not start the engine",
+                self._reasons.take(),
+                "run `triplex-deploy doctor`, or use --backend onnxruntime",
             )
 
     def copy_out(self, outputs: dict[str, CudaArray]) -> _Copies:
-        """Queue the copies of ``outputs`` to the CPU; ``collect`` waits for them."""
+        """Queue the copies of ``outputs`` to the CPU; wait for what is returned."""
         locked = {}
         for name, output in outputs.items():
             locked[name] = self._page_locked(f"out {name}", output.nbytes)
             self._cuda.driver.memcpy_dtoh_async(locked[name], output.pointer, self._stream)
         shapes = {name: (output.shape, output.dtype) for name, output in outputs.items()}
-        self._copies = _Copies(self._cuda.event(self._stream), locked, shapes)
+        self._copies = _Copies(self._pool.event(self._stream), locked, shapes)
         return self._copies
 
-    def collect(self, copies: _Copies) -> Arrays:
-        """Wait for ``copies`` and return them; free the buffers if no later work uses them."""
-        arrays = copies.wait()
+    def release(self, copies: _Copies) -> None:
+        """Free the buffers of awaited ``copies``, unless later work uses them."""
         if copies is self._copies:
             self.finish()
-        return arrays
 
     def finish(self) -> None:
         """Wait until the work of this slot is done; an unread result is kept for its reader."""
@@ -290,15 +343,18 @@ class _StreamSlot:
         self._held.clear()
 
     def close(self) -> None:
-        self.finish()
-        self._context = None
-        self._locked.clear()
+        try:
+            self.finish()
+        finally:
+            self._copies = self._context = self._stream = None
+            self._held.clear()
+            self._locked.clear()
 
     def _bind_input(self, tensor: TensorSpec, array: Tensor) -> None:
         if not self._context.set_input_shape(tensor.name, tuple(array.shape)):
             raise ContractError(
                 f"{self._spec.name}: {tensor.name} of shape {array.shape} is outside the engine's "
-                "profile; export with another --profile"
+                f"profile ({self._reasons.take()}); export with another --profile"
             )
         if isinstance(array, CudaArray):
             pointer = self._on_device(array)
@@ -309,7 +365,8 @@ class _StreamSlot:
     def _on_device(self, array: CudaArray) -> int:
         """Return the address to read ``array`` at; an array that is not aligned is copied first."""
         self._held.append(array)
-        self._stream.wait_for_event(array.ready)
+        if array.ready is not None:
+            array.ready.delay(self._stream)
         if array.pointer % ALIGNMENT == 0:
             return array.pointer
         memory = self._pool.take(array.nbytes)
@@ -354,27 +411,28 @@ class _Copies:
     """Outputs that are being copied to page-locked memory."""
 
     def __init__(
-        self, done: Any, locked: dict[str, NDArray[np.uint8]], shapes: dict[str, Any]
+        self, done: Event, locked: dict[str, NDArray[np.uint8]], shapes: dict[str, Any]
     ) -> None:
         self._done = done
         self._locked = locked
         self._shapes = shapes
         self._arrays: Arrays | None = None
-
-    def synchronize(self) -> None:
-        """Wait until the copies are complete."""
-        self._done.synchronize()
+        self._waiting = threading.Lock()
 
     def wait(self) -> Arrays:
-        """Return the outputs in new arrays, because the page-locked memory is reused."""
-        if self._arrays is None:
-            self.synchronize()
-            self._arrays = {
-                name: self._locked[name].view(dtype).reshape(shape).copy()
-                for name, (shape, dtype) in self._shapes.items()
-            }
-            self._locked.clear()
-        return self._arrays
+        """Return the outputs in new arrays, because the page-locked memory is reused.
+
+        Two threads may wait: the reader, and another that needs the buffers for its batch.
+        """
+        with self._waiting:
+            if self._arrays is None:
+                self._done.synchronize()
+                self._arrays = {
+                    name: self._locked[name].view(dtype).reshape(shape).copy()
+                    for name, (shape, dtype) in self._shapes.items()
+                }
+                self._locked.clear()
+            return self._arrays
 
 
 def _check_engine(trt: Any, engine: Any, spec: GraphSpec) -> None:
