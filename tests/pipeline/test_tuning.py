@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,26 @@ def test_measurement_stops_when_its_time_is_up() -> None:
     rates = measure_rates(slow, candidates(CPU, 2), budget_s=0.2)
     assert list(rates) == [Setting(2, 2)]
     assert time.monotonic() - begin < 1
+
+
+def test_gpu_is_timed_after_an_untimed_call_of_the_same_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first call of a size on a GPU chooses kernels, which takes far longer than computing."""
+    asked: list[tuple[int, int]] = []
+
+    def time_calls(_: object, setting: Setting, calls_each: int = 1) -> float:
+        is_cold = setting.batch_size not in [size for size, _ in asked]
+        asked.append((setting.batch_size, calls_each))
+        return 1000.0 if is_cold else 0.1 * calls_each
+
+    monkeypatch.setattr(tuning, "_time_calls", time_calls)
+    model = replace(fake_model(fake_config()), device=Device("cuda"))
+    choose_setting(model, model.sessions, 10_000)
+    assert asked == [(size, calls) for size in (32, 64) for calls in (1, 5)], "the budget is timed"
+    (entry,) = json.loads((cache_folder() / "tuning.json").read_text()).values()
+    rates = [measured["tiles_per_s"] for measured in entry["measured"]]
+    assert rates == [2 * size * 5 / 0.5 for size in (32, 64)]
 
 
 def test_larger_batches_must_be_clearly_faster() -> None:

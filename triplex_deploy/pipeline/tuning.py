@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,8 +38,11 @@ MAX_WORKERS: Final = 32
 """Most threads that encode on a CPU."""
 GPU_WORKERS: Final = 2
 """One worker fetches tiles and stores results while the tiles of the other are encoded."""
+TIMED_CALLS: Final = {"cpu": 1, "cuda": 5}
+"""Timed calls of each worker for a setting. On a GPU an untimed call of the same size comes first:
+it chooses kernels and gets memory, which takes far longer than computing."""
 BUDGET_S: Final = 0.8
-"""Seconds after which no further setting is measured."""
+"""Seconds after which no further setting is measured; a GPU's untimed calls do not count."""
 WORTH_TILES: Final = 256
 """Fewest tiles for which measuring is worth its time."""
 BETTER_BY: Final = 1.03
@@ -74,8 +77,12 @@ def choose_setting(
     n_tiles: int,
     batch_size: int | None = None,
     threads: int | None = None,
+    before_measuring: Callable[[], object] = lambda: None,
 ) -> Setting:
-    """Return the setting for a slide of ``n_tiles``: as asked, as stored, or as measured now."""
+    """Return the setting for a slide of ``n_tiles``: as asked, as stored, or as measured now.
+
+    ``before_measuring`` is called before a measurement; it may wait for work that would disturb it.
+    """
     setting = default_setting(model.device, batch_size, threads)
     encoder = next(_encoders(sessions), None)
     if batch_size is not None or encoder is None:
@@ -87,7 +94,9 @@ def choose_setting(
         return stored
     if n_tiles < WORTH_TILES:
         return setting
-    rates = measure_rates(encoder, candidates(model.device, setting.workers))
+    before_measuring()
+    tried = candidates(model.device, setting.workers)
+    rates = measure_rates(encoder, tried, timed_calls=TIMED_CALLS[model.device.kind])
     chosen = fastest(rates)
     measured = [{**asdict(tried), "tiles_per_s": rate} for tried, rate in rates.items()]
     logger.info("using %s, the fastest of %s", chosen, measured)
@@ -107,17 +116,33 @@ def candidates(device: Device, workers: int) -> list[Setting]:
 
 
 def measure_rates(
-    encoder: Session, tried: Sequence[Setting], budget_s: float = BUDGET_S
+    encoder: Session,
+    tried: Sequence[Setting],
+    budget_s: float = BUDGET_S,
+    timed_calls: int = TIMED_CALLS["cpu"],
 ) -> dict[Setting, float]:
-    """Return tiles per second by setting, for as many settings as ``budget_s`` allows."""
-    begin = time.perf_counter()
+    """Return tiles per second by setting, for as many settings as ``budget_s`` allows.
+
+    Args:
+        encoder: The session to call.
+        tried: The settings, in the order to try them.
+        budget_s: Seconds after which no further setting is measured.
+        timed_calls: Calls of each worker that are timed. With several, each setting begins with a
+            call that is not timed; with one, a single call of one tile precedes them all.
+    """
     rates: dict[Setting, float] = {}
-    _time_calls(encoder, Setting(tried[0].workers, 1))  # warms up memory; not counted
+    spent_s = 0.0
+    if timed_calls == 1:
+        spent_s = _time_calls(encoder, Setting(tried[0].workers, 1))  # warms up memory
     for setting in tried:
-        if rates and time.perf_counter() - begin > budget_s:
+        if rates and spent_s > budget_s:
             break
-        tiles = setting.workers * setting.batch_size
-        rates[setting] = round(tiles / _time_calls(encoder, setting), 2)
+        if timed_calls > 1:
+            _time_calls(encoder, setting)
+        seconds = _time_calls(encoder, setting, timed_calls)
+        spent_s += seconds
+        tiles = setting.workers * setting.batch_size * timed_calls
+        rates[setting] = round(tiles / seconds, 2)
     return rates
 
 
@@ -130,10 +155,10 @@ def fastest(rates: Mapping[Setting, float]) -> Setting:
     return chosen
 
 
-def _time_calls(encoder: Session, setting: Setting) -> float:
-    """Return the seconds of one call per worker, all at once."""
+def _time_calls(encoder: Session, setting: Setting, calls_each: int = 1) -> float:
+    """Return the seconds of ``calls_each`` calls per worker, all workers at once."""
     tiles = np.full((setting.batch_size, TILE_PX, TILE_PX, 3), 200, np.uint8)
-    calls = iter([{"tiles": tiles}] * setting.workers)
+    calls = iter([{"tiles": tiles}] * (setting.workers * calls_each))
     begin = time.perf_counter()
     with OrderedThreadPool("tuning", calls, encoder.run, setting.workers) as pool:
         for _ in pool:
