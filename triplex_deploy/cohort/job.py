@@ -41,22 +41,22 @@ class Job:
 
     @property
     def key(self) -> str:
-        """The slide's path, for messages."""
+        """Return the path of the slide, for messages."""
         return str(self.slide)
 
     @property
     def metadata_path(self) -> Path:
-        """Where the run's metadata is written as JSON."""
+        """Return the path of the metadata of the run, a JSON file."""
         return self.h5ad_path.with_name(f"{self.h5ad_path.stem}.json")
 
     @property
     def report_path(self) -> Path:
-        """Where the report is written as HTML."""
+        """Return the path of the report, an HTML file."""
         return self.h5ad_path.with_name(f"{self.h5ad_path.stem}.html")
 
     @property
     def lock_path(self) -> Path:
-        """Only the process that locks this file may write the results."""
+        """Return the file that a process locks before it writes the results."""
         return self._hidden("lock")
 
     @property

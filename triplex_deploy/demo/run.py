@@ -77,7 +77,7 @@ class DemoPlan:
 
     @property
     def patients(self) -> tuple[str, ...]:
-        """Names of the patients, in order."""
+        """Return the names of the patients, in order."""
         return tuple(dict.fromkeys(plan.patient for plan in self.sections))
 
 

@@ -37,7 +37,7 @@ class PredictionContext:
 
     @cached_property
     def specs(self) -> dict[str, GraphSpec]:
-        """Graphs of the bundle by name."""
+        """Return the graphs of the bundle by name."""
         return self.model.bundle.specs
 
     def per_tile(self) -> list[GraphSpec]:

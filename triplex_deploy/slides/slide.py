@@ -54,7 +54,7 @@ class SegmentGrid:
 
     @property
     def segment_bytes(self) -> int:
-        """Bytes of a decoded segment."""
+        """Return the bytes of a decoded segment."""
         return 3 * self.width_px * self.height_px
 
     def under(self, x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int]]:

@@ -110,7 +110,7 @@ class Page:
 
     @property
     def segment_bytes(self) -> int:
-        """Bytes of a decoded segment."""
+        """Return the bytes of a decoded segment."""
         return self.grid.width_px * self.grid.height_px * (self.samples // self.planes)
 
     def index(self, plane: int, row: int, column: int) -> int:

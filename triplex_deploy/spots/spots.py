@@ -43,7 +43,7 @@ class Spots:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names ``<column>x<row>`` of the spots, as in ST count tables."""
+        """Return the names ``<column>x<row>`` of the spots, as in ST count tables."""
         return tuple(f"{col}x{row}" for row, col in self.grid_rc.tolist())
 
 

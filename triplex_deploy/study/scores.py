@@ -28,7 +28,7 @@ class ModelScores:
 
     @property
     def pcc(self) -> NDArray[np.float64]:
-        """Correlations (F, G) by fold; NaN if a fold lacks the gene, or the gene does not vary."""
+        """Return correlations (F, G); NaN if a fold lacks the gene or it does not vary."""
         return np.stack([fold.pcc for fold in self.folds.values()])
 
     def ranked(self) -> NDArray[np.float64]:

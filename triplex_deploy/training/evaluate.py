@@ -90,7 +90,7 @@ def _require_finite(matched: Matched, slide_name: str) -> None:
 
 
 def fold_correlations(run: Path) -> dict[str, list[float | None]]:
-    """The correlation of every gene on the test sections of each fold of a finished run."""
+    """Return the correlation of every gene on the test sections of each fold of a finished run."""
     return {fold["fold"]: fold["model"]["pcc"] for fold in _read_folds(run)}
 
 

@@ -30,7 +30,7 @@ class GeneMap:
 
 
 def draw_histogram(path: Path, pcc: Sequence[float | None]) -> None:
-    """How the genes' correlations are spread, as a PNG."""
+    """Write a PNG with the histogram of the correlations of genes."""
     with _figure(path, 5, 3.2) as figure:
         axis = figure.subplots()
         axis.hist(_known(pcc), bins=np.linspace(-1, 1, 41).tolist())
@@ -38,7 +38,7 @@ def draw_histogram(path: Path, pcc: Sequence[float | None]) -> None:
 
 
 def draw_folds(path: Path, pcc_of_fold: Mapping[str, Sequence[float | None]]) -> None:
-    """One box of gene correlations per fold, as a PNG; whiskers reach 1.5 interquartile ranges."""
+    """Write a PNG with a box of gene correlations per fold, whiskers at 1.5 quartile ranges."""
     with _figure(path, 1.5 + 0.7 * len(pcc_of_fold), 3.6) as figure:
         axis = figure.subplots()
         axis.boxplot([_known(pcc) for pcc in pcc_of_fold.values()], tick_labels=list(pcc_of_fold))
@@ -47,7 +47,7 @@ def draw_folds(path: Path, pcc_of_fold: Mapping[str, Sequence[float | None]]) ->
 
 
 def draw_maps(path: Path, level0_xy: NDArray[np.float64], maps: Sequence[GeneMap]) -> None:
-    """A row per gene, measured left and predicted right on one color scale, as a PNG.
+    """Write a PNG with a row per gene: measured left, predicted right, on one color scale.
 
     ``level0_xy`` (N, 2) are the spots' places on the slide in pixels, y downwards.
     """

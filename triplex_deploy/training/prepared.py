@@ -114,7 +114,7 @@ class Prepared:
 
     @cached_property
     def folds(self) -> tuple[Fold, ...]:
-        """Folds of the data set."""
+        """Return the folds of the data set."""
         return make_folds(self.patient_of, self.fold_scheme, self.fold_seed)
 
     @property
