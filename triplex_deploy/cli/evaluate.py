@@ -1,4 +1,4 @@
-"""``triplex-deploy evaluate``: a run over its folds, or a prediction against measured counts."""
+"""Define ``triplex-deploy evaluate``: score a run over its folds, or a prediction."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def command(
 ) -> None:
     """Score a finished RUN over its folds, or one PREDICTION against --truth.
 
-    The constant predictor stands beside every score. PCC(H) is over the 50 genes this very model
-    predicts best on the test folds, as published. With --out METRICS.json there are also
-    METRICS.png, the correlations of all genes, and for a prediction METRICS-maps.png.
+    The scores of the constant predictor are shown too. PCC(H) is over the 50 genes that this model
+    predicts best on the test folds, as published. --out METRICS.json also writes METRICS.png, the
+    correlations of all genes, and for a prediction METRICS-maps.png.
     """
     from triplex_deploy.training.run_files import without_nan
 

@@ -1,4 +1,4 @@
-"""``triplex-deploy prepare``: a data set becomes features, labels and folds to train on."""
+"""Define ``triplex-deploy prepare``: make features, labels and folds of a data set."""
 
 from __future__ import annotations
 
@@ -190,5 +190,8 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         f"neighborhood {summary['neighborhood']}",
     ]
     if any(fold["shares_patients"] for fold in folds):
-        lines.append("test patients are trained on too: results say nothing about new patients")
+        lines.append(
+            "test patients are also in the training data: results do not show how well "
+            "the model predicts new patients"
+        )
     return lines

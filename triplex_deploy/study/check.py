@@ -43,7 +43,7 @@ def _check_same_data(label: str, name: str, prepared: Prepared, other: Prepared)
         if getattr(other, key) != getattr(prepared, key):
             raise DatasetError(
                 f"datasets.{label}.also_prepared: {name} has another {key} than {prepared.path}; "
-                "prepare both from the same data, with the same options but for --neighborhood"
+                "prepare both from the same data, with the same options except --neighborhood"
             )
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation shows: correlations of genes and of folds, and maps beside each other."""
+"""Draw the pictures of an evaluation: correlations of genes and folds, and maps of genes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ _CORRELATION: Final = "correlation over spots"
 
 @dataclass(frozen=True, eq=False)
 class GeneMap:
-    """One gene at the spots of a slide, (N,) each."""
+    """Holds a gene at the N spots of a slide."""
 
     gene: str
+    """Symbol of the gene."""
     measured: NDArray[np.floating[Any]]
+    """Labels (N,)."""
     predicted: NDArray[np.floating[Any]]
+    """Predictions (N,)."""
     pcc: float
+    """Correlation of both."""
 
 
 def draw_histogram(path: Path, pcc: Sequence[float | None]) -> None:
@@ -49,7 +53,10 @@ def draw_folds(path: Path, pcc_of_fold: Mapping[str, Sequence[float | None]]) ->
 def draw_maps(path: Path, level0_xy: NDArray[np.float64], maps: Sequence[GeneMap]) -> None:
     """Write a PNG with a row per gene: measured left, predicted right, on one color scale.
 
-    ``level0_xy`` (N, 2) are the spots' places on the slide in pixels, y downwards.
+    Args:
+        path: The file.
+        level0_xy: Spot centers (N, 2) in level-0 pixels, y downwards.
+        maps: The genes.
     """
     with _figure(path, 8, 3.4 * len(maps)) as figure:
         rows = figure.subplots(len(maps), 2, squeeze=False, sharex=True, sharey=True)
