@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from triplex_deploy.cli.main import run
-from triplex_deploy.contract import CONFIGS, ModelConfig
+from triplex_deploy.contract import CONFIGS, ModelConfig, Neighborhood
 from triplex_deploy.training import prepared, train
 from triplex_deploy.training.options import TrainOptions
 
@@ -25,7 +25,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelConfig, TrainOpt
             **{"model": SCORES, "constant": SCORES},
         }
 
-    opened = SimpleNamespace(folds=[SimpleNamespace(index=0)], n_genes=3, feature_dim=512)
+    opened = SimpleNamespace(
+        folds=[SimpleNamespace(index=0)],
+        n_genes=3,
+        feature_dim=512,
+        neighborhood=Neighborhood(),
+    )
     monkeypatch.setattr(prepared, "open_prepared", lambda path: opened)
     monkeypatch.setattr(train, "train_fold", note)
     return calls
