@@ -52,13 +52,13 @@ def main() -> None:
         for name, (kind, stride) in NEIGHBORHOODS.items():
             options = replace(exact, neighborhood=kind, stride=stride)
             prepare_dataset(arguments.data, arguments.work / "prepared" / name, options, progress)
-        options = StudyOptions(
+        study_options = StudyOptions(
             executor=ExecutorChoice(workers=arguments.workers),
             deploy=False,
             command=shlex.join(["python", *sys.argv]),
         )
         study = _part(read_study(STUDY, arguments.work), arguments)
-        run_study(study, arguments.work / STUDY, options, progress)
+        run_study(study, arguments.work / STUDY, study_options, progress)
     print((arguments.work / STUDY / f"{STUDY}.md").read_text(encoding="utf-8"))
 
 

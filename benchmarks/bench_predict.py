@@ -1,10 +1,11 @@
-"""Whole-slide prediction against the published way: spots per second, in one run.
+"""Compare the prediction of whole slides with the published way, and parts of it with PyTorch.
 
-    python benchmarks/bench_predict.py --json benchmarks/results/predict.json
+    python benchmarks/bench_predict.py --checkpoint demo-out/checkpoint.ckpt --json predict.json
 
 The published way is timed on some of the spots, since each costs the same, and its global encoder
 on all of them; its time for the whole slide is the sum over spots and batches. Its predictions of
-the timed spots are compared with ours.
+the timed spots are compared with ours. Every int8 bundle passed its parity gate. A ratio that this
+CPU or this model does not have is in ``ratios_absent``, with the reason.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import argparse
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import tifffile
@@ -23,26 +25,45 @@ import tifffile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.predicting.attention import measure_global_encoder
+from benchmarks.predicting.encoding import BF16, measure_encoder, measure_prepare
 from benchmarks.predicting.extrapolate import centers_of, time_published
 from benchmarks.predicting.interrupted import measure_cache, measure_kills
 from benchmarks.predicting.large import measure_large
-from benchmarks.predicting.models import PAPER, SMALL, bundles_for, make_checkpoint
-from benchmarks.predicting.published import Published
+from benchmarks.predicting.models import (
+    INT8,
+    PAPER,
+    SMALL,
+    Bundles,
+    bundles_for,
+    make_checkpoint,
+)
+from benchmarks.predicting.published import published_way
 from benchmarks.predicting.shared import VISIUM_SPOTS, Place, measure_shared, visium_lattice
-from benchmarks.record import Case, Timing, measure, report
 from triplex_deploy import load_bundle, open_slide, predict_slide
+from triplex_deploy.bench.accuracy import read_accuracy
+from triplex_deploy.bench.measure import Case
+from triplex_deploy.bench.script import report, script_case, script_result, set_rows, time_call
+from triplex_deploy.contract.precision import DEFAULT
 from triplex_deploy.demo.slide import synthesize_slide
-from triplex_deploy.models import Checkpoint
+from triplex_deploy.errors import BackendError
+from triplex_deploy.models import Checkpoint, read_checkpoint
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.pipeline.sample import sample_tiles
+from triplex_deploy.runtime.backends import AUTO, ONNXRUNTIME, OPENVINO
 from triplex_deploy.spots import Spots, read_spots
-from triplex_deploy.system import peak_memory_mb
 
-MPP = 0.688
-KILLED_PX = 4032
-"""Side of the slides whose prediction is killed: some seconds of work each."""
-HER2ST = Path(__file__).resolve().parents[2] / "shared" / "data" / "her2st"
-ENCODERS = ("tile_encoder", "target_encoder", "neighbor_encoder", "global_encoder")
+MPP: Final = 0.688
+"""Microns per pixel of the tiles of a model with random weights, and of her2st's sections."""
+KILLED_PX: Final = 4032
+"""Side of the slides of the predictions that are killed: some seconds of work each."""
+HER2ST: Final = Path(__file__).resolve().parents[2] / "shared" / "data" / "her2st"
+ENCODERS: Final = ("tile_encoder", "target_encoder", "neighbor_encoder", "global_encoder")
+GRID: Final = "grid"
+SPOTS: Final = "spots"
+SHARES: Final = ("non_encoder_cpu_share", "once_per_slide_cpu_share")
+DIFFERENCE: Final = "max_abs_difference"
+"""Key of the metadata of the published way with its largest difference from our expression."""
 
 
 @dataclass(frozen=True)
@@ -55,113 +76,215 @@ class Scene:
     options: PredictOptions
 
 
+@dataclass(frozen=True)
+class Way:
+    """How our predictions run: a bundle, a backend and a precision."""
+
+    name: str
+    """Name in the ratios."""
+    bundle: str
+    """Precision of the bundle."""
+    backend: str = AUTO
+    """Backend to open it in."""
+    precision: str | None = None
+    """Precision of the run; None for that of the bundle."""
+    scenes: tuple[str, ...] = (GRID, SPOTS)
+    """Names of the scenes to predict."""
+
+
+WAYS: Final = (
+    Way(DEFAULT, DEFAULT),
+    Way(INT8, INT8),
+    Way(BF16, DEFAULT, OPENVINO.name, BF16),
+    Way(f"{OPENVINO.name}_{INT8}", INT8, OPENVINO.name, scenes=(GRID,)),
+)
+"""fp32 comes first: what it predicts is compared with the published way."""
+
+
+@dataclass
+class Measured:
+    """All that was measured so far."""
+
+    cases: list[Case] = field(default_factory=list)
+    ratios: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    """Why a ratio is missing, by its name."""
+    limits: dict[str, Any] = field(default_factory=dict)
+
+    def add(
+        self,
+        cases: Sequence[Case],
+        ratios: Mapping[str, float] | None = None,
+        absent: Mapping[str, str] | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add what a part of the benchmark returned."""
+        self.cases += cases
+        self.ratios |= ratios or {}
+        self.absent |= absent or {}
+        self.limits |= limits or {}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the results here")
-    parser.add_argument("--quick", action="store_true", help="smaller cases, under 50 s")
+    parser.add_argument("--quick", action="store_true", help="smaller cases, some minutes")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a trained TRIPLEX; without it, random weights"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        timings, ratios, limits = run(Path(folder), arguments.quick)
-    report(timings, ratios, limits, arguments.json)
+        found = run(Path(folder), arguments.quick, arguments.checkpoint)
+    result = script_result(found.cases, found.ratios, found.limits, found.absent)
+    report(result, arguments.json)
 
 
-def run(folder: Path, quick: bool) -> tuple[list[Timing], dict[str, float], dict[str, Any]]:
-    """All cases; ratios are by the least wall seconds of each."""
-    scenes = make_scenes(folder, quick)
-    checkpoint = make_checkpoint(SMALL if quick else PAPER, MPP)
+def run(folder: Path, quick: bool, trained: Path | None = None) -> Measured:
+    """Measure all cases; ratios are by the least wall seconds of each."""
+    if trained is None:
+        checkpoint = make_checkpoint(SMALL if quick else PAPER, MPP)
+    else:
+        checkpoint = read_checkpoint(trained)
+    mpp = checkpoint.tile_mpp
+    scenes = make_scenes(folder, quick, mpp)
     bundles = bundles_for(checkpoint, scenes[0].slide_path, quick)
-    timings: list[Timing] = []
-    ratios: dict[str, float] = {}
-    differences, shares, once = [], [], []
+    found, timed_spots = Measured(), 2 if quick else 12
+    found.limits["weights"] = checkpoint.provenance.get("note", "random") if trained else "random"
+    found.limits["bundles"] = {name: describe_bundle(path) for name, path in bundles.paths.items()}
     for scene in scenes:
-        ours: dict[str, Prediction] = {}
-        for precision, bundle in bundles.items():
-            timing, ours[precision] = time_ours(scene, precision, bundle)
-            timings.append(timing)
-        reference, difference = compare_published(
-            scene, checkpoint, ours["fp32"], spots=2 if quick else 12
-        )
-        differences.append(difference)
-        timings.append(reference)
-        for timing in timings[-3:-1]:
-            precision = timing.metadata["precision"]
-            ratios[f"{scene.name}_{precision}_over_reference"] = reference.best_s / timing.best_s
-        shares += [timing.metadata["non_encoder_cpu_share"] for timing in timings[-3:-1]]
-        once += [timing.metadata["once_per_slide_cpu_share"] for timing in timings[-3:-1]]
-    ratios["non_encoder_cpu_share"] = max(shares)
-    ratios["once_per_slide_cpu_share"] = max(once)
-    ratios["max_abs_difference_from_reference"] = max(differences)
-    limits: dict[str, Any] = {
-        "frozen_passes_saved": timings[0].metadata["tiles_without_sharing"]
-        / timings[0].metadata["tiles_encoded"],
-        "peak_mb": peak_memory_mb(),
-    }
-    slide, _, spots, mpp = _slide_and_spots(scenes[1], bundles["fp32"])
-    array = Place(slide, spots, mpp)
-    lattice = Place(scenes[0].slide_path, visium_lattice(20 if quick else VISIUM_SPOTS, MPP), MPP)
-    measured = [
-        (*measure_global_encoder(checkpoint, bundles["fp32"], folder, quick), {}),
-        (*measure_cache(*_slide_and_spots(scenes[1], bundles["fp32"])), {}),
-        measure_large(bundles, folder, quick),
-        measure_shared(checkpoint, bundles, array, reference, lattice, folder, 2 if quick else 12),
-    ]
+        add_scene(found, scene, checkpoint, bundles, timed_spots)
+    found.ratios["max_abs_difference_from_reference"] = max(
+        case.work.metadata[DIFFERENCE] for case in found.cases if DIFFERENCE in case.work.metadata
+    )
+    exact = bundles.paths[DEFAULT]
+    found.add(*measure_global_encoder(checkpoint, exact, folder, quick))
+    array = scenes[1]
+    assert isinstance(array.options.spots, Spots)
+    found.add(*measure_cache(array.slide_path, exact, array.options.spots, mpp))
+    cases, ratios, limits = measure_large(bundles.paths, folder, quick)
+    found.add(cases, ratios, limits=limits)
+    lattice = visium_lattice(20 if quick else VISIUM_SPOTS, mpp)
+    cases, ratios, limits = measure_shared(
+        checkpoint,
+        bundles.paths,
+        Place(array.slide_path, array.options.spots, mpp),
+        next(case for case in found.cases if case.name == published_name(array)),
+        Place(scenes[0].slide_path, lattice, mpp),
+        folder,
+        timed_spots,
+    )
+    found.add(cases, ratios, limits=limits)
+    found.add(*measure_prepare(checkpoint, array.slide_path, array.options.spots, mpp, folder))
+    tiles = sample_tiles(scenes[0].slide_path, mpp, 8 if quick else 64)
+    found.add(*measure_encoder(checkpoint, exact, tiles))
     if not quick:
-        killed, outcome = measure_kills(bundles["int8"], folder, MPP, kills=10, side_px=KILLED_PX)
-        measured.append((killed, {}, outcome))
-    for more_timings, more_ratios, more_limits in measured:
-        timings += more_timings
-        ratios |= more_ratios
-        limits |= more_limits
-    return timings, ratios, limits
+        killed = bundles.paths.get(INT8, exact)
+        cases, outcome = measure_kills(killed, folder, mpp, kills=10, side_px=KILLED_PX)
+        found.add(cases, limits=outcome)
+    return found
 
 
-def make_scenes(folder: Path, quick: bool) -> list[Scene]:
-    """A contiguous grid over tissue, and her2st's jittered array or one like it."""
+def describe_bundle(path: Path) -> dict[str, Any]:
+    """Return whether a bundle passed its gate, and its least cosine and correlations."""
+    accuracy, absent = read_accuracy(path, ONNXRUNTIME.target)
+    return {"absent": absent} if accuracy is None else accuracy.model_dump()
+
+
+def add_scene(
+    found: Measured, scene: Scene, checkpoint: Checkpoint, bundles: Bundles, spots: int
+) -> None:
+    """Predict a scene in every way that this machine has, and the published way."""
+    ours: dict[str, Case] = {}
+    exact = None
+    for way in WAYS:
+        name = f"{scene.name}_{way.name}_over_reference"
+        if scene.name not in way.scenes:
+            continue
+        if way.bundle in bundles.absent:
+            found.absent[name] = bundles.absent[way.bundle]
+            continue
+        try:
+            ours[name], prediction = time_ours(scene, way, bundles.paths[way.bundle])
+        except BackendError as error:
+            found.absent[name] = str(error)
+            continue
+        exact = exact or prediction
+    assert exact is not None  # fp32 runs everywhere
+    reference = compare_published(scene, checkpoint, exact, spots)
+    found.add([*ours.values(), reference])
+    for name, case in ours.items():
+        found.ratios[name] = reference.best_s / case.best_s
+    for share in SHARES:
+        values = [
+            case.work.metadata[share] for case in ours.values() if share in case.work.metadata
+        ]
+        if values:
+            found.ratios[share] = max([*values, found.ratios.get(share, 0.0)])
+        elif share not in found.ratios:
+            found.absent[share] = "no backend with calls in threads of their own was used"
+    first = next(iter(ours.values())).work.metadata
+    found.limits.setdefault(
+        "frozen_passes_saved", first["tiles_without_sharing"] / first["tiles_encoded"]
+    )
+
+
+def make_scenes(folder: Path, quick: bool, mpp: float) -> list[Scene]:
+    """Return a contiguous grid over tissue, and her2st's measured array or a similar array.
+
+    Args:
+        folder: Receives the slides.
+        quick: Whether to make small slides.
+        mpp: Microns per pixel of the model's tiles; no slide is resampled.
+    """
     grid = folder / "grid.tif"
     side = 1792 if quick else 8064
-    synthesize_slide(grid, side, side, MPP, seed=1)
-    shared = "contiguous tiles: neighbourhoods share them"
-    alone = "a measured array: its tiles coincide nowhere, every spot costs 25"
-    scenes = [Scene("grid", shared, grid, PredictOptions())]
+    synthesize_slide(grid, side, side, mpp, seed=1)
+    shared = "contiguous tiles: neighborhoods share them"
+    alone = "a measured array: no two tiles are the same, so every spot costs 25"
+    scenes = [Scene(GRID, shared, grid, PredictOptions())]
     image = HER2ST / "ST-imgs/C/C3/5714_HE_BT_D1.jpg"
     if quick or not image.exists():
         spots = _jittered(2 if quick else 14)
-        return [*scenes, Scene("spots", alone, grid, PredictOptions(spots=spots))]
+        return [*scenes, Scene(SPOTS, alone, grid, PredictOptions(spots=spots))]
     spots = read_spots(HER2ST / "ST-spotfiles/C3_selection.tsv")
-    options = PredictOptions(spots=spots, mpp=MPP)
-    return [*scenes, Scene("spots", alone, _as_tiff(image, folder), options)]
+    options = PredictOptions(spots=spots, mpp=mpp)
+    return [*scenes, Scene(SPOTS, alone, _as_tiff(image, folder), options)]
 
 
-def time_ours(scene: Scene, precision: str, bundle: Path) -> tuple[Timing, Prediction]:
-    """Slide in, prediction out, opened bundle at hand; the first run also tunes the machine."""
-    made: list[Prediction] = []
-    with load_bundle(bundle).open(device="cpu") as model:
+def time_ours(scene: Scene, way: Way, bundle: Path) -> tuple[Case, Prediction]:
+    """Predict a slide with an opened bundle.
 
-        def predict() -> None:
-            made.append(predict_slide(scene.slide_path, model, scene.options))
-
-        timing = measure(Case(f"{scene.name}, ours {precision}", scene.reason, predict, repeats=1))
-    metadata = made[-1].run
-    timing.metadata = {
-        "precision": precision,
-        **cpu_shares(metadata["cpu_s"], _writing_cpu_s(made[-1])),
-        **{key: metadata[key] for key in ("spots", "tiles_encoded", "tiles_without_sharing")},
-        **{key: metadata[key] for key in ("workers", "batch_size", "idle_s")},
-        "spots_per_s": metadata["spots"] / timing.best_s,
-        "stages_s": metadata["timings_s"],
-        "stages_cpu_s": metadata["cpu_s"],
+    Raises:
+        BackendError: If this machine does not have the backend or the precision.
+    """
+    case = script_case(f"{scene.name}, ours {way.name}", scene.reason, unit="spots")
+    with load_bundle(bundle).open("cpu", way.backend, precision=way.precision) as model:
+        made = time_call(case, lambda: predict_slide(scene.slide_path, model, scene.options))
+        in_caller = model.backend == ONNXRUNTIME.name
+    set_rows(case, made.n_spots)
+    run = made.run
+    copied = ("spots", "tiles_encoded", "tiles_without_sharing", "workers", "batch_size", "idle_s")
+    case.work.metadata |= {
+        "backend": model.backend,
+        "precision": model.precision,
+        **(cpu_shares(run["cpu_s"], _writing_cpu_s(made)) if in_caller else {}),
+        **{key: run[key] for key in copied},
+        "spots_per_s": made.n_spots / case.best_s,
+        "cpu_ms_per_spot": 1e3 * case.cpu_s / made.n_spots,
+        "stages_s": run["timings_s"],
+        "stages_cpu_s": run["cpu_s"],
     }
-    return timing, made[-1]
+    return case, made
 
 
 def cpu_shares(cpu_s: dict[str, float], writing_s: float) -> dict[str, float]:
-    """CPU time outside the encoders' calls, as parts of all that a prediction took.
+    """Return the CPU time outside the encoders' calls, as parts of the whole.
 
-    On a CPU each call of a worker runs in its own thread alone, so that the thread's clock sees all
-    of it and nothing else; the global encoder runs while no other thread does, by the process's
-    clock. What a slide costs once, however few its spots, is a part of its own: loading the graphs,
-    tissue, thumbnail, and writing, which compresses the pictures. The measurement of batch sizes,
-    once per machine and bundle, is left out.
+    In ONNX Runtime a call runs in the thread of its worker, so the clock of that thread has its
+    time. The global encoder runs while no other thread does, by the clock of the process. What a
+    slide costs once, with any number of spots, is a part of its own: loading the graphs, tissue,
+    thumbnail, and writing, which compresses the pictures. The measurement of batch sizes, once per
+    machine and bundle, is left out.
     """
     total = cpu_s["total"] - cpu_s["tuning"] + writing_s
     once = sum(cpu_s[stage] for stage in ("sessions", "spots", "thumbnail")) + writing_s
@@ -172,8 +295,13 @@ def cpu_shares(cpu_s: dict[str, float], writing_s: float) -> dict[str, float]:
     }
 
 
+def published_name(scene: Scene) -> str:
+    """Return the name of the case that times the published way in a scene."""
+    return f"{scene.name}, published way"
+
+
 def _writing_cpu_s(prediction: Prediction) -> float:
-    import anndata  # noqa: F401 - loading it is no part of writing
+    import anndata  # noqa: F401 - the time of loading it does not count
 
     with tempfile.TemporaryDirectory() as folder:
         begin = time.process_time()
@@ -181,32 +309,19 @@ def _writing_cpu_s(prediction: Prediction) -> float:
         return time.process_time() - begin
 
 
-def compare_published(
-    scene: Scene, checkpoint: Checkpoint, ours: Prediction, spots: int
-) -> tuple[Timing, float]:
-    """The published way over the whole slide, and how far its expression is from ours."""
-    way = Published(
-        checkpoint.build_model(),
-        checkpoint.tile_encoder.build(),
-        scene.slide_path,
-        ours.slide_size_wh,
-    )
+def compare_published(scene: Scene, checkpoint: Checkpoint, ours: Prediction, spots: int) -> Case:
+    """Time the published way over the whole slide, and compare its expression with ours."""
+    way = published_way(checkpoint, scene.slide_path, ours.slide_size_wh)
     features = way.encode_slide(centers_of(ours))  # also the warm-up
     chosen = np.linspace(0, ours.n_spots - 1, spots).astype(np.int64)
-    name = f"{scene.name}, published way"
-    timing, found = time_published(name, scene.reason, way, ours, features, chosen)
-    return timing, float(np.abs(found - ours.expression[chosen]).max())
-
-
-def _slide_and_spots(scene: Scene, bundle: Path) -> tuple[Path, Path, Spots, float]:
-    """A scene's slide, a bundle, the scene's spots, and the slide's scale."""
-    spots = scene.options.spots
-    assert isinstance(spots, Spots)
-    return scene.slide_path, bundle, spots, MPP
+    name = published_name(scene)
+    case, found = time_published(name, scene.reason, way, ours, features, chosen)
+    case.work.metadata[DIFFERENCE] = float(np.abs(found - ours.expression[chosen]).max())
+    return case
 
 
 def _jittered(count: int) -> Spots:
-    """A count x count array of 291 px pitch, each spot off its place by up to 15 px."""
+    """Return a count x count array of 291 px pitch, each spot moved by up to 15 px."""
     rng = np.random.default_rng(2)
     row, column = (axis.ravel() for axis in np.mgrid[:count, :count])
     center_xy = 600 + 291.0 * np.stack([column, row], axis=1) + rng.uniform(-15, 15, (count**2, 2))
@@ -214,7 +329,7 @@ def _jittered(count: int) -> Spots:
 
 
 def _as_tiff(image: Path, folder: Path) -> Path:
-    """The photograph as a tiled TIFF, which openslide-python can read region by region."""
+    """Write the photograph as a tiled TIFF, which openslide-python can read in regions."""
     path = folder / "spots.tif"
     with open_slide(image) as slide:
         pixels = slide.read(0, 0, 0, *slide.level_sizes[0])

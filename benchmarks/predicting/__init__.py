@@ -1,1 +1,1 @@
-"""Parts of ``bench_predict.py``: the models it runs and the published way it compares with."""
+"""Cases of ``bench_predict.py``."""

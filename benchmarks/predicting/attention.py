@@ -1,4 +1,4 @@
-"""The global encoder at many spots: our linear-memory graph against the decomposed product."""
+"""Compare our global encoder of linear memory with the decomposed product, at many spots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.predicting import slide_graph
-from benchmarks.record import Timing
+from triplex_deploy.bench.measure import Case
+from triplex_deploy.bench.script import PEAK_MEMORY, add_round, script_case
 from triplex_deploy.contract import graph_specs
 from triplex_deploy.exporters.to_onnx import write_onnx
 from triplex_deploy.exporters.wrappers import graph_modules
@@ -20,11 +21,11 @@ LINEAR, DECOMPOSED = "linear memory", "decomposed"
 
 def measure_global_encoder(
     checkpoint: Checkpoint, bundle: Path, folder: Path, quick: bool
-) -> tuple[list[Timing], dict[str, float]]:
-    """Time and memory beyond the loaded graph, each in a process of its own.
+) -> tuple[list[Case], dict[str, float]]:
+    """Measure time, and memory beyond that of the loaded graph, each in a process of its own.
 
-    Both graphs run in sessions as predictions open them. Quick runs use 2,000 and 4,000 spots, and
-    say so in the case's name; the ratios keep theirs.
+    Both graphs run in sessions as predictions open them. Quick runs use 2,000 and 4,000 spots; the
+    names of the cases say so, those of the ratios do not.
     """
     many, most = (2_000, 4_000) if quick else (5_000, 20_000)
     plain = folder / "global_encoder_decomposed.onnx"
@@ -36,19 +37,17 @@ def measure_global_encoder(
     largest = _run(bundle / "global_encoder.onnx", most, LINEAR, 1)
     return [ours, decomposed, largest], {
         "global_5k_decomposed_over_ours": decomposed.best_s / ours.best_s,
-        "global_5k_peak_mb": ours.peak_mb,
-        "global_20k_peak_mb": largest.peak_mb,
+        "global_5k_peak_mb": ours.work.metadata[PEAK_MEMORY],
+        "global_20k_peak_mb": largest.work.metadata[PEAK_MEMORY],
     }
 
 
-def _run(path: Path, spots: int, kind: str, calls: int) -> Timing:
+def _run(path: Path, spots: int, kind: str, calls: int) -> Case:
     command = [sys.executable, "-m", slide_graph.__name__, str(path), str(spots), str(calls)]
     finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     measured = json.loads(finished.stdout)
-    return Timing(
-        f"global encoder, {spots} spots, {kind}",
-        "the one graph whose cost grows faster than the slide",
-        measured["walls"],
-        measured["cpu_s"],
-        measured["peak_mb"],
-    )
+    reason = "the only graph with a cost that grows faster than the slide"
+    case = script_case(f"global encoder, {spots} spots, {kind}", reason, spots, "spots")
+    for wall_s in measured["walls"]:
+        add_round(case, wall_s, measured["cpu_s"], measured["peak_mb"])
+    return case

@@ -1,4 +1,4 @@
-"""How long the published way takes over a whole slide, from some of its spots."""
+"""Compute how long the published way takes over a whole slide, from some of its spots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.predicting.published import BATCH, Published
-from benchmarks.record import Timing
+from triplex_deploy.bench.measure import Case
+from triplex_deploy.bench.script import add_round, script_case
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.system import peak_memory_mb
 
@@ -18,7 +19,7 @@ ROUNDS: Final = 3
 
 
 def centers_of(prediction: Prediction) -> NDArray[np.int64]:
-    """Spots (N, 2) in whole pixels, as the tile plan takes them where it does not scale."""
+    """Return spots (N, 2) in whole pixels, as the tile plan takes them from an unscaled slide."""
     return np.floor(prediction.level0_xy + 1e-6).astype(np.int64)
 
 
@@ -29,16 +30,26 @@ def time_published(
     prediction: Prediction,
     features: NDArray[np.float32],
     chosen: NDArray[np.int64],
-) -> tuple[Timing, NDArray[np.float32]]:
-    """Time ``chosen`` spots as one batch, several times; also returns their expression.
+) -> tuple[Case, NDArray[np.float32]]:
+    """Time some spots as one batch, several times.
 
-    Every spot costs the same and every batch of a slide too, so the whole is their sum. The
-    ``features`` (N, 512) of all spots lie on disk in the published code. Ratios are of its best
-    round.
+    Every spot costs the same, and so does every batch of a slide, so the whole is their sum.
+
+    Args:
+        name: Name of the case.
+        reason: Why it is timed.
+        way: The published way.
+        prediction: Our prediction of the slide, which has its spots.
+        features: Features (N, F) of all spots, which the published code reads from disk.
+        chosen: Indices of the spots to time.
+
+    Returns:
+        The case, with seconds of the whole slide, and the expression of ``chosen``.
     """
+    case = script_case(name, reason, prediction.n_spots, "spots")
     center_xy, n_spots = centers_of(prediction), prediction.n_spots
     n_batches = math.ceil(n_spots / BATCH)
-    walls, cpus, per_spot, per_batch = [], [], [], []
+    walls, per_spot, per_batch = [], [], []
     for _ in range(ROUNDS):
         begin, begin_cpu = time.perf_counter(), time.process_time()
         encoded = way.encode_spots(center_xy[chosen])
@@ -48,11 +59,12 @@ def time_published(
         per_batch.append(time.perf_counter() - between)
         walls.append(n_spots * per_spot[-1] + n_batches * per_batch[-1])
         cpu_per_spot = (between_cpu - begin_cpu) / len(chosen)
-        cpus.append(n_spots * cpu_per_spot + n_batches * (time.process_time() - between_cpu))
+        cpu = n_spots * cpu_per_spot + n_batches * (time.process_time() - between_cpu)
+        add_round(case, walls[-1], cpu, peak_memory_mb())
     best = int(np.argmin(walls))
-    metadata = {
+    case.work.metadata |= {
         "timed_spots": len(chosen),
         "s_per_spot": per_spot[best],
         "s_per_batch": per_batch[best],
     }
-    return Timing(name, reason, walls, min(cpus), peak_memory_mb(), metadata), found
+    return case, found

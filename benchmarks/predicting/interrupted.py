@@ -1,4 +1,4 @@
-"""Runs that are killed and started again: what they end with, and what a second model costs."""
+"""Kill runs and start them again, and measure what a second model costs with a cache."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from benchmarks.record import Timing
 from triplex_deploy import load_bundle, predict_slide
+from triplex_deploy.bench.measure import Case
+from triplex_deploy.bench.script import add_round, script_case, time_call
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.spots import Spots
@@ -25,35 +26,35 @@ from triplex_deploy.spots import Spots
 ROOT = Path(__file__).resolve().parents[2]
 SLIDES = 4
 SHARE_OF_WORK = 0.3
-"""The most that a run does before it is killed; a slide is a quarter of the work."""
+"""Part of the work that a run does at most before it is killed; a slide is a quarter of it."""
 
 
 def measure_cache(
     slide: Path, bundle: Path, spots: Spots, mpp: float
-) -> tuple[list[Timing], dict[str, float]]:
-    """The same spots twice with one cache; to the cache, the second run is another model's."""
+) -> tuple[list[Case], dict[str, float]]:
+    """Predict the same spots twice with one cache, as two models on a frozen encoder would."""
     with tempfile.TemporaryDirectory() as folder, load_bundle(bundle).open(device="cpu") as model:
         options = PredictOptions(spots=spots, mpp=mpp, cache=Path(folder))
-        timings = []
+        cases = []
         for name in ("first model, empty cache", "second model, same frozen encoder"):
-            begin, cpu = time.perf_counter(), time.process_time()
-            run = predict_slide(slide, model, options).run
-            wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
-            metadata = {key: run[key] for key in ("tiles_encoded", "tiles_from_cache", "timings_s")}
-            reason = "models on one frozen encoder need its features once"
-            timings.append(Timing(name, reason, [wall], cpu, run["peak_memory_mb"], metadata))
-    first, second = timings
-    return timings, {"second_model_over_first": first.best_s / second.best_s}
+            reason = "models on the same frozen encoder need its features only once"
+            case = script_case(name, reason, len(spots.level0_xy), "spots")
+            run = time_call(case, lambda: predict_slide(slide, model, options)).run
+            recorded = ("tiles_encoded", "tiles_from_cache", "timings_s")
+            case.work.metadata |= {key: run[key] for key in recorded}
+            cases.append(case)
+    first, second = cases
+    return cases, {"second_model_over_first": first.best_s / second.best_s}
 
 
 def measure_kills(
     bundle: Path, folder: Path, mpp: float, kills: int, side_px: int
-) -> tuple[list[Timing], dict[str, Any]]:
-    """Kill `predict` over four slides at random moments, starting it again until ``kills`` struck.
+) -> tuple[list[Case], dict[str, Any]]:
+    """Start ``predict`` over four slides, and kill it at random moments until ``kills`` are done.
 
-    Each run goes on with what the last one left. One that ends before its moment is compared, and
-    its results are thrown away. In the end the expression of every slide must have the bytes of a
-    run that nobody disturbed.
+    Each run continues what the last run left. If a run ends before it would be killed, its results
+    are compared and deleted. In the end the expression of every slide must have the bytes of a run
+    without interruption.
     """
     slides = [folder / f"killed {seed}.tif" for seed in range(SLIDES)]
     for seed, slide in enumerate(slides):
@@ -70,22 +71,21 @@ def measure_kills(
         strike(command, folder, starting_s + float(rng.uniform(0, most_s)), wanted, strikes)
     _finish(command, strikes.out(folder))
     strikes.equal &= _expression_bytes(strikes.out(folder)) == wanted
-    timing = Timing(
+    case = script_case(
         f"{SLIDES} slides, killed {kills} times",
-        "what is saved must be what would have been computed",
-        [time.perf_counter() - begin],
-        0.0,
-        0.0,
-        {"undisturbed_s": undisturbed_s, **dataclasses.asdict(strikes)},
+        "a resumed run must give the bytes of a run without interruption",
     )
-    return [timing], {"kills": len(strikes.after_s), "resumed_bytes_equal": strikes.equal}
+    add_round(case, time.perf_counter() - begin, 0.0)
+    case.work.metadata |= {"undisturbed_s": undisturbed_s, **dataclasses.asdict(strikes)}
+    return [case], {"kills": len(strikes.after_s), "resumed_bytes_equal": strikes.equal}
 
 
 @dataclass
 class Strikes:
-    """Kills so far: after how many seconds of its run each came, and what there was by then."""
+    """The kills so far, and what each run had written by then."""
 
     after_s: list[float] = field(default_factory=list)
+    """Seconds from the start of the run."""
     slides_complete: list[int] = field(default_factory=list)
     files_of_features: list[int] = field(default_factory=list)
     rounds: int = 1
@@ -98,7 +98,7 @@ class Strikes:
 def strike(
     command: list[str], folder: Path, after_s: float, wanted: dict[str, bytes], strikes: Strikes
 ) -> None:
-    """Go on with a round and kill it; one that is through is compared, and another begun."""
+    """Continue a round and kill it; if it ends first, compare it, and begin another round."""
     out = strikes.out(folder)
     killed = _kill(command, out, after_s)
     complete = len(list(out.glob("*.h5ad")))
@@ -112,7 +112,7 @@ def strike(
 
 
 def _command(slides: list[Path], bundle: Path) -> list[str]:
-    """All but the output folder; a batch size, since measuring one is done once per machine."""
+    """Return the command without its output folder; with a batch size, so that none is measured."""
     predict = [sys.executable, "-m", "triplex_deploy.cli", "predict", "--no-report"]
     options = ["--device", "cpu", "--batch-size", "4", "--out"]
     return [*predict, *map(str, slides), "--bundle", str(bundle), *options]
@@ -129,7 +129,7 @@ def _start(command: list[str], out: Path) -> subprocess.Popen[bytes]:
 
 
 def _finish(command: list[str], out: Path) -> float:
-    """Seconds of a run to its end."""
+    """Return the seconds of a run to its end."""
     begin = time.perf_counter()
     process = _start(command, out)
     process.communicate()
@@ -139,7 +139,7 @@ def _finish(command: list[str], out: Path) -> float:
 
 
 def _kill(command: list[str], out: Path, after_s: float) -> bool:
-    """Whether the run was under way until it was killed."""
+    """Return whether the run was killed, and had not ended before."""
     process = _start(command, out)
     try:
         process.communicate(timeout=after_s)
@@ -152,7 +152,7 @@ def _kill(command: list[str], out: Path, after_s: float) -> bool:
 
 
 def _expression_bytes(out: Path) -> dict[str, bytes]:
-    """The bytes of ``X`` of every slide's final file."""
+    """Return the bytes of ``X`` of every slide's final file."""
     found = {}
     for path in sorted(out.glob("*.h5ad")):
         with h5py.File(path) as table:

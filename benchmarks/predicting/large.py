@@ -1,9 +1,9 @@
-"""Many spots: what one costs as a slide grows, and how much memory a run takes.
+"""Measure what a spot costs as a slide grows, and how much memory a run takes.
 
-Each run has a process of its own, whose peak memory is the run's. It predicts a few spots first,
-which are not counted: what a process does once is no part of what a spot costs. With cheap
-encoders everything but the two image encoders is real: reading, stores, the global encoder and
-fusion.
+Each run has a process of its own, so that its peak memory is known. The process predicts a few
+spots first, which are not counted, because what a process does once is no part of the cost of a
+spot. With cheap encoders all but the two image encoders is real: reading, stores, the global
+encoder and fusion.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ import imagecodecs
 import numpy as np
 import tifffile
 
-from benchmarks.record import Timing
+from benchmarks.predicting.models import INT8
 from benchmarks.tiling.mosaic import drawn_tissue
 from triplex_deploy import load_bundle, predict_slide
+from triplex_deploy.bench.measure import Case
+from triplex_deploy.bench.script import PEAK_MEMORY, add_round, script_case
 from triplex_deploy.contract import TILE_PX
+from triplex_deploy.contract.precision import DEFAULT
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.row_store import RESIDENT_BYTES
 from triplex_deploy.runtime.device_array import Tensors
@@ -37,41 +41,50 @@ SEGMENT_PX = 256
 OVERVIEW = 4
 WARM_UP_SIDE = 3
 BEYOND_BUDGET_MB = 1500
+CHEAP = "cheap encoders"
 
 
 def measure_large(
-    bundles: dict[str, Path], folder: Path, quick: bool
-) -> tuple[list[Timing], dict[str, float], dict[str, Any]]:
-    """Cost per spot over sizes with int8 encoders, and memory at the largest slide."""
+    bundles: Mapping[str, Path], folder: Path, quick: bool
+) -> tuple[list[Case], dict[str, float], dict[str, Any]]:
+    """Measure the cost per spot of slides of several sizes, and the memory of the largest slide.
+
+    Args:
+        bundles: Bundles by precision; the encoders of the int8 bundle are used if there is one.
+        folder: Receives the slides.
+        quick: Whether to predict few spots.
+    """
+    fastest = INT8 if INT8 in bundles else DEFAULT
     sides, largest, budget_gb = ((6, 10), 35, 0.15) if quick else ((22, 45, 141), 224, 2.0)
-    timings = []
+    cases = []
     for side in sides:
         slide = write_large_slide(folder / f"{side}.tif", side)
-        timings.append(_run(slide, bundles["int8"], side, 4.0, cheap=False))
-    costs = [timing.metadata["cpu_s_per_spot"] for timing in timings]
+        cases.append(_run(slide, bundles[fastest], side, 4.0, encoders=fastest))
+    costs = [case.work.metadata["cpu_s_per_spot"] for case in cases]
     slide = write_large_slide(folder / "largest.tif", largest)
-    bounded = _run(slide, bundles["fp32"], largest, budget_gb, cheap=True)
+    bounded = _run(slide, bundles[DEFAULT], largest, budget_gb, encoders=CHEAP)
+    peak_mb = bounded.work.metadata[PEAK_MEMORY]
     bound = budget_gb * 1000 + BEYOND_BUDGET_MB
     limits = {
         "bounded_spots": largest**2,
-        "bounded_peak_mb": bounded.peak_mb,
+        "bounded_peak_mb": peak_mb,
         "bounded_limit_mb": bound,
         "mapped_mb_resident": RESIDENT_BYTES / 1e6,
     }
     ratios = {
         "cost_per_spot_most_over_least": max(costs) / min(costs),
-        "memory_limit_over_peak": bound / bounded.peak_mb,
+        "memory_limit_over_peak": bound / peak_mb,
     }
-    return [*timings, bounded], ratios, limits
+    return [*cases, bounded], ratios, limits
 
 
 def write_large_slide(path: Path, tiles_per_side: int) -> Path:
-    """A square slide of whole tiles: one picture over and over, and an overview.
+    """Write a square slide of whole tiles, all of the same picture, with an overview.
 
-    No spot has neighbours that are no spots, so that each costs the same however many there are.
+    Every neighbor of a spot is a spot, so that each spot costs the same in a slide of any size.
     """
     side = tiles_per_side * TILE_PX
-    picture = imagecodecs.jpeg8_encode(drawn_tissue(SEGMENT_PX, 5), 85, subsampling="420")
+    picture = bytes(imagecodecs.jpeg8_encode(drawn_tissue(SEGMENT_PX, 5), 85, subsampling="420"))
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         for level_side in (side, side // OVERVIEW):
             count = math.ceil(level_side / SEGMENT_PX) ** 2
@@ -90,7 +103,7 @@ def write_large_slide(path: Path, tiles_per_side: int) -> Path:
 
 
 class CheapEncoder(Session):
-    """Stands in for an image encoder: numbers of the right shape, by the tile's first pixels."""
+    """Replaces an image encoder by numbers of the right shape, from the tile's first pixels."""
 
     def _run(self, inputs: Tensors) -> Arrays:
         tiles: Any = inputs["tiles"]
@@ -104,42 +117,45 @@ class CheapEncoder(Session):
         pass
 
 
-def _run(slide: Path, bundle: Path, side: int, memory_gb: float, cheap: bool) -> Timing:
-    """One run over ``side`` by ``side`` spots in a process of its own."""
+def _run(slide: Path, bundle: Path, side: int, memory_gb: float, encoders: str) -> Case:
+    """Predict ``side`` by ``side`` spots in a process of its own."""
     arguments = [str(slide), str(bundle), str(side), str(memory_gb)]
-    command = [sys.executable, "-m", __name__, *arguments, *(["--cheap"] if cheap else [])]
+    command = [
+        sys.executable,
+        "-m",
+        __name__,
+        *arguments,
+        *(["--cheap"] if encoders == CHEAP else []),
+    ]
     root = Path(__file__).resolve().parents[2]
     finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     found = json.loads(finished.stdout)
-    encoders = "cheap encoders" if cheap else "int8"
-    reason = "memory must not grow with it" if cheap else "what a spot costs must not grow"
-    return Timing(
-        f"{side**2} spots, {encoders}",
-        reason,
-        [found["wall_s"]],
-        found["run"]["cpu_s"]["total"],
-        found["run"]["peak_memory_mb"],
-        {
-            "cpu_s_per_spot": _cpu_per_spot(found["run"]),
-            "global_encoder_s": found["run"]["timings_s"]["global_encoder"],
-            "memory_gb": memory_gb,
-            "kept_in": found["run"]["kept_in"],
-            "stages_s": found["run"]["timings_s"],
-        },
-    )
+    reason = "memory must not grow" if encoders == CHEAP else "the cost of a spot must not grow"
+    case = script_case(f"{side**2} spots, {encoders}", reason, side**2, "spots")
+    run = found["run"]
+    add_round(case, found["wall_s"], run["cpu_s"]["total"], run["peak_memory_mb"])
+    case.work.metadata |= {
+        "cpu_s_per_spot": _cpu_per_spot(run),
+        "global_encoder_s": run["timings_s"]["global_encoder"],
+        "memory_gb": memory_gb,
+        "kept_in": run["kept_in"],
+        "stages_s": run["timings_s"],
+    }
+    return case
 
 
 def _cpu_per_spot(run: dict[str, Any]) -> float:
-    """Without the global encoder, whose cost grows, and what is done once per slide or machine."""
+    """Return CPU seconds without the global encoder, and without work per slide or machine."""
     cpu = run["cpu_s"]
     once = sum(cpu.get(stage, 0.0) for stage in ("sessions", "tuning", "thumbnail", "spots"))
     return float((cpu["total"] - cpu["global_encoder"] - once) / run["spots"])
 
 
 def _spots(side: int) -> Spots:
-    """A grid of ``side`` by ``side`` contiguous tiles."""
+    """Return a grid of ``side`` by ``side`` contiguous tiles."""
     grid_rc = np.stack(np.divmod(np.arange(side**2), side), axis=1).astype(np.int64)
-    return Spots(grid_rc[:, ::-1] * float(TILE_PX) + TILE_PX / 2, grid_rc, "file", float(TILE_PX))
+    center_xy = (grid_rc[:, ::-1].astype(np.float64) + 0.5) * TILE_PX
+    return Spots(center_xy, grid_rc, "file", float(TILE_PX))
 
 
 def _with_cheap_encoders(model: Model) -> Model:

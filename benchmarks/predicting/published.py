@@ -1,7 +1,7 @@
-"""Predicting the way the paper's code does: PyTorch eager, spot by spot, nothing shared.
+"""Predict as the code of the paper does: PyTorch eager, spot by spot, without sharing.
 
-One 1120 x 1120 read per spot through openslide-python (or Pillow for a photograph), 25 passes of
-the frozen ResNet18 and one of the trained one, and the global encoder once per batch of spots.
+Each spot is one read of 1120 x 1120 pixels through openslide-python, 25 passes of the frozen
+encoder and one of the trained encoder. The global encoder runs once per batch of spots.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import numpy as np
 import openslide
 import torch
 from numpy.typing import NDArray
+from torch.nn import Module
 
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILE_PX
-from triplex_deploy.models import TileEncoder, Triplex
+from triplex_deploy.errors import ConfigError
+from triplex_deploy.models import Checkpoint, TileEncoder, Triplex
 from triplex_deploy.tiles import apeg_index
 
 WINDOW_PX = 5 * TILE_PX
@@ -24,16 +26,19 @@ BATCH = 128
 
 
 class Encoded(NamedTuple):
-    """What one batch of B spots has before fusion."""
+    """The inputs of the fusion for a batch of B spots."""
 
-    target_tokens: torch.Tensor  # (B, 49, 512)
-    neighbor_features: torch.Tensor  # (B, 25, 512)
-    mask: torch.Tensor  # (B, 25)
+    target_tokens: torch.Tensor
+    """(B, 49, F)"""
+    neighbor_features: torch.Tensor
+    """(B, 25, F)"""
+    mask: torch.Tensor
+    """(B, 25)"""
 
 
 @dataclass(frozen=True)
 class Published:
-    """The eager model, the slide it predicts, and the device that both networks are moved to."""
+    """The eager model, the slide that it predicts, and the device of both networks."""
 
     model: Triplex
     tile_encoder: TileEncoder
@@ -46,25 +51,25 @@ class Published:
         self.tile_encoder.to(self.device)
 
     def encode_slide(self, center_xy: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Global features (N, 512) of all spots; the published code has them on disk."""
+        """Return features (N, F) of all spots, which the published code has on disk."""
         features = []
         with openslide.open_slide(self.slide_path) as slide, torch.inference_mode():
             for x, y in center_xy.tolist():
                 corner = (x - TILE_PX // 2, y - TILE_PX // 2)
                 tile = slide.read_region(corner, 0, (TILE_PX, TILE_PX)).convert("RGB")
-                images = normalised(np.asarray(tile)).to(self.device)
+                images = normalized(np.asarray(tile)).to(self.device)
                 features.append(self.tile_encoder(images)[0].cpu().numpy())
         return np.stack(features)
 
     def encode_spots(self, center_xy: NDArray[np.int64]) -> Encoded:
-        """Read and encode spots, one window each."""
+        """Read and encode spots, a window for each."""
         targets, around, masks = [], [], []
         with openslide.open_slide(self.slide_path) as slide, torch.inference_mode():
             for x, y in center_xy.tolist():
                 corner = (x - WINDOW_PX // 2, y - WINDOW_PX // 2)
                 window = slide.read_region(corner, 0, (WINDOW_PX, WINDOW_PX)).convert("RGB")
-                tiles = normalised(np.asarray(window)).to(self.device)
-                targets.append(self.model.target_encoder(tiles[12:13]))
+                tiles = normalized(np.asarray(window)).to(self.device)
+                targets.append(present(self.model.target_encoder)(tiles[12:13]))
                 around.append(self.tile_encoder(tiles))
                 masks.append(_mask(x, y, *self.slide_size_wh))
         mask = torch.from_numpy(np.stack(masks)).to(self.device)
@@ -80,21 +85,44 @@ class Published:
         grid_rc: NDArray[np.int64],
         encoded: Encoded,
     ) -> NDArray[np.float32]:
-        """Expression of the spots ``rows``; the global encoder runs over the whole slide."""
+        """Return the expression of the spots ``rows``, after the global encoder of all spots."""
         with torch.inference_mode():
-            tokens = self.model.global_encoder(
+            tokens = present(self.model.global_encoder)(
                 torch.from_numpy(slide_features).to(self.device),
                 torch.from_numpy(apeg_index(grid_rc)).to(self.device),
             )
-            neighbors = self.model.neighbor_encoder(encoded.neighbor_features, encoded.mask)
+            neighbors = present(self.model.neighbor_encoder)(
+                encoded.neighbor_features, encoded.mask
+            )
             output = self.model.predict_from_tokens(
                 tokens[rows], encoded.target_tokens, neighbors, encoded.mask
             )
         return output.fusion.cpu().numpy()
 
 
-def normalised(window: NDArray[np.uint8]) -> torch.Tensor:
-    """The n x n normalised tiles (n * n, 3, 224, 224), row-major, of a square window."""
+def published_way(
+    checkpoint: Checkpoint, slide_path: Path, slide_size_wh: tuple[int, int], device: str = "cpu"
+) -> Published:
+    """Return the published way of a checkpoint.
+
+    Raises:
+        ConfigError: If the checkpoint is not of TRIPLEX with all three views.
+    """
+    model = checkpoint.build_model()
+    if not isinstance(model, Triplex) or model.config.model != "triplex":
+        raise ConfigError("checkpoint: the published way is that of TRIPLEX; give a TRIPLEX")
+    encoder = checkpoint.tile_encoder.build()
+    return Published(model, encoder, slide_path, slide_size_wh, device)
+
+
+def present(module: Module | None) -> Module:
+    """Return a part of TRIPLEX; variants without a view lack it."""
+    assert module is not None, "published_way checks that the model has all views"
+    return module
+
+
+def normalized(window: NDArray[np.uint8]) -> torch.Tensor:
+    """Return the n x n normalized tiles (n * n, 3, 224, 224) of a square window, row by row."""
     n = len(window) // TILE_PX
     cut = window.reshape(n, TILE_PX, n, TILE_PX, 3).transpose(0, 2, 4, 1, 3)
     images = torch.from_numpy(cut.reshape(n * n, 3, TILE_PX, TILE_PX).astype(np.float32) / 255)

@@ -1,4 +1,4 @@
-"""What shared neighborhoods save: a measured array, and a Visium lattice of many spots.
+"""Measure what shared neighborhoods save on a measured array and on a Visium lattice.
 
 The graphs are those of the exact bundle; only the manifest says where neighbor tiles are taken. So
 the time is what a model trained so would need, and the expression is not compared.
@@ -7,7 +7,6 @@ the time is what a model trained so would need, and the expression is not compar
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,17 +15,18 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.predicting.extrapolate import time_published
-from benchmarks.predicting.published import Published
-from benchmarks.record import Timing
+from benchmarks.predicting.published import published_way
 from triplex_deploy import load_bundle, predict_slide
+from triplex_deploy.bench.measure import Case
+from triplex_deploy.bench.script import script_case, time_call
 from triplex_deploy.bundle import MANIFEST, read_bundle
 from triplex_deploy.contract import Neighborhood
 from triplex_deploy.contract.neighborhood import SHARED
+from triplex_deploy.contract.precision import DEFAULT
 from triplex_deploy.models import Checkpoint
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.spots import Spots
-from triplex_deploy.system import peak_memory_mb
 from triplex_deploy.tiles import plan_tiles
 
 STRIDE: Final = 224
@@ -34,7 +34,6 @@ VISIUM_SPOTS: Final = 2_000
 PITCH_UM: Final = 100.0
 MARGIN_PX: Final = 600
 """Distance of the lattice from the slide's border: no neighbor is masked."""
-CHANNELS: Final = 512
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,11 @@ def measure_shared(
     checkpoint: Checkpoint,
     bundles: Mapping[str, Path],
     array: Place,
-    array_reference: Timing,
+    array_reference: Case,
     lattice: Place,
     folder: Path,
     timed_spots: int,
-) -> tuple[list[Timing], dict[str, float], dict[str, Any]]:
+) -> tuple[list[Case], dict[str, float], dict[str, Any]]:
     """Predict the spots of ``array`` and ``lattice`` with shared neighborhoods.
 
     Args:
@@ -67,26 +66,27 @@ def measure_shared(
         timed_spots: Spots of the lattice that the published way is timed on; each costs the same.
 
     Returns:
-        Timings; ratios of the published way over ours, by wall seconds; tiles that both places need
+        Cases; ratios of the published way over ours, by wall seconds; tiles that both places need
         exact and shared.
     """
-    timings, ratios = [], {}
+    cases: list[Case] = []
+    ratios: dict[str, float] = {}
     limits: dict[str, Any] = {}
     references = {"spots": array_reference}
     for name, place in (("spots", array), ("visium", lattice)):
         for precision, exact in bundles.items():
             bundle = shared_bundle(exact, folder / f"shared-{precision}")
-            timing, made = _predict(name, precision, bundle, place)
-            timings.append(timing)
+            case, made = _predict(name, precision, bundle, place)
+            cases.append(case)
             if name not in references:
                 references[name] = _published(name, checkpoint, place, made, timed_spots)
-                timings.append(references[name])
-            suffix = "" if precision == "fp32" else f"_{precision}"
-            ratio = references[name].best_s / timing.best_s
+                cases.append(references[name])
+            suffix = "" if precision == DEFAULT else f"_{precision}"
+            ratio = references[name].best_s / case.best_s
             ratios[f"{name}_shared{suffix}_over_reference"] = ratio
         limits[f"{name}_shared_tiles"] = made.run["tiles_encoded"]
-        limits[f"{name}_exact_tiles"] = timing.metadata["exact_tiles"]
-    return timings, ratios, limits
+        limits[f"{name}_exact_tiles"] = case.work.metadata["exact_tiles"]
+    return cases, ratios, limits
 
 
 def visium_lattice(count: int, mpp: float) -> Spots:
@@ -111,26 +111,25 @@ def shared_bundle(exact: Path, out: Path) -> Path:
     return out
 
 
-def _predict(name: str, precision: str, bundle: Path, place: Place) -> tuple[Timing, Prediction]:
+def _predict(name: str, precision: str, bundle: Path, place: Place) -> tuple[Case, Prediction]:
     """Time the prediction of a slide with an open bundle, after a prediction of a few spots."""
     options = PredictOptions(spots=place.spots, mpp=place.mpp)
+    reason = f"neighbor tiles from one grid of {STRIDE} pixels: spots share them"
+    title = f"{name}, ours {precision}, shared neighborhoods"
+    case = script_case(title, reason, len(place.spots.level0_xy), "spots")
     with load_bundle(bundle).open(device="cpu") as model:
         predict_slide(place.slide_path, model, replace(options, spots=_first(place.spots, 4)))
-        wall, cpu = time.perf_counter(), time.process_time()
-        made = predict_slide(place.slide_path, model, options)
-        wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+        made = time_call(case, lambda: predict_slide(place.slide_path, model, options))
     recorded = ("spots", "tiles_encoded", "workers", "batch_size", "neighborhood_stride_px")
-    metadata = {
+    case.work.metadata |= {
         "precision": precision,
         **{key: made.run[key] for key in recorded},
         "exact_tiles": _exact_tiles(place, made),
-        "spots_per_s": made.n_spots / wall_s,
-        "cpu_ms_per_spot": 1e3 * cpu_s / made.n_spots,
+        "spots_per_s": made.n_spots / case.best_s,
+        "cpu_ms_per_spot": 1e3 * case.cpu_s / made.n_spots,
         "stages_cpu_s": made.run["cpu_s"],
     }
-    reason = f"neighbor tiles from one grid of {STRIDE} pixels: spots share them"
-    title = f"{name}, ours {precision}, shared neighborhoods"
-    return Timing(title, reason, [wall_s], cpu_s, peak_memory_mb(), metadata), made
+    return case, made
 
 
 def _exact_tiles(place: Place, made: Prediction) -> int:
@@ -141,20 +140,16 @@ def _exact_tiles(place: Place, made: Prediction) -> int:
 
 def _published(
     name: str, checkpoint: Checkpoint, place: Place, made: Prediction, timed_spots: int
-) -> Timing:
+) -> Case:
     """Time the published way; its global features lie on disk, and here they are zeros."""
-    way = Published(
-        checkpoint.build_model(),
-        checkpoint.tile_encoder.build(),
-        place.slide_path,
-        made.slide_size_wh,
-    )
-    features = np.zeros((made.n_spots, CHANNELS), np.float32)
+    way = published_way(checkpoint, place.slide_path, made.slide_size_wh)
+    features = np.zeros((made.n_spots, checkpoint.config.feature_dim), np.float32)
     chosen = np.linspace(0, made.n_spots - 1, timed_spots).astype(np.int64)
     title = f"{name}, published way"
     return time_published(title, "every spot costs 25 encodings", way, made, features, chosen)[0]
 
 
 def _first(spots: Spots, count: int) -> Spots:
-    first = {"level0_xy": spots.level0_xy[:count], "grid_rc": spots.grid_rc[:count]}
-    return replace(spots, **first, barcodes=())
+    return replace(
+        spots, level0_xy=spots.level0_xy[:count], grid_rc=spots.grid_rc[:count], barcodes=()
+    )

@@ -1,4 +1,4 @@
-"""One call of a graph over all spots of a slide, as a process of its own: seconds and memory."""
+"""Run a graph over all spots of a slide in a process of its own, and print seconds and memory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triplex_deploy.contract import ModelConfig, graph_specs
 from triplex_deploy.runtime.ort import open_ort_session
@@ -21,7 +23,7 @@ def _main() -> None:
     asked = parser.parse_args()
     spec = graph_specs(ModelConfig())["global_encoder"]
     rng = np.random.default_rng(0)
-    inputs = {
+    inputs: dict[str, NDArray[Any]] = {
         "features": rng.standard_normal((asked.spots, 512), dtype=np.float32),
         "apeg_index": rng.integers(-1, asked.spots, (asked.spots, 9)),
     }

@@ -1,1 +1,1 @@
-"""Graphs and slides over backends and precisions, on whatever GPU or CPU is there."""
+"""Open graphs in several backends and precisions, and know the peak rates of the device."""

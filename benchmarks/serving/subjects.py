@@ -1,4 +1,4 @@
-"""What is compared: a backend with a precision, opened; PyTorch eager is one of them."""
+"""Open what is compared: backends with their precisions, and PyTorch eager."""
 
 from __future__ import annotations
 
@@ -10,34 +10,38 @@ from typing import Any, Final
 
 import torch
 
+from benchmarks.serving.roofline import FLOAT_PRECISIONS
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
+from triplex_deploy.contract.precision import DEFAULT, offered_by
 from triplex_deploy.errors import BackendError
 from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 from triplex_deploy.exporters.wrappers import graph_modules
 from triplex_deploy.models import Checkpoint
-from triplex_deploy.runtime.device import Device
+from triplex_deploy.runtime.backends import OPENVINO
+from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.model import Model, load_bundle
 from triplex_deploy.runtime.session import Arrays, Session
 
-EAGER: Final = "torch eager fp32"
-TENSORRT: Final = ("fp32", "tf32", "fp16", "bf16")
-ONNXRUNTIME: Final = ("fp32", "fp16")
+EAGER: Final = f"torch eager {DEFAULT}"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A name for the table, the precision of its graphs, and what runs them."""
+    """A backend with a precision, opened."""
 
     name: str
+    """Name in the table."""
     precision: str
+    """Precision of its graphs."""
     model: Model
+    """Runs the graphs."""
 
 
 class TorchSession(Session):
-    """An export wrapper run by PyTorch eager on a device."""
+    """Runs an export wrapper in PyTorch eager on a device."""
 
     def __init__(self, spec: GraphSpec, module: torch.nn.Module, device: Device) -> None:
         super().__init__(spec)
@@ -59,11 +63,12 @@ class TorchSession(Session):
 def export_bundles(
     checkpoint_path: Path, folder: Path, on_gpu: bool, profile: tuple[str, ...]
 ) -> dict[tuple[str, str], Path]:
-    """A bundle for each backend and precision to be measured, by (backend, precision)."""
-    wanted: dict[tuple[str, str], ExportOptions] = {("onnxruntime", "fp32"): ExportOptions()}
+    """Export a bundle for each backend and precision, and return their folders."""
+    wanted: dict[tuple[str, str], ExportOptions] = {("onnxruntime", DEFAULT): ExportOptions()}
     if on_gpu:
-        wanted["onnxruntime", "fp16"] = ExportOptions("fp16")
-        for precision in TENSORRT:
+        for precision in FLOAT_PRECISIONS:
+            if precision in offered_by("onnxruntime"):
+                wanted["onnxruntime", precision] = ExportOptions(precision)
             engines = TensorrtOptions(precision, profile)
             wanted["tensorrt", precision] = ExportOptions(tensorrt=engines)
     for (backend, precision), options in wanted.items():
@@ -78,15 +83,22 @@ def open_subjects(
     device: Device,
     skipped: dict[str, str],
 ) -> Iterator[list[Subject]]:
-    """Every subject that this machine can open; why others are not goes to ``skipped``."""
+    """Open every subject that this machine can open, and write to ``skipped`` why not others.
+
+    On a CPU the fp32 bundle is opened in OpenVINO as well, in each of its precisions.
+    """
     with ExitStack() as stack:
-        exact = load_bundle(bundles["onnxruntime", "fp32"])
+        exact = load_bundle(bundles["onnxruntime", DEFAULT])
         eager = eager_model(exact, checkpoint, device, stack)
-        subjects = [Subject(EAGER, "fp32", eager)]
-        for (backend, precision), path in bundles.items():
+        subjects = [Subject(EAGER, DEFAULT, eager)]
+        choices: list[tuple[str, str, Path, str | None]]
+        choices = [(backend, name, path, None) for (backend, name), path in bundles.items()]
+        if device == CPU:
+            choices += [(OPENVINO.name, name, exact.path, name) for name in OPENVINO.float_types]
+        for backend, precision, path, asked in choices:
             name = f"{backend} {precision}"
             try:
-                opened = load_bundle(path).open(device=str(device), backend=backend)
+                opened = load_bundle(path).open(str(device), backend, precision=asked)
             except BackendError as error:
                 skipped[name] = str(error)
                 continue
@@ -95,7 +107,7 @@ def open_subjects(
 
 
 def eager_model(bundle: Bundle, checkpoint: Checkpoint, device: Device, stack: ExitStack) -> Model:
-    """The checkpoint as a ``Model`` whose graphs are PyTorch modules, TF32 off."""
+    """Return the checkpoint as a ``Model`` that runs PyTorch modules, without TF32."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     modules = graph_modules(checkpoint.build_model(), checkpoint.tile_encoder.build())

@@ -1,1 +1,1 @@
-"""What bench_tiles.py measures: synthesised slides, ways to read them, and limits."""
+"""Slides, readers and limits of ``bench_tiles.py``."""

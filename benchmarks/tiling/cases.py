@@ -1,8 +1,8 @@
-"""The cases of bench_tiles.py, each with its reason."""
+"""Define the cases of ``bench_tiles.py``, each with its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,24 +16,24 @@ from triplex_deploy.tiles import TilePlan, plan_tiles
 TILE_PX = 224
 REACH_PX = 560
 PHASE_XY = (100, 60)
-"""Where the grid begins: no multiple of a compressed tile, nor of anything near it."""
+"""Origin of the grid, which is no multiple of the size of a compressed tile."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """A slide, the tiles to read from it, and what a user would read a region at a time."""
+class TileCase:
+    """A slide, the tiles to read from it, and the regions that a user would read."""
 
     name: str
     reason: str
     make_slide: Callable[[Path, bool], Path | None]
-    """(folder, quick) -> the slide, or None where its data are absent."""
+    """Write the slide of (folder, quick) and return its path; None if its data are absent."""
     make_plan: Callable[[tuple[int, int]], TilePlan]
     region_px: int = TILE_PX
-    """Side of the regions of the reference: a tile, or a whole neighbourhood."""
+    """Side of the regions of the reference: a tile, or a whole neighborhood."""
 
 
 def grid_plan(size_wh: tuple[int, int]) -> TilePlan:
-    """Contiguous tiles that lie wholly inside, without neighbours."""
+    """Return contiguous tiles inside the slide, without neighbors."""
     x, y = (
         np.arange(phase, size - TILE_PX + 1, TILE_PX)
         for phase, size in zip(PHASE_XY, size_wh, strict=True)
@@ -48,7 +48,7 @@ def neighborhoods_plan(size_wh: tuple[int, int]) -> TilePlan:
 
 
 def spot_centers(size_wh: tuple[int, int]) -> NDArray[np.int64]:
-    """Spots of her2st C3 at full resolution, or an uneven lattice of the same pitch."""
+    """Return spots of her2st C3 at full resolution, or an uneven lattice of the same pitch."""
     path = mosaic.SHARED_DATA / "her2st/ST-spotfiles/C3_selection.tsv"
     if path.exists():
         return np.floor(read_spots(path).level0_xy).astype(np.int64)
@@ -65,6 +65,7 @@ def mosaic_tiff(folder: Path, quick: bool) -> Path:
 
 def section_tiff(folder: Path, quick: bool) -> Path:
     side = 9216
+    rows: Iterator[mosaic.Picture]
     picture = mosaic.section_picture("C3")
     if picture is not None:
         side = min(picture.shape[:2])
@@ -94,22 +95,22 @@ def dicom(folder: Path, quick: bool) -> Path | None:
 
 
 CASES = (
-    Case(
+    TileCase(
         "grid",
         "the common case: a contiguous grid over a pyramidal JPEG TIFF, across its 256 tiles",
         mosaic_tiff,
         grid_plan,
     ),
-    Case(
+    TileCase(
         "neighborhoods",
         "irregular spots of an array section, each with its own 5x5 tiles, 15-fold overlap",
         section_tiff,
         neighborhoods_plan,
         region_px=2 * REACH_PX,
     ),
-    Case("grid_svs", "Aperio SVS with JPEG tiles", jpeg_svs, grid_plan),
-    Case(
+    TileCase("grid_svs", "Aperio SVS with JPEG tiles", jpeg_svs, grid_plan),
+    TileCase(
         "grid_jpeg2000", "Aperio SVS with JPEG 2000 tiles, slow to decode", jpeg2000_svs, grid_plan
     ),
-    Case("grid_dicom", "a format that only OpenSlide reads", dicom, grid_plan),
+    TileCase("grid_dicom", "a format that only OpenSlide reads", dicom, grid_plan),
 )

@@ -1,4 +1,4 @@
-"""Slides for the benchmark: a mosaic of real sections where there are any, else of drawn tissue."""
+"""Write slides for the benchmark: a mosaic of real sections, or of drawn tissue without them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SECTIONS = ("C2", "C3", "C4", "C5")
 MPP = 0.5
 JPEG_QUALITY = 85
-J2K_PSNR = 40.0
+J2K_PSNR = 40
 TILE_PX = 256
 SOFTWARE = "Aperio Image Library v12.0.0\n{w}x{h} |AppMag = 20|MPP = {mpp}"
 
@@ -23,15 +23,17 @@ Picture = NDArray[np.uint8]
 
 
 def section_picture(section: str) -> Picture | None:
-    """A her2st section at full resolution, (h, w, 3), None where the data is absent."""
+    """Return a her2st section at full resolution, (h, w, 3); None if its data are absent."""
     found = sorted((SHARED_DATA / "her2st/ST-imgs/C" / section).glob("*.jpg"))
     return imagecodecs.jpeg8_decode(found[0].read_bytes()) if found else None
 
 
 def mosaic(side_px: int, first_px: int = 0) -> Iterator[Picture]:
-    """Rows of ``TILE_PX`` pixels of a square picture: sections side by side, without gaps.
+    """Yield rows of ``TILE_PX`` pixels of a square picture of sections without gaps.
 
-    ``first_px`` is where it starts in the sections along both axes; their margins are bare glass.
+    Args:
+        side_px: Side of the picture.
+        first_px: Where it starts in the sections along both axes; their margins are bare glass.
     """
     pictures = [picture for name in SECTIONS if (picture := section_picture(name)) is not None]
     pictures = pictures or [drawn_tissue(4096, seed) for seed in range(4)]
@@ -47,44 +49,54 @@ def mosaic(side_px: int, first_px: int = 0) -> Iterator[Picture]:
 
 
 def drawn_tissue(side_px: int, seed: int) -> Picture:
-    """Pink and violet blobs with the noise of a camera: about as hard to compress as tissue."""
+    """Return pink and violet blobs with camera noise, about as hard to compress as tissue."""
     rng = np.random.default_rng(seed)
     blobs = np.kron(rng.random((side_px // 16, side_px // 16)), np.ones((16, 16)))
     blobs = (blobs + np.roll(blobs, 7, 0) + np.roll(blobs, 5, 1))[..., None] / 3
-    colour = np.array([235, 190, 215]) * (1 - blobs) + np.array([120, 60, 140]) * blobs
+    color = np.array([235, 190, 215]) * (1 - blobs) + np.array([120, 60, 140]) * blobs
     noise = rng.normal(0, 6, (side_px, side_px, 1))
-    return np.clip(colour + noise, 0, 255).astype(np.uint8)
+    return np.clip(color + noise, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Codec:
-    """How the compressed tiles of a slide are made; ``tags`` go to tifffile's writer."""
+    """How the tiles of a slide are compressed, and what its tags say of that."""
 
     encode: Callable[[Picture], bytes]
-    tags: dict[str, object]
+    """Return the compressed bytes of a tile."""
+    compression: str
+    """Name of the compression, as tifffile knows it."""
+    photometric: str
+    """Color space of the compressed pixels."""
+    subsampling: tuple[int, int] | None = None
+    """Subsampling of the chroma; None if there is none."""
 
 
 def jpeg_codec() -> Codec:
-    return Codec(
-        lambda tile: imagecodecs.jpeg8_encode(
+    """Return the codec of JPEG tiles."""
+
+    def encode(tile: Picture) -> bytes:
+        encoded = imagecodecs.jpeg8_encode(
             tile, JPEG_QUALITY, colorspace="RGB", outcolorspace="YCbCr", subsampling="420"
-        ),
-        {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)},
-    )
+        )
+        return bytes(encoded)
+
+    return Codec(encode, "jpeg", "ycbcr", (2, 2))
 
 
 def jpeg2000_codec() -> Codec:
-    """Aperio's 33005: RGB in a bare JPEG 2000 codestream."""
-    return Codec(
-        lambda tile: imagecodecs.jpeg2k_encode(tile, level=J2K_PSNR, codecformat="j2k"),
-        {"compression": "aperio_jp2000_rgb", "photometric": "rgb"},
-    )
+    """Return the codec of Aperio's compression 33005: RGB in a JPEG 2000 codestream."""
+
+    def encode(tile: Picture) -> bytes:
+        return bytes(imagecodecs.jpeg2k_encode(tile, level=J2K_PSNR, codecformat="j2k"))
+
+    return Codec(encode, "aperio_jp2000_rgb", "rgb")
 
 
 def write_pyramid(
     path: Path, rows: Iterator[Picture], side_px: int, codec: Codec, *, aperio: bool = False
 ) -> Path:
-    """Write a tiled pyramid of square levels, halved until they fit one screen."""
+    """Write a tiled pyramid of square levels, halved down to at most 1024 pixels."""
     levels = [side_px]
     while levels[-1] > 1024:
         levels.append(levels[-1] // 2)
@@ -102,13 +114,15 @@ def write_pyramid(
                 description=SOFTWARE.format(w=side, h=side, mpp=MPP) if aperio else None,
                 metadata=None,
                 subfiletype=0 if side == side_px else 1,
-                **codec.tags,
+                compression=codec.compression,
+                photometric=codec.photometric,
+                subsampling=codec.subsampling,
             )
     return path
 
 
 def _encode_rows(rows: Iterator[Picture], codec: Codec, encoded: list[list[bytes]]) -> None:
-    """Encode rows of one tile's height and, from pairs of them, the next level's rows."""
+    """Encode rows of a tile's height and, from pairs of them, the rows of the next level."""
     encoded, coarser = encoded[:1], encoded[1:]
     waiting: list[Picture] = []
 

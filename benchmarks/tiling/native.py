@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.tiling.measure import best_of
+from triplex_deploy.bench.script import script_case, time_call
 from triplex_deploy.slides import _pixels
 from triplex_deploy.tiles import _kernels
 
 SIDE_TILES = 6
-"""A batch of 36 tiles, 5 MB, is what the ratio is taken on."""
+"""The ratio is that of a batch of 36 tiles, 5 MB."""
 OTHER_SIDES = (4, 16)
 TILE_PX = 224
 REPEATS = 25
@@ -29,7 +31,7 @@ _READ_REGION = ctypes.CFUNCTYPE(
 
 
 def crop_over_memcpy(side_tiles: int = SIDE_TILES) -> tuple[float, dict[str, float]]:
-    """Bytes of tiles cut per second over bytes copied per second, one thread each."""
+    """Return bytes of tiles cut per second over bytes copied per second, one thread each."""
     side = side_tiles * TILE_PX
     block = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     first = np.arange(side_tiles) * TILE_PX
@@ -46,12 +48,12 @@ def crop_over_memcpy(side_tiles: int = SIDE_TILES) -> tuple[float, dict[str, flo
 
 
 def other_batches() -> dict[str, float]:
-    """The same ratio for batches of other sizes, by their number of tiles."""
+    """Return the same ratio for batches of other sizes, by their number of tiles."""
     return {f"crop_over_memcpy_{n * n}_tiles": crop_over_memcpy(n)[0] for n in OTHER_SIDES}
 
 
 def bgra_over_memcpy() -> tuple[float, dict[str, float]]:
-    """Bytes read and written per second over those of a memcpy of the same number."""
+    """Return bytes converted per second over bytes copied per second, reads and writes counted."""
     side = SIDE_TILES * TILE_PX
     argb = np.random.default_rng(0).integers(0, 1 << 24, (side, side), np.uint32)
     argb |= np.uint32(0xFF000000)
@@ -71,13 +73,22 @@ def bgra_over_memcpy() -> tuple[float, dict[str, float]]:
     }
 
 
-def _memcpy(source: np.ndarray, target: np.ndarray):
+def _memcpy(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Callable[[], object]:
     copy = ctypes.CDLL(None).memcpy
     copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
     return lambda: copy(target.ctypes.data, source.ctypes.data, source.nbytes)
 
 
-def _together(work, reference) -> tuple[float, float]:
-    """Least time of each, measured in turns so that both meet the same machine."""
-    times = [(best_of(work, REPEATS), best_of(reference, REPEATS)) for _ in range(4)]
+def _together(work: Callable[[], object], reference: Callable[[], object]) -> tuple[float, float]:
+    """Return the least CPU seconds of each, measured in turns under the same conditions."""
+    times = [(_least_cpu_s(work), _least_cpu_s(reference)) for _ in range(4)]
     return min(pair[0] for pair in times), min(pair[1] for pair in times)
+
+
+def _least_cpu_s(call: Callable[[], object]) -> float:
+    """Return the least CPU seconds of several calls, after a call that does not count."""
+    call()
+    case = script_case("kernel", "copies")
+    for _ in range(REPEATS):
+        time_call(case, call)
+    return case.cpu_s

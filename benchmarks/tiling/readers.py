@@ -1,4 +1,4 @@
-"""Ways to get a plan's tiles out of a slide: ours, what users write today, and the limit."""
+"""Read the tiles of a plan: as this package does, as users do today, and at the limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Windows = NDArray[np.int64]  # (n, 4) x, y, width, height in level-0 pixels
 
 @contextmanager
 def ours(path: Path, plan: TilePlan, threads: int) -> Iterator[Callable[[], StreamStats]]:
-    """Opens the slide; the function then passes every tile of the plan once."""
+    """Open a slide, and yield a function that reads every tile of the plan once."""
     with open_slide(path) as slide:
         view = SlideView.open(slide, MPP, MPP)
 
@@ -44,7 +44,7 @@ def ours(path: Path, plan: TilePlan, threads: int) -> Iterator[Callable[[], Stre
 def openslide_per_region(
     path: Path, windows: Windows, cache_bytes: int | None = None
 ) -> Iterator[Callable[[], None]]:
-    """openslide-python and Pillow, a region at a time."""
+    """Open a slide, and yield a function that reads regions by openslide-python and Pillow."""
     with openslide.OpenSlide(path) as slide:
         if cache_bytes is not None:
             slide.set_cache(openslide.OpenSlideCache(cache_bytes))
@@ -74,9 +74,9 @@ def has_fastslide() -> bool:
 
 
 def segment_decoder(path: Path, segments: Iterable[int]) -> Callable[[], None] | None:
-    """Decode the given compressed tiles of level 0 with imagecodecs and nothing else.
+    """Return a function that decodes compressed tiles of level 0 with imagecodecs alone.
 
-    None where the file is no TIFF. Reading is not part of it: the bytes are held.
+    It reads nothing: the bytes are in memory. None if the file is no TIFF.
     """
     try:
         with tifffile.TiffFile(path) as tif:
@@ -88,11 +88,11 @@ def segment_decoder(path: Path, segments: Iterable[int]) -> Callable[[], None] |
             is_jpeg = int(page.compression) == 7
     except tifffile.TiffFileError:
         return None
-    spaces = {"colorspace": "YCBCR" if ycbcr else "RGB", "outcolorspace": "RGB"}
+    space = "YCBCR" if ycbcr else "RGB"
 
     def decode_jpeg() -> None:
         for tile in data:
-            imagecodecs.jpeg8_decode(tile, tables=tables, **spaces)
+            imagecodecs.jpeg8_decode(tile, tables=tables, colorspace=space, outcolorspace="RGB")
 
     def decode_jpeg2000() -> None:
         for tile in data:

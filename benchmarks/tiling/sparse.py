@@ -1,4 +1,4 @@
-"""A slide of 60,000 x 60,000 pixels that is nearly empty on disk."""
+"""Write a slide of 60,000 x 60,000 pixels that is nearly empty on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.tiling.mosaic import TILE_PX, Codec, drawn_tissue
 
 
 def write_sparse(path: Path, width: int, height: int, codec: Codec) -> Path:
-    """One level whose tiles are four pictures in turn, then twelve that are left out."""
+    """Write a level of tiles: four pictures in turn, then twelve tiles without data."""
     picture = drawn_tissue(2 * TILE_PX, 1)
     corners = [(y, x) for y in (0, TILE_PX) for x in (0, TILE_PX)]
     tiles = [
@@ -29,6 +29,8 @@ def write_sparse(path: Path, width: int, height: int, codec: Codec) -> Path:
         tile=(TILE_PX, TILE_PX),
         bigtiff=True,
         metadata=None,
-        **codec.tags,
+        compression=codec.compression,
+        photometric=codec.photometric,
+        subsampling=codec.subsampling,
     )
     return path

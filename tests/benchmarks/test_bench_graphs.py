@@ -1,6 +1,5 @@
-"""The serving benchmark on the CPU, at sizes that take no time."""
+"""Test the serving benchmark on the CPU, at small sizes."""
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -8,18 +7,32 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_graphs
-from benchmarks.bench_graphs import Plan, time_graphs, time_published_way, time_slide
-from benchmarks.record import report
-from benchmarks.serving.roofline import PEAKS, Peak, peak_of
+from benchmarks.bench_graphs import Plan, graph_cases, result_of, time_published_way, time_slide
+from benchmarks.serving.roofline import FLOAT_PRECISIONS, PEAKS, Peak, peak_of, peak_of_cpu
 from benchmarks.serving.subjects import EAGER, Subject, eager_model
+from triplex_deploy.bench.machine import WallClock
+from triplex_deploy.bench.measure import measure
+from triplex_deploy.bench.read_result import read_result
+from triplex_deploy.bench.result import Ceilings, Settings
+from triplex_deploy.bench.result import Peak as CpuPeak
+from triplex_deploy.bench.script import report
+from triplex_deploy.bench.summary import Counted
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.exporters.cost import graph_cost
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.models import read_checkpoint
+from triplex_deploy.progress import Silent
 from triplex_deploy.runtime.device import CPU
 from triplex_deploy.runtime.model import Model
 
-PLAN = Plan((2,), (6,), 0.01, 3, 672, warm_up=1)
+SETTINGS = Settings(seconds=0.01, rounds=2, warmup_runs=1, max_runs=4, seed=0)
+PLAN = Plan((2,), (6,), SETTINGS, 672, 1)
+CEILINGS = Ceilings(
+    flops_per_s=1e11,
+    bytes_per_s=1e10,
+    how="made up",
+    peaks={"fp32": CpuPeak(flops_per_s=2e11, instructions="avx2", how="made up")},
+)
 
 
 def test_eager_computes_what_the_bundle_does(checkpoint_path: Path, model: Model) -> None:
@@ -32,43 +45,57 @@ def test_eager_computes_what_the_bundle_does(checkpoint_path: Path, model: Model
             np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
-def test_cases_and_ratios_follow_the_schema(
-    checkpoint_path: Path, model: Model, tmp_path: Path
+def test_cases_and_ratios_are_in_the_record_of_bench(
+    checkpoint_path: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synthesize_slide(tmp_path / "slide.tif", PLAN.slide_px, PLAN.slide_px, 0.5, seed=1)
-    peak = Peak({"fp32": 1.0}, 0.1)
-    with ExitStack() as stack:
-        eager = eager_model(model.bundle, read_checkpoint(checkpoint_path), CPU, stack)
-        subjects = [Subject(EAGER, "fp32", eager), Subject("onnxruntime fp32", "fp32", model)]
-        graphs = [timing for s in subjects for timing in time_graphs(s, PLAN, peak)]
-        timed = [time_slide(s, tmp_path / "slide.tif", PLAN) for s in subjects]
-    slides = [timing for timing, _ in timed]
+    monkeypatch.setattr(bench_graphs, "measure_ceilings", lambda clock: CEILINGS)
     checkpoint = read_checkpoint(checkpoint_path)
+    with ExitStack() as stack:
+        eager = eager_model(model.bundle, checkpoint, CPU, stack)
+        subjects = [Subject(EAGER, "fp32", eager), Subject("onnxruntime fp32", "fp32", model)]
+        graphs = graph_cases(subjects, PLAN)
+        measure(graphs, PLAN.settings, WallClock(), Silent())
+        timed = [time_slide(s, tmp_path / "slide.tif", PLAN) for s in subjects]
+    slides = [case for case, _ in timed]
     published = time_published_way(checkpoint, tmp_path / "slide.tif", timed[0][1], CPU)
-    ratios = bench_graphs._ratios(graphs, slides, published)
-    report([*graphs, *slides, published], ratios, {"gpu": "none"}, tmp_path / "result.json")
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert result["schema"] == 1
+    file = model.bundle.path / "tile_encoder.onnx"
+    cost = Counted(*graph_cost(file, {"batch": 2}))
+    counted = {case.key: cost for case in graphs}
+    result = result_of(graphs, counted, slides, published, subjects, CPU, {"tensorrt": "no GPU"})
+    report(result, tmp_path / "result.json")
+    assert read_result(tmp_path / "result.json") == result
     over_published = "end to end over the published way"
-    assert set(result["ratios"]) == {
+    assert set(result.ratios) == {
         f"{EAGER}, {over_published}",
         *(f"onnxruntime fp32, {name}" for name in (*model.bundle.specs, "end to end")),
         f"onnxruntime fp32, {over_published}",
     }
-    assert published.metadata["timed_spots"] == 9
-    assert published.best_s == pytest.approx(
-        9 * published.metadata["s_per_spot"] + published.metadata["s_per_batch"]
+    assert result.limits == {"gpu": "none", "skipped": {"tensorrt": "no GPU"}}
+    found = {case.key: case for case in result.cases}
+    way = published.work.metadata
+    assert way["timed_spots"] == 9
+    assert published.best_s == pytest.approx(9 * way["s_per_spot"] + way["s_per_batch"])
+    encoder = found["onnxruntime fp32 | tile_encoder | SingleStream | batch=2"]
+    assert encoder.cost is not None
+    assert encoder.cost.flops == cost.flops
+    roof_s = max(cost.flops / 2e11, cost.traffic_bytes / 1e10)
+    assert encoder.metadata["fraction_of_roofline"] == pytest.approx(
+        roof_s / (1e-3 * encoder.latency_ms.p50)
     )
-    case = next(
-        c for c in result["cases"] if c["name"] == "onnxruntime fp32, tile_encoder, batch=2"
-    )
-    assert case["p50_s"] <= case["p90_s"] <= case["p99_s"] <= case["wall_s"]["max"]
-    assert case["throughput_per_s"] == pytest.approx(2 / case["p50_s"])
-    assert case["flops"] == graph_cost(model.bundle.path / "tile_encoder.onnx", {"batch": 2}).flops
-    assert case["fraction_of_roofline"] > 0
-    whole = next(c for c in result["cases"] if c["name"] == f"{EAGER}, end to end")
-    assert whole["spots"] == 9
-    assert 0 <= whole["share_of_time_no_graph_ran"] < 1
+    whole = found[f"{EAGER}, end to end"]
+    assert (whole.metadata["spots"], whole.unit) == (9, "spots")
+    assert whole.throughput_per_s == pytest.approx(9 / (1e-3 * whole.latency_ms.mean))
+    assert 0 <= float(str(whole.metadata["share_of_time_no_graph_ran"])) < 1
+
+
+def test_data_sheets_have_the_float_precisions_of_the_table() -> None:
+    assert FLOAT_PRECISIONS == ("fp32", "tf32", "fp16", "bf16")
+    assert all(set(peak.tflops) == set(FLOAT_PRECISIONS) for peak in PEAKS.values())
+
+
+def test_peak_of_a_cpu_is_what_was_measured_on_it() -> None:
+    assert peak_of_cpu(CEILINGS) == Peak({"fp32": 0.2}, 0.01)
 
 
 def test_roofline_is_the_slower_of_computing_and_moving() -> None:

@@ -1,4 +1,4 @@
-"""The tile benchmark gives the ratios it promises, on slides small enough for a test."""
+"""Test that the tile benchmark gives the ratios that it names, on a small slide."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import bench_tiles
 from benchmarks.tiling import cases, mosaic, native
+from triplex_deploy.bench.script import PEAK_MEMORY, script_result
 
 PROMISED = {
     "grid_cpu_over_decode_limit",
@@ -28,17 +29,21 @@ def test_every_promised_ratio_has_a_limit() -> None:
 
 
 def test_a_case_gives_times_and_ratios(tmp_path: Path) -> None:
-    case = cases.Case("grid", "small", tiny, cases.grid_plan)
+    case = cases.TileCase("grid", "small", tiny, cases.grid_plan)
     ratios: dict[str, float] = {}
     limits: dict[str, object] = {}
     rows = bench_tiles.run_case(case, tiny(tmp_path, True), True, ratios, limits)
     assert {"grid_cpu_over_decode_limit", "two_threads_over_one"} <= set(ratios)
     assert all(ratio > 0 for ratio in ratios.values())
-    ours = next(row for row in rows if row["name"] == "grid: ours, 1 thread")
-    assert ours["tiles"] == 16
-    assert ours["segments"] == 16
-    assert set(ours["wall_s"]) == {"p50", "min", "max", "n"}
-    assert ours["peak_mb"] > 0
+    ours = next(row for row in rows if row.name == "grid: ours, 1 thread")
+    metadata = ours.work.metadata
+    assert (metadata["tiles"], metadata["segments"]) == (16, 16)
+    assert [found.rows for found in ours.rounds] == [16, 16, 16]
+    assert metadata["whole_cpu_s"] == ours.cpu_s
+    assert metadata[PEAK_MEMORY] > 0
+    result = script_result(rows, ratios, limits)
+    assert [case.key for case in result.cases] == [row.name for row in rows]
+    assert result.ratios == ratios
 
 
 def test_the_kernels_are_set_against_memcpy(monkeypatch: pytest.MonkeyPatch) -> None:
