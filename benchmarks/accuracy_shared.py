@@ -1,10 +1,10 @@
-"""What it costs in accuracy to take neighbor tiles from one grid of the slide.
+"""Measure the accuracy that is lost if neighbor tiles are taken from a grid of the slide.
 
     python benchmarks/accuracy_shared.py --work build/shared
 
 Prepares sections C2 to C5 of the HER2+ breast cancer data set with exact neighborhoods and with two
 strides, and runs the study ``her2st_neighborhood`` on them: TRIPLEX, paired by fold and seed. The
-sections are of one patient, so this says nothing about new patients. Interrupted, it goes on.
+sections are of one patient, so this says nothing about new patients. An interrupted run continues.
 """
 
 from __future__ import annotations

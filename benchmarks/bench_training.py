@@ -1,11 +1,12 @@
-"""What the models learn from real sections, beside what needs no network.
+"""Compare what the models learn from real sections with predictors that need no network.
 
     python benchmarks/bench_training.py --work build/her2st --json result.json
 
-Sections C2, C3 and C4 of the HER2+ breast cancer data set are trained on and C5 is predicted, all
-of one patient: this says nothing about new patients. Beside TRIPLEX and its three parts stand the
-constant predictor and ridge regression on the same frozen features, without and with the mean over
-the 5x5 surrounding spots. Every cell (model, seed) is a run of its own and is not repeated.
+The models train on sections C2, C3 and C4 of the HER2+ breast cancer data set and predict C5. All
+sections are of the same patient, so this says nothing about new patients. TRIPLEX and its three
+parts are compared with the constant predictor and with ridge regression on the same frozen
+features, with and without the mean over the 5x5 surrounding spots. A model with a seed is trained
+once; a finished training is read and not repeated.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ PACKAGES: Final = ("triplex-deploy", "numpy", "torch", "lightning", "scipy", "op
 TEST_SECTION: Final = "C5"
 MODELS: Final = ("triplex", "tem", "nem", "gem")
 PENALTY: Final = 10_000.0
-"""Of the ridge regressions; fixed beforehand."""
+"""Penalty of the ridge regressions, which was chosen before the first run."""
 CONTEXT: Final = 2
-"""Array steps in each direction over which the context ridge averages features."""
+"""Array steps in each direction that the context ridge averages features over."""
 
 OPTIONS: Final = TrainOptions(
     selection="validation",
@@ -112,7 +113,7 @@ def _parse() -> argparse.Namespace:
 def _cell(
     prepared: Prepared, fold: Fold, folder: Path, name: str, options: TrainOptions
 ) -> dict[str, Any]:
-    """Train one model with one seed, or read what an earlier run of it measured."""
+    """Train a model with a seed, or read what an earlier run of it measured."""
     if not (folder / METRICS).is_file():
         config = ModelConfig(
             model=name,
@@ -135,7 +136,7 @@ def _cell(
 
 
 def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean and sample standard deviation over seeds."""
+    """Return mean and sample standard deviation over seeds."""
     summary: dict[str, float] = {"runs": len(runs)}
     for key in ("pcc_m", "mse", "mae"):
         values = [float(run[key]) for run in runs]
@@ -145,7 +146,7 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _floors(prepared: Prepared, fold: Fold) -> dict[str, dict[str, float]]:
-    """The constant predictor and the two ridge regressions, on the same labels and spots."""
+    """Score the constant predictor and two ridge regressions on the same labels and spots."""
     panel = prepared.panel(fold, OPTIONS.selection)
     train = [prepared.sections[name] for name in fold.train]
     test = prepared.sections[TEST_SECTION]
@@ -164,7 +165,7 @@ def _floors(prepared: Prepared, fold: Fold) -> dict[str, dict[str, float]]:
 def ridge(
     features: NDArray[np.float64], labels: NDArray[np.float32], query: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Ridge regression on standardised features (S, F), solved over spots; predicts (N, G)."""
+    """Return predictions (N, G) of a ridge regression on standardized features, solved over spots."""
     mean, scale = features.mean(0), features.std(0) + 1e-6
     known = (features - mean) / scale
     center = labels.mean(0)
@@ -179,7 +180,7 @@ def _own(section: PreparedSection) -> NDArray[np.float64]:
 
 
 def _with_context(section: PreparedSection) -> NDArray[np.float64]:
-    """Own features (N, F) beside their mean over the spots up to CONTEXT array steps away."""
+    """Return features (N, F) of spots, and their mean over spots up to ``CONTEXT`` steps away."""
     own, grid = _own(section), section.measured.grid_rc
     around = [own[(abs(grid - place).max(1) <= CONTEXT)].mean(0) for place in grid]
     return np.hstack([own, np.stack(around)])
