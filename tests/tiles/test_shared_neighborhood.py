@@ -56,7 +56,8 @@ def reference(center_xy: Points, size_wh: tuple[int, int], stride: int) -> list[
 def origins_of(plan: TilePlan, spot: int) -> dict[int, object]:
     """Return the origin of every neighbor of a spot that is not masked."""
     tiles = plan.neighbor_tile[spot]
-    return {n: tuple(plan.origins_xy[tiles[n]].tolist()) for n in np.flatnonzero(tiles >= 0)}
+    shown = np.flatnonzero(tiles >= 0).tolist()
+    return {n: tuple(plan.origins_xy[tiles[n]].tolist()) for n in shown}
 
 
 def assert_same(found: TilePlan, wanted: TilePlan) -> None:

@@ -85,7 +85,8 @@ def _on_grid(
     inside_xy[:, column == NEIGHBORHOOD // 2, 0] = True
     inside_xy[:, row == NEIGHBORHOOD // 2, 1] = True
     origin_xy[:, CENTER] = exact_xy[:, CENTER]
-    return origin_xy, inside_xy.all(axis=2)
+    mask: NDArray[np.bool_] = inside_xy.all(axis=2)
+    return origin_xy, mask
 
 
 class TileIndex:
