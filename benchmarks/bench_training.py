@@ -165,7 +165,7 @@ def _floors(prepared: Prepared, fold: Fold) -> dict[str, dict[str, float]]:
 def ridge(
     features: NDArray[np.float64], labels: NDArray[np.float32], query: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return predictions (N, G) of a ridge regression on standardized features, solved over spots."""
+    """Return predictions (N, G) of a ridge regression on standardized features (S, F)."""
     mean, scale = features.mean(0), features.std(0) + 1e-6
     known = (features - mean) / scale
     center = labels.mean(0)
