@@ -6,6 +6,7 @@ TOOLS := build/release-tools
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard ext/*.pyx ext/*.pxd ext/*.h)
 
 .PHONY: demo docs quick test test-all lint types pytest pytest-all fuzz soak cases test-gpu bench-gpu \
+	gpu-first-run gpu-wheels \
 	wheel wheels clean
 
 demo: $(VENV)/.demo
@@ -70,6 +71,15 @@ test-gpu:
 
 bench-gpu:
 	$(GPU_PYTHON) benchmarks/bench_graphs.py --device cuda:0 --json benchmarks/results/$$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr 'A-Z ' 'a-z-').json
+
+# Every case appends its result to OUT/results.jsonl; the same command continues after a cut.
+gpu-first-run:
+	$(GPU_PYTHON) benchmarks/gpu_first_run.py --out $(or $(OUT),$(error OUT: give the folder of the results, as in make gpu-first-run OUT=first-run)) $(foreach slide,$(SLIDE),--slide $(slide)) $(if $(REHEARSE),--rehearse)
+
+# The wheels of a GPU machine without a network, for two versions of Python, in pieces of PIECE_MB.
+PIECE_MB ?= 1000
+gpu-wheels:
+	$(GPU_PYTHON) benchmarks/gpu_wheels.py --piece-mb $(PIECE_MB) $(if $(OUT),--out $(OUT))
 
 # Linux wheels for Python 3.11 to 3.13, made from the sdist and tried in containers: needs docker.
 wheels: $(TOOLS)/.wheels
