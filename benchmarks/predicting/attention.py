@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.predicting import slide_graph
 from triplex_deploy.bench.measure import Case
 from triplex_deploy.bench.script import PEAK_MEMORY, add_round, script_case
-from triplex_deploy.contract import graph_specs
+from triplex_deploy.contract import Config, graph_specs
 from triplex_deploy.exporters.to_onnx import write_onnx
 from triplex_deploy.exporters.wrappers import graph_modules
 from triplex_deploy.models import Checkpoint
@@ -32,9 +32,10 @@ def measure_global_encoder(
     modules = graph_modules(checkpoint.build_model(), checkpoint.tile_encoder.build())
     spec = graph_specs(checkpoint.config)["global_encoder"]
     write_onnx(modules["global_encoder"], spec, "tensorrt", {}, plain)
-    ours = _run(bundle / "global_encoder.onnx", many, LINEAR, 2)
-    decomposed = _run(plain, many, DECOMPOSED, 1 if quick else 2)
-    largest = _run(bundle / "global_encoder.onnx", most, LINEAR, 1)
+    linear, config = bundle / "global_encoder.onnx", checkpoint.config
+    ours = _run(linear, config, many, LINEAR, 2)
+    decomposed = _run(plain, config, many, DECOMPOSED, 1 if quick else 2)
+    largest = _run(linear, config, most, LINEAR, 1)
     return [ours, decomposed, largest], {
         "global_5k_decomposed_over_ours": decomposed.best_s / ours.best_s,
         "global_5k_peak_mb": ours.work.metadata[PEAK_MEMORY],
@@ -42,8 +43,9 @@ def measure_global_encoder(
     }
 
 
-def _run(path: Path, spots: int, kind: str, calls: int) -> Case:
-    command = [sys.executable, "-m", slide_graph.__name__, str(path), str(spots), str(calls)]
+def _run(path: Path, config: Config, spots: int, kind: str, calls: int) -> Case:
+    arguments = [str(path), json.dumps(config.to_dict()), str(spots), str(calls)]
+    command = [sys.executable, "-m", slide_graph.__name__, *arguments]
     finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     measured = json.loads(finished.stdout)
     reason = "the only graph with a cost that grows faster than the slide"

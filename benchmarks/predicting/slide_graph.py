@@ -6,30 +6,26 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from triplex_deploy.contract import ModelConfig, graph_specs
+from triplex_deploy.bench.machine import forget_peak_memory
+from triplex_deploy.bench.work import made_up_inputs
+from triplex_deploy.contract import graph_specs
+from triplex_deploy.contract.registry import config_from_dict
 from triplex_deploy.runtime.ort import open_ort_session
 
 
 def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("graph", type=Path)
+    parser.add_argument("config", help="the model's configuration as JSON")
     parser.add_argument("spots", type=int)
     parser.add_argument("calls", type=int)
     asked = parser.parse_args()
-    spec = graph_specs(ModelConfig())["global_encoder"]
-    rng = np.random.default_rng(0)
-    inputs: dict[str, NDArray[Any]] = {
-        "features": rng.standard_normal((asked.spots, 512), dtype=np.float32),
-        "apeg_index": rng.integers(-1, asked.spots, (asked.spots, 9)),
-    }
+    spec = graph_specs(config_from_dict(json.loads(asked.config)))["global_encoder"]
+    inputs = made_up_inputs(spec, asked.spots, seed=0, n_positions=1)
     walls, cpus = [], []
     with open_ort_session(asked.graph, spec) as session:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+        forget_peak_memory()  # of loading the graph
         before = _status_bytes("VmRSS")
         for _ in range(asked.calls):
             wall, cpu = time.perf_counter(), time.process_time()

@@ -97,7 +97,8 @@ def test_failed_run_is_an_error_and_no_kill(tmp_path: Path) -> None:
 
 def test_graph_of_a_slide_is_measured_in_a_process_of_its_own(bundle: RunnableBundle) -> None:
     graph = str(bundle.path / "global_encoder.onnx")
-    command = [sys.executable, "-m", slide_graph.__name__, graph, "50", "2"]
+    config = json.dumps(bundle.config.to_dict())
+    command = [sys.executable, "-m", slide_graph.__name__, graph, config, "50", "2"]
     finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     found = json.loads(finished.stdout)
     assert len(found["walls"]) == 2
@@ -232,7 +233,7 @@ def test_prepare_is_compared_with_pytorch_eager(checkpoint: Checkpoint, tmp_path
     eager, ours, *_ = cases
     assert (eager.name, eager.work.metadata["backend"]) == ("prepare, torch fp32", "torch")
     assert ours.work.metadata["backend"] in ("onnxruntime", "openvino")
-    assert ours.work.metadata["tiles"] == eager.work.metadata["tiles"] == 9
+    assert ours.work.metadata["tiles"] == eager.work.metadata["tiles"] == 4
     assert ratios["prepare_over_eager"] == eager.best_s / ours.best_s
     assert {*ratios, *absent} == {"prepare_over_eager", "prepare_bf16_over_eager"}
     features = [np.load(tmp_path / case.name / FEATURES) for case in (eager, ours)]
