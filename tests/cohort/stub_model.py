@@ -16,6 +16,7 @@ from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.device_array import Tensors
+from triplex_deploy.runtime.failures import failed_call
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Arrays
 
@@ -49,7 +50,10 @@ class StubOpener(ModelOpener):
 
 
 class StubSession(FakeSession):
-    """A graph that a bright tile crashes: once, or always if the folder has a file ``always``."""
+    """A graph that a bright tile crashes: once, or always if the folder has a file ``always``.
+
+    If the folder has a file ``loses_gpu``, the tile takes the GPU away instead.
+    """
 
     def __init__(self, spec: GraphSpec, delay_s: float, traces: Path) -> None:
         super().__init__(spec, delay_s)
@@ -65,6 +69,9 @@ class StubSession(FakeSession):
         once = self._traces / "crashed"
         if (self._traces / "always").exists() or not once.exists():
             once.touch()
+            if (self._traces / "loses_gpu").exists():
+                text = "CUDA failure 700: an illegal memory access was encountered ; GPU=0"
+                raise failed_call(self.spec.name, "ONNX Runtime", RuntimeError(text))
             os.kill(os.getpid(), signal.SIGSEGV)
 
 

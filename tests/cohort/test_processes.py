@@ -83,6 +83,34 @@ def test_slide_that_crashes_every_worker_fails_alone(
     assert {outcome.status for outcome in outcomes.values()} == {"done"}
 
 
+def test_slide_whose_worker_lost_its_gpu_is_done_by_another(
+    slides: list[Path],
+    out: Path,
+    opening: StubOpener,
+    watcher: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_slide(slides[1], 255)
+    (opening.bundle / "loses_gpu").touch()
+    outcomes = _predict([job_of(slide, out) for slide in slides], opening, watcher, 2)
+    assert {outcome.status for outcome in outcomes.values()} == {"done"}
+    assert len(_processes(opening)) == 3, "the process that lost its GPU took no other slide"
+    (retried,) = [text for text in caplog.messages if "trying again" in text]
+    assert "its worker lost its GPU (tile_encoder: ONNX Runtime failed (CUDA failure 700" in retried
+
+
+def test_single_process_that_loses_its_gpu_reports_each_slide(
+    slides: list[Path], out: Path, opening: StubOpener, watcher: Any
+) -> None:
+    write_slide(slides[1], 255)
+    (opening.bundle / "loses_gpu").touch()
+    (opening.bundle / "always").touch()
+    outcomes = _predict([job_of(slide, out) for slide in slides], opening, watcher, 1)
+    lost = outcomes.pop(slides[1].name)
+    assert lost.status == "failed"
+    assert "the GPU's context is lost: run the command again" in (lost.error or "")
+
+
 def test_worker_killed_from_outside_loses_nothing(
     slides: list[Path], out: Path, opening: StubOpener, watcher: Any
 ) -> None:

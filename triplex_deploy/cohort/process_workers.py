@@ -26,6 +26,7 @@ from triplex_deploy.cohort.pool import (
 )
 from triplex_deploy.errors import BackendError, TriplexError, one_line
 from triplex_deploy.progress import Progress, Silent
+from triplex_deploy.runtime.session import LostDeviceError
 
 GRACE_S: Final = 0.9
 """Seconds a worker has to clean up after it is asked to stop."""
@@ -109,6 +110,9 @@ class ProcessWorkers(Generic[JobT, OutcomeT]):
                 return Ready(self._number[connection])
             case TriplexError():
                 return Broken(message)
+            case DeviceLost(why):
+                worker, _ = self._remove(connection)
+                return Died(worker, f"lost its GPU ({why})")
             case JobFinished(outcome):
                 return self._finished(connection, outcome)
         return None
@@ -145,7 +149,8 @@ def serve(connection: Connection, program: WorkerProgram[Any, Any]) -> None:
     """Run jobs from ``connection`` until it ends or SIGTERM comes.
 
     Sends ``ProgramOpened`` or the error that prevented it. Then sends, for each job,
-    ``StageStarted`` and ``StageAdvanced``, and last ``JobFinished``.
+    ``StageStarted`` and ``StageAdvanced``, and last ``JobFinished``, or ``DeviceLost`` where the
+    process ends.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -157,8 +162,11 @@ def serve(connection: Connection, program: WorkerProgram[Any, Any]) -> None:
             connection.send(run_job)
             return
         connection.send(ProgramOpened())
-        while True:
-            connection.send(JobFinished(run_job(connection.recv(), progress)))
+        try:
+            while True:
+                connection.send(JobFinished(run_job(connection.recv(), progress)))
+        except LostDeviceError as error:
+            connection.send(DeviceLost(one_line(error)))
 
 
 def open_program(
@@ -198,6 +206,13 @@ class JobFinished:
     """The running job has ended, well or not."""
 
     outcome: Any
+
+
+@dataclass(frozen=True)
+class DeviceLost:
+    """The worker's GPU refuses every call; the worker ends, and its job can be tried again."""
+
+    why: str
 
 
 class _PipeProgress:

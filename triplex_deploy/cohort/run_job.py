@@ -31,12 +31,14 @@ from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.progress import Progress
 from triplex_deploy.runtime.model import Model
+from triplex_deploy.runtime.session import LostDeviceError
 
 
 def run_job(job: Job, model: Model, progress: Progress) -> Outcome:
     """Predict one slide, write its files, and return the outcome; failures are not raised.
 
-    ``KeyboardInterrupt`` is raised, after half-written files are removed.
+    ``KeyboardInterrupt`` is raised, after half-written files are removed, and ``LostDeviceError``,
+    after which this process cannot use its GPU for any slide.
     """
     begin = time.perf_counter()
     try:
@@ -46,14 +48,15 @@ def run_job(job: Job, model: Model, progress: Progress) -> Outcome:
                 return replace(outcome, seconds=time.perf_counter() - begin)
             error_line = f"in progress elsewhere ({holder(job.lock_path)})"
             return Outcome(job, "elsewhere", 0.0, error=error_line)
+    except LostDeviceError:
+        raise
     except Exception as error:  # noqa: BLE001 - an error of one slide must not end the others
-        return Outcome(
-            job,
-            "failed",
-            time.perf_counter() - begin,
-            error=one_line(error),
-            traceback=traceback.format_exc(),
-        )
+        return failed_outcome(job, error, time.perf_counter() - begin)
+
+
+def failed_outcome(job: Job, error: Exception, seconds: float) -> Outcome:
+    """Return the outcome of a job that failed after ``seconds``, from within an except clause."""
+    return Outcome(job, "failed", seconds, error=one_line(error), traceback=traceback.format_exc())
 
 
 def sweep(job: Job) -> None:

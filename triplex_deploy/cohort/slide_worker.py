@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from triplex_deploy.cohort.job import Job, Outcome
-from triplex_deploy.cohort.run_job import run_job
+from triplex_deploy.cohort.run_job import failed_outcome, run_job
 from triplex_deploy.progress import Progress
 from triplex_deploy.runtime.model import Model, load_bundle
+from triplex_deploy.runtime.session import LostDeviceError
 
 LOGGER: Final = "triplex_deploy"
 
@@ -60,8 +61,11 @@ class SlideProgram:
             yield lambda job, progress: self._run(job, model, progress)
 
     def _run(self, job: Job, model: Model, progress: Progress) -> Outcome:
-        if self.log_level is None:
-            return run_job(job, model, progress)
+        if self.log_level is None:  # no other worker could try the slide again
+            try:
+                return run_job(job, model, progress)
+            except LostDeviceError as error:
+                return failed_outcome(job, error, 0.0)
         return run_job_logged(self._with_share(job), model, progress, self.log_level)
 
     def _with_share(self, job: Job) -> Job:
