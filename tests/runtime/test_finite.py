@@ -1,5 +1,9 @@
 """NaN and infinity are named with graph, precision and spots, also in memory of a GPU."""
 
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -62,3 +66,18 @@ def test_the_first_is_named_by_its_number_in_the_slide(
 
 def test_numbers_pass(spec: GraphSpec) -> None:
     require_finite(spec, {"features": OnDevice(_values())}, "fp32 on cpu")
+
+
+def test_triton_s_chain_refuses_nan_of_each_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        sys.modules, "triton_python_backend_utils", ModuleType("triton_python_backend_utils")
+    )
+    path = Path(__file__).parents[2] / "exporters" / "triton_templates" / "model.py"
+    spec = importlib.util.spec_from_file_location("triton_chain", path)
+    assert spec is not None
+    assert spec.loader is not None
+    chain = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(chain)
+    chain.require_finite("fusion_head", "expression", _values())
+    with pytest.raises(ValueError, match="fusion_head: its output expression has 2 values"):
+        chain.require_finite("fusion_head", "expression", _values((0, 0, np.nan), (1, 1, np.inf)))
