@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triplex_deploy.pipeline.encode import _side_by_side
+from triplex_deploy.pipeline.encode import _in_order, _side_by_side
 
 
 @given(st.lists(st.sampled_from([(0, 1), (1, 0), (1, 1)]), min_size=1))
@@ -27,3 +27,11 @@ def test_tiles_all_graphs_take_keep_their_order() -> None:
 def test_three_sets_are_refused() -> None:
     with pytest.raises(AssertionError, match="three graphs"):
         _side_by_side([np.ones(2, bool)] * 3)
+
+
+def test_tiles_are_copied_only_if_their_order_changes() -> None:
+    tiles = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    both, first = np.ones(3, bool), np.array([False, True, True])
+    assert _in_order(tiles, _side_by_side([both, both])) is tiles
+    moved = _in_order(tiles, _side_by_side([first, both]))
+    np.testing.assert_array_equal(moved, tiles[[1, 2, 0]])

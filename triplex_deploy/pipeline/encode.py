@@ -209,7 +209,8 @@ class _Worker:
         tiles = self.needed[batch.tile_index]
         order = _side_by_side([output.row_of_tile[tiles] >= 0 for output in outputs])
         tiles = tiles[order]
-        pixels = self.context.sessions[outputs[0].spec.name].upload(batch.tiles[order])
+        session = self.context.sessions[outputs[0].spec.name]
+        pixels = session.upload(_in_order(batch.tiles, order))
         steps = [self._through(output, tiles, pixels) for output in outputs]
         return steps[0]
 
@@ -234,6 +235,12 @@ def _side_by_side(wanted: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
     assert len(wanted) <= 2, "the tiles of three graphs cannot all be contiguous"
     group = wanted[-1].astype(np.int8) - wanted[0]
     return np.argsort(group, kind="stable")
+
+
+def _in_order(tiles: NDArray[np.uint8], order: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the tiles in an order; on dense grids they are in it already, and are not copied."""
+    is_sorted = bool((np.diff(order) > 0).all())
+    return tiles if is_sorted else tiles[order]
 
 
 def _encode_masked(context: PredictionContext, plan: TilePlan, encoded: Encoded) -> None:
