@@ -190,25 +190,24 @@ def _e8(kit: Kit) -> Verdict:
         return both(refused(outcome), check(not left, f"{outcome}; left: {left}"))
 
 
-@attack("E9", "train on a disk of 0.05 MB")
-def _e9(kit: Kit) -> Verdict:
-    with _tiny_disk(kit, "56k") as disk:
+def _train_on(kit: Kit, kib: int) -> Verdict:
+    """Train on a disk of this size."""
+    with _tiny_disk(kit, f"{kib}k") as disk:
         if disk is None:
             return NO_DISK
         outcome = kit.run("train", kit.demo / "prepared", "--out", disk / "run", limit_s=150)
         left = sorted(path.name for path in disk.rglob("*.ckpt*"))
         return both(refused(outcome), check(not left, f"{outcome}; left: {left}"))
+
+
+@attack("E9", "train on a disk of 0.05 MB")
+def _e9(kit: Kit) -> Verdict:
+    return _train_on(kit, 56)
 
 
 @attack("E11", "train on a disk that takes the checkpoint, but not the state")
 def _e11(kit: Kit) -> Verdict:
-    size = (kit.demo / "checkpoint.ckpt").stat().st_size
-    with _tiny_disk(kit, f"{size // 1024 + 512}k") as disk:
-        if disk is None:
-            return NO_DISK
-        outcome = kit.run("train", kit.demo / "prepared", "--out", disk / "run", limit_s=150)
-        left = sorted(path.name for path in disk.rglob("*.ckpt*"))
-        return both(refused(outcome), check(not left, f"{outcome}; left: {left}"))
+    return _train_on(kit, (kit.demo / "checkpoint.ckpt").stat().st_size // 1024 + 512)
 
 
 @attack("outputs-full", "report, convert, export and predict on a full disk")
