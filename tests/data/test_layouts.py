@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.data.test_hest import write_hest
-from triplex_deploy.data import Section, read_dataset, read_section_list
+from triplex_deploy.data import Section, feature_matrix, read_dataset, read_section_list
 from triplex_deploy.data.measured import read_measured
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.spots import read_spots
@@ -186,3 +186,13 @@ def test_a_name_that_is_too_long_is_one_error() -> None:
         read_dataset("x" * 300, "visium")
     with pytest.raises(DatasetError, match="name too long"):
         read_measured(Path("x" * 300))
+
+
+def test_a_list_of_genes_that_inflates_without_end_is_refused(
+    outs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_matrix, "MAX_LIST_BYTES", 1 << 20)
+    path = outs / "filtered_feature_bc_matrix/features.tsv.gz"
+    path.write_bytes(gzip.compress(b"E1\tG1\tGene Expression\n" * 500_000))
+    with pytest.raises(DatasetError, match=r"features\.tsv\.gz: longer than 1 MiB"):
+        feature_matrix.read_feature_matrix(outs)
