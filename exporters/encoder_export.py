@@ -29,6 +29,7 @@ from triplex_deploy.exporters.encoder_model import (
     feature_dim_of,
     import_timm,
     load_encoder,
+    plain_attention,
     reference_images,
 )
 from triplex_deploy.exporters.encoder_presets import EncoderDesign
@@ -242,7 +243,8 @@ def _cost(encoder: Encoder, design: EncoderDesign) -> Cost:
 def _traced(opened: OpenEncoder, settings: ExportSettings) -> ModelProto:
     graph = EncoderGraph(opened.encoder, opened.design).eval()
     store = partial(store_weights, bits=settings.bits)
-    model = model_with_stored_weights(graph, opened.spec, store)
+    with plain_attention(opened.encoder):
+        model = model_with_stored_weights(graph, opened.spec, store)
     if settings.precision in CONVERTED:
         return convert_precision(model, settings.precision)
     return model

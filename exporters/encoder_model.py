@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,11 +28,15 @@ _POOL: Final = "pool."
 class Encoder(nn.Module):
     """A network of timm and its pooling: normalized images (B, 3, S, S) to features (B, F)."""
 
+    network: Any
+
     def __init__(self, network: nn.Module, pooling: Pooling) -> None:
         super().__init__()
         self.network = network
         self.pooling = pooling
-        self.pool = AttentionPool(int(network.num_features)) if pooling == "attention" else None
+        self.pool = (
+            AttentionPool(int(self.network.num_features)) if pooling == "attention" else None
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         if self.pooling == "own":
@@ -58,10 +63,34 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         context = self.ln_k(tokens)
-        query = self.ln_q(self.query).expand(len(tokens), -1, -1)
-        attended = self.attn(query, context, context, need_weights=False)[0]
-        pooled: Tensor = self.norm(attended[:, 0])
+        attn = self.attn
+        biases = attn.in_proj_bias.chunk(3)
+        weights = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
+        given = (self.ln_q(self.query).unsqueeze(0), context, context)
+        query, key, value = (
+            F.linear(x, weight, bias).unflatten(2, (attn.num_heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip(given, weights, biases, strict=True)
+        )  # (B or 1, heads, 1 or T, 64)
+        scores = query * attn.head_dim**-0.5 @ key.transpose(2, 3)
+        attended = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+        pooled: Tensor = self.norm(attn.out_proj(attended)[:, 0])
         return pooled
+
+
+@contextmanager
+def plain_attention(encoder: nn.Module) -> Iterator[None]:
+    """Let timm compute attention as two products and a softmax while the graph is traced.
+
+    Runtimes fuse this form. PyTorch's fused operator would be traced with computed shapes.
+    """
+    fused: list[Any] = [part for part in encoder.modules() if getattr(part, "fused_attn", False)]
+    for part in fused:
+        part.fused_attn = False
+    try:
+        yield
+    finally:
+        for part in fused:
+            part.fused_attn = True
 
 
 class Resize(nn.Module):

@@ -54,7 +54,7 @@ def test_refusals_come_before_anything_is_loaded(invoke: Invoke, tmp_path: Path)
 
 
 def test_every_subcommand_has_help_with_an_example(invoke: Invoke) -> None:
-    for name in command.commands:  # type: ignore[attr-defined]
+    for name in command.commands:
         finished = invoke("encoder", name, "--help")
         assert finished.status == 0
         assert f"Example: triplex-deploy encoder {name}" in finished.out

@@ -207,6 +207,22 @@ def test_tensorrt_reads_its_forms(whole: EncoderFile, precision: str) -> None:
     assert BUILD_FOR
 
 
+def test_attention_is_two_products_and_a_softmax(whole: EncoderFile) -> None:
+    """One per block, on tensors whose shapes are not computed."""
+    graph = onnx.load(whole.path).graph
+    maker = {name: node for node in graph.node for name in node.output}
+    softmaxes = [node for node in graph.node if node.op_type == "Softmax"]
+    assert len(softmaxes) == SMALL["depth"]
+    for softmax in softmaxes:
+        scores = maker[softmax.input[0]]
+        assert scores.op_type == "MatMul"
+        assert [maker[name].op_type for name in scores.input] == ["Mul", "Transpose"]
+        (user,) = (node for node in graph.node if softmax.output[0] in node.input)
+        assert user.op_type == "MatMul"
+    shapes = [node for node in graph.node if node.op_type == "Shape"]
+    assert [node.input[0] for node in shapes] == [TILES.name]  # the size of the batch
+
+
 def test_attention_is_fused_by_openvino(opened: OpenEncoder, whole: EncoderFile) -> None:
     """No softmax of its own is left in what OpenVINO runs; features agree in fp32."""
     pytest.importorskip("openvino")

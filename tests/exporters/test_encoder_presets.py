@@ -35,6 +35,8 @@ from triplex_deploy.exporters.inputs import tiles
 from triplex_deploy.models.torch_files import check_state
 
 NAMES = list(PRESETS)
+LIKE_OTHERS = ("uni2-h", "h-optimus-0", "h-optimus-1", "hibou-l")
+"""Built of the same parts as smaller presets, whose export is tested anyway."""
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +105,8 @@ def test_both_published_files_of_hibou_are_one_encoder(name: str) -> None:
     same["encoder.layer.0.layer_scale2.lambda1"] = theirs["blocks.0.ls2.gamma"]
     first, second = (named_as_in_timm(state, "dinov2") for state in (theirs, same))
     assert set(first) == set(second)
-    for key, value in first.items():
-        torch.testing.assert_close(value, second[key], rtol=0, atol=0)
+    for name_of_timm, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name_of_timm], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["phikon-v2", "hibou-b"])
@@ -200,7 +202,10 @@ def test_virchow2_gives_class_token_and_mean_of_the_patches_after_its_registers(
     torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_OTHERS else []) for name in NAMES],
+)
 def test_export_of_one_block_gives_the_features_of_timm(name: str, tmp_path: Path) -> None:
     design = cut(name)
     weights = tmp_path / "pytorch_model.bin"
