@@ -8,7 +8,14 @@ import pytest
 
 from tests.bench.conftest import make_case, make_result
 from triplex_deploy.bench.read_result import read_result
-from triplex_deploy.bench.result import END_TO_END, BenchResult, write_result
+from triplex_deploy.bench.result import (
+    END_TO_END,
+    BenchResult,
+    Ceilings,
+    Peak,
+    write_result,
+)
+from triplex_deploy.cli.bench_table import print_result
 from triplex_deploy.cli.main import run
 from triplex_deploy.slides import open_slide
 
@@ -170,3 +177,29 @@ def test_help_of_compare_has_its_own_example(capsys) -> None:
     text = capsys.readouterr().out
     assert "bench compare [OPTIONS] BEFORE AFTER" in text
     assert "Example: triplex-deploy bench compare" in text
+
+
+def test_what_was_not_measured_is_listed_with_its_remedy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    peak = Peak(flops_per_s=8e10, instructions="avx2", how="made up")
+    ceilings = Ceilings(
+        flops_per_s=1e11,
+        bytes_per_s=1e11,
+        how="made up",
+        peaks={"fp32": peak},
+        peaks_absent={"bf16": "this CPU does not multiply it in hardware"},
+    )
+    result = make_result(make_case([[10.0], [10.0]])).model_copy(
+        update={
+            "ceilings": ceilings,
+            "subjects_absent": {"bf16": "run `pip install 'triplex-deploy[cpu]'`"},
+        }
+    )
+    print_result(result)
+    shown = capsys.readouterr().out
+    assert "not measured: bf16: run `pip install 'triplex-deploy[cpu]'`" in shown
+    assert "peak fp32: 80 GFLOP/s (avx2)" in shown
+    assert "peak bf16: none, this CPU does not multiply it in hardware" in shown
+    assert "cosine at least 0.999900" in shown
+    assert " 125%" in shown  # 1e9 operations in 10 ms, of 8e10 per second

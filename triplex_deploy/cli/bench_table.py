@@ -12,7 +12,7 @@ from rich.table import Table
 from triplex_deploy.bench.compare import CaseComparison, Comparison
 from triplex_deploy.bench.result import BenchResult, CaseResult, Subject
 
-WIDTH_ELSEWHERE = 150
+WIDTH_ELSEWHERE = 160
 """Width in columns if stdout is not a terminal."""
 STAGES_SHOWN = 3
 NUMBERS = ("before ms", "after ms", "change", "noise")
@@ -31,10 +31,10 @@ def print_result(result: BenchResult) -> None:
         console.print(f"instructions: {', '.join(machine.instructions)}")
     console.print(_subjects(result))
     for line in _unmeasured(result):
-        console.print(line)
+        console.print(line, markup=False)  # a remedy may have brackets
     console.print(_cases(result))
     for line in _notes(result):
-        console.print(line)
+        console.print(line, markup=False)
 
 
 def print_comparison(comparison: Comparison) -> None:
