@@ -68,6 +68,19 @@ class PredictionContext:
         session = self.sessions[spec.name]
         return self._timed(spec, session.run_kept, values, session.runs_in_caller, rows)
 
+    def cpu_of_runtime(self) -> dict[str, float]:
+        """Return the CPU seconds so far in threads of the runtime, by graph of tiles or batches."""
+        return {
+            name: session.own_cpu_s()
+            for name, session in self.sessions.items()
+            if session.spec.kind != "per slide"  # counted by the process's clock
+        }
+
+    def add_cpu_of_runtime(self, before: Mapping[str, float]) -> None:
+        """Add what has been computed in threads of the runtime since ``before``."""
+        for name, cpu_s in self.cpu_of_runtime().items():
+            self.clock.add(name, 0.0, cpu_s - before[name])
+
     def note_waits(self, name: str, pool: OrderedThreadPool[Any, Any]) -> None:
         """Record how long the threads of a pool were idle; workers are averaged."""
         workers = self.setting.workers
@@ -84,8 +97,8 @@ class PredictionContext:
         """Run a graph and add its wall and CPU seconds.
 
         A call in batches has one thread on a CPU, so the thread's clock counts it, unless it is a
-        thread of the runtime: then only the total of the process has its CPU time. A graph that
-        takes all spots runs alone with several threads, so the process's clock counts it.
+        thread of the runtime: then ``add_cpu_of_runtime`` adds its CPU time in the end. A graph
+        that takes all spots runs alone with several threads, so the process's clock counts it.
         """
         inputs = {tensor.name: values[tensor.name] for tensor in spec.inputs}
         alone = spec.kind == "per slide"

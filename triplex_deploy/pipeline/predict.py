@@ -18,14 +18,21 @@ from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX, Prediction
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.encode import encode_tiles, needed_tiles, open_row_stores
 from triplex_deploy.pipeline.feature_cache import FeatureCache, open_cache
-from triplex_deploy.pipeline.fuse import predict_spots, run_slide_graphs
+from triplex_deploy.pipeline.fuse import (
+    SPOTS_PER_BATCH,
+    join_members,
+    predict_spots,
+    run_slide_graphs,
+)
 from triplex_deploy.pipeline.metadata import RunCounts, run_metadata
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.placing import place_spots, spot_regions
 from triplex_deploy.pipeline.side_task import Check, SideTask, WatchedProgress
 from triplex_deploy.pipeline.tuning import choose_setting
 from triplex_deploy.progress import Progress, Silent, StageClock
+from triplex_deploy.runtime.device import CPU
 from triplex_deploy.runtime.model import Model
+from triplex_deploy.runtime.padding import pad_batches
 from triplex_deploy.runtime.session import Session
 from triplex_deploy.slides import Slide, open_slide, resolve_mpp, thumbnail
 from triplex_deploy.spots import Spots, TissueMask, mask_overlay
@@ -88,10 +95,11 @@ def predict_slide(
                 planned = _PlannedSlide(slide_mpp, view, spots, plan, options)
                 watched = WatchedProgress(progress or Silent(), drawing)
                 context = _open_context(model, watched, clock, planned, opening, drawing)
-                expression, counts = _run_graphs(context, planned)
+                predicted, counts = _run_graphs(context, planned)
                 slide.require_unchanged()
                 with clock.stage("thumbnail"):
                     picture, overlay = drawing.result()
+    expression, spread = join_members(predicted, model.bundle.config.n_members)
     return Prediction(
         slide_name=Path(slide_path).stem,
         expression=np.ascontiguousarray(expression[:, gene_index]),
@@ -105,6 +113,7 @@ def predict_slide(
         tissue_overlay=overlay,
         run=run_metadata(context, slide_mpp, view, spots, plan, counts),
         barcodes=spots.barcodes,
+        spread=None if spread is None else np.ascontiguousarray(spread[:, gene_index]),
     )
 
 
@@ -149,26 +158,34 @@ def _open_context(
         setting = choose_setting(
             model, sessions, n_tiles, options.batch_size, options.threads, drawing.result
         )
+    if model.device != CPU:
+        kind = model.device.kind
+        rows = {"per tile": setting.batch_size, "per batch": SPOTS_PER_BATCH[kind]}
+        sessions = pad_batches(sessions, rows)
     return PredictionContext(model, progress, sessions, setting, clock)
 
 
 def _run_graphs(
     context: PredictionContext, slide: _PlannedSlide
 ) -> tuple[NDArray[np.float32], RunCounts]:
-    """Run all graphs over a planned slide; return the expression (N, G) and the counts."""
+    """Run all graphs over a planned slide; return all members' expression and the counts."""
     plan, options, stats = slide.plan, slide.options, StreamStats()
     regions = spot_regions(slide.spots.level0_xy, slide.slide_mpp, options.region_mm)
+    before = context.cpu_of_runtime()
     later = [session for session in context.sessions.values() if session.spec.kind != "per tile"]
     with (
-        SideTask("sessions", partial(_prepare, later), context.clock),
+        SideTask("sessions", partial(_prepare, later), context.clock) as preparing,
         open_row_stores(context, plan, options) as encoded,
     ):
         encode_tiles(context, slide.view, plan, encoded, options, stats, _cache(context, slide))
+        with context.clock.stage("sessions"):
+            preparing.result()
         from_corner = options.region_mm is not None
         per_spot = run_slide_graphs(
             context, plan, encoded, slide.spots.grid_rc, regions, from_corner
         )
         expression = predict_spots(context, plan, encoded, per_spot)
+        context.add_cpu_of_runtime(before)
         return expression, RunCounts(stats, encoded, len(regions))
 
 

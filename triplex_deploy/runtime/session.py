@@ -49,6 +49,14 @@ class Session(ABC):
             BackendError: The runtime cannot load the graph; a call raises the same error.
         """
 
+    def own_cpu_s(self) -> float:
+        """Return the CPU seconds so far of threads that compute for this session alone.
+
+        They are no part of the caller's. Returns 0 for a runtime that computes in the caller's
+        thread, and where the system does not tell.
+        """
+        return 0.0
+
     def run(self, inputs: Tensors) -> Arrays:
         """Run the graph.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,12 @@ PATCH_PX = 256
 """Side of the patch that is left blank around an unreadable place."""
 
 
-def thumbnail(slide: Slide, max_px: int, skip_bad: bool = False) -> NDArray[np.uint8]:
+def thumbnail(
+    slide: Slide,
+    max_px: int,
+    skip_bad: bool = False,
+    before_band: Callable[[], None] = lambda: None,
+) -> NDArray[np.uint8]:
     """Return an area-averaged picture of the whole slide.
 
     The coarsest level that is large enough is read in bands, so memory stays small also for a slide
@@ -30,6 +36,7 @@ def thumbnail(slide: Slide, max_px: int, skip_bad: bool = False) -> NDArray[np.u
         slide: The slide.
         max_px: Longest side of the picture in pixels. A smaller slide is not enlarged.
         skip_bad: Show the background in unreadable places instead of raising ``SlideError``.
+        before_band: Called before each band is read; it may raise an error to end the work.
 
     Returns:
         RGB pixels (h, w, 3), uint8.
@@ -49,6 +56,7 @@ def thumbnail(slide: Slide, max_px: int, skip_bad: bool = False) -> NDArray[np.u
     area = (level_width / out_width) * (level_height / out_height)
     band = max(1, int(BAND_PX / (level_width * level_height / out_height)))
     for row in range(0, out_height, band):
+        before_band()
         edges = edges_y[row : row + band + 1]
         top, bottom = int(edges[0]), min(int(np.ceil(edges[-1])), level_height)
         pixels = _read_band(slide, level, top, bottom, skip_bad)
