@@ -147,6 +147,16 @@ class Config(ABC):
         return False
 
     @property
+    def base(self) -> Config:
+        """Return the configuration of one member of an ensemble; of any other model its own."""
+        return self
+
+    @property
+    def n_members(self) -> int:
+        """Return the number of members of an ensemble; 1 for any other model."""
+        return 1
+
+    @property
     def neighbors(self) -> Neighborhood:
         """Return where neighbor tiles are taken; exact for a family that has no such setting."""
         return Neighborhood()
@@ -235,6 +245,8 @@ class BankConfig(Config):
 def _is_kind(value: object, kind: str) -> bool:
     if kind == "bool":
         return isinstance(value, bool)
+    if kind.startswith("Mapping"):
+        return isinstance(value, Mapping)
     if kind == "int":
         return isinstance(value, int) and not isinstance(value, bool)
     if kind == "float":

@@ -40,7 +40,7 @@ def spot_tables(config: Config, grid_rc: Table) -> dict[str, Table]:
         SpotsError: The model does not know a coordinate.
     """
     names = _table_names(graph_specs(config).values())
-    return {name: _TABLES[name](config, grid_rc) for name in names}
+    return {name: _TABLES[name](config.base, grid_rc) for name in names}
 
 
 def adjacency_index(grid_rc: ArrayLike) -> NDArray[np.int64]:
