@@ -53,8 +53,9 @@ GRID_SIDE: Final = 5
 MAX_TIES: Final = 0.1
 """Largest share of spots that may be skipped because rounding decides what is looked up."""
 
-STORED_SIZE: Final = 3
-"""Number of rows of the inputs and outputs that the bundle stores for ``verify``."""
+STORED_SIZE: Final = 4
+"""Number of rows of the inputs and outputs that the bundle stores for ``verify``. The encoders are
+compared at this size anyway."""
 MAX_WORKERS: Final = 4
 """Largest number of comparisons at once; each holds the tensors of one run."""
 TRIES: Final = 20
