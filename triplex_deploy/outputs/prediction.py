@@ -23,6 +23,8 @@ THUMBNAIL_MAX_PX: Final = 2000
 """Longest side of ``Prediction.thumbnail``."""
 
 
+SPREAD_LAYER: Final = "std"
+"""Name of the layer of an AnnData object that holds ``Prediction.spread``."""
 MAX_ARRAY_PLACE: Final = 2**31 - 1
 """Largest row or column of the array; files hold them as integers of 32 bits."""
 
@@ -59,10 +61,14 @@ class Prediction:
     """(h, w, 3): the tissue mask drawn on the thumbnail, if there was a mask."""
     barcodes: tuple[str, ...] = ()
     """N names of the spots in the spots file, or none."""
+    spread: NDArray[np.float32] | None = None
+    """(N, G): standard deviation over the members of an ensemble; None for a single model."""
 
     def __post_init__(self) -> None:
         n_spots = len(self.expression)
         _require("expression", self.expression, np.float32, (n_spots, len(self.genes)))
+        if self.spread is not None:
+            _require("spread", self.spread, np.float32, self.expression.shape)
         _require("level0_xy", self.level0_xy, np.float64, (n_spots, 2))
         _require("grid_rc", self.grid_rc, np.int64, (n_spots, 2))
         _require("thumbnail", self.thumbnail, np.uint8, (*self.thumbnail.shape[:2], 3))
@@ -123,14 +129,17 @@ class Prediction:
         """
         chosen = gene_indices(names, self.genes)
         expression = np.ascontiguousarray(self.expression[:, chosen])
-        return replace(self, expression=expression, genes=tuple(self.genes[i] for i in chosen))
+        spread = None if self.spread is None else np.ascontiguousarray(self.spread[:, chosen])
+        genes = tuple(self.genes[i] for i in chosen)
+        return replace(self, expression=expression, genes=genes, spread=spread)
 
     def to_anndata(self) -> AnnData:
         """Return the prediction as an AnnData object of scanpy and squidpy.
 
         Returns:
             ``X`` (N, G) has the expression, ``obsm["spatial"]`` the spot centers in level-0 pixels,
-            ``uns["spatial"]`` the images and ``uns["triplex"]`` the metadata. Arrays are copies.
+            ``uns["spatial"]`` the images and ``uns["triplex"]`` the metadata. ``layers["std"]`` is
+            the spread of an ensemble. Arrays are copies.
         """
         import anndata
         import pandas as pd
@@ -154,6 +163,7 @@ class Prediction:
             obs=obs,
             var=pd.DataFrame(index=pd.Index(self.genes, dtype=object)),
             obsm={"spatial": self.level0_xy.copy()},
+            layers={} if self.spread is None else {SPREAD_LAYER: self.spread.copy()},
             uns=self._uns(),
         )
 
