@@ -22,7 +22,7 @@ from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.training.match import Matched
 from triplex_deploy.training.options import current_selection
-from triplex_deploy.training.run_files import METRICS
+from triplex_deploy.training.run_files import METRICS, files_of_folds
 
 
 def evaluate_run(run: Path) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def fold_correlations(run: Path) -> dict[str, list[float | None]]:
 
 
 def _read_folds(run: Path) -> list[dict[str, Any]]:
-    paths = sorted(run.glob(f"fold-*/{METRICS}"), key=_in_order) or sorted(run.glob(METRICS))
+    paths = files_of_folds(run, METRICS)
     if not paths:
         raise OutputError(f"{run}: no fold-*/{METRICS}; pass the --out of a finished train")
     return [_read_fold(path) for path in paths]
@@ -130,11 +130,6 @@ def _are_scores(row: Any, n_genes: int) -> bool:
     scores = [score for score in (row["pcc_m"], *row["pcc"]) if score is not None]
     numbers = all(type(value) in (int, float) for value in (*errors, *scores))
     return numbers and len(row["pcc"]) == n_genes
-
-
-def _in_order(path: Path) -> tuple[int, str]:
-    """fold-10 after fold-9."""
-    return len(path.parent.name), path.parent.name
 
 
 def _summarize(folds: Sequence[dict[str, Any]], row: str, genes: list[str]) -> dict[str, Any]:

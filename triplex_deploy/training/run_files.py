@@ -28,7 +28,7 @@ METRICS: Final = "metrics.json"
 _ZIP: Final = b"PK\x03\x04"
 _OWN: Final[Mapping[str, IsOurs]] = {
     CHECKPOINT: lambda head: head.startswith(_ZIP) and b"triplex-checkpoint" in head,
-    STATE: lambda head: head.startswith(_ZIP) and b"optimizer" in head,
+    STATE: lambda head: head.startswith(_ZIP) and b"options" in head and b"config" in head,
     HISTORY: lambda head: head.startswith(b"epoch,"),
     METRICS: has_keys("fold", "selection", "model"),
 }
@@ -41,6 +41,17 @@ def require_own_run(folder: Path) -> None:
         require_ours(folder / name, recognize, "a file of a training run")
     is_run = any(exists(folder / name) for name in _OWN)
     require_ours(folder / CURVES, lambda head: is_run or is_our_png(head), "a picture")
+
+
+def files_of_folds(run: Path, name: str) -> list[Path]:
+    """Return the file ``name`` of each fold of a run in order, or of a run of a single fold."""
+    folds = sorted(run.glob(f"fold-*/{name}"), key=lambda path: _in_order(path.parent.name))
+    return folds or sorted(run.glob(name))
+
+
+def _in_order(fold: str) -> tuple[int, str]:
+    """Return a sort key that puts fold-10 after fold-9."""
+    return len(fold), fold
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
