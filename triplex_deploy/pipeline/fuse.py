@@ -75,10 +75,11 @@ def predict_spots(
         per_spot: The outputs of ``run_slide_graphs``.
 
     Returns:
-        The expression (N, G), float32.
+        The expression (N, members * G), float32: every gene of the first member, then of the next.
     """
     n_spots = len(plan.spot_tile)
-    expression = np.empty((n_spots, context.model.bundle.config.n_genes), dtype=np.float32)
+    (width,) = context.per_batch()[-1].outputs[0].axes[1:]
+    expression = np.empty((n_spots, int(width)), dtype=np.float32)
     context.progress.start("predicting spots", n_spots)
     size = SPOTS_PER_BATCH[context.model.device.kind]
     batches = [slice(begin, begin + size) for begin in range(0, n_spots, size)]
@@ -89,6 +90,26 @@ def predict_spots(
             context.progress.advance(len(predicted))
     context.note_waits("predict", pool)
     return expression
+
+
+def join_members(
+    expression: NDArray[np.float32], members: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Return the mean (N, G) of the members' predictions and their spread.
+
+    Args:
+        expression: (N, members * G), as ``predict_spots`` returns it.
+        members: Number of members; 1 for a single model, which has no spread.
+
+    Returns:
+        The mean, and the standard deviation (N, G) over the members (divided by members - 1, so
+        that few members do not look more certain than many). None for a single model.
+    """
+    if members == 1:
+        return expression, None
+    by_member = expression.reshape(len(expression), members, -1).astype(np.float64)
+    mean, spread = by_member.mean(axis=1), by_member.std(axis=1, ddof=1)
+    return mean.astype(np.float32), spread.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def run_metadata(
         "level0_px_per_tile_px": view.scale,
         "layout": spots.layout,
         "array_places": _array_places(spots),
+        **_members(context.model),
         **_neighborhood(context),
         "regions": counts.regions,
         **_counts(context, spots, plan, counts),
@@ -85,6 +86,12 @@ def _neighborhood(context: PredictionContext) -> dict[str, Any]:
     neighbors = context.model.bundle.config.neighbors
     stride = {"neighborhood_stride_px": neighbors.stride} if neighbors.is_shared else {}
     return {"neighborhood": neighbors.kind, **stride}
+
+
+def _members(model: Model) -> dict[str, int]:
+    """Return the number of members of an ensemble; nothing for a single model."""
+    members = model.bundle.config.n_members
+    return {} if members == 1 else {"members": members}
 
 
 def _choice(model: Model) -> dict[str, Any]:
