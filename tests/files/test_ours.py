@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from triplex_deploy.bundle import first_other_file, is_bundle
 from triplex_deploy.cli.bench import _require_own as require_own_bench
@@ -41,7 +42,7 @@ from triplex_deploy.study.write import require_own_results
 from triplex_deploy.training.features import OWN_FILES, claim_section
 from triplex_deploy.training.import_checkpoint import ImportOptions, import_checkpoint
 from triplex_deploy.training.prepare import _require_own as require_own_prepared
-from triplex_deploy.training.run_files import require_own_run
+from triplex_deploy.training.run_files import require_own_run, save_state
 
 FOREIGN = (
     b"my own notes",
@@ -359,6 +360,16 @@ def test_sections_and_runs_that_were_begun_are_recognized(tmp_path: Path) -> Non
     for content in (b"epoch,train_loss\n0,1.5\n", b""):
         (tmp_path / "history.csv").write_bytes(content)
         (tmp_path / "curves.png").write_bytes(b"\x89PNG without a mark, of an earlier version")
+        require_own_run(tmp_path)
+
+
+def test_the_state_of_a_large_model_is_recognized(tmp_path: Path) -> None:
+    weights = {f"encoder.layers.{i}.attention.weight": torch.zeros(1) for i in range(1500)}
+    state = {"options": {}, "config": {}, "record": {"history": [{"epoch": 0.0}]}, "model": weights}
+    save_state(tmp_path, {**state, "optimizer": {}})
+    require_own_run(tmp_path)
+    torch.save({"state_dict": weights}, tmp_path / "state.pt")
+    with pytest.raises(OutputError, match=r"state.pt: is not a file of a training run"):
         require_own_run(tmp_path)
 
 
