@@ -66,7 +66,7 @@ def test_impossible_scheme_is_refused(scheme: str) -> None:
         make_folds(SKIN, scheme)
 
 
-def test_honest_selection_holds_one_training_patient_out() -> None:
+def test_validation_holds_out_a_training_patient() -> None:
     fold = make_folds(SKIN)[0]
     fit, held = inner_validation(fold, SKIN)
     assert set(fit) | set(held) == set(fold.train)
@@ -75,7 +75,7 @@ def test_honest_selection_holds_one_training_patient_out() -> None:
     assert inner_validation(fold, SKIN) == (fit, held)
 
 
-def test_honest_selection_needs_two_training_sections() -> None:
+def test_validation_needs_two_training_sections() -> None:
     fold = make_folds({"a": "A", "b": "B"})[0]
     with pytest.raises(DatasetError, match="leaves none"):
         inner_validation(fold, {"a": "A", "b": "B"})
