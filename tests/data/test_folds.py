@@ -77,5 +77,5 @@ def test_validation_holds_out_a_training_patient() -> None:
 
 def test_validation_needs_two_training_sections() -> None:
     fold = make_folds({"a": "A", "b": "B"})[0]
-    with pytest.raises(DatasetError, match="leaves none"):
+    with pytest.raises(DatasetError, match="a single training section cannot be split"):
         inner_validation(fold, {"a": "A", "b": "B"})
