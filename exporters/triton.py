@@ -201,8 +201,8 @@ def _readme(bundle: Bundle, has_plans: bool) -> str:
             "requests of several clients into batches.",
             "",
             "This repository was checked against Triton's schema of model configurations, and the",
-            "code of its model was tested with a replacement for the Python backend. No server has",
-            "loaded it yet.",
+            "code of its model was tested with a replacement for the Python backend;",
+            "no server has loaded it yet.",
             "",
         ]
     )

@@ -178,7 +178,7 @@ def test_weights_of_another_size_are_named(listed, pretended) -> None:
 
 def test_other_networks_are_not_mistaken_for_triplex(pretended) -> None:
     pretended({"fc.weight": torch.empty(1000, 512)})
-    with pytest.raises(CheckpointError, match="no TRIPLEX of the published code"):
+    with pytest.raises(CheckpointError, match="pass a TRIPLEX model of the published code"):
         read_official("resnet.ckpt", "2024", HEADS)
 
 
