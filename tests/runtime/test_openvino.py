@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,6 +42,24 @@ def test_several_threads_get_their_own_results(bundle: RunnableBundle) -> None:
             together = list(pool.map(lambda batch: session.run({"tiles": batch}), batches))
     for found, wanted in zip(together, alone, strict=True):
         np.testing.assert_array_equal(found["features"], wanted)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed in /proc")
+def test_cpu_time_of_each_graph_is_that_of_its_own_threads(bundle: RunnableBundle) -> None:
+    with bundle.open(device="cpu", backend="openvino") as model:
+        sessions = model.concurrent_sessions()
+        for session in sessions.values():
+            session.prepare()
+        used, other = sessions["tile_encoder"], sessions["target_encoder"]
+        process_s = -time.process_time()
+        used_s, other_s = -used.own_cpu_s(), -other.own_cpu_s()
+        for seed in range(3):
+            used.run({"tiles": random_tiles(4, seed)})
+        used_s += used.own_cpu_s()
+        other_s += other.own_cpu_s()
+        process_s += time.process_time()
+    assert process_s / 2 < used_s <= process_s
+    assert other_s < used_s / 10
 
 
 def test_bf16_stays_near_fp32_and_differs(bundle: RunnableBundle) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from triplex_deploy.pipeline.ordered_pool import GRACE_S
 from triplex_deploy.progress import Progress, StageClock
@@ -105,7 +105,7 @@ class _StoppedError(Exception):
 class WatchedProgress:
     """Passes progress on, and raises the error of a side task as soon as there is one."""
 
-    def __init__(self, progress: Progress, task: SideTask[object]) -> None:
+    def __init__(self, progress: Progress, task: SideTask[Any]) -> None:
         self._progress = progress
         self._task = task
 

@@ -16,8 +16,10 @@ from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.files.ours import is_own_folder
+from triplex_deploy.runtime import thread_clock
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.failures import failed_call, first_line
+from triplex_deploy.runtime.openvino_blocks import SPOTS_PER_BLOCK, BlockwiseGraph
 from triplex_deploy.runtime.session import Arrays, Session, dynamic_length
 from triplex_deploy.system import cache_folder, return_freed_memory, usable_cores
 
@@ -32,7 +34,8 @@ class OpenVinoSession(Session):
     """One graph on the CPU; it is compiled at the first call.
 
     Several threads may call it at once. Each of them has an infer request of its own, and the
-    outputs are written to new arrays, so nothing is copied.
+    outputs are written to new arrays, so nothing is copied. A graph over many spots runs in blocks
+    of spots, see ``openvino_blocks``.
     """
 
     runs_in_caller = False
@@ -45,6 +48,8 @@ class OpenVinoSession(Session):
         self._compiled: Any = None
         self._is_open = True
         self._compiling = threading.Lock()
+        self._threads = thread_clock.Threads()
+        self._threads_cpu_s = 0.0
         self._requests = threading.local()
 
     def prepare(self) -> None:
@@ -54,17 +59,23 @@ class OpenVinoSession(Session):
             BackendError: OpenVINO is not installed, or cannot load the graph.
         """
         with self._compiling:
-            if not self._is_open:
-                raise BackendError(
-                    f"{self.spec.name}: the session is closed; open the bundle again"
-                )
+            self._require_open()
             if self._compiled is None:
-                self._compiled = self._compile()
+                with thread_clock.new_threads() as self._threads:
+                    self._compiled = self._compile()
+                self._threads_cpu_s = self._threads.cpu_s()
+
+    def own_cpu_s(self) -> float:
+        return self._threads.cpu_s() - self._threads_cpu_s
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise BackendError(f"{self.spec.name}: the session is closed; open the bundle again")
 
     def _compile(self) -> Any:
-        openvino = import_openvino()
+        core = import_openvino().Core()
         try:
-            return openvino.Core().compile_model(str(self._path), "CPU", self._options)
+            return core.compile_model(str(self._path), "CPU", self._options)
         except Exception as error:  # its plugins raise more than RuntimeError
             raise BackendError(
                 f"{self._path}: OpenVINO cannot load it ({first_line(error)}); "
@@ -72,9 +83,11 @@ class OpenVinoSession(Session):
             ) from error
 
     def _run(self, inputs: Tensors) -> Arrays:
+        outputs = self._new_outputs(inputs)
+        if self.spec.kind == "per slide" and self._run_in_blocks(inputs, outputs):
+            return outputs
         self.prepare()
         tensor_of = import_openvino().Tensor
-        outputs = self._new_outputs(inputs)
         try:
             request = self._request()
             for name, array in outputs.items():
@@ -85,6 +98,28 @@ class OpenVinoSession(Session):
         except Exception as error:
             raise failed_call(self.spec.name, "OpenVINO", error) from error
         return outputs
+
+    def _run_in_blocks(self, inputs: Tensors, outputs: Arrays) -> bool:
+        """Fill ``outputs`` block by block; return False for few spots or another kind of graph."""
+        if dynamic_length(self.spec, inputs) <= SPOTS_PER_BLOCK:
+            return False
+        with self._compiling:
+            self._require_open()
+            self._compiled = None  # it would lie in memory beside the parts
+            self._requests = threading.local()
+        core = import_openvino().Core()
+        options = {key: value for key, value in self._options.items() if key != "CACHE_DIR"}
+        try:
+            graph = BlockwiseGraph.cut(core, core.read_model(str(self._path)), options)
+            if graph is None:
+                return False
+            (output,) = outputs.values()
+            graph.run(inputs, output)
+            del graph
+            return_freed_memory()
+        except Exception as error:
+            raise failed_call(self.spec.name, "OpenVINO", error) from error
+        return True
 
     def _new_outputs(self, inputs: Tensors) -> Arrays:
         length = dynamic_length(self.spec, inputs)
