@@ -29,6 +29,8 @@ REQUIREMENTS: Final = (
 )
 """What the cases of the first run need beside triplex-deploy and its own requirements."""
 SOURCES: Final = ("tensorrt>=11", "pycuda>=2025.1")
+NEWEST_GLIBC: Final = 34
+"""Newest minor version of glibc that a wheel may ask for: that of Ubuntu 22.04 is 2.35."""
 JOIN: Final = """#!/bin/sh
 # Join the pieces of large wheels beside this file, and remove them.
 for first in *.piece000; do
@@ -87,7 +89,7 @@ def cut(path: Path, most: int) -> list[Path]:
     """Cut a file of more than ``most`` bytes into pieces; return the files that take its place."""
     if path.stat().st_size <= most:
         return [path]
-    pieces = []
+    pieces: list[Path] = []
     with path.open("rb") as file:
         while chunk := file.read(most):
             piece = path.with_name(f"{path.name}.piece{len(pieces):03}")
@@ -98,7 +100,8 @@ def cut(path: Path, most: int) -> list[Path]:
 
 
 def _for(python: str) -> list[str]:
-    platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)]
+    tags = ["manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, NEWEST_GLIBC + 1))]
+    platforms = [f"--platform={tag}_x86_64" for tag in tags]  # a tag does not imply older ones
     return ["--python-version", python, "--only-binary=:all:", *platforms, *REQUIREMENTS]
 
 

@@ -304,7 +304,8 @@ def pytorch(place: Place) -> dict[str, Any]:
     if on_gpu:
         import copy
 
-        half = copy.deepcopy(encoder).half().to(memory_format=torch.channels_last)
+        half: Any = copy.deepcopy(encoder).half()
+        half = half.to(memory_format=torch.channels_last)
         small = images.half().to(memory_format=torch.channels_last)
         calls["eager fp16 channels_last"] = partial(half, small)
         calls["compiled fp16 channels_last"] = partial(torch.compile(half), small)
@@ -327,7 +328,8 @@ def _gpu_time(call: Callable[[], object]) -> float:
     """Return the seconds between two events on the GPU around a call."""
     import torch
 
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in "12")
+    event: Any = torch.cuda.Event
+    first, last = (event(enable_timing=True) for _ in "12")
     first.record()
     call()
     last.record()
@@ -373,10 +375,11 @@ def _install_stand_in() -> None:
     from tests.gpu.stand_in_tensorrt import StandInTensorrt
     from triplex_deploy.runtime.tensorrt import engines
 
+    opener: Any = engines
     gpu = StandInGpu(total_bytes=4 << 30)
     cuda, trt = gpu.cuda(), StandInTensorrt(gpu)
-    engines.import_tensorrt = lambda: trt
-    engines.open_cuda = lambda index: cuda  # type: ignore[assignment]
+    opener.import_tensorrt = lambda: trt
+    opener.open_cuda = lambda index: cuda
 
 
 def _cases() -> Iterator[tuple[str, Case]]:
