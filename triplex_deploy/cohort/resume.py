@@ -14,8 +14,9 @@ import numpy as np
 
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.cohort.job import Job
-from triplex_deploy.errors import TriplexError
+from triplex_deploy.errors import OutputError, TriplexError
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.hdf5 import OPEN_ELSEWHERE, is_open_elsewhere, open_hdf5
 from triplex_deploy.files.regular import open_regular
 from triplex_deploy.files.strict_json import to_strict_json
 from triplex_deploy.outputs.genes import gene_indices
@@ -83,17 +84,15 @@ def complete_metadata(job: Job, bundle: Bundle) -> dict[str, Any] | None:
 
 def is_damaged_result(job: Job) -> bool:
     """Return True if the metadata shows that the h5ad was a prediction, but it does not open."""
-    import h5py
-
     try:
         recorded = _read_metadata(job.metadata_path).get(KEY) is not None
     except (_NotCompleteError, OSError):
         return False
     try:
-        with h5py.File(job.h5ad_path, "r"):
+        with open_hdf5(job.h5ad_path, OutputError, "prediction", "predict again", ()):
             return False
-    except (OSError, RuntimeError):
-        return recorded
+    except OutputError as error:
+        return recorded and OPEN_ELSEWHERE not in str(error)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
@@ -129,9 +128,14 @@ def _check_shape(job: Job, bundle: Bundle, metadata: dict[str, Any]) -> None:
     import h5py
 
     n_genes = len(gene_indices(job.options.genes, bundle.manifest.genes))
-    with h5py.File(job.h5ad_path, "r") as table:
-        matrix = table.get("X")
-        shape = getattr(matrix, "shape", None)
+    try:
+        with h5py.File(job.h5ad_path, "r") as table:
+            matrix = table.get("X")
+            shape = getattr(matrix, "shape", None)
+    except OSError as error:
+        if is_open_elsewhere(error):
+            return  # its digest is the recorded one, so that nothing is redone
+        raise
     if shape != (metadata.get("spots"), n_genes):
         raise _NotCompleteError(f"{job.h5ad_path.name} holds {shape}, not spots x {n_genes} genes")
 

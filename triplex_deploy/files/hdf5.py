@@ -60,7 +60,7 @@ def open_hdf5(
     try:
         file = h5py.File(path, "r")
     except Exception as error:  # h5py raises errors of several kinds on damage
-        if any(word in str(error).lower() for word in _LOCK_WORDS):
+        if is_open_elsewhere(error):
             raise kind(f"{path}: {OPEN_ELSEWHERE}") from error
         reason = " ".join(str(error).split())
         raise kind(f"{path}: cannot be read as HDF5 ({reason}); {remedy}") from error
@@ -68,6 +68,11 @@ def open_hdf5(
         with damage_as(kind, f"{path}: damaged HDF5", remedy):
             _check_groups(path, kind, file, groups)
         yield file
+
+
+def is_open_elsewhere(error: Exception) -> bool:
+    """Return True if h5py failed because another process has the file open or locked."""
+    return any(word in str(error).lower() for word in _LOCK_WORDS)
 
 
 def read_h5ad(path: Path, kind: type[TriplexError], what: str, remedy: str) -> AnnData:
