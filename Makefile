@@ -102,6 +102,8 @@ $(VENV)/.quick: $(SOURCES)
 
 $(VENV)/.dev: $(SOURCES)
 	$(call install,cpu$(comma)export$(comma)train$(comma)dev$(comma)docs)
+	# without torchvision, whose build on PyPI needs CUDA; where timm is missing, its tests skip
+	-PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps timm safetensors
 	touch $(VENV)/.demo $(VENV)/.quick
 
 # What builds releases stays apart from what develops.
