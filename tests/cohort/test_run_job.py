@@ -234,8 +234,9 @@ def test_cache_the_caller_chose_is_kept(job: Job, stub: Model, out: Path, tmp_pa
     assert sorted(path.suffix for path in out.iterdir()) == [".h5ad", ".json"]
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["put back", "power cut"])
 def test_results_appear_together_with_the_table_last(
-    job: Job, stub: Model, monkeypatch: pytest.MonkeyPatch
+    links: bool, job: Job, stub: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _run(job, stub)
     old_table, old_metadata = job.h5ad_path.read_bytes(), job.metadata_path.read_bytes()
@@ -248,13 +249,18 @@ def test_results_appear_together_with_the_table_last(
                 raise OSError("power cut")
         return real(self, target)
 
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError("nothing can be put back")
+
     monkeypatch.setattr(Path, "replace", dies_before_the_table)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
     changed = replace(job, options=replace(job.options, mpp=0.51))
     assert _run(changed, stub).status == "failed"
     monkeypatch.undo()
     assert seen == [".json", ".h5ad"]
     assert job.h5ad_path.read_bytes() == old_table
-    assert job.metadata_path.read_bytes() != old_metadata
+    assert (job.metadata_path.read_bytes() == old_metadata) == links
     assert _run(changed, stub).status == "done", "metadata of another table are not believed"
     assert _run(changed, stub).status == "skipped"
 

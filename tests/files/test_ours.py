@@ -365,7 +365,8 @@ def test_sections_and_runs_that_were_begun_are_recognized(tmp_path: Path) -> Non
 
 def test_the_state_of_a_large_model_is_recognized(tmp_path: Path) -> None:
     weights = {f"encoder.layers.{i}.attention.weight": torch.zeros(1) for i in range(1500)}
-    state = {"options": {}, "config": {}, "record": {"history": [{"epoch": 0.0}]}, "model": weights}
+    record = {"history": [{"epoch": 0.0, "train_loss": 1.5}]}
+    state = {"options": {}, "config": {}, "record": record, "model": weights}
     save_state(tmp_path, {**state, "optimizer": {}})
     require_own_run(tmp_path)
     torch.save({"state_dict": weights}, tmp_path / "state.pt")
