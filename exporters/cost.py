@@ -10,10 +10,21 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, shape_inference
+from numpy.typing import NDArray
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    numpy_helper,
+    shape_inference,
+)
+from onnx.reference import ReferenceEvaluator
 
 from triplex_deploy.errors import ContractError
 
@@ -67,6 +78,30 @@ def multiplications(path: str | Path, sizes: Mapping[str, int]) -> list[tuple[No
     return counts
 
 
+class LargestTensor(NamedTuple):
+    """Holds the tensor of a graph with the most elements at one size."""
+
+    name: str
+    """Its name in the file."""
+    elements: int
+    """Its number of elements."""
+    n_bytes: int
+    """Its size in memory."""
+
+
+def largest_tensor(path: str | Path, sizes: Mapping[str, int]) -> LargestTensor:
+    """Return the largest tensor that an operator of a file writes; weights do not count.
+
+    Takes and raises what ``graph_cost`` does. A runtime may fuse operators, and then never stores
+    the tensors between them.
+    """
+    graph = _Graph.read(Path(path), sizes)
+    made = [name for node in graph.nodes for name in node.output if name in graph.shapes]
+    name = max(made, key=lambda name: math.prod(graph.shapes[name]))
+    elements = math.prod(graph.shapes[name])
+    return LargestTensor(name, elements, math.ceil(elements * graph.itemsizes[name]))
+
+
 def _traffic(node: NodeProto, graph: _Graph) -> int:
     read = [graph.stored_bytes(name) for name in node.input if name]
     written = [graph.stored_bytes(name) for name in node.output if name and graph.is_used(name)]
@@ -114,6 +149,9 @@ _PASSES: Final = (
     "ReduceMean",
 )
 """Operators that read and write their tensors and compute little."""
+
+
+_INTEGERS: Final = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 
 
 @dataclass(frozen=True)
@@ -188,10 +226,13 @@ def _load(path: Path) -> ModelProto:
 
 
 def _copies(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
-    for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        yield copy
+    return map(_copy, nodes)
+
+
+def _copy(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
 
 
 def _infer(model: ModelProto, path: Path, sizes: Mapping[str, int]) -> GraphProto:
@@ -205,6 +246,7 @@ def _infer(model: ModelProto, path: Path, sizes: Mapping[str, int]) -> GraphProt
                         f"{path}: axis {axis.dim_param!r} of {tensor.name} has no size; pass a size"
                     )
                 axis.dim_value = sizes[axis.dim_param]
+    _fold_integers(graph)
     del graph.value_info[:]
     for tensor in graph.output:
         tensor.type.tensor_type.ClearField("shape")
@@ -213,6 +255,45 @@ def _infer(model: ModelProto, path: Path, sizes: Mapping[str, int]) -> GraphProt
             node.op_type, node.domain = "Identity", ""
             del node.input[1:], node.attribute[:]
     return shape_inference.infer_shapes(model, data_prop=True).graph
+
+
+def _fold_integers(graph: GraphProto) -> None:
+    """Replace what follows from the fixed sizes by constants, such as the rows of a block of spots.
+
+    Changes ``graph``. Shapes that depend on such numbers are not inferred otherwise.
+    """
+    known = {
+        weight.name: numpy_helper.to_array(weight)
+        for weight in graph.initializer
+        if weight.data_type in _INTEGERS
+    }
+    shapes = {tensor.name: tensor.type.tensor_type.shape.dim for tensor in graph.input}
+    left = []
+    for node in graph.node:
+        made = _integers(node, known, shapes)
+        if made is None:
+            left.append(_copy(node))
+        else:
+            known[node.output[0]] = made
+            graph.initializer.append(numpy_helper.from_array(made, node.output[0]))
+    del graph.node[:]
+    graph.node.extend(left)
+
+
+def _integers(
+    node: NodeProto, known: Mapping[str, NDArray[Any]], shapes: Mapping[str, Any]
+) -> NDArray[Any] | None:
+    """Return the output of a node that follows from known integers, None for another node."""
+    if node.op_type == "Shape" and node.input[0] in shapes:
+        axes = [axis.dim_value for axis in shapes[node.input[0]]]
+        ends = {attribute.name: attribute.i for attribute in node.attribute}
+        return np.array(axes[ends.get("start", 0) : ends.get("end", len(axes))], np.int64)
+    is_known = all(name in known for name in node.input if name)
+    if node.domain or len(node.output) != 1 or not (is_known and any(node.input)):
+        return None
+    (made,) = ReferenceEvaluator(node).run(None, {name: known[name] for name in node.input if name})
+    array = np.asarray(made)
+    return array if array.dtype.kind in "iub" else None
 
 
 def _tensors(graph: GraphProto) -> tuple[dict[str, Shape], dict[str, float]]:

@@ -58,7 +58,7 @@ from triplex_deploy.exporters.precision import convert_precision
 from triplex_deploy.exporters.reference import Reference, torch_tile_encoder
 from triplex_deploy.exporters.staging import replace as replace_folder
 from triplex_deploy.exporters.staging import require_free, staging
-from triplex_deploy.exporters.tensorrt import write_tensorrt_graphs
+from triplex_deploy.exporters.tensorrt import fit_profiles, write_tensorrt_graphs
 from triplex_deploy.exporters.tensorrt_parity import TENSORRT_PARITY, measure_emulated_parity
 from triplex_deploy.exporters.to_onnx import write_onnx
 from triplex_deploy.exporters.triton import require_served, write_repository
@@ -182,9 +182,10 @@ def _add_tensorrt(
     if options is None:
         return ()
     specs = graph_specs(config)
-    write_settings(stage, options.settings(specs))
     exact = {name: stage / f"{name}.onnx" for name in specs}
-    return write_tensorrt_graphs(stage, exact, config, options.precision, calibration)
+    entries = write_tensorrt_graphs(stage, exact, config, options.precision, calibration)
+    write_settings(stage, fit_profiles(stage, entries, specs, options))
+    return entries
 
 
 def _convert(stage: Path, specs: Mapping[str, GraphSpec], precision: str) -> dict[str, str]:

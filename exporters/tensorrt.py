@@ -6,7 +6,9 @@ Engines are built from them on the machine where they run, see ``runtime/tensorr
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from triplex_deploy.bundle import GraphEntry
-from triplex_deploy.contract import Config, graph_specs
+from triplex_deploy.contract import Config, GraphSpec, graph_specs
 from triplex_deploy.contract.precision import (
     PRECISIONS,
     QUANTIZED,
@@ -24,15 +26,21 @@ from triplex_deploy.contract.precision import (
 )
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.exporters.bundle_manifest import graph_entry
+from triplex_deploy.exporters.cost import largest_tensor
 from triplex_deploy.exporters.fp8 import to_fp8
 from triplex_deploy.exporters.int8 import quantize
+from triplex_deploy.exporters.options import TensorrtOptions
 from triplex_deploy.exporters.precision import LOW_PRECISIONS, convert_precision
 from triplex_deploy.exporters.standard_form import to_standard
+from triplex_deploy.runtime.tensorrt.build import EngineSettings
+from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
 
 logger = logging.getLogger(__name__)
 
 FOLDER: Final = "tensorrt"
 """Folder of the graphs in a bundle."""
+MOST_ELEMENTS: Final = 2**31 - 1
+"""Most elements of a tensor in TensorRT."""
 
 
 def write_tensorrt_graphs(
@@ -68,6 +76,71 @@ def write_tensorrt_graphs(
         _write(exact[name], own, calibration, out)
         entries.append(graph_entry(folder, out, spec, own, "tensorrt"))
     return tuple(entries)
+
+
+def fit_profiles(
+    folder: Path,
+    entries: Sequence[GraphEntry],
+    specs: Mapping[str, GraphSpec],
+    options: TensorrtOptions,
+) -> EngineSettings:
+    """Return the settings of the engines, with profiles at which no tensor is too large.
+
+    TensorRT usually fuses attention and stores no scores. It may store them, and then they are the
+    largest tensor of the global encoder. Default profiles are shortened to what fits.
+
+    Args:
+        folder: The bundle's folder.
+        entries: The graphs for TensorRT in it.
+        specs: The contract of each graph.
+        options: The options of the engines.
+
+    Raises:
+        ConfigError: A profile of the options is not suitable, or does not fit; the message has one
+            that does.
+    """
+    settings = options.settings(specs)
+    asked = {text.partition("=")[0].strip() for text in options.profiles}
+    fitted = {}
+    for entry in entries:
+        path, axis = folder / entry.file, specs[entry.name].batch_axis
+        profile = settings.profile(entry.name)
+        largest = largest_tensor(path, {axis: profile.max})
+        if largest.elements > MOST_ELEMENTS:
+            most = _longest(path, axis, profile.max, largest.elements)
+            shorter = ProfileRange(min(profile.min, most), min(profile.opt, most), most)
+            if asked & {entry.name, axis}:
+                raise ConfigError(
+                    f"profile {axis}={profile}: at {profile.max} {axis} a tensor of {entry.name} "
+                    f"has {largest.elements / 1e9:.1f} billion elements, and TensorRT takes 2.1 "
+                    f"billion; use --profile {axis}={shorter}, and --backend onnxruntime for more"
+                )
+            logger.info("%s: its engine takes up to %d %s", entry.name, most, axis)
+            profile, largest = shorter, largest_tensor(path, {axis: most})
+        fitted[entry.name] = profile.lengths
+        logger.info(
+            "%s: its largest tensor at %d %s takes %.1f GB, if TensorRT does not fuse operators",
+            entry.name,
+            profile.max,
+            axis,
+            largest.n_bytes / 1e9,
+        )
+    return settings.model_copy(update={"profiles": fitted})
+
+
+def _longest(path: Path, axis: str, too_long: int, elements: int) -> int:
+    """Return the greatest length of an axis at which every tensor of a file is small enough.
+
+    ``elements`` is the size of the largest tensor at the length ``too_long``.
+    """
+
+    def fits(length: int) -> bool:
+        return largest_tensor(path, {axis: length}).elements <= MOST_ELEMENTS
+
+    guess = max(1, int(too_long * math.sqrt(MOST_ELEMENTS / elements)))  # of attention's scores
+    if fits(guess) and not fits(guess + 1):
+        return guess
+    return max(1, bisect_left(range(too_long), True, key=lambda length: not fits(length + 1)))
 
 
 def _write(exact: Path, precision: str, calibration: NDArray[np.uint8] | None, out: Path) -> None:

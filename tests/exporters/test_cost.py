@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from triplex_deploy.errors import ContractError
-from triplex_deploy.exporters.cost import graph_cost
+from triplex_deploy.exporters.cost import graph_cost, largest_tensor
 from triplex_deploy.runtime.model import RunnableBundle
 
 
@@ -76,6 +76,35 @@ def test_gather_reads_only_the_rows_it_takes(tmp_path: Path) -> None:
     weights = {"w": floats(1000, 4), "index": np.zeros(2, np.int64)}
     path = write_graph(tmp_path / "i.onnx", [node, product], ["batch", 4], weights, "y")
     assert graph_cost(path, {"batch": 2}).traffic_bytes == 2 * (2 * 4 * 4) + 2 * 8
+
+
+def half_of_the_rows(tmp_path: Path) -> Path:
+    """Write a product of the first half of the rows, as a graph that works in blocks does."""
+    integers = {"axes": [0], "zero": 0, "one": 1, "two": 2}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["length"], start=0, end=1),
+        helper.make_node("Squeeze", ["length", "axes"], ["n"]),
+        helper.make_node("Div", ["n", "two"], ["half"]),
+        helper.make_node("Range", ["zero", "half", "one"], ["rows"]),
+        helper.make_node("Gather", ["x", "rows"], ["block"]),
+        helper.make_node("MatMul", ["block", "w"], ["product"]),
+    ]
+    weights = {name: np.array(value, np.int64) for name, value in integers.items()}
+    return write_graph(
+        tmp_path / "m.onnx", nodes, ["spots", 3], {**weights, "w": floats(3, 5)}, "product"
+    )
+
+
+def test_rows_of_a_block_follow_from_the_size(tmp_path: Path) -> None:
+    assert graph_cost(half_of_the_rows(tmp_path), {"spots": 8}).flops == 2 * 4 * 5 * 3
+
+
+def test_largest_tensor_is_one_that_an_operator_writes(tmp_path: Path) -> None:
+    path = half_of_the_rows(tmp_path)
+    assert largest_tensor(path, {"spots": 8}) == ("product", 4 * 5, 4 * 5 * 4)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["product"])]
+    wide = write_graph(tmp_path / "w.onnx", nodes, [2, 9], {"w": floats(9, 3)}, "product")
+    assert largest_tensor(wide, {}) == ("product", 6, 24), "inputs and weights do not count"
 
 
 def test_quantized_tensors_count_one_byte(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Graphs for TensorRT: content of the files, accuracy, and building of engines."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from triplex_deploy.exporters import tensorrt as tensorrt_module
 from triplex_deploy.exporters.inputs import graph_inputs, tiles
 from triplex_deploy.exporters.options import TensorrtOptions
 from triplex_deploy.exporters.precision import convert_precision
-from triplex_deploy.exporters.tensorrt import write_tensorrt_graphs
+from triplex_deploy.exporters.tensorrt import fit_profiles, write_tensorrt_graphs
 from triplex_deploy.exporters.tensorrt_parity import emulated_sessions
 from triplex_deploy.runtime.gates import GATES, compare_graph
 from triplex_deploy.runtime.model import Model, RunnableBundle
@@ -219,7 +220,8 @@ def test_export_holds_graphs_settings_and_proof(checkpoint_path: Path, tmp_path:
     settings = read_settings(exported)
     assert settings.precision == "fp16"
     assert settings.profile("tile_encoder").lengths == (1, 8, 32)
-    assert settings.profile("global_encoder").lengths == (1, 4096, 20000)
+    most = math.isqrt((2**31 - 1) // exported.config.global_heads)  # type: ignore[attr-defined]
+    assert settings.profile("global_encoder").lengths == (1, 4096, most)
     report = json.loads((exported.path / "tensorrt_parity.json").read_text())
     assert (report["passed"], report["precision"]) == (True, "fp16")
     with exported.open(device="cpu") as opened:
@@ -278,3 +280,23 @@ def test_full_size_graphs_are_built(precision: str, tmp_path: Path) -> None:
         spec = specs[entry.name]
         plan = build_plan(trt, content, spec, profile, settings, compute_capability=BUILD_FOR)
         assert 0.9 < len(plan.engine) / _stored_bytes(content) < 1.5, entry.name
+
+
+def test_profile_is_shortened_to_the_largest_tensor_or_refused(
+    bundle: RunnableBundle, tmp_path: Path
+) -> None:
+    """TensorRT may not fuse attention, whose scores have heads x N x N elements."""
+    exact = {name: bundle.path / f"{name}.onnx" for name in bundle.specs}
+    entries = write_tensorrt_graphs(tmp_path, exact, bundle.config, "fp32")
+    heads = bundle.config.global_heads  # type: ignore[attr-defined]
+    most = math.isqrt((2**31 - 1) // heads)
+
+    def profile(*texts: str) -> tuple[int, int, int]:
+        options = TensorrtOptions("fp32", texts)
+        return fit_profiles(tmp_path, entries, bundle.specs, options).profiles["global_encoder"]
+
+    assert profile() == (1, 4096, most), "the default says 20,000"
+    assert profile(f"spots=1:500:{most}") == (1, 500, most)
+    for name in ("spots", "global_encoder"):
+        with pytest.raises(ConfigError, match=rf"TensorRT takes 2.1 .* spots=1:500:{most}, and"):
+            profile(f"{name}=1:500:{most + 1}")

@@ -36,6 +36,8 @@ class Session(ABC):
     """Whether several threads that use this GPU must call its sessions one at a time."""
     most_rows: int | None = None
     """Most rows of a call that the runtime takes at once, None if it sets no limit."""
+    longest: int | None = None
+    """Most spots of a slide that a graph of whole slides takes, None if there is no limit."""
     runs_in_caller: bool = True
     """Whether the thread that calls ``run`` does the work, and its clock counts the CPU time."""
 

@@ -76,6 +76,7 @@ class TrtSession(Session):
         self._cuda = cuda
         self._limit = BatchLimit(spec, profile.max)
         self.most_rows = self._limit.most
+        self.longest = profile.max if spec.kind == "per slide" else None
         self._lock = threading.RLock()
 
     def _run(self, inputs: Tensors) -> Arrays:
