@@ -7,6 +7,7 @@ the documentation of Triton's model configuration and Python backend; no server 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
@@ -23,6 +24,13 @@ from triplex_deploy.tiles.masked_neighbor import MEAN_COLOR
 MODEL: Final = "triplex"
 """Name of the model that calls the graphs."""
 QUEUE_DELAY_US: Final = 2000
+"""Longest time for which Triton collects requests into a batch, in microseconds."""
+CHAINS: Final = 2
+"""Instances of the chain, so that two slides are in progress at once."""
+MESSAGE_BYTES: Final = 2**31
+"""Size of the largest gRPC message."""
+SHARED_BYTES_PER_BYTE: Final = 1.55
+"""Shared memory per byte of a slide's tensors: 2 GiB of a server were full at 9,400 tiles."""
 """Longest time for which Triton collects requests into a batch, in microseconds."""
 _TYPES: Final = {
     "uint8": "TYPE_UINT8",
@@ -151,9 +159,24 @@ def chain_config(bundle: Bundle) -> str:
         "max_batch_size: 0",
         *_tensors("input", inputs, is_batched=False),
         *_tensors("output", (expression,), is_batched=False),
-        "instance_group [ { kind: KIND_CPU count: 2 } ]",
+        f"instance_group [ {{ kind: KIND_CPU count: {CHAINS} }} ]",
     ]
     return "\n".join(lines) + "\n"
+
+
+def shared_memory_gb(bundle: Bundle) -> int:
+    """Return the GiB of shared memory that the server's container needs.
+
+    Each instance of the chain may hold a message of the largest size, with as many spots as tiles,
+    and exchanges the tensors of a call with the graphs through shared memory.
+    """
+    config = require_served(bundle.config)
+    tile_bytes = TILE_PX * TILE_PX * 3
+    of_spot = 8 * (N_NEIGHBORS + config.apeg_kernel**2)
+    of_call = 4 * (config.feature_dim + config.embedding_dim + config.n_genes)
+    n_tiles = MESSAGE_BYTES // (tile_bytes + of_spot)
+    each = n_tiles * (tile_bytes + of_spot + of_call) * SHARED_BYTES_PER_BYTE
+    return math.ceil(CHAINS * each / 2**30)
 
 
 def _tensors(kind: str, tensors: tuple[TensorSpec, ...], is_batched: bool) -> Iterator[str]:
@@ -184,7 +207,7 @@ def _readme(bundle: Bundle, has_plans: bool) -> str:
             "Start the server with this folder as its repository:",
             "",
             "    docker run --gpus all --rm -p 8000:8000 -p 8001:8001 -p 8002:8002 \\",
-            "      --shm-size 2g -v $PWD:/models:ro \\",
+            f"      --shm-size {shared_memory_gb(bundle)}g -v $PWD:/models:ro \\",
             "      nvcr.io/nvidia/tritonserver:YY.MM-py3 tritonserver --model-repository /models",
             "",
             "Use a release with an ONNX Runtime that reads opset 20. For plans, use a release with",
@@ -197,8 +220,10 @@ def _readme(bundle: Bundle, has_plans: bool) -> str:
             "",
             f"The model `{MODEL}` takes every tile of a slide once and encodes it once, runs the",
             "global encoder once for the slide and fuses spots in batches. One gRPC message holds",
-            "2 GB, about 14,000 tiles. Clients can also call each graph; Triton combines the",
-            "requests of several clients into batches.",
+            "2 GB, about 14,000 tiles; `--shm-size` is for two such slides at once. Clients can",
+            "also call each graph; Triton combines the requests of several clients into batches.",
+            "With NumPy 2 in the container, use Triton 24.12 or newer: the model refuses older,",
+            "which spoil its tensors.",
             "",
             "This repository was checked against Triton's schema of model configurations, and the",
             "code of its model was tested with a replacement for the Python backend;",

@@ -5,12 +5,15 @@ batches. ``bundle.json`` beside this file lists the graphs with their inputs and
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+NUMPY_2_SINCE = (24, 12)
+"""The first release of Triton whose Python backend works with NumPy 2."""
 CENTER = 12
 """Index of the target tile among the 25 tiles of a neighborhood."""
 
@@ -20,6 +23,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read ``bundle.json``. Graphs cannot be called here: Triton may not have loaded them."""
+        require_numpy()
         folder = Path(args["model_repository"]) / args["model_version"]
         bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         self.graphs: dict[str, dict[str, list[str]]] = bundle["graphs"]
@@ -98,6 +102,25 @@ class TritonPythonModel:
         array: np.ndarray = pb_utils.get_output_tensor_by_name(response, output).as_numpy()
         require_finite(graph, output, array)
         return array
+
+
+def require_numpy() -> None:
+    """Refuse a server whose Python backend hands on wrong numbers with this NumPy.
+
+    The backend of releases before 24.12 was built for NumPy 1: with NumPy 2 every tensor arrives
+    with other values, and nothing says so. A tensor that passes through DLPack shows it.
+    """
+    release = os.environ.get("NVIDIA_TRITON_SERVER_VERSION", "")
+    numbers = tuple(int(part) for part in release.split(".")[:2] if part.isdigit())
+    is_numpy_2 = int(np.__version__.partition(".")[0]) >= 2
+    given = np.array([[1, 2], [3, 250]], np.uint8)
+    passed_on = pb_utils.Tensor.from_dlpack("check", pb_utils.Tensor("check", given).to_dlpack())
+    is_same = np.array_equal(passed_on.as_numpy(), given)
+    if not is_same or (is_numpy_2 and len(numbers) == 2 and numbers < NUMPY_2_SINCE):
+        raise pb_utils.TritonModelException(
+            f"triplex: Triton {release or 'of this container'} does not work with NumPy "
+            f"{np.__version__}; use Triton 24.12 or newer, or install 'numpy<2' in the container"
+        )
 
 
 def check(given: dict[str, np.ndarray]) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,7 +19,7 @@ from triplex_deploy import apeg_index
 from triplex_deploy.errors import BundleError, OutputError
 from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.exporters.inputs import tiles
-from triplex_deploy.exporters.triton import graph_config, write_repository
+from triplex_deploy.exporters.triton import graph_config, shared_memory_gb, write_repository
 from triplex_deploy.models import TileEncoder, TileEncoderWeights, state_of, write_checkpoint
 from triplex_deploy.runtime.model import Model, RunnableBundle, load_bundle
 
@@ -168,6 +169,13 @@ class Backend:
             def as_numpy(self) -> np.ndarray:
                 return self._array
 
+            def to_dlpack(self) -> np.ndarray:
+                return self._array
+
+            @staticmethod
+            def from_dlpack(name: str, array: np.ndarray) -> "Tensor":
+                return Tensor(name, array)
+
         class InferenceResponse:
             def __init__(self, output_tensors: list[Tensor], error: Any = None) -> None:
                 self._tensors, self._error = output_tensors, error
@@ -309,6 +317,53 @@ def test_spots_at_the_border_of_a_model_that_averages_tokens(
         given = slide()
         found = predict(open_chain(tmp_path / "repository"), backend, given)
         np.testing.assert_allclose(found, expected(model, given), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("numpy", "release", "refused"),
+    [
+        ("2.3.1", "24.11", True),
+        ("2.3.1", "24.12", False),
+        ("1.26.4", "24.05", False),
+        ("2.3.1", "", False),
+    ],
+)
+def test_server_that_spoils_tensors_of_numpy_2_is_refused(
+    numpy: str,
+    release: str,
+    refused: bool,
+    repository: Path,
+    backend: Backend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(np, "__version__", numpy)
+    monkeypatch.setenv("NVIDIA_TRITON_SERVER_VERSION", release)
+    if not refused:
+        open_chain(repository)
+        return
+    with pytest.raises(backend.module.TritonModelException, match=r"Triton 24.11 .* NumPy 2.3.1"):
+        open_chain(repository)
+
+
+def test_server_that_returns_other_numbers_is_refused(
+    repository: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container may not say its release; then its tensors are compared."""
+    monkeypatch.setattr(backend.module.Tensor, "as_numpy", lambda tensor: tensor._array * 0)
+    monkeypatch.delenv("NVIDIA_TRITON_SERVER_VERSION", raising=False)
+    with pytest.raises(backend.module.TritonModelException, match="does not work with NumPy"):
+        open_chain(repository)
+
+
+def test_shared_memory_is_for_two_slides_of_the_largest_message(
+    repository: Path, bundle: RunnableBundle
+) -> None:
+    wanted = re.search(r"--shm-size (\d+)g ", (repository / "README.md").read_text())
+    assert wanted is not None
+    tiles_at_2_gib = 9_400
+    needed = 2 * (2**31 / 150_528) / tiles_at_2_gib * 2
+    assert needed < int(wanted[1]) < 1.25 * needed
+    assert int(wanted[1]) == shared_memory_gb(bundle)
 
 
 def test_global_encoder_runs_once_and_the_rest_in_batches(chain: Any, backend: Backend) -> None:
