@@ -159,11 +159,11 @@ def _bilinear(x: NDArray[np.float64]) -> NDArray[np.float64]:
 _KERNELS: Final = {"bicubic": _bicubic, "bilinear": _bilinear}
 
 
-def design_of_network(name: str, **given: Any) -> EncoderDesign:
+def design_of_network(network: str, **given: Any) -> EncoderDesign:
     """Return the design of a network of timm, with the input that timm lists for it.
 
     Args:
-        name: Name of the network, with or without the tag of its weights.
+        network: Name of the network, with or without the tag of its weights.
         given: Fields of ``EncoderDesign`` that replace what timm lists.
 
     Raises:
@@ -171,14 +171,16 @@ def design_of_network(name: str, **given: Any) -> EncoderDesign:
         ConfigError: If timm does not have the network.
     """
     timm = import_timm()
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name.partition('.')[0]}*")[:5])
-        raise ConfigError(f"timm network {name!r}: not in timm {timm.__version__}; close: {close}")
-    listed = timm.get_pretrained_cfg(name).to_dict() if timm.get_pretrained_cfg(name) else {}
+    if not timm.is_model(network):
+        close = ", ".join(timm.list_models(f"*{network.partition('.')[0]}*")[:5])
+        raise ConfigError(
+            f"timm network {network!r}: not in timm {timm.__version__}; close: {close}"
+        )
+    listed = timm.get_pretrained_cfg(network).to_dict() if timm.get_pretrained_cfg(network) else {}
     kernel = listed.get("interpolation", "bicubic")
     design = EncoderDesign(
-        name=name,
-        network=name,
+        name=network,
+        network=network,
         mean=tuple(listed["mean"]),
         std=tuple(listed["std"]),
         input_px=int(listed["input_size"][-1]),

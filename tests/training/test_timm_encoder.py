@@ -63,7 +63,7 @@ def test_exported_encoder_is_trained_and_predicted_with(
     assert recorded["mean"] == [0.5, 0.5, 0.5]
 
     config = ModelConfig(
-        n_genes=3, feature_dim=128, global_depth=1, global_mlp_ratio=1.0, neighbor_depth=1
+        n_genes=3, feature_dim=128, global_depth=2, global_mlp_ratio=1.0, neighbor_depth=1
     )
     train_options = TrainOptions(selection="test_fold", epochs=1)
     train_fold(prepared, prepared.folds[0], tmp_path / "run", config, train_options)
