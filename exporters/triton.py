@@ -31,7 +31,6 @@ MESSAGE_BYTES: Final = 2**31
 """Size of the largest gRPC message."""
 SHARED_BYTES_PER_BYTE: Final = 1.55
 """Shared memory per byte of a slide's tensors: 2 GiB of a server were full at 9,400 tiles."""
-"""Longest time for which Triton collects requests into a batch, in microseconds."""
 _TYPES: Final = {
     "uint8": "TYPE_UINT8",
     "bool": "TYPE_BOOL",
