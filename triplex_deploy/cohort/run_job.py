@@ -77,6 +77,8 @@ def _run_locked(job: Job, model: Model, progress: Progress) -> Outcome:
     with _staging_folder(job) as staging:
         key = _key(job, model.bundle)  # of the slide as it was before it was read
         prediction = predict_slide(job.slide, model, _with_cache(job), progress)
+        if key != _key(job, model.bundle):
+            key = None  # slide or spots were replaced before they were opened
         prediction = replace(prediction, slide_name=encodable(job.h5ad_path.stem))
         with _os_errors_as_output_errors(job):
             _save(prediction, job, staging, key)
