@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from triplex_deploy.bundle import (
 )
 from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, NEIGHBORHOOD, TILE_PX, GraphSpec
 from triplex_deploy.exporters.parity import ParityReport
+from triplex_deploy.familiarity import FAMILIARITY
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import Checkpoint
 from triplex_deploy.runtime.tensorrt.build import SETTINGS
@@ -84,7 +86,7 @@ def graph_digest(model: ModelProto) -> str:
 def make_manifest(
     folder: Path,
     checkpoint: Checkpoint,
-    checkpoint_path: Path,
+    files: Mapping[str, Path],
     entries: tuple[GraphEntry, ...],
     report: ParityReport,
     passed: bool,
@@ -94,12 +96,13 @@ def make_manifest(
     Args:
         folder: Folder of the bundle, with all its other files.
         checkpoint: The exported checkpoint.
-        checkpoint_path: File of the checkpoint.
+        files: The checkpoint's file, or the files of all members of an ensemble, by name.
         entries: The graphs for all runtimes.
         report: The comparison of the graphs for ONNX Runtime with PyTorch.
         passed: True if the graphs of every runtime passed their gates.
     """
-    checked = (PARITY, PARITY_INPUTS, MODEL_CARD, SETTINGS, parity_file("tensorrt"))
+    tensorrt = parity_file("tensorrt")
+    checked = (PARITY, PARITY_INPUTS, MODEL_CARD, FAMILIARITY, SETTINGS, tensorrt)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         config=checkpoint.config.to_dict(),
@@ -114,19 +117,23 @@ def make_manifest(
         graphs=entries,
         files={name: sha256_of(folder / name) for name in checked if (folder / name).exists()},
         parity_passed=passed,
-        provenance=_provenance(checkpoint, checkpoint_path, report),
+        provenance=_provenance(checkpoint, files, report),
     )
 
 
 def _provenance(
-    checkpoint: Checkpoint, checkpoint_path: Path, report: ParityReport
+    checkpoint: Checkpoint, files: Mapping[str, Path], report: ParityReport
 ) -> dict[str, Any]:
+    digests = {name: sha256_of(path) for name, path in files.items()}
+    origin: dict[str, Any] = {"checkpoints": digests}
+    if len(digests) == 1:
+        ((name, digest),) = digests.items()
+        origin = {"checkpoint": name, "checkpoint_sha256": digest}
     made = {name: graph.to_dict() for name, graph in report.quantization.items()}
     return {
         **checkpoint.provenance,
         "tile_encoder": checkpoint.tile_encoder.metadata(),
-        "checkpoint": checkpoint_path.name,
-        "checkpoint_sha256": sha256_of(checkpoint_path),
+        **origin,
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "exported_with": {"triplex-deploy": __version__, "torch": str(torch.__version__)},
         **({"quantization": made} if made else {}),

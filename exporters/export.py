@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,8 +63,10 @@ from triplex_deploy.exporters.tensorrt_parity import TENSORRT_PARITY, measure_em
 from triplex_deploy.exporters.to_onnx import write_onnx
 from triplex_deploy.exporters.triton import require_served, write_repository
 from triplex_deploy.exporters.wrappers import graph_modules
+from triplex_deploy.familiarity import FAMILIARITY
 from triplex_deploy.models import Checkpoint, read_checkpoint
 from triplex_deploy.models.checkpoint import ONNX
+from triplex_deploy.models.ensemble import join_checkpoints
 from triplex_deploy.runtime.ort import open_ort_session
 from triplex_deploy.runtime.session import Session
 from triplex_deploy.runtime.tensorrt.build import write_settings
@@ -75,14 +77,17 @@ TRITON: Final = "triton"
 
 
 def export_bundle(
-    checkpoint_path: str | Path, out: str | Path, options: ExportOptions | None = None
+    checkpoint_path: str | Path | Sequence[str | Path],
+    out: str | Path,
+    options: ExportOptions | None = None,
 ) -> tuple[Bundle, ParityReport]:
-    """Export a checkpoint as a bundle.
+    """Export a checkpoint, or an ensemble of several, as a bundle.
 
     After an error there is no new bundle at ``out``, and an older bundle is unchanged.
 
     Args:
-        checkpoint_path: The checkpoint.
+        checkpoint_path: The checkpoint; or a list of checkpoints, which become the members of one
+            ensemble (docs/models.md, "Ensembles").
         out: The folder of the bundle.
         options: What to export; None for fp32 for ONNX Runtime.
 
@@ -90,7 +95,7 @@ def export_bundle(
         The bundle, and the comparison of its graphs for ONNX Runtime with PyTorch.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read.
+        CheckpointError: A checkpoint cannot be read, or the members differ in more than weights.
         ConfigError: The model does not have this precision or format.
         OutputError: ``out`` exists or cannot be written.
         ParityError: A graph does not pass its gate.
@@ -98,17 +103,21 @@ def export_bundle(
     options = options or ExportOptions()
     target = Path(out).absolute()
     require_free(target, options.force)
-    checkpoint = read_checkpoint(checkpoint_path)
+    files = _named(
+        [checkpoint_path] if isinstance(checkpoint_path, str | Path) else checkpoint_path
+    )
+    checkpoint = _read(files)
     _require_possible(checkpoint.config, options)
     with staging(target) as stage:
-        reports = _fill(stage, checkpoint, Path(checkpoint_path), options)
+        reports = _fill(stage, checkpoint, files, options)
         for runtime, report in reports.items():
             if not report.passed and not options.allow_parity_failure:
                 exact = precision_of(report.precision).is_exact
                 remedy = "report this" if exact else f"export with --precision {DEFAULT}"
                 raise ParityError(
-                    f"{checkpoint_path}: the graphs for {runtime} miss the {report.precision} gate "
-                    f"({'; '.join(report.failures())}); {remedy}, or pass --allow-parity-failure"
+                    f"{', '.join(map(str, files.values()))}: the graphs for {runtime} miss the "
+                    f"{report.precision} gate ({'; '.join(report.failures())}); {remedy}, or pass "
+                    "--allow-parity-failure"
                 )
         bundle = read_bundle(stage)
         if options.triton:
@@ -116,6 +125,23 @@ def export_bundle(
         require_free(target, options.force)
         replace_folder(stage, target)
     return read_bundle(target), reports["onnxruntime"]
+
+
+def _named(paths: Sequence[str | Path]) -> dict[str, Path]:
+    """Return the files by name: of members with the folder, since folds differ only there."""
+    if not paths:
+        raise ConfigError("no checkpoint given; name at least one")
+    files = [Path(path) for path in paths]
+    if len(files) == 1:
+        return {files[0].name: files[0]}
+    named = {f"{path.absolute().parent.name}/{path.name}": path for path in files}
+    return named if len(named) == len(files) else {str(path): path for path in files}
+
+
+def _read(files: Mapping[str, Path]) -> Checkpoint:
+    """Return the only checkpoint, or the ensemble of all."""
+    checkpoints = [read_checkpoint(path) for path in files.values()]
+    return checkpoints[0] if len(checkpoints) == 1 else join_checkpoints(checkpoints, list(files))
 
 
 def _require_possible(config: Config, options: ExportOptions) -> None:
@@ -131,7 +157,7 @@ def _require_possible(config: Config, options: ExportOptions) -> None:
 
 
 def _fill(
-    stage: Path, checkpoint: Checkpoint, checkpoint_path: Path, options: ExportOptions
+    stage: Path, checkpoint: Checkpoint, files: Mapping[str, Path], options: ExportOptions
 ) -> dict[Target, ParityReport]:
     """Write all files of the bundle into ``stage`` and return a report for each runtime."""
     specs = graph_specs(checkpoint.config)
@@ -156,12 +182,12 @@ def _fill(
         _write_json(stage / TENSORRT_PARITY, reports["tensorrt"].to_dict())
     _write_json(stage / PARITY, report.to_dict())
     store_parity_inputs(stage / PARITY_INPUTS, specs, reference)
+    if checkpoint.training_tiles is not None and "tile_encoder" in specs:
+        np.savez(stage / FAMILIARITY, **checkpoint.training_tiles.arrays())  # type: ignore[arg-type]
     card = model_card(checkpoint, report, precisions)
     (stage / MODEL_CARD).write_text(card, encoding="utf-8")
     passed = all(report.passed for report in reports.values())
-    manifest = make_manifest(
-        stage, checkpoint, checkpoint_path, (*entries, *engines), report, passed
-    )
+    manifest = make_manifest(stage, checkpoint, files, (*entries, *engines), report, passed)
     (stage / MANIFEST).write_text(manifest.sealed().to_json(), encoding="utf-8")
     return reports
 

@@ -67,17 +67,18 @@ def write_repository(bundle: Bundle, out: Path, plans: Path | None = None) -> No
 
 
 def require_served(config: Config) -> ModelConfig:
-    """Return the configuration of a model that the repository can serve.
+    """Return the configuration of a model, or of an ensemble's members, that can be served.
 
     Raises:
         ConfigError: The model is not TRIPLEX or a part of it.
     """
-    if not (config.supports_triton and isinstance(config, ModelConfig)):
+    base = config.base
+    if not (base.supports_triton and isinstance(base, ModelConfig)):
         raise ConfigError(
-            f"format triton: serves TRIPLEX and its parts only, not {config.model}; "
+            f"format triton: serves TRIPLEX and its parts only, not {base.model}; "
             "use `triplex-deploy predict`"
         )
-    return config
+    return base
 
 
 def _write_graph(bundle: Bundle, name: str, spec: GraphSpec, out: Path, plans: Path | None) -> None:
@@ -105,6 +106,7 @@ def _write_chain(bundle: Bundle, out: Path) -> None:
         "tile_mpp": bundle.manifest.tile_mpp,
         "neighborhood": bundle.config.neighbors.kind,
         "neighborhood_stride": bundle.config.neighbors.stride,
+        "members": bundle.config.n_members,
         "batch": DEFAULT_PROFILES["batch"].opt,
         "masked_tile": {"side_px": TILE_PX, "rgb": MEAN_COLOR},
         "graphs": {
@@ -152,12 +154,14 @@ def chain_config(bundle: Bundle) -> str:
         TensorSpec("apeg_index", "int64", ("spots", config.apeg_kernel**2)),
     )
     expression = TensorSpec("expression", "float32", ("spots", config.n_genes))
+    spread = TensorSpec("std", "float32", ("spots", config.n_genes))
+    outputs = (expression,) if bundle.config.n_members == 1 else (expression, spread)
     lines = [
         f'name: "{MODEL}"',
         'backend: "python"',
         "max_batch_size: 0",
         *_tensors("input", inputs, is_batched=False),
-        *_tensors("output", (expression,), is_batched=False),
+        *_tensors("output", outputs, is_batched=False),
         f"instance_group [ {{ kind: KIND_CPU count: {CHAINS} }} ]",
     ]
     return "\n".join(lines) + "\n"
@@ -172,7 +176,8 @@ def shared_memory_gb(bundle: Bundle) -> int:
     config = require_served(bundle.config)
     tile_bytes = TILE_PX * TILE_PX * 3
     of_spot = 8 * (N_NEIGHBORS + config.apeg_kernel**2)
-    of_call = 4 * (config.feature_dim + config.embedding_dim + config.n_genes)
+    of_members = bundle.config.n_members * (config.embedding_dim + config.n_genes)
+    of_call = 4 * (config.feature_dim + of_members)
     n_tiles = MESSAGE_BYTES // (tile_bytes + of_spot)
     each = n_tiles * (tile_bytes + of_spot + of_call) * SHARED_BYTES_PER_BYTE
     return math.ceil(CHAINS * each / 2**30)

@@ -47,6 +47,9 @@ class PartGraph(nn.Module):
         exemplars: Tensor | None = None,
         grid_xy: Tensor | None = None,
         adjacency: Tensor | None = None,
+        neighbor_tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        apeg_index: Tensor | None = None,
     ) -> Tensor:
         tensors = {
             "target_tokens": target_tokens,
@@ -55,6 +58,9 @@ class PartGraph(nn.Module):
             "exemplars": exemplars,
             "grid_xy": grid_xy,
             "adjacency": adjacency,
+            "neighbor_tokens": neighbor_tokens,
+            "mask": mask,
+            "apeg_index": apeg_index,
         }
         given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         output = self.model.run_graph(self.graph, **given)

@@ -59,7 +59,7 @@ def slide_inputs(slide_path: Path, bundle_path: Path, mpp: float | None) -> dict
         tiles = np.empty((len(plan.origins_xy), 224, 224, 3), np.uint8)
         for batch in stream_tiles(view, plan, 64):
             tiles[batch.tile_index] = batch.tiles
-    config = bundle.config
+    config = bundle.config.base
     if not isinstance(config, ModelConfig):
         raise SystemExit(f"error: {bundle_path}: {config.model} is not served; use predict")
     table = position_index(spots.grid_rc, config.position, config.apeg_kernel)

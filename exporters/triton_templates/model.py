@@ -28,6 +28,7 @@ class TritonPythonModel:
         bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         self.graphs: dict[str, dict[str, list[str]]] = bundle["graphs"]
         self.batch: int = bundle["batch"]
+        self.members: int = bundle["members"]
         side, rgb = bundle["masked_tile"]["side_px"], bundle["masked_tile"]["rgb"]
         self.masked_tile = np.broadcast_to(np.array(rgb, np.uint8), (1, side, side, 3))
         self.masked_feature: np.ndarray | None = None
@@ -45,10 +46,12 @@ class TritonPythonModel:
                 for name in ("tiles", "neighbor_tile", "apeg_index")
             }
             check(given)
-            expression = self._predict(**given)
+            outputs = by_name(self._predict(**given), self.members)
         except (ValueError, pb_utils.TritonModelException) as error:
             return pb_utils.InferenceResponse([], pb_utils.TritonError(str(error)))
-        return pb_utils.InferenceResponse([pb_utils.Tensor("expression", expression)])
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, array) for name, array in outputs.items()]
+        )
 
     def _predict(
         self, tiles: np.ndarray, neighbor_tile: np.ndarray, apeg_index: np.ndarray
@@ -121,6 +124,15 @@ def require_numpy() -> None:
             f"triplex: Triton {release or 'of this container'} does not work with NumPy "
             f"{np.__version__}; use Triton 24.12 or newer, or install 'numpy<2' in the container"
         )
+
+
+def by_name(expression: np.ndarray, members: int) -> dict[str, np.ndarray]:
+    """Return the outputs of the model: of an ensemble (N, members * G), the mean and the spread."""
+    if members == 1:
+        return {"expression": expression}
+    each = expression.reshape(len(expression), members, -1).astype(np.float64)
+    mean, spread = each.mean(axis=1), each.std(axis=1, ddof=1)
+    return {"expression": mean.astype(np.float32), "std": spread.astype(np.float32)}
 
 
 def check(given: dict[str, np.ndarray]) -> None:

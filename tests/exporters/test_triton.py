@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,7 +21,14 @@ from triplex_deploy.errors import BundleError, OutputError
 from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.exporters.inputs import tiles
 from triplex_deploy.exporters.triton import graph_config, shared_memory_gb, write_repository
-from triplex_deploy.models import TileEncoder, TileEncoderWeights, state_of, write_checkpoint
+from triplex_deploy.models import (
+    TileEncoder,
+    TileEncoderWeights,
+    build_model,
+    read_checkpoint,
+    state_of,
+    write_checkpoint,
+)
 from triplex_deploy.runtime.model import Model, RunnableBundle, load_bundle
 
 TYPES = {"TYPE_UINT8": 2, "TYPE_BOOL": 9, "TYPE_INT64": 7, "TYPE_FP32": 1}
@@ -317,6 +325,32 @@ def test_spots_at_the_border_of_a_model_that_averages_tokens(
         given = slide()
         found = predict(open_chain(tmp_path / "repository"), backend, given)
         np.testing.assert_allclose(found, expected(model, given), rtol=0, atol=1e-5)
+
+
+def test_ensemble_returns_mean_and_spread(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_parity: None
+) -> None:
+    first = read_checkpoint(tiny_checkpoint)
+    members = [tmp_path / "a.ckpt", tmp_path / "b.ckpt"]
+    for seed, path in enumerate(members):
+        write_checkpoint(replace(first, state_dict=state_of(build_model(first.config, seed))), path)
+    export_bundle(members, tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    write_repository(bundle, tmp_path / "repository")
+    config = read_model_config((tmp_path / "repository/triplex/config.pbtxt").read_text())
+    assert [(t["name"], t["dims"]) for t in config["output"]] == [
+        ("expression", [-1, len(first.genes)]),
+        ("std", [-1, len(first.genes)]),
+    ]
+    with bundle.open(device="cpu") as model:
+        backend = Backend(model)
+        monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend.module)
+        given = slide()
+        (response,) = open_chain(tmp_path / "repository").execute([backend.request(**given)])
+        found = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
+        each = expected(model, given).reshape(6, 2, -1)
+    np.testing.assert_allclose(found["expression"], each.mean(1), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found["std"], each.std(1, ddof=1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

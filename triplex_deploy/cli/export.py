@@ -11,6 +11,7 @@ import click
 from triplex_deploy.cli.settings import setting, settings
 from triplex_deploy.cli.shared import common_options, print_summary
 from triplex_deploy.cli.shared_options import mpp_option, out_option
+from triplex_deploy.contract.ensemble import MAX_MEMBERS
 from triplex_deploy.contract.precision import DEFAULT, PRECISIONS, QUANTIZED, offered_by
 from triplex_deploy.errors import ConfigError
 
@@ -25,8 +26,11 @@ CALIBRATION_TILES = 128
 _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxruntime")]
 
 
-@click.command(epilog="Example: triplex-deploy export model.ckpt --out bundle/")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.command(
+    epilog="Example: triplex-deploy export model.ckpt --out bundle/; "
+    "triplex-deploy export run/ --ensemble --out bundle/"
+)
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
 @out_option("Bundle to create.")
 @click.option(
     "--format",
@@ -85,6 +89,17 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
     help="Slide for the calibration of int8 or fp8, similar to those that you will predict; "
     "repeatable.",
 )
+@click.option(
+    "--ensemble",
+    is_flag=True,
+    help="Make one bundle of all the checkpoints: folds, seeds or runs of one model. It predicts "
+    "their mean, and their standard deviation as layer std.",
+)
+@click.option(
+    "--members",
+    type=click.IntRange(min=2, max=MAX_MEMBERS),
+    help="Number of members of the ensemble: the first ones, in order; default all.",
+)
 @mpp_option("Microns per pixel of the calibration slides.")
 @settings(
     "options",
@@ -105,25 +120,31 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
 )
 @common_options
 def command(
-    checkpoint: Path,
+    checkpoints: tuple[Path, ...],
     out: Path,
     formats: tuple[str, ...],
     precision: str,
     no_tf32: bool,
     tensorrt: TensorrtOptions,
     calibration: tuple[Path, ...],
+    ensemble: bool,
+    members: int | None,
     mpp: float | None,
     options: ExportOptions,
     as_json: bool,
 ) -> None:
-    """Write a bundle of graphs for ONNX Runtime and TensorRT from CHECKPOINT.
+    """Write a bundle of graphs for ONNX Runtime and TensorRT from a checkpoint.
 
-    Every graph is compared with PyTorch. If one differs too much, no bundle is written.
+    With --ensemble, CHECKPOINTS are several files, or folders that train wrote. Every graph is
+    compared with PyTorch. If one differs too much, no bundle is written.
     """
     from triplex_deploy.exporters.export import export_bundle
 
     engines = _engines(tensorrt, formats, precision, no_tf32)
-    tiles = _calibration_tiles(checkpoint, calibration, mpp) if calibration else None
+    if members is not None and not ensemble:
+        raise ConfigError("--members: counts the members of an ensemble; add --ensemble")
+    files = _ensemble(checkpoints, members) if ensemble else [_only(checkpoints)]
+    tiles = _calibration_tiles(files[0], calibration, mpp) if calibration else None
     options = replace(
         options,
         precision=_onnx_precision(formats, precision),
@@ -131,7 +152,7 @@ def command(
         tensorrt=engines,
         triton="triton" in formats,
     )
-    bundle, report = export_bundle(checkpoint, out, options)
+    bundle, report = export_bundle(files if ensemble else files[0], out, options)
     worst = max(report.graphs, key=lambda graph: graph.relative)
     verdict = "passed" if report.passed else "FAILED"
     print_summary(
@@ -150,6 +171,32 @@ def command(
             ),
         ],
     )
+
+
+def _only(checkpoints: tuple[Path, ...]) -> Path:
+    """Return the only checkpoint of a bundle of one model."""
+    if len(checkpoints) > 1:
+        raise ConfigError(
+            f"{len(checkpoints)} checkpoints given: a bundle holds one model; "
+            "name one, or add --ensemble"
+        )
+    return checkpoints[0]
+
+
+def _ensemble(given: tuple[Path, ...], members: int | None) -> list[Path]:
+    """Return the checkpoints of an ensemble: the files given, and the folds of folders."""
+    from triplex_deploy.training.run_files import CHECKPOINT, files_of_folds
+
+    files: list[Path] = []
+    for path in given:
+        files += files_of_folds(path, CHECKPOINT) if path.is_dir() else [path]
+    wanted = len(files) if members is None else members
+    if len(files) < max(wanted, 2):
+        raise ConfigError(
+            f"--ensemble: {len(files)} checkpoints found, {max(wanted, 2)} needed; name more "
+            "files, or the folder that train --all-folds wrote"
+        )
+    return files[:wanted]
 
 
 def _engines(

@@ -20,7 +20,8 @@ from triplex_deploy.contract import (
     Config,
     config_from_dict,
 )
-from triplex_deploy.errors import CheckpointError, ConfigError
+from triplex_deploy.errors import CheckpointError, ConfigError, ContractError
+from triplex_deploy.familiarity import TrainingTiles
 from triplex_deploy.files.atomic import unwritable
 from triplex_deploy.files.escape import control_in, short_repr
 from triplex_deploy.files.onnx_external import content_reaches_outside
@@ -55,6 +56,10 @@ _KEYS: Final = frozenset(
 )
 
 
+_TRAINING_TILES: Final = "training_tiles"
+"""Key of the description of the training tiles, which a file may lack."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Holds a model, its frozen tile encoder and their metadata.
@@ -77,6 +82,8 @@ class Checkpoint:
     """The frozen tile encoder."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """How the model was trained, as plain values."""
+    training_tiles: TrainingTiles | None = None
+    """What the training tiles looked like to the tile encoder; None if nobody described them."""
 
     def __post_init__(self) -> None:
         _check_genes(self.genes, self.config.n_genes)
@@ -89,6 +96,13 @@ class Checkpoint:
                 f"tile_encoder: gives {self.tile_encoder.feature_dim} features, the model takes "
                 f"{self.config.feature_dim}; use the encoder it was trained on"
             )
+        if self.training_tiles is not None:
+            width = len(self.training_tiles.mean)
+            if width != self.config.feature_dim:
+                raise CheckpointError(
+                    f"{_TRAINING_TILES}: {width} features, the model takes "
+                    f"{self.config.feature_dim}; train again"
+                )
         with torch.device("meta"):  # shapes without memory or initialization
             model = build_model(self.config)
         check_state(model, self.state_dict, "state_dict")
@@ -131,6 +145,9 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "tile_encoder": checkpoint.tile_encoder.to_content(),
         "provenance": checkpoint.provenance,
     }
+    if checkpoint.training_tiles is not None:
+        arrays = checkpoint.training_tiles.arrays()
+        content[_TRAINING_TILES] = {key: torch.from_numpy(array) for key, array in arrays.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -158,7 +175,7 @@ def _parse(content: object) -> Checkpoint:
             f"version {content.get('version')}: this release reads {VERSION}; "
             "update triplex-deploy or write the checkpoint again"
         )
-    _check_keys("checkpoint", content, _KEYS)
+    _check_keys("checkpoint", content, _KEYS | (content.keys() & {_TRAINING_TILES}))
     tile = _section(content, "tile", {"px", "mpp"})
     if tile["px"] != TILE_PX:
         raise CheckpointError(f"tile px {tile['px']}: the model takes tiles of {TILE_PX} px")
@@ -170,7 +187,19 @@ def _parse(content: object) -> Checkpoint:
         state_dict=current_state_keys(_typed(content, "state_dict", dict)),
         tile_encoder=TileEncoderWeights.from_content(_typed(content, "tile_encoder", dict)),
         provenance=_typed(content, "provenance", dict),
+        training_tiles=_training_tiles(content),
     )
+
+
+def _training_tiles(content: Mapping[str, Any]) -> TrainingTiles | None:
+    """Return the description of the training tiles; checkpoints of version 0.1 have none."""
+    if _TRAINING_TILES not in content:
+        return None
+    tensors = _typed(content, _TRAINING_TILES, dict)
+    try:
+        return TrainingTiles.from_arrays({name: t.numpy() for name, t in tensors.items()})
+    except (AttributeError, TypeError, ContractError) as error:
+        raise CheckpointError(f"{_TRAINING_TILES}: {error}; train again") from error
 
 
 def _section(content: Mapping[str, Any], key: str, keys: set[str]) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def join_checkpoints(checkpoints: Sequence[Checkpoint], names: Sequence[str]) ->
         tile_mpp=first.tile_mpp,
         state_dict=state,
         tile_encoder=first.tile_encoder,
+        training_tiles=first.training_tiles,
         provenance={**({"note": note} if note else {}), "members": members},
     )
 
