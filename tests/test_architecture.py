@@ -16,17 +16,27 @@ GROUND = {"errors", "version", "system", "progress", "files"}
 # part -> the parts above the ground floor that it may import; a part may always import itself
 MAY_IMPORT: dict[str, set[str]] = {
     "contract": set(),
+    "familiarity": set(),
     "bundle": {"contract"},
     "slides": set(),
     "spots": {"slides", "contract"},
     "tiles": {"slides", "spots", "contract"},
     "runtime": {"contract", "bundle"},
     "outputs": {"contract"},
-    "pipeline": {"contract", "bundle", "slides", "spots", "tiles", "runtime", "outputs"},
-    "models": {"contract"},
+    "pipeline": {
+        "contract",
+        "familiarity",
+        "bundle",
+        "slides",
+        "spots",
+        "tiles",
+        "runtime",
+        "outputs",
+    },
+    "models": {"contract", "familiarity"},
     "expression": set(),
     "data": {"expression", "slides", "spots"},
-    "exporters": {"models", "contract", "bundle", "tiles", "runtime"},
+    "exporters": {"models", "contract", "familiarity", "bundle", "tiles", "runtime"},
 }
 MAY_IMPORT["cohort"] = MAY_IMPORT["pipeline"] | {"pipeline"}
 MAY_IMPORT["bench"] = MAY_IMPORT["cohort"]

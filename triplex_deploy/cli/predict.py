@@ -81,6 +81,12 @@ SOME_FAILED = 3
         show_default=True,
         help="Stop at an unreadable part of a slide, or predict it as black and count it.",
     ),
+    setting(
+        "--unfamiliar",
+        type=click.Choice(["warn", "fail", "ignore"]),
+        show_default=True,
+        help="What to do with a slide that is unlike the tissue that the model was trained on.",
+    ),
     setting("--threads", type=ThreadCount(), help="CPU threads of each process."),
     setting(
         "--region-mm",

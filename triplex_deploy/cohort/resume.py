@@ -183,6 +183,8 @@ def _deciding_options(options: PredictOptions) -> dict[str, Any]:
         for field in fields(options)
         if field.name not in SPEED_ONLY
     }
+    if options.unfamiliar != "fail":  # warning of a slide or not, the results are the same
+        del chosen["unfamiliar"]
     chosen["spots"] = _spots_digest(options.spots)
     chosen["mask"] = None if options.mask is None else sha256_of(Path(options.mask))
     return chosen

@@ -12,7 +12,7 @@ from triplex_deploy.errors import ContractError, OutputError
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.hdf5 import read_h5ad as read_checked_h5ad
 from triplex_deploy.outputs.h5ad_parts import SCHEMA
-from triplex_deploy.outputs.prediction import SPREAD_LAYER, Prediction
+from triplex_deploy.outputs.prediction import FAMILIARITY_COLUMN, SPREAD_LAYER, Prediction
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,6 +85,7 @@ def _from_anndata(table: AnnData) -> Prediction:
     name = str(geometry["slide_name"])
     library = table.uns["spatial"][name]
     overlay, spread = metadata.get("tissue_overlay"), table.layers.get(SPREAD_LAYER)
+    familiar = table.obs.get(FAMILIARITY_COLUMN)
     run = json.loads(metadata["run_json"])
     if not isinstance(run, dict):
         raise ValueError("run_json holds no object")
@@ -102,4 +103,5 @@ def _from_anndata(table: AnnData) -> Prediction:
         tissue_overlay=None if overlay is None else np.ascontiguousarray(overlay),
         barcodes=tuple(map(str, table.obs.get("barcode", ()))),
         spread=None if spread is None else np.ascontiguousarray(spread, np.float32),
+        familiarity=None if familiar is None else np.ascontiguousarray(familiar, np.float32),
     )

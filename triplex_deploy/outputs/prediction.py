@@ -23,6 +23,8 @@ THUMBNAIL_MAX_PX: Final = 2000
 """Longest side of ``Prediction.thumbnail``."""
 
 
+FAMILIARITY_COLUMN: Final = "familiarity"
+"""Name of the column of ``obs`` that holds ``Prediction.familiarity``."""
 SPREAD_LAYER: Final = "std"
 """Name of the layer of an AnnData object that holds ``Prediction.spread``."""
 MAX_ARRAY_PLACE: Final = 2**31 - 1
@@ -63,12 +65,17 @@ class Prediction:
     """N names of the spots in the spots file, or none."""
     spread: NDArray[np.float32] | None = None
     """(N, G): standard deviation over the members of an ensemble; None for a single model."""
+    familiarity: NDArray[np.float32] | None = None
+    """(N,): share of the training tiles that are less typical than the spot's tile, 0 to 1; None
+    if the model does not tell."""
 
     def __post_init__(self) -> None:
         n_spots = len(self.expression)
         _require("expression", self.expression, np.float32, (n_spots, len(self.genes)))
         if self.spread is not None:
             _require("spread", self.spread, np.float32, self.expression.shape)
+        if self.familiarity is not None:
+            _require("familiarity", self.familiarity, np.float32, (n_spots,))
         _require("level0_xy", self.level0_xy, np.float64, (n_spots, 2))
         _require("grid_rc", self.grid_rc, np.int64, (n_spots, 2))
         _require("thumbnail", self.thumbnail, np.uint8, (*self.thumbnail.shape[:2], 3))
@@ -158,6 +165,8 @@ class Prediction:
         )
         if self.barcodes:
             obs["barcode"] = np.array(self.barcodes, object)
+        if self.familiarity is not None:
+            obs[FAMILIARITY_COLUMN] = self.familiarity
         return anndata.AnnData(
             X=self.expression.copy(),
             obs=obs,

@@ -11,6 +11,7 @@ import numpy as np
 
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.encode import Encoded, sees_neighbors
+from triplex_deploy.pipeline.familiar import Familiarity
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.spots import Spots
 from triplex_deploy.system import PACKAGES, installed_versions, peak_memory_mb
@@ -30,6 +31,8 @@ class RunCounts:
     """The stores of tile outputs, with their counts."""
     regions: int
     """Number of regions that the global encoder ran on."""
+    familiarity: Familiarity | None = None
+    """How familiar the tissue is; None if the bundle cannot tell."""
 
 
 def run_metadata(
@@ -57,6 +60,7 @@ def run_metadata(
         "layout": spots.layout,
         "array_places": _array_places(spots),
         **_members(context.model),
+        **({} if counts.familiarity is None else counts.familiarity.metadata()),
         **_neighborhood(context),
         "regions": counts.regions,
         **_counts(context, spots, plan, counts),

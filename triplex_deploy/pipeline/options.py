@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.spots import Spots
@@ -16,6 +16,10 @@ MIN_PITCH_UM: Final = 5.0
 """Smallest pitch, half a cell; less is a typing error that would fill the memory."""
 MIN_REGION_MM: Final = 0.1
 """Smallest side, a few spots; less is a typing error, such as a value in other units."""
+
+
+OnUnfamiliar = Literal["warn", "fail", "ignore"]
+"""What to do with a slide that is unlike the training tissue."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class PredictOptions:
     """Folder that keeps tile features for later runs, also of other models."""
     shared_cache: bool = False
     """Also take what others wrote into ``cache``; who may write there can alter results."""
+    unfamiliar: OnUnfamiliar = "warn"
+    """What to do with a slide that is unlike the tissue that the model was trained on."""
     threads: int | None = None
     """Threads that encode on a CPU; None chooses them for the machine."""
 
@@ -62,6 +68,8 @@ class PredictOptions:
             raise ConfigError(f"layout {self.layout!r}: not known; use {' or '.join(LAYOUTS)}")
         if self.on_bad_tile not in ("raise", "skip"):
             raise ConfigError(f"on_bad_tile {self.on_bad_tile!r}: use raise or skip")
+        if self.unfamiliar not in ("warn", "fail", "ignore"):
+            raise ConfigError(f"unfamiliar {self.unfamiliar!r}: use warn, fail or ignore")
         if self.shared_cache and self.cache is None:
             raise ConfigError("shared_cache: there is no cache; give its folder, too")
         self._check_placing()

@@ -17,6 +17,7 @@ from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX, Prediction
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.encode import encode_tiles, needed_tiles, open_row_stores
+from triplex_deploy.pipeline.familiar import judge, measure_familiarity
 from triplex_deploy.pipeline.feature_cache import FeatureCache, open_cache
 from triplex_deploy.pipeline.fuse import (
     SPOTS_PER_BATCH,
@@ -113,6 +114,7 @@ def predict_slide(
         tissue_overlay=overlay,
         run=run_metadata(context, slide_mpp, view, spots, plan, counts),
         barcodes=spots.barcodes,
+        familiarity=None if counts.familiarity is None else counts.familiarity.per_spot,
         spread=None if spread is None else np.ascontiguousarray(spread[:, gene_index]),
     )
 
@@ -180,13 +182,15 @@ def _run_graphs(
         encode_tiles(context, slide.view, plan, encoded, options, stats, _cache(context, slide))
         with context.clock.stage("sessions"):
             preparing.result()
+        familiarity = measure_familiarity(context.model.bundle, plan, encoded)
+        judge(slide.view.slide.path, familiarity, options.unfamiliar)
         from_corner = options.region_mm is not None
         per_spot = run_slide_graphs(
             context, plan, encoded, slide.spots.grid_rc, regions, from_corner
         )
         expression = predict_spots(context, plan, encoded, per_spot)
         context.add_cpu_of_runtime(before)
-        return expression, RunCounts(stats, encoded, len(regions))
+        return expression, RunCounts(stats, encoded, len(regions), familiarity)
 
 
 def _cache(context: PredictionContext, slide: _PlannedSlide) -> FeatureCache | None:

@@ -14,6 +14,7 @@ from triplex_deploy.contract import Config
 from triplex_deploy.data import Fold, inner_validation
 from triplex_deploy.errors import OutputError
 from triplex_deploy.expression import FoldMetrics, constant_predictor
+from triplex_deploy.familiarity import TrainingTiles
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.room import require_room
 from triplex_deploy.models import (
@@ -160,10 +161,12 @@ class _Job:
         return model
 
     def _saver(self, folder: Path, train: LabeledSections) -> Callable[[SpotModel, Record], None]:
+        tiles = TrainingTiles.describe([section.features for section in train.sections])
+
         def save(model: SpotModel, record: Record) -> None:
             bank = {"bank": bank_metadata(train)} if model.has_bank else {}
             checkpoint = _checkpoint(self.prepared, self.plan, self.options, model, record, bank)
-            write_checkpoint(checkpoint, folder / CHECKPOINT)
+            write_checkpoint(replace(checkpoint, training_tiles=tiles), folder / CHECKPOINT)
 
         return save
 
