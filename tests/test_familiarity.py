@@ -98,7 +98,7 @@ def test_many_tiles_are_drawn_from_all_sections(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_file_gives_the_same(tiles: TrainingTiles, tmp_path: Path) -> None:
-    np.savez(tmp_path / "tiles.npz", **tiles.arrays())
+    np.savez(tmp_path / "tiles.npz", **tiles.arrays())  # type: ignore[arg-type]
     again = read_training_tiles(tmp_path / "tiles.npz")
     given = features(50, 9)
     np.testing.assert_array_equal(again.familiarity(given), tiles.familiarity(given))

@@ -54,7 +54,8 @@ def predicted(
         for name in parity.SIZES:
             patch.setitem(parity.SIZES, name, (1, 2))
         patch.setattr(parity, "GRID_SIDE", 3)
-        for i, paths in enumerate([members, *members]):
+        exported: list[Path | list[Path]] = [members, *members]
+        for i, paths in enumerate(exported):
             export_bundle(paths, folder / f"bundle-{i}")
             with load_bundle(folder / f"bundle-{i}").open(device="cpu") as model:
                 found.append(predict_slide(slide_path, model))

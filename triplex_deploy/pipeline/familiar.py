@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.bundle import Bundle
 from triplex_deploy.errors import SlideError
 from triplex_deploy.familiarity import FAMILIARITY, UNFAMILIAR_BELOW, read_training_tiles
 from triplex_deploy.pipeline.encode import FEATURES, Encoded
 from triplex_deploy.pipeline.options import OnUnfamiliar
-from triplex_deploy.runtime.model import RunnableBundle
 from triplex_deploy.tiles.plan import TilePlan
 
 logger = logging.getLogger(__name__)
@@ -57,9 +57,7 @@ class Familiarity:
         }
 
 
-def measure_familiarity(
-    bundle: RunnableBundle, plan: TilePlan, encoded: Encoded
-) -> Familiarity | None:
+def measure_familiarity(bundle: Bundle, plan: TilePlan, encoded: Encoded) -> Familiarity | None:
     """Compare the features of the target tiles with those of the training tiles.
 
     Args:
