@@ -55,7 +55,11 @@ class Reference:
 
     def predict(self, slide: SmallSlide) -> NDArray[np.float32]:
         """Return expression (N, G) of all spots of a slide from the model's own ``forward``."""
-        arrays = {"tiles": slide.tiles, "around": slide.around, **slide.tables}
+        arrays: dict[str, NDArray[Any]] = {
+            "tiles": slide.tiles,
+            "around": slide.around,
+            **slide.tables,
+        }
         return self._once(_digest("", arrays), lambda: self._predict(slide))
 
     def _once(self, key: bytes, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:

@@ -115,8 +115,9 @@ class TrainingTiles:
         centered = features.astype(np.float64) - self.mean
         along = centered @ self.directions.T.astype(np.float64)
         outside = np.maximum((centered**2).sum(axis=1) - (along**2).sum(axis=1), 0)
-        squared: NDArray[np.float64] = (along**2 / self.variances).mean(axis=1)
-        return np.sqrt(squared + outside / self.residual)
+        inside = (along**2 / self.variances).mean(axis=1)
+        distance: NDArray[np.float64] = np.sqrt(inside + outside / self.residual)
+        return distance
 
     def familiarity(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Return the share (B,) of training tiles that lie further away, from 0 to 1."""
