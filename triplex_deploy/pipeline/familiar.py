@@ -15,6 +15,7 @@ from triplex_deploy.errors import SlideError
 from triplex_deploy.familiarity import FAMILIARITY, UNFAMILIAR_BELOW, read_training_tiles
 from triplex_deploy.pipeline.encode import FEATURES, Encoded
 from triplex_deploy.pipeline.options import OnUnfamiliar
+from triplex_deploy.slides.brightfield import not_brightfield_he
 from triplex_deploy.tiles.plan import TilePlan
 
 logger = logging.getLogger(__name__)
@@ -95,12 +96,33 @@ def judge(path: Path | str, found: Familiarity | None, how: OnUnfamiliar) -> Non
     Raises:
         SlideError: If the slide is unlike the training tissue and ``how`` is ``fail``.
     """
-    if found is None or how == "ignore" or found.unfamiliar_share <= UNLIKE_ABOVE:
+    if found is None or found.unfamiliar_share <= UNLIKE_ABOVE:
         return
-    message = (
+    _object(
         f"{path}: unlike the tissue that the model was trained on ({found.unfamiliar_share:.0%} of "
-        "the spots are further from it than 99 % of the training tiles)"
+        "the spots are further from it than 99 % of the training tiles)",
+        how,
     )
+
+
+def judge_picture(path: Path | str, picture: NDArray[np.uint8], how: OnUnfamiliar) -> None:
+    """Warn of a slide that is hardly H&E in brightfield, or refuse it.
+
+    Args:
+        path: The slide.
+        picture: RGB thumbnail (h, w, 3).
+        how: ``warn``, ``fail`` or ``ignore``.
+
+    Raises:
+        SlideError: If something speaks against H&E and ``how`` is ``fail``.
+    """
+    reason = not_brightfield_he(picture)
+    if reason is not None:
+        _object(f"{path}: hardly an H&E slide in brightfield ({reason})", how)
+
+
+def _object(message: str, how: OnUnfamiliar) -> None:
     if how == "fail":
         raise SlideError(f"{message}; use a model for such slides, or pass --unfamiliar warn")
-    logger.warning("%s; do not rely on this prediction", message)
+    if how == "warn":
+        logger.warning("%s; do not rely on this prediction", message)

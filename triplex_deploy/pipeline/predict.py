@@ -17,7 +17,7 @@ from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX, Prediction
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.encode import encode_tiles, needed_tiles, open_row_stores
-from triplex_deploy.pipeline.familiar import judge, measure_familiarity
+from triplex_deploy.pipeline.familiar import judge, judge_picture, measure_familiarity
 from triplex_deploy.pipeline.feature_cache import FeatureCache, open_cache
 from triplex_deploy.pipeline.fuse import (
     SPOTS_PER_BATCH,
@@ -83,7 +83,7 @@ def predict_slide(
     ):
         slide_mpp = resolve_mpp(slide, options.mpp)
         view = SlideView.open(slide, slide_mpp, manifest.tile_mpp)
-        pictures = _Pictures(slide, options.skips_bad)
+        pictures = _Pictures(slide, options)
         with SideTask("thumbnail", pictures.draw, clock) as drawing:
             with clock.stage("spots"):
                 spots, tissue = place_spots(slide, slide_mpp, view, options)
@@ -210,9 +210,9 @@ def _cache(context: PredictionContext, slide: _PlannedSlide) -> FeatureCache | N
 class _Pictures:
     """Draws the pictures of a slide, beginning before it is known where the tissue is."""
 
-    def __init__(self, slide: Slide, skip_bad: bool) -> None:
+    def __init__(self, slide: Slide, options: PredictOptions) -> None:
         self._slide = slide
-        self._skip_bad = skip_bad
+        self._options = options
         self._tissue: TissueMask | None = None
         self._is_known = threading.Event()
 
@@ -223,7 +223,8 @@ class _Pictures:
 
     def draw(self, check: Check) -> _Drawn:
         """Return the thumbnail, and a copy with the tissue mask drawn on it if there is a mask."""
-        picture = thumbnail(self._slide, THUMBNAIL_MAX_PX, self._skip_bad, check)
+        picture = thumbnail(self._slide, THUMBNAIL_MAX_PX, self._options.skips_bad, check)
+        judge_picture(self._slide.path, picture, self._options.unfamiliar)
         while not self._is_known.wait(_CHECK_S):
             check()
         tissue = self._tissue
