@@ -2,7 +2,7 @@
 
 ``StandInGpu`` builds the library with the C compiler into the tests' cache. Its ``driver`` has the
 names of ``pycuda.driver`` and pycuda's rules for threads: what is dropped while its context is not
-current is not freed, and warns. ``tests/gpu/test_real_pycuda.py`` puts pycuda itself in its place.
+current is not freed, and warns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from tests.shared_cache import shared
 from triplex_deploy.runtime.tensorrt.cuda import Cuda
 
 SOURCE = Path(__file__).with_name("stand_in_driver.c")
-SONAME = "libcuda.so.1"
+FILE = "stand_in_driver.so"
+"""Its name must not be libcuda's: the package would find the driver of a GPU in this process."""
 KINDS = ("htod", "dtoh", "dtod", "compute", "wait")
 RUNNING, PAUSED, PAUSED_UNTIL_WAIT = range(3)
 PATIENCE_S = 60.0
@@ -40,10 +41,10 @@ def library_path() -> Path:
 
     def make(folder: Path) -> None:
         warn = ("-Wall", "-Wextra", "-Werror")
-        command = ["cc", "-O1", *warn, "-shared", "-fPIC", "-pthread", f"-Wl,-soname,{SONAME}"]
-        subprocess.run([*command, "-o", str(folder / SONAME), str(SOURCE)], check=True)
+        command = ["cc", "-O1", *warn, "-shared", "-fPIC", "-pthread"]
+        subprocess.run([*command, "-o", str(folder / FILE), str(SOURCE)], check=True)
 
-    return shared("stand-in-driver", ("../tests/gpu/stand_in_driver.c",), make) / SONAME
+    return shared("stand-in-gpu", ("../tests/gpu/stand_in_driver.c",), make) / FILE
 
 
 @cache

@@ -5,11 +5,13 @@ nothing is done before everything that must not wait is queued.
 """
 
 import gc
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from triplex_deploy.errors import BackendError
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.runtime.concurrent_sessions import share_gpu
 from triplex_deploy.runtime.model import Model, RunnableBundle
+from triplex_deploy.runtime.ort import cuda_device_count
 from triplex_deploy.runtime.session import DeviceMemoryError, LostDeviceError
 from triplex_deploy.runtime.tensorrt.build import EngineSettings, build_plan
 from triplex_deploy.runtime.tensorrt.cuda import Cuda, MemoryPool
@@ -205,3 +208,13 @@ def test_pool_tries_again_with_what_it_can_free(cuda: Cuda, gpu: StandInGpu) -> 
         del larger
         pool.close()
     assert gpu.used_bytes == 0
+
+
+def test_stand_in_is_not_taken_for_the_driver_of_a_gpu(gpu: StandInGpu) -> None:
+    """Otherwise later tests of this process would find a GPU."""
+    loaded = [
+        line for line in Path("/proc/self/maps").read_text().splitlines() if "stand-in" in line
+    ]
+    assert loaded
+    if not shutil.which("nvidia-smi"):
+        assert cuda_device_count() == 0
