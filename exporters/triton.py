@@ -229,9 +229,9 @@ def _readme(bundle: Bundle, has_plans: bool) -> str:
             "With NumPy 2 in the container, use Triton 24.12 or newer: the model refuses older,",
             "which spoil its tensors.",
             "",
-            "This repository was checked against Triton's schema of model configurations, and the",
-            "code of its model was tested with a replacement for the Python backend;",
-            "no server has loaded it yet.",
+            "The configurations and the model were loaded by Triton 24.10 on a CPU, where they predict",
+            "what `triplex-deploy predict` does; a Python model with ONNX Runtime served each graph.",
+            "No server with a GPU, or with the backends of ONNX Runtime and TensorRT, has loaded it.",
             "",
         ]
     )

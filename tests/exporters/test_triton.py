@@ -52,7 +52,7 @@ def test_repository_holds_a_model_per_graph_and_the_chain(
         }
         assert files == {"1", "1/model.onnx", "config.pbtxt"}
     assert (repository / "client.py").read_text().startswith('"""Predict a slide through a Triton')
-    assert "no server has loaded it yet" in (repository / "README.md").read_text()
+    assert "No server with a GPU" in (repository / "README.md").read_text()
 
 
 def test_configurations_follow_triton_s_schema_and_the_files(
