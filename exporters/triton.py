@@ -1,7 +1,8 @@
 """Write a Triton model repository from a bundle.
 
 Each graph becomes a model, and the model ``triplex`` calls them in order. The repository follows
-the documentation of Triton's model configuration and Python backend; no server has run it yet.
+the documentation of Triton's model configuration and Python backend. A server has run it on a CPU
+(``tests/exporters/test_real_triton.py``), and none on a GPU.
 """
 
 from __future__ import annotations
@@ -229,9 +230,9 @@ def _readme(bundle: Bundle, has_plans: bool) -> str:
             "With NumPy 2 in the container, use Triton 24.12 or newer: the model refuses older,",
             "which spoil its tensors.",
             "",
-            "The configurations and the model were loaded by Triton 24.10 on a CPU, where they predict",
-            "what `triplex-deploy predict` does; a Python model with ONNX Runtime served each graph.",
-            "No server with a GPU, or with the backends of ONNX Runtime and TensorRT, has loaded it.",
+            "A repository like this was loaded by Triton 24.10 on a CPU and predicted what",
+            "`triplex-deploy predict` does. A Python model with ONNX Runtime served each graph there.",
+            "No server with a GPU, or with the backend of ONNX Runtime or TensorRT, has loaded one.",
             "",
         ]
     )
