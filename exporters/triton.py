@@ -231,8 +231,9 @@ def _readme(bundle: Bundle, has_plans: bool) -> str:
             "which spoil its tensors.",
             "",
             "A repository like this was loaded by Triton 24.10 on a CPU and predicted what",
-            "`triplex-deploy predict` does. A Python model with ONNX Runtime served each graph there.",
-            "No server with a GPU, or with the backend of ONNX Runtime or TensorRT, has loaded one.",
+            "`triplex-deploy predict` does. A Python model with ONNX Runtime served each graph.",
+            "No server with a GPU, or with the backend of ONNX Runtime or TensorRT, has loaded",
+            "one.",
             "",
         ]
     )
