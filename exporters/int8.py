@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -156,7 +157,8 @@ class Quantizer:
             [part[:: max(1, len(part) // _ROUNDED_ON)] for part in self._compared]
         )
         levels = 127 if self._weight_bits == 8 or self._target == "tensorrt" else 64
-        self._rounded.write_bytes(with_rounded_weights(self._prepared, tiles, levels))
+        run = partial(_tensors, tiles=tiles)
+        self._rounded.write_bytes(with_rounded_weights(self._prepared, run, levels))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -264,6 +266,18 @@ class _Layers:
         """Return the nodes before layer ``n_float``, and the nodes after the last layer."""
         begin = (*self.begins, self.end)[n_float]
         return [*self.nodes[:begin], *self.nodes[self.end :]]
+
+
+def _tensors(
+    model: bytes, names: list[str], *, tiles: NDArray[np.uint8]
+) -> list[NDArray[np.float32]]:
+    """Return the tensors of these names that a graph computes for tiles."""
+    import onnxruntime
+
+    found: list[NDArray[np.float32]] = onnxruntime.InferenceSession(model).run(
+        names, {TILES.name: tiles}
+    )
+    return found
 
 
 def _run(path: Path, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ et al. 2023, arXiv:2210.17323).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,28 +15,28 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import TILES
-
 _DAMPING: Final = 0.01
 """Share of the mean square of the inputs that is added to each square, so that none is zero."""
 Floats = NDArray[np.float64]
 
 
-def with_rounded_weights(path: Path, tiles: NDArray[np.uint8], levels: int) -> bytes:
+RunGraph = Callable[[bytes, list[str]], list[NDArray[np.float32]]]
+"""Returns the tensors of these names that the content of an ONNX file computes."""
+
+
+def with_rounded_weights(path: Path, run: RunGraph, levels: int) -> bytes:
     """Return an image encoder with the weights of its 1 x 1 convolutions rounded for int8.
 
     The first convolution and grouped convolutions are not changed.
 
     Args:
         path: The float graph.
-        tiles: Tiles (T, 224, 224, 3) that give the inputs of each convolution.
+        run: Runs a graph on tiles, to get the inputs of each convolution.
         levels: Number of steps on each side of zero, 127 for 8 bits.
 
     Returns:
         The content of an ONNX file.
     """
-    import onnxruntime
-
     model = onnx.load(path)
     stored = {weight.name: weight for weight in model.graph.initializer}
     layers = {
@@ -53,8 +53,7 @@ def with_rounded_weights(path: Path, tiles: NDArray[np.uint8], levels: int) -> b
     watched.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in present
     )
-    session = onnxruntime.InferenceSession(watched.SerializeToString())
-    values = dict(zip(names, session.run(names, {TILES.name: tiles}), strict=True))
+    values = dict(zip(names, run(watched.SerializeToString(), names), strict=True))
     weights = {name: onnx.numpy_helper.to_array(stored[name]) for name in layers}
     inputs = {name: values[layer] for name, layer in layers.items()}
     for name, array in _rounded_layers(weights, inputs, levels).items():
