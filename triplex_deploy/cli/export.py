@@ -61,7 +61,7 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
         "profiles",
         multiple=True,
         help="Sizes that TensorRT engines are built for, as NAME=MIN:OPT:MAX; repeatable. NAME is "
-        "batch, spots or a graph. Example: spots=1:5000:40000.",
+        "batch, spots or a graph. Example: spots=1:5000:11000.",
     ),
     setting(
         "--version-compatible",
