@@ -276,20 +276,21 @@ def test_averaged_refit_resumes_to_the_same_weights(
 def test_frozen_backbone_stays_as_it_was_and_its_maps_are_computed_once(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from triplex_deploy.models import TargetEncoder
+    from triplex_deploy.training.frozen_backbone import BackboneMaps
+    from triplex_deploy.training.prepared import PreparedSection
 
-    encoded = []
-    map_tokens = TargetEncoder.map_tokens
+    computed = []
+    compute = BackboneMaps._compute
 
-    def counting(self: TargetEncoder, images: torch.Tensor) -> torch.Tensor:
-        encoded.append(len(images))
-        return map_tokens(self, images)
+    def counting(self: BackboneMaps, section: PreparedSection) -> torch.Tensor:
+        computed.append(section.measured.name)
+        return compute(self, section)
 
-    monkeypatch.setattr(TargetEncoder, "map_tokens", counting)
+    monkeypatch.setattr(BackboneMaps, "_compute", counting)
     options = replace(OPTIONS, epochs=2, augment=False, backbone_lr_scale=0.0)
     config = replace(CONFIG, model="tem")
     train_fold(prepared, prepared.folds[0], tmp_path / "run", config, options)
-    assert sum(encoded) == 3 * 6 + 6  # every section once, and the test section by the checkpoint
+    assert len(computed) == len(set(computed)) == 3
     trained = read_checkpoint(tmp_path / "run" / "checkpoint.ckpt")
     for key, value in trained.tile_encoder.state_dict.items():
         assert torch.equal(trained.state_dict[f"target_encoder.backbone.{key}"], value), key
