@@ -237,7 +237,7 @@ def make_scenes(folder: Path, quick: bool, mpp: float) -> list[Scene]:
         mpp: Microns per pixel of the model's tiles; no slide is resampled.
     """
     grid = folder / "grid.tif"
-    side = 1792 if quick else 8064
+    side = 2240 if quick else 8064
     synthesize_slide(grid, side, side, mpp, seed=1)
     shared = "contiguous tiles: neighborhoods share them"
     alone = "a measured array: no two tiles are the same, so every spot costs 25"

@@ -38,7 +38,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 COMPLETE: Final = "complete"
 """File that is written last into a folder of bundles."""
 INT8: Final = "int8"
-CALIBRATION_TILES: Final = {False: 128, True: 16}
+CALIBRATION_TILES: Final = {False: 128, True: 40}
 """Number of tiles that int8 is calibrated on, in a full and in a quick run."""
 PAPER: Final = ModelConfig()
 SMALL: Final = ModelConfig(n_genes=50, global_depth=2, global_mlp_ratio=1.0, neighbor_depth=1)
