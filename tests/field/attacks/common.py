@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.field.child import (
+    INTERRUPTED,
     Outcome,
     Verdict,
 )
@@ -29,6 +31,15 @@ def attack(row: str, fed: str) -> Callable[[Attack], Attack]:
         return function
 
     return register
+
+
+def was_interrupted(outcome: Outcome) -> bool:
+    """Return True if a command ended as after Ctrl-C.
+
+    ``python -m`` ends by SIGINT, which a shell shows as 130 too, if the signal came while a library
+    ran a string as code.
+    """
+    return outcome.status in (INTERRUPTED, -signal.SIGINT)
 
 
 def prepare_visium(kit: Kit, **options: Any) -> Outcome:

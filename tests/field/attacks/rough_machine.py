@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.field.attacks.common import attack, held_lock
+from tests.field.attacks.common import attack, held_lock, was_interrupted
 from tests.field.child import (
-    INTERRUPTED,
     Outcome,
     Verdict,
     both,
@@ -36,9 +35,7 @@ def _signalled(kit: Kit, number: int, times: tuple[float, ...], *command: object
     verdicts = []
     for after in times:
         outcome = kit.run(*command, kill_after=(after, number), limit_s=100)
-        right = outcome.status in (0, 1, 2, 3, INTERRUPTED) and not outcome.misbehaves
-        if outcome.status in (1, 2):
-            right = False
+        right = was_interrupted(outcome) or (outcome.status in (0, 3) and not outcome.misbehaves)
         if outcome.status == -number and not (outcome.err or outcome.out or _any_output(kit)):
             right = True  # the signal came before the first line of the program
         verdicts.append(check(right, f"at {after} s: {outcome}"))
