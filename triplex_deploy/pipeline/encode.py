@@ -27,8 +27,9 @@ FEATURES: Final = "features"
 """Name of the tile encoder's output, and of inputs that hold features of tiles."""
 MAX_READERS: Final = 16
 """Most threads that read and decode."""
-WORKERS_PER_READER: Final = 4
-"""CPU workers that one reader keeps busy: decoding a tile takes 1 ms, encoding it tens of ms."""
+WORKERS_PER_READER: Final = 2
+"""CPU workers that one reader keeps busy: decoding a tile takes 1 to 2 ms, and the fastest encoders
+5 ms (int8 with AMX). A reader that is ahead waits, so one too many costs nothing."""
 
 
 @dataclass(frozen=True)
