@@ -96,6 +96,8 @@ def _signal_that_ends_a_fork(command: Sequence[str], limit_s: float) -> str | No
     pid = os.fork()
     if pid == 0:
         try:
+            faulthandler.disable()
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(max(1, round(limit_s)))
             programs[command[place]](*command[place + 1 :])

@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.fuzz.children import call_in_child
+from tests.fuzz.children import call_in_child, fork_first_looks, start_first_looks
 from tests.fuzz.fuzz import Sample
 from tests.fuzz.readers import READERS
+from triplex_deploy.errors import DatasetError
+from triplex_deploy.files import hdf5_child, hdf5_look
+from triplex_deploy.files.hdf5_look import look_first_at_hdf5
 
 pytestmark = [pytest.mark.torch, pytest.mark.lengthy]
 EXAMPLES = 5
@@ -81,3 +86,35 @@ def test_a_sealed_sample_that_reads_differently_is_noticed(tmp_path: Path) -> No
     ended = call_in_child(lambda: "other numbers")
     assert sample.judge("bytes", ended) == "silent"
     assert sample.judge("inside", ended) == "other"
+
+
+def abort() -> None:
+    os.abort()
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (abort, r"fails on it \(SIGABRT\)"),
+        (hang, "cannot be read within 1 s"),
+        (stumble, None),
+    ],
+)
+def test_a_fork_that_looks_first_is_judged_as_a_program_is(
+    program: Callable[[], object],
+    said: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "table.h5").touch()
+    monkeypatch.setattr(hdf5_child, "main", lambda *_: program())
+    monkeypatch.setattr(hdf5_look, "BASE_SECONDS", 1.0)
+    fork_first_looks()
+    try:
+        if said is None:
+            look_first_at_hdf5(tmp_path / "table.h5", DatasetError)
+        else:
+            with pytest.raises(DatasetError, match=said):
+                look_first_at_hdf5(tmp_path / "table.h5", DatasetError)
+    finally:
+        start_first_looks()
