@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,9 @@ from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.model import Model, RunnableBundle
+
+PATIENCE_S = 60.0
+"""A test fails that waits longer than this; what passes never waits."""
 
 
 def test_calls_on_a_gpu_take_turns() -> None:
@@ -40,6 +44,41 @@ def test_calls_on_a_gpu_take_turns() -> None:
     for call in calls:
         call.join()
     assert at_once == [1] * 6
+
+
+def test_next_call_on_a_gpu_starts_while_outputs_are_copied_back() -> None:
+    model = replace(fake_model(fake_config()), device=Device("cuda"))
+    second_started = threading.Event()
+    started: list[str] = []
+
+    def submit(name: str) -> Callable[[], dict[str, np.ndarray]]:
+        started.append(name)
+        if len(started) == 2:
+            second_started.set()
+
+        def copy_back() -> dict[str, np.ndarray]:
+            assert second_started.wait(PATIENCE_S), "the first copy keeps the second call out"
+            return {name: np.ones(1)}
+
+        return copy_back
+
+    found: list[dict[str, np.ndarray]] = []
+    calls = []
+    for name in ("tile_encoder", "target_encoder"):
+        model.sessions[name]._submit = lambda _, name=name: submit(name)  # type: ignore[method-assign,misc]
+        session = model.concurrent_sessions()[name]
+        tiles = {"tiles": np.zeros((1, 224, 224, 3), np.uint8)}
+        calls.append(
+            threading.Thread(target=lambda s=session, t=tiles: found.append(s.run(t)), daemon=True)
+        )
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert sorted(name for outputs in found for name in outputs) == [
+        "target_encoder",
+        "tile_encoder",
+    ]
 
 
 def test_single_threaded_sessions_give_the_same_bits(model: Model) -> None:
