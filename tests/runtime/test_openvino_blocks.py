@@ -95,8 +95,9 @@ def test_graph_that_mixes_rows_otherwise_is_not_cut(
     """Hist2ST's graph convolution looks up tokens that a block would not have."""
     config = BASELINES["hist2st"]
     path = graph_of(config)
-    core = openvino.import_openvino().Core()
-    assert BlockwiseGraph.cut(core, core.read_model(str(path)), {}) is None
+    module = openvino.import_openvino()
+    model = module.Core().read_model(str(path))
+    assert BlockwiseGraph.cut(module, model, {}) is None
     whole = _run(path, config)
     monkeypatch.setattr(openvino, "SPOTS_PER_BLOCK", BLOCK)
     np.testing.assert_array_equal(_run(path, config), whole)

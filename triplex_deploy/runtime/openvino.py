@@ -107,15 +107,16 @@ class OpenVinoSession(Session):
             self._require_open()
             self._compiled = None  # it would lie in memory beside the parts
             self._requests = threading.local()
-        core = import_openvino().Core()
+        openvino = import_openvino()
         options = {key: value for key, value in self._options.items() if key != "CACHE_DIR"}
         try:
-            graph = BlockwiseGraph.cut(core, core.read_model(str(self._path)), options)
+            model = openvino.Core().read_model(str(self._path))
+            graph = BlockwiseGraph.cut(openvino, model, options)
             if graph is None:
                 return False
             (output,) = outputs.values()
             graph.run(inputs, output)
-            del graph
+            del graph, model
             return_freed_memory()
         except Exception as error:
             raise failed_call(self.spec.name, "OpenVINO", error) from error

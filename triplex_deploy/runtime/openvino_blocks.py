@@ -54,36 +54,36 @@ class BlockwiseGraph:
     """
 
     def __init__(
-        self, core: Any, model: Any, stages: Sequence[_Stage], options: Mapping[str, Any]
+        self, openvino: Any, model: Any, stages: Sequence[_Stage], options: Mapping[str, Any]
     ) -> None:
-        self._core = core
+        self._core = openvino.Core()
         self._options = dict(options)
         inputs = [parameter.get_friendly_name() for parameter in model.get_parameters()]
         last = _source(model.get_results()[0], 0).get_friendly_name()
         ends = [*[stage.tokens for stage in stages[1:]], last]
-        self._first = _part(model, inputs, [stages[0].tokens])
+        self._first = _part(openvino, model, inputs, [stages[0].tokens])
         self._steps = [
             (
                 stage,
-                _part(model, [stage.tokens], stage.shared),
-                _part(model, [stage.tokens, *stage.shared, *inputs], [end]),
+                _part(openvino, model, [stage.tokens], stage.shared),
+                _part(openvino, model, [stage.tokens, *stage.shared, *inputs], [end]),
             )
             for stage, end in zip(stages, ends, strict=True)
         ]
 
     @classmethod
-    def cut(cls, core: Any, model: Any, options: Mapping[str, Any]) -> BlockwiseGraph | None:
+    def cut(cls, openvino: Any, model: Any, options: Mapping[str, Any]) -> BlockwiseGraph | None:
         """Return a model in parts, or None if it has another form than the graphs of this package.
 
         Args:
-            core: An ``openvino.Core``.
+            openvino: The module.
             model: The ``openvino.Model``, whose inputs and output have a row per spot.
             options: Properties with which the parts are compiled.
         """
         stages = _find_stages(model)
         if not stages:
             return None
-        graph = cls(core, model, stages, options)
+        graph = cls(openvino, model, stages, options)
         is_by_row = not _mixes_rows(graph._first) and not any(
             _mixes_rows(attend) or (stage.is_attention and _mixes_rows(share))
             for stage, share, attend in graph._steps
@@ -213,13 +213,11 @@ def _mixes_rows(part: Any) -> bool:
     return False
 
 
-def _part(model: Any, taken: Sequence[str], made: Sequence[str]) -> Any:
+def _part(openvino: Any, model: Any, taken: Sequence[str], made: Sequence[str]) -> Any:
     """Return the part of a model that makes the outputs of some operators of those of others.
 
     Inputs that it does not need are left out.
     """
-    from openvino import Model, opset13
-
     copy = model.clone()
     operators = {operator.get_friendly_name(): operator for operator in copy.get_ordered_ops()}
     ends = [operators[name].output(0) for name in made]
@@ -228,16 +226,16 @@ def _part(model: Any, taken: Sequence[str], made: Sequence[str]) -> Any:
             continue
         port = operators[name].output(0)
         shape, kind = port.get_partial_shape(), port.get_element_type()
-        parameter = operators[name] = opset13.parameter(shape, kind, name=name)
+        parameter = operators[name] = openvino.opset13.parameter(shape, kind, name=name)
         parameter.output(0).set_names({name})
         for consumer in list(port.get_target_inputs()):
             consumer.replace_source_output(parameter.output(0))
     results = []
     for name, end in zip(made, ends, strict=True):
         end.set_names({name})
-        results.append(opset13.result(end))
+        results.append(openvino.opset13.result(end))
     used = _names_of_sources(results)
-    return Model(results, [operators[name] for name in taken if name in used], "part")
+    return openvino.Model(results, [operators[name] for name in taken if name in used], "part")
 
 
 def _names_of_sources(results: Sequence[Any]) -> set[str]:
