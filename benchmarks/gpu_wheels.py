@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ REQUIREMENTS: Final = (
     "onnxscript>=0.5",
     "pytest>=8",
 )
-"""What the cases of the first run need beside triplex-deploy and its own requirements."""
+"""What the cases of the first run need beside the requirements of triplex-deploy."""
+PROJECT: Final = Path(__file__).resolve().parents[1] / "pyproject.toml"
 SOURCES: Final = ("tensorrt>=11", "pycuda>=2025.1")
 NEWEST_GLIBC: Final = 34
 """Newest minor version of glibc that a wheel may ask for: that of Ubuntu 22.04 is 2.35."""
@@ -102,7 +104,9 @@ def cut(path: Path, most: int) -> list[Path]:
 def _for(python: str) -> list[str]:
     tags = ["manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, NEWEST_GLIBC + 1))]
     platforms = [f"--platform={tag}_x86_64" for tag in tags]  # a tag does not imply older ones
-    return ["--python-version", python, "--only-binary=:all:", *platforms, *REQUIREMENTS]
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    wanted = [*REQUIREMENTS, *project["dependencies"]]
+    return ["--python-version", python, "--only-binary=:all:", *platforms, *wanted]
 
 
 def _pip(arguments: Sequence[str]) -> str:
