@@ -48,9 +48,12 @@ def test_thumbnail_is_drawn_while_tiles_are_encoded(
     model = fake_model(fake_config())
     encoding = threading.Event()
     run = model.sessions["tile_encoder"].run
-    monkeypatch.setattr(
-        model.sessions["tile_encoder"], "run", lambda inputs: encoding.set() or run(inputs)
-    )
+
+    def encode(inputs: Any) -> Any:
+        encoding.set()
+        return run(inputs)
+
+    monkeypatch.setattr(model.sessions["tile_encoder"], "run", encode)
 
     def draw(*arguments: Any) -> Any:
         assert encoding.wait(10)
@@ -86,12 +89,21 @@ def test_first_error_is_that_of_the_spots_then_of_the_thumbnail(
     wanted: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The encoder fails too, and which thread is first must not matter."""
-    model = fake_model(fake_config())
-    model.sessions["tile_encoder"].fail_at = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(predict, "thumbnail", _broken)
+    """A tile cannot be read either, and which thread is first must not matter."""
+    tile_broke = threading.Event()
+
+    def break_tile(*_: Any) -> Any:
+        tile_broke.set()
+        raise SlideError("a tile broke")
+
+    def break_later(*_: Any) -> Any:
+        tile_broke.wait(0.5)  # the event is not set if the spots are wrong
+        raise SlideError("the thumbnail broke")
+
+    monkeypatch.setattr(predict, "encode_tiles", break_tile)
+    monkeypatch.setattr(predict, "thumbnail", break_later)
     with pytest.raises((SlideError, SpotsError), match=wanted):
-        predict_slide(slide_path, model, options(some_spots))
+        predict_slide(slide_path, fake_model(fake_config()), options(some_spots))
 
 
 def _elsewhere() -> Spots:
@@ -113,19 +125,13 @@ def _no_sessions(_: Model) -> Mapping[str, Session]:
     raise BackendError("no sessions")
 
 
-def test_every_graph_is_prepared_those_of_tiles_before_the_first_tile(
+def test_every_graph_is_prepared_those_of_tiles_first(
     slide_path: Path, some_spots: Spots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = fake_model(fake_config())
     events: list[str] = []
     for name, session in model.sessions.items():
         monkeypatch.setattr(session, "prepare", lambda name=name: events.append(f"prepare {name}"))
-    run = model.sessions["tile_encoder"].run
-    monkeypatch.setattr(
-        model.sessions["tile_encoder"], "run", lambda inputs: events.append("tiles") or run(inputs)
-    )
     predict_slide(slide_path, model, PredictOptions(spots=some_spots))
-    assert {event for event in events if event != "tiles"} == {
-        f"prepare {name}" for name in model.sessions
-    }
+    assert set(events) == {f"prepare {name}" for name in model.sessions}
     assert events[:2] == ["prepare tile_encoder", "prepare target_encoder"]

@@ -75,7 +75,7 @@ def test_error_of_the_work_goes_before_one_of_the_block() -> None:
     with (
         SideTask("probe", fail_late, StageClock()) as task,
         pytest.raises(ValueError, match="of the work"),
-        task.error_first(),
+        task.error_first(RuntimeError),
     ):
         fail_first()
 
@@ -84,7 +84,7 @@ def test_error_of_the_block_stays_if_the_work_succeeds() -> None:
     with (
         SideTask("probe", lambda _: 1, StageClock()) as task,
         pytest.raises(RuntimeError, match="of the block"),
-        task.error_first(),
+        task.error_first(RuntimeError),
     ):
         raise RuntimeError("of the block")
 

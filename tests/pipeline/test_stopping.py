@@ -9,13 +9,21 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
-from triplex_deploy import predict_slide
+from triplex_deploy import open_slide, predict_slide
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.slides import thumbnail
 from triplex_deploy.spots import Spots
 
 pytestmark = pytest.mark.lengthy
 
 WITHIN_S = 2.0
+
+
+@pytest.fixture(autouse=True)
+def _libraries_are_loaded(slide_path: Path) -> None:
+    """Load what the first thumbnail of a process loads, which cannot be interrupted."""
+    with open_slide(slide_path) as slide:
+        thumbnail(slide, 10)
 
 
 def _assert_no_thread_is_left(before: set[threading.Thread]) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.errors import SlideError
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX, Prediction
 from triplex_deploy.pipeline.context import PredictionContext
@@ -88,7 +89,7 @@ def predict_slide(
             with clock.stage("spots"):
                 spots, tissue = place_spots(slide, slide_mpp, view, options)
             pictures.take(tissue)
-            with drawing.error_first():
+            with drawing.error_first(SlideError):  # a damaged slide gives one error
                 with clock.stage("plan"):
                     centers = view.centers(spots.level0_xy)
                     plan = plan_tiles(centers, view.size_wh, model.bundle.config.neighbors)

@@ -52,15 +52,17 @@ class SideTask(Generic[Result]):
             raise self._error
 
     @contextmanager
-    def error_first(self) -> Iterator[None]:
+    def error_first(self, *kinds: type[Exception]) -> Iterator[None]:
         """Raise the error of the work in place of an error of the block.
 
-        So the error is the same as if the work had been done before the block.
+        After an error of ``kinds`` the work is waited for, so that its error is raised whichever
+        came first. After another error only one that is there already is raised.
         """
         try:
             yield
-        except Exception:
-            self._ended.wait()
+        except Exception as error:
+            if isinstance(error, kinds):
+                self._ended.wait()
             self.require_no_error()
             raise
 
