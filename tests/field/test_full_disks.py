@@ -43,8 +43,15 @@ def predicted(kit: Kit, invoke: Invoke) -> Path:
     """A prediction of the demo's slide at its measured spots."""
     spots = kit.demo / "dataset/ST-spotfiles/D1_selection.tsv"
     finished = invoke(
-        *("predict", kit.demo / "slide.tif", "--bundle", kit.bundle, "--spots", spots),
-        *("--out", kit.folder / "predicted", "--no-report"),
+        "predict",
+        kit.demo / "slide.tif",
+        "--bundle",
+        kit.bundle,
+        "--spots",
+        spots,
+        "--out",
+        kit.folder / "predicted",
+        "--no-report",
     )
     assert finished.status == 0, finished.err
     return kit.folder / "predicted" / "slide.h5ad"

@@ -78,7 +78,7 @@ def test_exported_encoder_is_trained_and_predicted_with(
     slide = section.measured.slide_path
     where = ["--spots", spots, "--mpp", section.measured.slide_mpp]
     finished = invoke(
-        *("predict", slide, *where, "--bundle", tmp_path / "bundle", "--out", tmp_path / "out")
+        "predict", slide, *where, "--bundle", tmp_path / "bundle", "--out", tmp_path / "out"
     )
     assert finished.status == 0, finished.err
     predicted = anndata.read_h5ad(tmp_path / "out" / f"{slide.stem}.h5ad")

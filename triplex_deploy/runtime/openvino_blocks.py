@@ -25,10 +25,32 @@ _NORM: Final = "MVN"
 _LOOK_UP: Final = "Gather"
 _KNOWN: Final = frozenset(
     {
-        *("Add", "Broadcast", "Concat", "Constant", "Convert", "ConvertLike", "Divide", _LOOK_UP),
-        *("Gelu", "MatMul", "Multiply", _NORM, "Pad", "Parameter", "Range", "Reshape", "Result"),
-        *(_ATTENTION, "ShapeOf", "Slice", "Squeeze", "StridedSlice", "Subtract", "Transpose"),
-        *("Unsqueeze", "VariadicSplit"),
+        "Add",
+        "Broadcast",
+        "Concat",
+        "Constant",
+        "Convert",
+        "ConvertLike",
+        "Divide",
+        _LOOK_UP,
+        "Gelu",
+        "MatMul",
+        "Multiply",
+        _NORM,
+        "Pad",
+        "Parameter",
+        "Range",
+        "Reshape",
+        "Result",
+        _ATTENTION,
+        "ShapeOf",
+        "Slice",
+        "Squeeze",
+        "StridedSlice",
+        "Subtract",
+        "Transpose",
+        "Unsqueeze",
+        "VariadicSplit",
     }
 )
 """Operators of the graphs that can be cut; of them only attention and look-ups mix rows."""

@@ -207,5 +207,7 @@ def _check_genes(sections: Sequence[Section], genes: list[str] | None, count: in
     if absent:
         logger.warning(
             "%d of %d listed genes are in no section and stay 0, such as %s",
-            *(len(absent), len(genes), absent[0]),
+            len(absent),
+            len(genes),
+            absent[0],
         )
