@@ -10,6 +10,7 @@ import pytest
 from tests.cohort.stub_model import StubOpener, job_of, write_slide
 from triplex_deploy.cohort import run_job as run_job_module
 from triplex_deploy.cohort.run_job import run_job
+from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.progress import Silent
 
 
@@ -23,11 +24,10 @@ def test_a_result_of_a_replaced_slide_is_predicted_again_for_the_first_slide(
     job, stub = job_of(slides[0], out), opening.open()
     first = shutil.copy2(slides[0], tmp_path / "first.png")
     other = write_slide(tmp_path / "other.png", 200)
-    predict = run_job_module.predict_slide
 
     def replaced_first(path: Path, *arguments: Any) -> Any:
         other.replace(path)
-        return predict(path, *arguments)
+        return predict_slide(path, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(run_job_module, "predict_slide", replaced_first)
