@@ -41,8 +41,10 @@ def test_spots_off_the_grid_are_predicted_differently_and_in_any_order(
     ours = predict(slide_path, shared(224), some_spots)
     assert np.abs(ours.expression - exact.expression).max() > 1e-3
     order = np.random.default_rng(2).permutation(len(some_spots.level0_xy))
-    places = {"level0_xy": some_spots.level0_xy[order], "grid_rc": some_spots.grid_rc[order]}
-    shuffled = predict(slide_path, shared(224), replace(some_spots, **places))
+    given = replace(
+        some_spots, level0_xy=some_spots.level0_xy[order], grid_rc=some_spots.grid_rc[order]
+    )
+    shuffled = predict(slide_path, shared(224), given)
     np.testing.assert_allclose(shuffled.expression, ours.expression[order], atol=1e-6)
 
 

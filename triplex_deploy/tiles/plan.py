@@ -85,8 +85,7 @@ def _on_grid(
     inside_xy[:, column == NEIGHBORHOOD // 2, 0] = True
     inside_xy[:, row == NEIGHBORHOOD // 2, 1] = True
     origin_xy[:, CENTER] = exact_xy[:, CENTER]
-    mask: NDArray[np.bool_] = inside_xy.all(axis=2)
-    return origin_xy, mask
+    return origin_xy, inside_xy[..., 0] & inside_xy[..., 1]
 
 
 class TileIndex:
