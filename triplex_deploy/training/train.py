@@ -175,7 +175,7 @@ def _bytes_of_a_run(model: SpotModel, options: TrainOptions) -> int:
     """Return the size of the checkpoint and the state: weights, their means, Adam's two moments."""
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    return (3 if options.ema_decay else 2) * weights + 2 * trained
+    return int((3 if options.ema_decay else 2) * weights + 2 * trained)
 
 
 def _plan(prepared: Prepared, fold: Fold, options: TrainOptions) -> FoldSplit:
