@@ -67,9 +67,10 @@ class AttentionPool(nn.Module):
         biases = attn.in_proj_bias.chunk(3)
         weights = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
         given = (self.ln_q(self.query).unsqueeze(0), context, context)
+        projected = (F.linear(*each) for each in zip(given, weights, biases, strict=True))
         query, key, value = (
-            F.linear(x, weight, bias).unflatten(2, (attn.num_heads, -1)).transpose(1, 2)
-            for x, weight, bias in zip(given, weights, biases, strict=True)
+            x.unflatten(2, (attn.num_heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
+            for x in projected
         )  # (B or 1, heads, 1 or T, 64)
         scores = query * attn.head_dim**-0.5 @ key.transpose(2, 3)
         attended = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
@@ -162,6 +163,8 @@ _KERNELS: Final = {"bicubic": _bicubic, "bilinear": _bilinear}
 def design_of_network(network: str, **given: Any) -> EncoderDesign:
     """Return the design of a network of timm, with the input that timm lists for it.
 
+    The argument ``img_size`` counts before the listed size.
+
     Args:
         network: Name of the network, with or without the tag of its weights.
         given: Fields of ``EncoderDesign`` that replace what timm lists.
@@ -176,14 +179,15 @@ def design_of_network(network: str, **given: Any) -> EncoderDesign:
         raise ConfigError(
             f"timm network {network!r}: not in timm {timm.__version__}; close: {close}"
         )
-    listed = timm.get_pretrained_cfg(network).to_dict() if timm.get_pretrained_cfg(network) else {}
+    listed = timm.get_pretrained_cfg(network).to_dict()
+    built_for = given.get("arguments", {}).get("img_size", listed["input_size"][-1])
     kernel = listed.get("interpolation", "bicubic")
     design = EncoderDesign(
         name=network,
         network=network,
         mean=tuple(listed["mean"]),
         std=tuple(listed["std"]),
-        input_px=int(listed["input_size"][-1]),
+        input_px=int(built_for),
         kernel=kernel if kernel in _KERNELS else "bicubic",
     )
     return replace(design, **given)
@@ -239,10 +243,16 @@ def feature_dim_of(encoder: Encoder, input_px: int) -> int:
     """Return the width F of the features.
 
     Raises:
-        ConfigError: If the network gives anything but one vector per image.
+        ConfigError: If the network does not take such images, or gives anything but one vector.
     """
-    with torch.inference_mode():
-        features = encoder(torch.zeros(1, 3, input_px, input_px))
+    try:
+        with torch.inference_mode():
+            features = encoder(torch.zeros(1, 3, input_px, input_px))
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"timm network: does not take images of {input_px} px ({str(error).splitlines()[0]}); "
+            f"pass --input-px, or --timm-arg img_size={input_px}"
+        ) from error
     if features.ndim != 2:
         raise ConfigError(
             f"timm network: gives {tuple(features.shape)} per image; choose how to pool with --pool"

@@ -307,6 +307,13 @@ def test_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "bad.bin")
 
 
+def test_size_that_the_network_is_built_for_is_taken() -> None:
+    assert design_of_network("test_vit", arguments={"img_size": 96}).input_px == 96
+    assert design_of_network("test_vit", arguments={"img_size": 96}, input_px=160).input_px == 160
+    with pytest.raises(ConfigError, match=r"not take images of 96 px .* --timm-arg img_size=96"):
+        encoder_model.feature_dim_of(build_encoder(small_vit()), 96)
+
+
 def test_what_timm_does_not_have_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'vit_tiny_patch16_225': not in timm"):
         design_of_network("vit_tiny_patch16_225")
