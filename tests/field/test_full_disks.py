@@ -19,7 +19,7 @@ from tests.training.conftest import write_mean_encoder
 pytestmark = [pytest.mark.torch, pytest.mark.lengthy]
 
 
-QUICK = ("--seconds", "0.01", "--rounds", "1", "--max-runs", "3")
+QUICK = ("--seconds", "0.01", "--rounds", "2", "--max-runs", "2")
 """Options of a benchmark that measures next to nothing."""
 
 
@@ -110,7 +110,7 @@ def test_prepare_and_train(kit: Kit, invoke: Invoke) -> None:
     assert not (kit.folder / "prepared" / "prepared.json").exists()
     assert invoke(*prepare, *encoder).status == 0
     train = ("train", "prepared", "--out", "run", "--model", "gem", "--epochs", "1")
-    small = ("--set", "embedding_dim=8", "--set", "global_heads=1", "--set", "global_depth=1")
+    small = ("--set", "embedding_dim=64", "--set", "global_heads=1", "--set", "global_depth=2")
     with room_for(2_000):
         refuse(invoke(*train, *small), "run")
     assert files_of(kit.folder / "run") == set()
