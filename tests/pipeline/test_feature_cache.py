@@ -10,7 +10,7 @@ import tifffile
 
 from tests.pipeline.fake_model import FakeSession, fake_config, fake_model
 from triplex_deploy import predict_slide
-from triplex_deploy.errors import SlideError
+from triplex_deploy.errors import ConfigError, SlideError
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.feature_cache import FeatureCache, open_cache
 from triplex_deploy.pipeline.options import PredictOptions
@@ -175,6 +175,55 @@ def test_files_of_others_in_the_cache_are_left_alone(
     second = _predict(slide_path, fake_model(fake_config()), some_spots, tmp_path)
     assert second.run["tiles_from_cache"] > 0
     assert foreign.exists()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_features_of_another_installation_are_used_only_if_the_cache_is_shared(
+    shared: bool,
+    slide_path: Path,
+    some_spots: Spots,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
+    first = _predict(slide_path, fake_model(fake_config()), some_spots, cache)
+    (file,) = cache.rglob("*.npz")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "own"))
+    with caplog.at_level(logging.WARNING):
+        again = _predict(
+            slide_path, fake_model(fake_config()), some_spots, cache, shared_cache=shared
+        )
+    assert again.run["tiles_from_cache"] == (first.run["tiles_encoded"] if shared else 0)
+    lines = [line for line in caplog.messages if "not written by this installation" in line]
+    assert len(lines) == (0 if shared else 1)
+    assert file.exists()
+    np.testing.assert_array_equal(again.expression, first.expression)
+
+
+def test_a_shared_folder_of_others_is_used_on_demand(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    cache = FeatureCache(tmp_path, "key", 2, is_shared=True)
+    cache.add(np.zeros((1, 2), np.int64), np.ones((1, 2), np.float32))
+    cache.flush()
+    assert len(list(FeatureCache(tmp_path, "key", 2, is_shared=True).parts())) == 1
+    assert list(FeatureCache(tmp_path, "key", 2).parts()) == []
+
+
+def test_altered_values_of_a_shared_cache_are_noticed(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, "key", 2, is_shared=True)
+    cache._write(np.zeros((1, 2), np.int64), np.ones((1, 2), np.float32))
+    (file,) = tmp_path.glob("*.npz")
+    with np.load(file) as content:
+        arrays = {**content, "features": np.full((1, 2), 7, np.float32)}
+    np.savez(file, **arrays)
+    assert list(cache.parts()) == []
+
+
+def test_sharing_needs_a_cache() -> None:
+    with pytest.raises(ConfigError, match="shared_cache: there is no cache"):
+        PredictOptions(shared_cache=True)
 
 
 class _ReplacesTheSlide(Silent):

@@ -9,6 +9,7 @@ import pytest
 from tests.pipeline.fake_model import fake_config, fake_model
 from triplex_deploy.errors import BackendError
 from triplex_deploy.pipeline.context import PredictionContext
+from triplex_deploy.pipeline.row_store import RowStore
 from triplex_deploy.progress import Silent
 
 GRAPHS = ["tile_encoder", "target_encoder", "neighbor_encoder", "global_encoder", "fusion_head"]
@@ -35,3 +36,35 @@ def test_what_is_no_number_names_its_graph(graph: str, value: float) -> None:
         return
     with pytest.raises(BackendError, match=f"{graph}: its output {name} has 1 values that are NaN"):
         context.graph(spec, inputs)
+
+
+def test_what_stays_on_a_gpu_is_looked_at_too() -> None:
+    """A later graph may turn NaN into a number."""
+
+    class OnDevice:
+        def numpy(self) -> np.ndarray:
+            return np.array([[1.0], [np.nan]], np.float32)
+
+    model = fake_model(fake_config())
+    spec = model.bundle.specs["neighbor_encoder"]
+    session = SimpleNamespace(
+        run_kept=lambda inputs: {spec.outputs[0].name: OnDevice()}, runs_in_caller=True
+    )
+    context = PredictionContext(
+        model=model,
+        progress=Silent(),
+        sessions=cast(Any, {spec.name: session}),
+        setting=cast(Any, SimpleNamespace(workers=1)),
+    )
+    inputs: Any = {tensor.name: np.zeros(2, np.float32) for tensor in spec.inputs}
+    with pytest.raises(BackendError, match=r"for 1 of 2 spots of a call, the first is spot 65,"):
+        context.graph_kept(spec, inputs, slice(64, 66))
+
+
+def test_features_beyond_float16_are_refused_where_half_of_the_memory_was_asked_for() -> None:
+    with RowStore((2, 3), 1e9, half=True) as store:
+        store.put(np.array([0]), np.full((1, 3), 60_000, np.float32))
+        with pytest.raises(
+            BackendError, match=r"half_features: a feature of 7e\+04"
+        ):
+            store.put(np.array([1]), np.full((1, 3), -70_000, np.float32))
