@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,8 @@ OPEN_ELSEWHERE: Final = (
     "open elsewhere or cannot be locked here; close it there, or set "
     "HDF5_USE_FILE_LOCKING=FALSE where the file system has no locks"
 )
-_LOCK_WORDS: Final = ("lock", "already open for write", "already open for read-only")
+_LOCKED: Final = re.compile(r"\block\b|already open for (write|read-only)", re.IGNORECASE)
+"""Texts of HDF5 about locks; a file that was cut short is said to lack its ``sblock``."""
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def open_hdf5(
 
 def is_open_elsewhere(error: Exception) -> bool:
     """Return True if h5py failed because another process has the file open or locked."""
-    return any(word in str(error).lower() for word in _LOCK_WORDS)
+    return _LOCKED.search(str(error)) is not None
 
 
 def read_h5ad(path: Path, kind: type[TriplexError], what: str, remedy: str) -> AnnData:
