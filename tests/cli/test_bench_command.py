@@ -59,7 +59,7 @@ def test_bundles_side_by_side_give_table_json_and_plot(invoke, bundle, tmp_path:
 def test_json_without_a_file_goes_to_stdout_alone(invoke, bundle) -> None:
     finished = invoke("bench", bundle.path, *ONE_GRAPH, *QUICK, "--json")
     assert finished.status == 0, finished.err
-    assert json.loads(finished.out)["schema_version"] == 1
+    assert json.loads(finished.out)["schema_version"] == 2
 
 
 def test_slide_is_measured_end_to_end(invoke, bundle, slide_path, tmp_path: Path) -> None:
@@ -119,8 +119,12 @@ def test_absent_matplotlib_is_said_before_measuring(invoke, bundle, monkeypatch,
         (["--batch-sizes", "1,x"], 2, "'x' is not a valid integer"),
         (["--batch-sizes", "0"], 2, "0 is not in the range"),
         (["--scenario", "Burst"], 2, "Burst"),
-        (["--scenario", "server"], 1, "the Server scenario needs one"),
-        (["--rate", "3"], 1, "the Server scenario needs one"),
+        (
+            ["--scenario", "server"],
+            1,
+            "rate_per_s: give it for the Server scenario, and for no other",
+        ),
+        (["--rate", "3"], 1, "rate_per_s: give it for the Server scenario, and for no other"),
         (["--graphs", "--slide", "x.tif"], 2, "--slide is for end to end"),
         (["--mpp", "0.5"], 2, "give --slide"),
         (["--backend", "magic"], 2, "'magic' is not one of 'auto'"),

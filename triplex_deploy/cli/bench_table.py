@@ -30,7 +30,7 @@ def print_result(result: BenchResult) -> None:
     if machine.instructions:
         console.print(f"instructions: {', '.join(machine.instructions)}")
     console.print(_subjects(result))
-    for line in _unmeasured(result):
+    for line in _remarks(result):
         console.print(line, markup=False)  # a remedy may have brackets
     console.print(_cases(result))
     for line in _notes(result):
@@ -65,18 +65,11 @@ def _table(title: str) -> Table:
 
 def _subjects(result: BenchResult) -> Table:
     table = _table("subjects")
-    for name in ("subject", "bundle", "id", "threads", "copies", "against PyTorch fp32"):
+    for name in ("subject", "bundle", "id", "threads", "copies"):
         table.add_column(name)
     for subject in result.subjects:
         threads = "auto" if subject.threads is None else str(subject.threads)
-        table.add_row(
-            subject.label,
-            subject.bundle,
-            subject.bundle_id,
-            threads,
-            subject.transfers,
-            _accuracy(subject),
-        )
+        table.add_row(subject.label, subject.bundle, subject.bundle_id, threads, subject.transfers)
     return table
 
 
@@ -91,8 +84,10 @@ def _accuracy(subject: Subject) -> str:
     )
 
 
-def _unmeasured(result: BenchResult) -> Iterator[str]:
-    """Yield why a subject was not measured, then the peak rates."""
+def _remarks(result: BenchResult) -> Iterator[str]:
+    """Yield the accuracy of subjects, why others were not measured, then the peak rates."""
+    for subject in result.subjects:
+        yield f"against PyTorch fp32: {subject.label}: {_accuracy(subject)}"
     for name, reason in result.subjects_absent.items():
         yield f"not measured: {name}: {reason}"
     if result.ceilings is not None:
