@@ -153,7 +153,8 @@ def test_a_write_cut_short_is_one_clean_error(prediction: Prediction, tmp_path: 
     message = done.stderr.decode()
     assert done.returncode == 1
     assert message.count("\n") == 1
-    assert message.startswith(f"OutputError: {target}: cannot be written (File too large); check")
+    assert message.startswith(f"OutputError: {target}: cannot be written (File too large, ")
+    assert " MB free); check" in message
     assert list(tmp_path.iterdir()) == []
 
 
