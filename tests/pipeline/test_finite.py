@@ -64,7 +64,5 @@ def test_what_stays_on_a_gpu_is_looked_at_too() -> None:
 def test_features_beyond_float16_are_refused_where_half_of_the_memory_was_asked_for() -> None:
     with RowStore((2, 3), 1e9, half=True) as store:
         store.put(np.array([0]), np.full((1, 3), 60_000, np.float32))
-        with pytest.raises(
-            BackendError, match=r"half_features: a feature of 7e\+04"
-        ):
+        with pytest.raises(BackendError, match=r"half_features: a feature of 7e\+04"):
             store.put(np.array([1]), np.full((1, 3), -70_000, np.float32))
