@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from tests.cli.conftest import Invoke
 from triplex_deploy.cli.log_file import close_log_file, note, open_log_file
 from triplex_deploy.cli.streams import note_line, print_line
-from triplex_deploy.errors import BackendError, OutputError
+from triplex_deploy.errors import OutputError
 
 cli_main = import_module("triplex_deploy.cli.main")  # the package's main is a function
 COMMAND = (sys.executable, "-m", "triplex_deploy.cli")
@@ -75,28 +74,36 @@ def test_full_disk_of_the_log_is_said_once(capfd: pytest.CaptureFixture[str]) ->
     assert line == "warning: /dev/full: the log cannot be written (No space left on device)"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-@pytest.mark.parametrize("becomes", [BackendError, ImportError])
-def test_signal_that_a_library_turns_into_an_error_is_an_interrupt(
-    number: signal.Signals,
-    becomes: type[Exception],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    def importing(*_: object, **__: object) -> None:
-        try:
-            os.kill(os.getpid(), number)
-            time.sleep(5)
-        except KeyboardInterrupt as error:
-            raise becomes("onnxruntime is not installed") from error
+INTERRUPTED_IMPORT = """
+import importlib, os, signal, sys, time
+from triplex_deploy.errors import BackendError
 
-    monkeypatch.setattr(cli_main.group, "main", importing)
-    before = signal.signal(number, signal.default_int_handler)  # nohup runs tests without SIGHUP
+main = importlib.import_module("triplex_deploy.cli.main")  # the package's main is a function
+number, becomes = int(sys.argv[1]), {"BackendError": BackendError, "ImportError": ImportError}
+
+def importing(*_, **__):
     try:
-        assert cli_main.run(["verify", "x"]) == 130
-    finally:
-        signal.signal(number, before)
-    assert "interrupted" in capfd.readouterr().err
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    except KeyboardInterrupt as error:
+        raise becomes[sys.argv[2]]("onnxruntime is not installed") from error
+
+signal.signal(number, signal.default_int_handler)  # nohup starts programs without SIGHUP
+main.group.main = importing
+sys.exit(main.run(["verify", "x"]))
+"""
+"""A command in which a signal comes while a library is imported, in a process of its own."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("becomes", ["BackendError", "ImportError"])
+def test_signal_that_a_library_turns_into_an_error_is_an_interrupt(
+    number: signal.Signals, becomes: str
+) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, str(int(number)), becomes]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "error: interrupted; nothing half-written was left\n"
 
 
 def test_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
