@@ -68,7 +68,9 @@ def test_tensorrt_is_refused(tmp_path: Path) -> None:
 
 def test_triton_is_refused_before_any_work(tmp_path: Path) -> None:
     write_checkpoint(checkpoint_of("bleep"), tmp_path / "model.ckpt")
-    with pytest.raises(ConfigError, match="format triton: serves TRIPLEX and its parts only, not bleep"):
+    with pytest.raises(
+        ConfigError, match="format triton: serves TRIPLEX and its parts only, not bleep"
+    ):
         export_bundle(tmp_path / "model.ckpt", tmp_path / "bundle", ExportOptions(triton=True))
     assert not (tmp_path / "bundle").exists()
 
