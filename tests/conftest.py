@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.few_parity_cases import few_parity_cases
 from tests.needs_torch import EXPORTED, LIBRARIES, needs_torch
 from tests.shared_cache import EXPORT, FOLDER, share_traces, shared
 from triplex_deploy.runtime.model import Model, RunnableBundle, load_bundle
@@ -139,13 +140,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_parity() -> Iterator[None]:
     """Few and small parity cases: for tests of what happens around them."""
-    from triplex_deploy.exporters import parity
-
-    for name in parity.SIZES:
-        monkeypatch.setitem(parity.SIZES, name, (1, 2))
-    monkeypatch.setattr(parity, "GRID_SIDE", 3)
+    with few_parity_cases():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.few_parity_cases import few_parity_cases
 from tests.field.kit import MPP, Kit
 from tests.invoke import Finished, Invoke, invoke
 from tests.shared_cache import share_traces
@@ -35,7 +36,6 @@ def small_demo(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     from triplex_deploy.demo.dataset import SectionPlan, image_path, write_dataset
     from triplex_deploy.demo.programs import GENES
     from triplex_deploy.demo.truth import write_truth
-    from triplex_deploy.exporters import parity
     from triplex_deploy.exporters.export import export_bundle
     from triplex_deploy.models import read_checkpoint, write_checkpoint
 
@@ -48,10 +48,7 @@ def small_demo(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     checkpoint = read_checkpoint(tiny_checkpoint)
     panel = tuple(GENES[: len(checkpoint.genes)])
     write_checkpoint(replace(checkpoint, genes=panel, tile_mpp=MPP), root / "checkpoint.ckpt")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in parity.SIZES:
-            patch.setitem(parity.SIZES, name, (1, 2))
-        patch.setattr(parity, "GRID_SIDE", 3)
+    with few_parity_cases():
         export_bundle(root / "checkpoint.ckpt", root / "bundle")
     return root
 

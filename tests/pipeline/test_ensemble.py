@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.few_parity_cases import few_parity_cases
 from tests.variants import BASELINES, VARIANTS, model_of
 from triplex_deploy import load_bundle, predict_slide
 from triplex_deploy.contract import Config, EnsembleConfig, config_from_dict, graph_specs
 from triplex_deploy.errors import CheckpointError, ConfigError
-from triplex_deploy.exporters import parity
 from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.models import build_model, read_checkpoint, state_of, write_checkpoint
 from triplex_deploy.models.ensemble import join_checkpoints
@@ -50,10 +50,7 @@ def predicted(
 ) -> Predicted:
     """The ensemble's prediction of a slide, and each member's."""
     folder, found = tmp_path_factory.mktemp("bundles"), []
-    with pytest.MonkeyPatch.context() as patch:
-        for name in parity.SIZES:
-            patch.setitem(parity.SIZES, name, (1, 2))
-        patch.setattr(parity, "GRID_SIDE", 3)
+    with few_parity_cases():
         exported: list[Path | list[Path]] = [members, *members]
         for i, paths in enumerate(exported):
             export_bundle(paths, folder / f"bundle-{i}")

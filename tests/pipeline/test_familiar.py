@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.few_parity_cases import few_parity_cases
 from triplex_deploy import PredictOptions, load_bundle, predict_slide
 from triplex_deploy.errors import CheckpointError, SlideError
-from triplex_deploy.exporters import parity
 from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.familiarity import FAMILIARITY, MIN_TILES, TrainingTiles
 from triplex_deploy.models import read_checkpoint, write_checkpoint
@@ -43,10 +43,7 @@ def bundles(
     """The tiny model: not described, and described as trained on tiles like these or on others."""
     folder = tmp_path_factory.mktemp("described")
     checkpoint = read_checkpoint(tiny_checkpoint)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in parity.SIZES:
-            patch.setitem(parity.SIZES, name, (1, 2))
-        patch.setattr(parity, "GRID_SIDE", 3)
+    with few_parity_cases():
         export_bundle(tiny_checkpoint, folder / "plain")
         made = {"plain": load_bundle(folder / "plain")}
         with made["plain"].open(device="cpu") as model:
