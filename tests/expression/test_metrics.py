@@ -28,6 +28,24 @@ def test_slide_metrics_by_hand() -> None:
     assert np.isnan(slide.pcc[1])
 
 
+def test_error_is_the_sum_of_pattern_and_offset() -> None:
+    labels = np.array([[0.0, 1.0], [2.0, 1.0]])
+    shifted = measure_slide(labels, labels + [3.0, -1.0])
+    assert (shifted.mse_within, shifted.mse_offset) == (0.0, 5.0)
+    flat = measure_slide(labels, np.broadcast_to(labels.mean(axis=0), labels.shape))
+    assert (flat.mse_within, flat.mse_offset) == (0.5, 0.0)
+
+
+def test_metrics_of_earlier_versions_have_no_parts_of_the_error() -> None:
+    metrics = measure_fold([measure_slide(np.eye(3), 2 * np.eye(3))])
+    row = metrics.to_dict()
+    back = FoldMetrics.from_dict(row, "abc", "cbad", 1)
+    assert back.mse_within + back.mse_offset == pytest.approx(back.mse)
+    np.testing.assert_array_equal(back.pcc, [*metrics.pcc[::-1], np.nan])
+    del row["mse_within"], row["mse_offset"]
+    assert np.isnan(FoldMetrics.from_dict(row, "abc", "abc", 1).mse_within)
+
+
 def test_constant_prediction_has_no_correlation_even_where_its_mean_is_rounded() -> None:
     labels = np.random.default_rng(0).normal(size=(7, 1))
     assert np.isnan(gene_correlations(labels, np.full((7, 1), 0.1)))[0]

@@ -30,7 +30,7 @@ def test_every_shipped_study_names_known_settings_and_rows_of_the_paper(name: st
 
 
 def test_shipped_studies_are_the_tables_and_one_for_real_sections() -> None:
-    real = ["her2st_c", "her2st_neighborhood"]
+    real = ["her2st_baselines", "her2st_c", "her2st_neighborhood"]
     assert shipped_studies() == ["demo", *real, *(f"table{number}" for number in range(1, 6))]
 
 

@@ -5,19 +5,25 @@ from typing import Any
 from triplex_deploy.study.tables import make_tables
 from triplex_deploy.study.write import markdown_table
 
+KEYS = ("mse", "mae", "pcc_m", "pcc_h")
+WITHIN = ("mse_within", "mse_offset")
+
 
 def spread(mean: float | None, std: float | None = 0.01) -> dict[str, float | None]:
     return {"mean": mean, "std": std}
 
 
 def metrics(first: float) -> dict[str, dict[str, float | None]]:
-    keys = ("mse", "mae", "pcc_m", "pcc_h", "pcc_common")
+    keys = (*KEYS, "pcc_common", *WITHIN)
     return {key: spread(first + i / 10) for i, key in enumerate(keys)}
 
 
 def model(first: float, **changes: Any) -> dict[str, Any]:
-    difference = {key: {"mean": -0.25, "std": 0.5, "n": 8} for key in ("mse", "mae")}
+    difference: dict[str, Any] = {
+        key: {"mean": -0.25, "std": 0.5, "n": 8} for key in ("mse", "mae")
+    }
     difference |= {key: {"mean": 0.125, "std": 0.5, "n": 8} for key in ("pcc_m", "pcc_h")}
+    difference |= {key: {"mean": None, "std": None, "n": 0} for key in WITHIN}
     return {
         **metrics(first),
         "cells_done": 8,
@@ -35,6 +41,7 @@ def results(**models: Any) -> dict[str, Any]:
         "shares_patients": False,
         "folds": {"0": ["A1"], "1": ["B1"]},
         "constant": {"mse": spread(0.267, 0.082), "mae": spread(0.408, 0.05)},
+        "baselines": {},
         "models": models,
     }
     common = {"reference": "TRIPLEX", "seeds": [1, 2], "selection": "test_fold", "external": {}}
@@ -51,15 +58,19 @@ def test_values_of_the_paper_stand_beside_results_below_the_constant() -> None:
         "MAE",
         "PCC(M)",
         "PCC(H)",
+        "MSE within",
+        "MSE offset",
         "PCC(50)",
         "paper MSE",
         "paper PCC(M)",
     )
-    ours = ("0.200 ± 0.010", "0.300 ± 0.010", "0.400 ± 0.010", "0.500 ± 0.010", "0.600 ± 0.010")
+    ours = tuple(f"0.{number}00 ± 0.010" for number in (2, 3, 4, 5, 7, 8, 6))
     assert table.rows[0] == (
         "constant predictor",
         "0.267 ± 0.082",
         "0.408 ± 0.050",
+        "-",
+        "-",
         "-",
         "-",
         "-",
@@ -73,12 +84,10 @@ def test_values_of_the_paper_stand_beside_results_below_the_constant() -> None:
 
 def test_single_fold_has_no_deviation() -> None:
     single = {"mean": 0.25, "std": None, "n": 1}
-    done = model(
-        0.2, mse=single, difference=dict.fromkeys(("mse", "mae", "pcc_m", "pcc_h"), single)
-    )
+    done = model(0.2, mse=single, difference=dict.fromkeys((*KEYS, *WITHIN), single))
     scores, differences = make_tables(results(NEM=done))[:2]
     assert scores.rows[1][1] == "0.250"
-    assert differences.rows[0][1:] == ("+0.250",) * 4 + ("1",)
+    assert differences.rows[0][1:] == ("+0.250",) * 6 + ("1",)
 
 
 def test_unfinished_row_is_marked() -> None:
@@ -90,7 +99,7 @@ def test_reference_has_no_row_of_differences_to_itself() -> None:
     table = make_tables(results(TRIPLEX=model(0.2), NEM=model(0.3)))[1]
     assert table.title == "BC1: paired with TRIPLEX"
     below, above = "-0.250 ± 0.500", "+0.125 ± 0.500"
-    assert table.rows == (("NEM", below, below, above, above, "8"),)
+    assert table.rows == (("NEM", below, below, above, above, "-", "-", "8"),)
 
 
 def test_cost_is_in_millions_and_megabytes() -> None:
@@ -117,3 +126,13 @@ def test_markdown_has_a_row_per_line() -> None:
     lines = markdown_table(make_tables(results(**{"a|b": model(0.3)}))[1]).splitlines()
     assert lines[0] == "## BC1: paired with TRIPLEX"
     assert lines[-1].startswith("| a\\|b | -0.250 ± 0.500 |")
+
+
+def test_baselines_stand_between_the_constant_and_the_models() -> None:
+    found = results(TRIPLEX=model(0.2))
+    found["datasets"]["BC1"]["baselines"] = {"context_ridge": model(0.3)}
+    scores, differences = make_tables(found)[:2]
+    names = [row[0] for row in scores.rows]
+    assert names == ["constant predictor", "context ridge", "TRIPLEX"]
+    assert scores.rows[1][1:4] == ("0.300 ± 0.010", "0.400 ± 0.010", "0.500 ± 0.010")
+    assert differences.rows[0][:2] == ("context ridge", "-0.250 ± 0.500")

@@ -133,7 +133,7 @@ def _of_prediction(
             figures.GeneMap(matched.genes[i], matched.labels[:, i], matched.predicted[:, i], pcc[i])
             for i in chosen
         ]
-        figures.draw_maps(path, matched.level0_xy, maps)
+        figures.draw_maps(path, matched.level0_xy, maps, prediction.units)
 
     return result, _Pictures(draw_scores, draw_maps if chosen else None)
 
@@ -162,7 +162,8 @@ def _slide_lines(result: dict[str, Any]) -> list[str]:
         labels = f"of the counts by {steps} ({result['label_transform_is']})"
     return [
         f"{result['slide']}: {result['spots']} spots, {len(result['genes'])} genes: "
-        f"PCC {_number(model['pcc_m'])}, MSE {model['mse']:.4f}, MAE {model['mae']:.4f}; "
+        f"PCC {_number(model['pcc_m'])}, MSE {model['mse']:.4f} (within {model['mse_within']:.4f}, "
+        f"offset {model['mse_offset']:.4f}), MAE {model['mae']:.4f}; "
         f"its own mean everywhere MSE {own['mse']:.4f}, MAE {own['mae']:.4f}",
         f"spots joined by {result['joined_by']}{_alone(result)}",
         f"labels {labels}",
@@ -182,15 +183,19 @@ def _run_lines(result: dict[str, Any]) -> list[str]:
     title = f"{n_folds} {noun}, {result['selection']} selection"
     if result["shares_patients"]:
         title += "; test patients are trained on too"
-    header = f"{'':<10}{'MSE':>17}{'MAE':>17}{'PCC(M)':>17}{'PCC(H)':>17}"
+    names = ("MSE", "within", "offset", "MAE", "PCC(M)", "PCC(H)")
+    header = f"{'':<10}" + "".join(f"{name:>17}" for name in names)
     lines = [title, header, *(_row(name, result[name]) for name in ("model", "constant"))]
     if len(result["folds"]) > 1:
         lines += [_fold_row(fold) for fold in result["per_fold"]]
     return lines
 
 
+_FOLD_KEYS = ("mse", "mse_within", "mse_offset", "mae", "pcc_m")
+
+
 def _row(name: str, summary: dict[str, Any]) -> str:
-    cells = (summary[key] for key in ("mse", "mae", "pcc_m", "pcc_h"))
+    cells = (summary[key] for key in (*_FOLD_KEYS, "pcc_h"))
     return f"{name:<10}" + "".join(f"{_spread(cell):>17}" for cell in cells)
 
 
@@ -200,7 +205,7 @@ def _spread(cell: dict[str, float | None]) -> str:
 
 
 def _fold_row(fold: dict[str, Any]) -> str:
-    cells = "".join(f"{_number(fold[key]):>17}" for key in ("mse", "mae", "pcc_m"))
+    cells = "".join(f"{_number(fold[key]):>17}" for key in _FOLD_KEYS)
     return f"{'fold ' + fold['fold']:<10}{cells}   {', '.join(fold['tested_on'])}"
 
 

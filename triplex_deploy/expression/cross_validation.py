@@ -53,6 +53,10 @@ class CrossValidation:
     same test folds that score them, so PCC(H) of two models is over different genes."""
     n_folds: int
     """Number of folds."""
+    mse_within: Spread
+    """Mean squared error without each gene's offset."""
+    mse_offset: Spread
+    """Mean squared offset of the genes."""
 
 
 def cross_validate(folds: Sequence[FoldMetrics], n_top: int = N_TOP_GENES) -> CrossValidation:
@@ -71,6 +75,8 @@ def cross_validate(folds: Sequence[FoldMetrics], n_top: int = N_TOP_GENES) -> Cr
         pcc_h=Spread.over([nan_mean(row[top]) for row in pcc]),
         top_genes=top,
         n_folds=len(folds),
+        mse_within=Spread.over([fold.mse_within for fold in folds]),
+        mse_offset=Spread.over([fold.mse_offset for fold in folds]),
     )
 
 

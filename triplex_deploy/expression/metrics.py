@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ class SlideMetrics:
     """Mean absolute error over spots and genes."""
     pcc: NDArray[np.float64]
     """Pearson correlation (G,) of each gene; NaN for a constant gene."""
+    mse_within: float
+    """Mean squared error after each gene's mean error on the slide is taken out."""
+    mse_offset: float
+    """Mean over genes of the squared mean error; with ``mse_within`` it adds up to ``mse``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +40,43 @@ class FoldMetrics:
     """Mean correlation (G,) of each gene; NaN if it is NaN on every slide."""
     n_slides: int
     """Number of slides."""
+    mse_within: float = float("nan")
+    """Mean of the errors without offsets; NaN for metrics of earlier versions."""
+    mse_offset: float = float("nan")
+    """Mean of the errors of the offsets; NaN for metrics of earlier versions."""
 
     @property
     def pcc_m(self) -> float:
         """Return PCC(M): the mean over the genes that have a correlation."""
         return nan_mean(self.pcc)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metrics as plain values, as metrics.json holds them."""
+        return {
+            "mse": self.mse,
+            "mse_within": self.mse_within,
+            "mse_offset": self.mse_offset,
+            "mae": self.mae,
+            "pcc_m": self.pcc_m,
+            "pcc": self.pcc.tolist(),
+        }
+
+    @classmethod
+    def from_dict(
+        cls, row: Mapping[str, Any], names: Sequence[str], genes: Sequence[str], n_slides: int
+    ) -> FoldMetrics:
+        """Return the metrics of a row of metrics.json.
+
+        Args:
+            row: The values of ``to_dict``; None and missing errors become NaN.
+            names: The genes of ``row["pcc"]``.
+            genes: The genes of the result; those that are not in ``names`` get NaN.
+            n_slides: Number of slides.
+        """
+        known = dict(zip(names, row["pcc"], strict=True))
+        pcc = np.array([_or_nan(known.get(gene)) for gene in genes])
+        within, offset = (_or_nan(row.get(key)) for key in ("mse_within", "mse_offset"))
+        return cls(row["mse"], row["mae"], pcc, n_slides, within, offset)
 
 
 def measure_slide(labels: NDArray[np.floating], predicted: NDArray[np.floating]) -> SlideMetrics:
@@ -55,10 +92,13 @@ def measure_slide(labels: NDArray[np.floating], predicted: NDArray[np.floating])
         )
     truth, guess = labels.astype(np.float64), predicted.astype(np.float64)
     error = guess - truth
+    mse, offset = float(np.mean(error**2)), float(np.mean(error.mean(axis=0) ** 2))
     return SlideMetrics(
-        mse=float(np.mean(error**2)),
+        mse=mse,
         mae=float(np.mean(np.abs(error))),
         pcc=gene_correlations(truth, guess),
+        mse_within=max(mse - offset, 0.0),
+        mse_offset=offset,
     )
 
 
@@ -75,6 +115,8 @@ def measure_fold(slides: Sequence[SlideMetrics]) -> FoldMetrics:
         mae=nan_mean(np.array([slide.mae for slide in slides])),
         pcc=_column_nan_means(np.stack([slide.pcc for slide in slides])),
         n_slides=len(slides),
+        mse_within=nan_mean(np.array([slide.mse_within for slide in slides])),
+        mse_offset=nan_mean(np.array([slide.mse_offset for slide in slides])),
     )
 
 
@@ -112,3 +154,7 @@ def _column_nan_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     counts = known.sum(axis=0)
     totals = np.where(known, values, 0.0).sum(axis=0)
     return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

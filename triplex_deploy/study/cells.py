@@ -92,7 +92,7 @@ def make_cells(study: Study, out: Path) -> tuple[StudyCell, ...]:
         _make_cell(study, out, label, opened[label], fold, model, seed)
         for seed in config.seeds
         for label in config.datasets
-        for fold in _folds(study, label, opened[label][0])
+        for fold in folds_of(study, label, opened[label][0])
         for model in config.models
     )
 
@@ -222,7 +222,12 @@ def _with_first_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     return first
 
 
-def _folds(study: Study, label: str, prepared: Prepared) -> Iterator[Fold]:
+def folds_of(study: Study, label: str, prepared: Prepared) -> Iterator[Fold]:
+    """Yield the folds of a data set that the study names.
+
+    Raises:
+        ConfigError: If the data set has no such fold.
+    """
     wanted = study.config.folds
     if wanted == "all":
         yield from prepared.folds

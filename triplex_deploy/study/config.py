@@ -80,6 +80,8 @@ class StudyConfig(_Strict):
     """Data sets by label."""
     models: dict[str, Settings] = Field(min_length=1)
     """Settings of model and training, by the model's label."""
+    baselines: list[Literal["tile_ridge", "context_ridge"]] = []
+    """Ridge regressions to score on the same folds, beside the models."""
     reference: str | None = None
     """Label of the model that the others are compared with, fold by fold."""
     folds: Literal["all"] | list[int] = "all"

@@ -173,6 +173,8 @@ def _score(
         "mae": metrics.mae,
         "pcc_m": nan_mean(metrics.pcc),
         "pcc_h": nan_mean(metrics.pcc[top_genes(known, N_TOP_GENES)]),
+        "mse_within": metrics.mse_within,
+        "mse_offset": metrics.mse_offset,
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from triplex_deploy.study.baselines import score_baselines
 from triplex_deploy.study.cells import StudyCell, metrics_of, read_record
 from triplex_deploy.study.config import Study
 from triplex_deploy.study.paper import Printed, paper_row, paper_source
@@ -138,6 +139,14 @@ def _dataset(
         "shares_patients": any(values["shares_patients"] for values in metrics),
         "folds": {str(c.fold): m["tested_on"] for c, m in _first_of_folds(label, finished)},
         "constant": _constant(label, finished),
+        "baselines": {
+            name: {
+                **summarize(scores),
+                "per_fold": _per_fold(scores),
+                "difference": None if reference is None else paired_differences(scores, reference),
+            }
+            for name, scores in score_baselines(study, label).items()
+        },
         "models": models,
     }
 
@@ -148,7 +157,8 @@ def _constant(label: str, finished: FinishedCells) -> dict[str, Any] | None:
     if not runs:
         return None
     summary = summarize(score_row(runs, "constant"))
-    return {key: summary[key] for key in ("mse", "mae", "n_folds")}
+    errors = [key for key in METRIC_KEYS if not key.startswith("pcc")]
+    return {key: summary[key] for key in (*errors, "n_folds")}
 
 
 def _first_of_folds(

@@ -13,7 +13,7 @@ from triplex_deploy.expression import FoldMetrics, cross_validate, top_genes
 from triplex_deploy.expression.cross_validation import N_TOP_GENES, Spread, mean_ranks
 from triplex_deploy.expression.metrics import nan_mean
 
-METRIC_KEYS: Final = ("mse", "mae", "pcc_m", "pcc_h")
+METRIC_KEYS: Final = ("mse", "mae", "pcc_m", "pcc_h", "mse_within", "mse_offset")
 """Metrics of every table; docs/models.md, "Metrics", defines them."""
 
 
@@ -62,7 +62,12 @@ def score_row(runs: Mapping[int, Sequence[Mapping[str, Any]]], row: str = "model
     """
     genes = list(dict.fromkeys(g for seeds in runs.values() for run in seeds for g in run["genes"]))
     folds = {
-        number: _average([_fold_metrics(run, row, genes) for run in seeds])
+        number: _average(
+            [
+                FoldMetrics.from_dict(run[row], run["genes"], genes, len(run["tested_on"]))
+                for run in seeds
+            ]
+        )
         for number, seeds in sorted(runs.items())
     }
     return ModelScores(tuple(genes), folds)
@@ -122,13 +127,9 @@ def _average(seeds: Sequence[FoldMetrics]) -> FoldMetrics:
         mae=float(np.mean([seed.mae for seed in seeds])),
         pcc=np.array([nan_mean(column) for column in pcc.T]),
         n_slides=seeds[0].n_slides,
+        mse_within=float(np.mean([seed.mse_within for seed in seeds])),
+        mse_offset=float(np.mean([seed.mse_offset for seed in seeds])),
     )
-
-
-def _fold_metrics(run: Mapping[str, Any], row: str, genes: Sequence[str]) -> FoldMetrics:
-    values = [np.nan if value is None else value for value in run[row]["pcc"]]
-    pcc = _aligned(np.array(values, float), run["genes"], genes)
-    return FoldMetrics(run[row]["mse"], run[row]["mae"], pcc, len(run["tested_on"]))
 
 
 def _aligned(

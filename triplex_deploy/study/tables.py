@@ -6,14 +6,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-COLUMNS: Final = {"mse": "MSE", "mae": "MAE", "pcc_m": "PCC(M)", "pcc_h": "PCC(H)"}
+COLUMNS: Final = {
+    "mse": "MSE",
+    "mae": "MAE",
+    "pcc_m": "PCC(M)",
+    "pcc_h": "PCC(H)",
+    "mse_within": "MSE within",
+    "mse_offset": "MSE offset",
+}
 ABSENT: Final = "-"
 CONSTANT: Final = "constant predictor"
+BASELINE_NAMES: Final = {"tile_ridge": "tile ridge", "context_ridge": "context ridge"}
 
 AVERAGED: Final = "seeds are averaged within a fold, then mean ± std over folds (ddof 0)"
 TOP_GENES: Final = (
     "PCC(H) is over the 50 genes that each model ranks best over the test folds, PCC(50) over the "
-    "same 50 genes for all models"
+    "same 50 genes for all models. MSE is the sum of MSE within, the error of the pattern on a "
+    "slide, and MSE offset, the squared mean error of each gene"
 )
 
 
@@ -47,6 +56,10 @@ def _scores(results: Mapping[str, Any], label: str, dataset: Mapping[str, Any]) 
     printed = [key for key in COLUMNS if any(key in (m["paper"] or {}) for m in _of(dataset))]
     header = ("model", *COLUMNS.values(), "PCC(50)", *(f"paper {COLUMNS[k]}" for k in printed))
     rows = [_constant_row(dataset["constant"], len(header))] if dataset["constant"] else []
+    for name, baseline in dataset["baselines"].items():
+        cells = [_spread(baseline[key]) for key in COLUMNS]
+        absent = [ABSENT] * (len(header) - len(cells) - 1)
+        rows.append((BASELINE_NAMES[name], *cells, *absent))
     for name, model in dataset["models"].items():
         paper = model["paper"] or {}
         cells = [_spread(model[key]) for key in (*COLUMNS, "pcc_common")]
@@ -60,7 +73,7 @@ def _scores(results: Mapping[str, Any], label: str, dataset: Mapping[str, Any]) 
 
 
 def _constant_row(constant: Mapping[str, Any], width: int) -> tuple[str, ...]:
-    cells = (CONSTANT, _spread(constant["mse"]), _spread(constant["mae"]))
+    cells = (CONSTANT, *(_spread(constant.get(key)) for key in COLUMNS))
     return (*cells, *[ABSENT] * (width - len(cells)))
 
 
@@ -71,9 +84,10 @@ def _named(name: str, model: Mapping[str, Any]) -> str:
 
 def _differences(results: Mapping[str, Any], label: str, dataset: Mapping[str, Any]) -> Table:
     reference = results["reference"]
+    named = {BASELINE_NAMES[name]: row for name, row in dataset["baselines"].items()}
     rows = [
         (name, *(_difference(model["difference"][key]) for key in COLUMNS), _count(model))
-        for name, model in dataset["models"].items()
+        for name, model in {**named, **dataset["models"]}.items()
         if model["difference"] is not None and name != reference
     ]
     note = f"Model minus {reference} on the same fold, mean ± std over folds (ddof 0)."

@@ -68,12 +68,7 @@ def evaluate_prediction(matched: Matched, slide_name: str) -> dict[str, Any]:
         "truth_are_counts": transform is not None,
         "label_transform": None if transform is None else transform.to_dict(),
         "label_transform_is": matched.transform_is,
-        "model": {
-            "mse": slide.mse,
-            "mae": slide.mae,
-            "pcc_m": measure_fold([slide]).pcc_m,
-            "pcc": slide.pcc.tolist(),
-        },
+        "model": measure_fold([slide]).to_dict(),
         "own_mean": {"mse": constant.mse, "mae": constant.mae},
     }
 
@@ -127,7 +122,8 @@ def _are_names(values: Any) -> bool:
 def _are_scores(row: Any, n_genes: int) -> bool:
     """Return True for the scores of one row; a missing score is null."""
     errors = (row["mse"], row["mae"])
-    scores = [score for score in (row["pcc_m"], *row["pcc"]) if score is not None]
+    parts = (row.get("mse_within"), row.get("mse_offset"))  # not in metrics of earlier versions
+    scores = [score for score in (*parts, row["pcc_m"], *row["pcc"]) if score is not None]
     numbers = all(type(value) in (int, float) for value in (*errors, *scores))
     return numbers and len(row["pcc"]) == n_genes
 
@@ -140,11 +136,10 @@ def _summarize(folds: Sequence[dict[str, Any]], row: str, genes: list[str]) -> d
 
 
 def _of_fold(fold: dict[str, Any]) -> dict[str, Any]:
-    scores = {key: fold["model"][key] for key in ("mse", "mae", "pcc_m")}
+    keys = ("mse", "mse_within", "mse_offset", "mae", "pcc_m")
+    scores = {key: fold["model"].get(key) for key in keys}
     return {"fold": fold["fold"], "tested_on": fold["tested_on"], **scores}
 
 
 def _fold_metrics(fold: dict[str, Any], row: str, genes: list[str]) -> FoldMetrics:
-    known = dict(zip(fold["genes"], fold[row]["pcc"], strict=True))
-    pcc = np.array([np.nan if known.get(gene) is None else known[gene] for gene in genes])
-    return FoldMetrics(fold[row]["mse"], fold[row]["mae"], pcc, len(fold["tested_on"]))
+    return FoldMetrics.from_dict(fold[row], fold["genes"], genes, len(fold["tested_on"]))

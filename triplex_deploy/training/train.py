@@ -8,12 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from triplex_deploy.contract import Config
 from triplex_deploy.data import Fold, inner_validation
 from triplex_deploy.errors import OutputError
-from triplex_deploy.expression import FoldMetrics, constant_predictor
+from triplex_deploy.expression import constant_predictor
 from triplex_deploy.familiarity import TrainingTiles
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.room import require_room
@@ -253,15 +251,6 @@ def _test(
         "best_epoch": record.best_epoch,
         "epochs": record.epoch,
         "genes": list(plan.panel),
-        "model": _as_dict(measure_model(model, test.sections, test.labels)),
-        "constant": _as_dict(measure_constant(constant, test.labels)),
-    }
-
-
-def _as_dict(metrics: FoldMetrics) -> dict[str, Any]:
-    return {
-        "mse": metrics.mse,
-        "mae": metrics.mae,
-        "pcc_m": metrics.pcc_m,
-        "pcc": np.asarray(metrics.pcc).tolist(),
+        "model": measure_model(model, test.sections, test.labels).to_dict(),
+        "constant": measure_constant(constant, test.labels).to_dict(),
     }
