@@ -3,7 +3,7 @@
 import pytest
 
 from triplex_deploy.errors import BackendError
-from triplex_deploy.runtime.failures import failed_call
+from triplex_deploy.runtime.failures import failed_call, reason_of
 from triplex_deploy.runtime.session import DeviceMemoryError, LostDeviceError
 
 
@@ -52,3 +52,28 @@ def test_remedy_is_for_the_reason() -> None:
     }
     for text, remedy in remedies.items():
         assert remedy in str(failed_call("graph", "CUDA", RuntimeError(text)))
+
+
+OPENVINO = "Exception from src/inference/src/cpp/infer_request.cpp:224:\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("one line", "one line"),
+        ("", ""),
+        (f"{OPENVINO}Cannot load library\n", "Cannot load library"),
+        (
+            f"{OPENVINO}Check 'shape' failed at src/plugins/a.h:99:\nParameterMismatch: no\n\n",
+            "ParameterMismatch: no",
+        ),
+        (OPENVINO, OPENVINO.strip()),
+    ],
+)
+def test_reason_is_not_a_place_in_the_sources(text: str, reason: str) -> None:
+    assert reason_of(RuntimeError(text)) == reason
+
+
+def test_openvino_without_memory_is_about_memory() -> None:
+    text = f"{OPENVINO}[CPU] MatMul node Check 'ptr' failed at src/m.cpp:257:\nFailed to allocate 4"
+    assert isinstance(failed_call("g", "OpenVINO", RuntimeError(text)), DeviceMemoryError)

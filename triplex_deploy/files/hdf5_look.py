@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 CHILD: Final = Path(__file__).with_name("hdf5_child.py")
 """The program of the child process."""
 BASE_SECONDS: Final = 15.0
-"""Longest time that a small file may take; it takes 0.3 s."""
+"""Longest CPU time that a small file may take; it takes 0.3 s."""
 BYTES_PER_SECOND: Final = 10_000_000
 """A larger file gets a second more for each of these."""
 

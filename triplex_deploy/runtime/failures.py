@@ -15,6 +15,8 @@ _MEMORY: Final = re.compile(
     re.IGNORECASE,
 )
 """Texts of ONNX Runtime and its arena with a limit, CUDA, cuDNN, cuBLAS and TensorRT."""
+_PLACE: Final = re.compile(r"^Exception from \S+:\d+:$| failed at \S+:\d+:$|^FrontEnd API failed")
+"""Lines of OpenVINO's errors that are not the reason."""
 _LOST: Final = re.compile(
     r"illegal memory access|illegal instruction|illegaladdress|unspecified launch failure|"
     r"launchfailure|launch timed out|device-side assert|uncorrectable ecc|misaligned address|"
@@ -52,7 +54,7 @@ def failed_call(graph: str, runtime: str, error: Exception) -> BackendError:
         A ``DeviceMemoryError`` if it is about memory, a ``LostDeviceError`` if the GPU's context
         is lost.
     """
-    return failure(f"{graph}: {runtime} failed", first_line(error))
+    return failure(f"{graph}: {runtime} failed", reason_of(error))
 
 
 def failure(what: str, text: str, remedy: str = _REMEDY) -> BackendError:
@@ -82,6 +84,10 @@ def failure(what: str, text: str, remedy: str = _REMEDY) -> BackendError:
     return BackendError(f"{what} ({text}); {remedy}")
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return str(error).strip().partition("\n")[0]
+def reason_of(error: Exception) -> str:
+    """Return the line of an error's message that says the reason.
+
+    It is the first one, but OpenVINO writes lines before it that only name places in its sources.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not _PLACE.search(line)), lines[0] if lines else "")

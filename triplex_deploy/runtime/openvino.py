@@ -18,7 +18,7 @@ from triplex_deploy.errors import BackendError
 from triplex_deploy.files.ours import is_own_folder
 from triplex_deploy.runtime import thread_clock
 from triplex_deploy.runtime.device_array import Tensors
-from triplex_deploy.runtime.failures import failed_call, first_line
+from triplex_deploy.runtime.failures import failed_call, reason_of
 from triplex_deploy.runtime.openvino_blocks import SPOTS_PER_BLOCK, BlockwiseGraph
 from triplex_deploy.runtime.session import Arrays, Session, dynamic_length
 from triplex_deploy.system import cache_folder, return_freed_memory, usable_cores
@@ -78,7 +78,7 @@ class OpenVinoSession(Session):
             return core.compile_model(str(self._path), "CPU", self._options)
         except Exception as error:  # its plugins raise more than RuntimeError
             raise BackendError(
-                f"{self._path}: OpenVINO cannot load it ({first_line(error)}); "
+                f"{self._path}: OpenVINO cannot load it ({reason_of(error)}); "
                 "compare `triplex-deploy doctor` with the versions in the bundle's README"
             ) from error
 

@@ -25,7 +25,7 @@ from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import DeviceArray, Tensor, Tensors
-from triplex_deploy.runtime.failures import failed_call, first_line
+from triplex_deploy.runtime.failures import failed_call, reason_of
 from triplex_deploy.runtime.session import Arrays, Session, dynamic_length
 
 logger = logging.getLogger(__name__)
@@ -342,7 +342,7 @@ def load_session(
         )
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise BackendError(
-            f"{path}: ONNX Runtime cannot load it on {device} ({first_line(error)}); "
+            f"{path}: ONNX Runtime cannot load it on {device} ({reason_of(error)}); "
             "compare `triplex-deploy doctor` with the versions in the bundle's README"
         ) from error
     if session.get_providers()[0] != provider:

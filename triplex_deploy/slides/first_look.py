@@ -18,8 +18,8 @@ from triplex_deploy.slides.openslide_pixels import library_name
 
 logger = logging.getLogger(__name__)
 
-MAX_SECONDS = 120.0
-"""Longest time that a first look may take; it takes less than 0.1 s on a local disk."""
+MAX_SECONDS = 30.0
+"""Longest CPU time of a first look, which takes less than 0.1 s; it may wait longer for a disk."""
 CHILD = Path(__file__).with_name("first_look_child.py")
 """The program of the child process."""
 _SURVIVED: set[tuple[str, FileIdentity]] = set()
@@ -57,7 +57,7 @@ def _run(path: Path) -> str | None:
         return signal_that_ends(command, MAX_SECONDS)
     except TimeoutError as error:
         raise SlideError(
-            f"{path}: the library OpenSlide does not answer within {MAX_SECONDS:g} s; "
+            f"{path}: the library OpenSlide does not answer ({error}); "
             "the file is damaged or its disk does not answer: copy it to a local disk"
         ) from error
     except OSError as error:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.device_array import DeviceArray
-from triplex_deploy.runtime.failures import failure, first_line
+from triplex_deploy.runtime.failures import failure, reason_of
 from triplex_deploy.runtime.session import DeviceMemoryError
 
 ALIGNMENT: Final = 256
@@ -59,7 +59,7 @@ class Cuda:
                 if depth == 0:
                     self._context.pop()
         except self.driver.Error as error:
-            raise failure(f"{self.name}: CUDA failed", first_line(error), _REMEDY) from error
+            raise failure(f"{self.name}: CUDA failed", reason_of(error), _REMEDY) from error
 
     def stream(self) -> Any:
         """Return a new stream, which does not wait for the default stream of other libraries."""
