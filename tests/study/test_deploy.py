@@ -16,8 +16,9 @@ from triplex_deploy.contract import (
     ModelConfig,
     StNetConfig,
 )
+from triplex_deploy.errors import OutputError
 from triplex_deploy.models import build_model, read_checkpoint
-from triplex_deploy.study.deploy import COST_FILE
+from triplex_deploy.study.deploy import COST_FILE, Deployment
 from triplex_deploy.study.parameters import all_parameters, deployed_parameters
 from triplex_deploy.training.predict_section import predict_section
 from triplex_deploy.training.prepared import open_prepared
@@ -43,6 +44,15 @@ def test_exported_model_predicts_the_section_as_the_trained_one(
         assert tuple(arrays["genes"]) == checkpoint.genes
         wanted = predict_section(checkpoint.build_model(), section)
         np.testing.assert_allclose(arrays["expression"], wanted, atol=1e-4)
+
+
+def test_damaged_prediction_is_one_error(deployed: Path, tmp_path: Path) -> None:
+    whole = (deployed / "deployed/ST/GEM/prediction.npz").read_bytes()
+    deployment = Deployment(None, "B1", tmp_path)  # type: ignore[arg-type]
+    assert deployment.prediction() is None
+    (tmp_path / "prediction.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OutputError, match=r"prediction\.npz: damaged: .*; remove it and run"):
+        deployment.prediction()
 
 
 def test_costs_are_in_the_results(deployed: Path) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.errors import TriplexError
+from triplex_deploy.errors import OutputError, TriplexError
 from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.exporters.options import ExportOptions
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.ours import has_keys, is_our_npz, require_ours
 from triplex_deploy.models import read_checkpoint
@@ -52,9 +53,14 @@ class Deployment:
 
     def prediction(self) -> tuple[NDArray[np.float32], tuple[str, ...]] | None:
         """Return the expression (N, G) of the section and its genes, or None before predicting."""
-        if not (self.folder / PREDICTION_FILE).is_file():
+        path = self.folder / PREDICTION_FILE
+        if not path.is_file():
             return None
-        with np.load(self.folder / PREDICTION_FILE) as arrays:
+        with (
+            damage_as(OutputError, f"{path}: damaged", "remove it and run the study again"),
+            path.open("rb") as file,  # numpy leaves a file open that it cannot read
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             return arrays["expression"], tuple(map(str, arrays["genes"]))
 
 
