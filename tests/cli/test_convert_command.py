@@ -22,7 +22,7 @@ def table(tmp_path: Path) -> Path:
         slide_mpp=0.5,
         spot_diameter_px=100.0,
         thumbnail=np.full((20, 20, 3), 200, np.uint8),
-        run={"layout": "grid"},
+        run={"layout": "grid", "label_transform": {"library": "none", "smoothing": "3x3"}},
     )
     prediction.write_h5ad(tmp_path / "my slide.h5ad")
     return tmp_path / "my slide.h5ad"
@@ -32,7 +32,7 @@ def test_chosen_genes_are_written_where_asked(invoke, table: Path, tmp_path: Pat
     out = tmp_path / "genes.csv"
     done = invoke("convert", table, "--to", "csv", "--genes", "ERBB2, GNAS", "--out", out)
     assert done.status == 0
-    assert done.out == f"{out}: 4 spots, 2 genes\n"
+    assert done.out == (f"{out}: 4 spots, 2 genes\nvalues: counts, mean of 3 × 3 spots\n")
     read = pd.read_csv(out)
     assert list(read)[-2:] == ["ERBB2", "GNAS"]
     assert read["ERBB2"].to_list() == [2, 5, 8, 11]
@@ -46,6 +46,7 @@ def test_the_file_lies_beside_the_prediction_by_default(invoke, table: Path) -> 
         "format": "ome-tiff",
         "spots": 4,
         "genes": 3,
+        "units": "counts, mean of 3 × 3 spots",
     }
     assert path.is_file()
 

@@ -94,7 +94,7 @@ def test_truth_goes_through_the_recorded_transform(
     assert data["genes"]["pcc"] == [1.0, 1.0, None]
     for end in ("low", "high"):  # the same numbers, not just the same pattern
         assert data["measured"][end][0] == pytest.approx(data["genes"][end][0], rel=1e-5)
-    assert "ln(1 + counts per 10,000 of all genes)" in out.read_text(encoding="utf-8")
+    assert "ln(1 + 10,000 × share of all counts)" in out.read_text(encoding="utf-8")
 
 
 def test_a_prediction_without_a_transform_takes_the_papers_and_says_so(

@@ -58,5 +58,9 @@ def command(
         "format": wanted,
         "spots": found.n_spots,
         "genes": n_genes,
+        "units": found.units,
     }
-    print_summary(as_json, summary, [f"{path}: {found.n_spots} spots, {n_genes} genes"])
+    lines = [f"{path}: {found.n_spots} spots, {n_genes} genes"]
+    if found.units:
+        lines.append(f"values: {found.units}")
+    print_summary(as_json, summary, lines)

@@ -178,6 +178,8 @@ def _alone(result: dict[str, Any]) -> str:
 
 
 def _run_lines(result: dict[str, Any]) -> list[str]:
+    from triplex_deploy.training.evaluate import ROWS
+
     n_folds = len(result["folds"])
     noun = "fold" if n_folds == 1 else "folds"
     title = f"{n_folds} {noun}, {result['selection']} selection"
@@ -185,7 +187,7 @@ def _run_lines(result: dict[str, Any]) -> list[str]:
         title += "; test patients are trained on too"
     names = ("MSE", "within", "offset", "MAE", "PCC(M)", "PCC(H)")
     header = f"{'':<10}" + "".join(f"{name:>17}" for name in names)
-    lines = [title, header, *(_row(name, result[name]) for name in ("model", "constant"))]
+    lines = [title, header, *(_row(name, result[name]) for name in ROWS if name in result)]
     if len(result["folds"]) > 1:
         lines += [_fold_row(fold) for fold in result["per_fold"]]
     return lines

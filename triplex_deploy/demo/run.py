@@ -222,7 +222,7 @@ class _Demo:
             for i in choose_genes(None, prediction, matched, pcc)
         ]
         if maps:
-            draw_maps(self.root / "metrics-maps.png", matched.level0_xy, maps)
+            draw_maps(self.root / "metrics-maps.png", matched.level0_xy, maps, prediction.units)
 
     def _announce(self, text: str) -> None:
         logger.info("%s", text)

@@ -15,6 +15,7 @@ from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.raster import SpotRaster, rasterize
+from triplex_deploy.outputs.units import UNKNOWN
 
 TILE_PX: Final = 256
 """Side of the tiles of the file."""
@@ -73,6 +74,7 @@ def _ome(prediction: Prediction, pixel_um: float) -> dict[str, Any]:
     return {
         "axes": "CYX",
         "Name": xml_text(f"{prediction.slide_name}: predicted expression"),
+        "Description": xml_text(prediction.units or UNKNOWN),
         "PhysicalSizeX": pixel_um,
         "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": pixel_um,

@@ -15,9 +15,14 @@ from triplex_deploy.errors import ContractError
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.h5ad_parts import h5ad_bytes, metadata_entry, spatial_entry
+from triplex_deploy.outputs.held_out import HELD_OUT, held_out_columns, held_out_entry
+from triplex_deploy.outputs.units import describe_units, log_base
+from triplex_deploy.reliability import GeneReliability
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
 
 THUMBNAIL_MAX_PX: Final = 2000
 """Longest side of ``Prediction.thumbnail``."""
@@ -64,10 +69,13 @@ class Prediction:
     barcodes: tuple[str, ...] = ()
     """N names of the spots in the spots file, or none."""
     spread: NDArray[np.float32] | None = None
-    """(N, G): standard deviation over the members of an ensemble; None for a single model."""
+    """(N, G): standard deviation of an ensemble; None for a single model. ``run["std"]`` says
+    whether it is that of the error or over the members alone."""
     familiarity: NDArray[np.float32] | None = None
     """(N,): share of the training tiles that are less typical than the spot's tile, 0 to 1; None
     if the model does not tell."""
+    reliability: GeneReliability | None = None
+    """How well each of the G genes was predicted at held-out spots; None if not measured."""
 
     def __post_init__(self) -> None:
         n_spots = len(self.expression)
@@ -76,6 +84,10 @@ class Prediction:
             _require("spread", self.spread, np.float32, self.expression.shape)
         if self.familiarity is not None:
             _require("familiarity", self.familiarity, np.float32, (n_spots,))
+        if self.reliability is not None and self.reliability.n_genes != len(self.genes):
+            raise ContractError(
+                f"reliability: of {self.reliability.n_genes} genes; give it of {len(self.genes)}"
+            )
         _require("level0_xy", self.level0_xy, np.float64, (n_spots, 2))
         _require("grid_rc", self.grid_rc, np.int64, (n_spots, 2))
         _require("thumbnail", self.thumbnail, np.uint8, (*self.thumbnail.shape[:2], 3))
@@ -118,6 +130,11 @@ class Prediction:
         return tuple(f"{column}x{row}" for row, column in self.grid_rc.tolist())
 
     @property
+    def units(self) -> str:
+        """Units of the expression in words, from the model's label transform; empty if unknown."""
+        return describe_units(self.run.get("label_transform"))
+
+    @property
     def has_square_spots(self) -> bool:
         """True if spots are square tiles of a grid, False if they are round."""
         return self.run.get("layout") == "grid"
@@ -138,15 +155,20 @@ class Prediction:
         expression = np.ascontiguousarray(self.expression[:, chosen])
         spread = None if self.spread is None else np.ascontiguousarray(self.spread[:, chosen])
         genes = tuple(self.genes[i] for i in chosen)
-        return replace(self, expression=expression, genes=genes, spread=spread)
+        reliability = self.reliability and self.reliability.select(chosen)
+        return replace(
+            self, expression=expression, genes=genes, spread=spread, reliability=reliability
+        )
 
     def to_anndata(self) -> AnnData:
         """Return the prediction as an AnnData object of scanpy and squidpy.
 
         Returns:
             ``X`` (N, G) has the expression, ``obsm["spatial"]`` the spot centers in level-0 pixels,
-            ``uns["spatial"]`` the images and ``uns["triplex"]`` the metadata. ``layers["std"]`` is
-            the spread of an ensemble. Arrays are copies.
+            ``uns["spatial"]`` the images and ``uns["triplex"]`` the metadata and ``units``.
+            ``uns["log1p"]`` tells scanpy the base of the logarithm. ``layers["std"]`` is the spread
+            of an ensemble. ``var`` has the reliability of each gene, if it was measured. Arrays are
+            copies.
         """
         import anndata
         import pandas as pd
@@ -170,11 +192,51 @@ class Prediction:
         return anndata.AnnData(
             X=self.expression.copy(),
             obs=obs,
-            var=pd.DataFrame(index=pd.Index(self.genes, dtype=object)),
+            var=pd.DataFrame(
+                held_out_columns(self.reliability), index=pd.Index(self.genes, dtype=object)
+            ),
             obsm={"spatial": self.level0_xy.copy()},
             layers={} if self.spread is None else {SPREAD_LAYER: self.spread.copy()},
             uns=self._uns(),
         )
+
+    def to_spatialdata(self) -> SpatialData:
+        """Return the prediction as a SpatialData object: picture, spots and table.
+
+        Raises:
+            OutputError: If spatialdata is not installed.
+        """
+        from triplex_deploy.outputs.spatial_data import to_spatialdata
+
+        return to_spatialdata(self)
+
+    def plot(
+        self, gene: str, axes: Axes | None = None, cmap: str = "viridis", alpha: float = 0.8
+    ) -> Axes:
+        """Draw a gene on the tissue, with matplotlib.
+
+        Args:
+            gene: Name of the gene.
+            axes: Where to draw; None makes a figure.
+            cmap: Color scale of matplotlib.
+            alpha: Opacity of the spots, 0 to 1.
+
+        Returns:
+            The axes. The color range is that of the report, comparable between genes.
+
+        Raises:
+            ConfigError: If the gene is not predicted.
+            OutputError: If matplotlib is not installed.
+        """
+        from triplex_deploy.outputs.plot import plot_gene
+
+        return plot_gene(self, int(gene_indices([gene], self.genes)[0]), axes, cmap, alpha)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the strongest pattern and the main numbers."""
+        from triplex_deploy.outputs.plot import html_summary
+
+        return html_summary(self)
 
     def _uns(self) -> dict[str, Any]:
         geometry = {
@@ -184,9 +246,12 @@ class Prediction:
             "slide_mpp": float(self.slide_mpp),
         }
         spatial = spatial_entry(self.thumbnail, self.slide_size_wh, self.spot_diameter_px)
+        base = log_base(self.run.get("label_transform"))
         return {
             "spatial": {self.slide_name: spatial},
-            "triplex": metadata_entry(self.run, geometry, self.tissue_overlay),
+            "triplex": metadata_entry(self.run, geometry, self.tissue_overlay)
+            | {"units": self.units, HELD_OUT: held_out_entry(self.reliability)},
+            **({} if base is None else {"log1p": {"base": base}}),
         }
 
     def write_h5ad(self, path: str | Path) -> None:

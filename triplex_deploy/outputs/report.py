@@ -18,7 +18,7 @@ from triplex_deploy.outputs.pictures import array_base64, jpeg_base64
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.quantize import quantize
 from triplex_deploy.outputs.report_data import report_data
-from triplex_deploy.outputs.units import describe_units
+from triplex_deploy.outputs.units import UNKNOWN
 
 OVERLAY_PX: Final = 800
 """Longest side of the tissue picture, in pixels."""
@@ -75,8 +75,9 @@ def render_report(prediction: Prediction, measured: Measured | None = None) -> s
         thumbnail=jpeg_base64(prediction.thumbnail),
         tissue_overlay="" if overlay is None else jpeg_base64(overlay, OVERLAY_PX),
         caution=run.get("bundle_note"),
-        units=describe_units(run.get("label_transform")),
+        units=prediction.units or UNKNOWN,
         measured=measured,
+        reliability=prediction.reliability,
         data=json_for_script(report_data(prediction, quantized, moran, measured, beside)),
         codes=array_base64(quantized.codes),
         measured_codes="" if beside is None else array_base64(beside.codes),

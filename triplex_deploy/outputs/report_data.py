@@ -7,11 +7,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.outputs.colormaps import WAYPOINTS, color_table
+from triplex_deploy.outputs.color_range import comparable_ranges
+from triplex_deploy.outputs.colormaps import SCALES, color_table
+from triplex_deploy.outputs.held_out import json_numbers
 from triplex_deploy.outputs.measured import Measured
 from triplex_deploy.outputs.pictures import array_base64
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.quantize import QuantizedGenes
+from triplex_deploy.reliability import GeneReliability
 
 DIGITS: Final = 4
 """Decimals of correlations and of Moran's I."""
@@ -29,11 +32,17 @@ def report_data(
     Arrays are little-endian bytes in base64.
     """
     width, height = prediction.slide_size_wh
-    genes = {"names": prediction.genes, "moran": _known(moran), **_ranges(quantized)}
+    genes = {
+        "names": prediction.genes,
+        "moran": _known(moran),
+        **_ranges(quantized, prediction.expression),
+    }
+    if prediction.reliability is not None:
+        genes |= _reliability(prediction.reliability)
     beside: dict[str, Any] | None = None
     if measured is not None and measured_codes is not None:
         genes["pcc"] = _known(measured.pcc)
-        beside = _ranges(measured_codes)
+        beside = _ranges(measured_codes, measured.values)
     return {
         "slide": {"width": width, "height": height, "mpp": prediction.slide_mpp},
         "spots": {
@@ -44,12 +53,27 @@ def report_data(
         },
         "genes": genes,
         "measured": beside,
-        "scales": {name: array_base64(color_table(name)) for name in WAYPOINTS},
+        "scales": {name: array_base64(color_table(name)) for name in SCALES},
     }
 
 
-def _ranges(quantized: QuantizedGenes) -> dict[str, Any]:
+def _reliability(known: GeneReliability) -> dict[str, Any]:
     return {
+        "heldout": json_numbers(known.pcc),
+        "heldout_low": json_numbers(known.pcc_low),
+        "heldout_high": json_numbers(known.pcc_high),
+        "heldout_rmse": json_numbers(known.rmse),
+        "ceiling": json_numbers(known.pcc_ceiling),
+        "supported": known.is_supported.tolist(),
+    }
+
+
+def _ranges(quantized: QuantizedGenes, values: NDArray[np.float32]) -> dict[str, Any]:
+    """Return the smallest and largest value of each gene, and those of its first and last color."""
+    first, last = comparable_ranges(values)
+    return {
+        "first": first.tolist(),
+        "last": last.tolist(),
         "low": quantized.low.tolist(),
         "high": quantized.high.tolist(),
         "bytes": quantized.codes.dtype.itemsize,

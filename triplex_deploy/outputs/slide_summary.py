@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from triplex_deploy.outputs.colormaps import color_table
 from triplex_deploy.outputs.moran import morans_i
 from triplex_deploy.outputs.pictures import jpeg_base64
 from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.outputs.spot_picture import draw_gene, shrink
 
 PICTURE_PX: Final = 260
 """Longest side of the picture of a slide."""
@@ -64,7 +63,7 @@ class SlideSummary:
         """Return the summary of a prediction."""
         moran = morans_i(prediction.expression, prediction.grid_rc)
         order = np.argsort(-np.nan_to_num(moran, nan=-np.inf), kind="stable")[:GENES_KEPT]
-        picture = _shrink(prediction.thumbnail)
+        picture = shrink(prediction.thumbnail, PICTURE_PX)
         timings = prediction.run.get("timings_s")
         width, height = (side * prediction.slide_mpp / 1000 for side in prediction.slide_size_wh)
         return cls(
@@ -82,36 +81,10 @@ class SlideSummary:
                 for gene in order.tolist()
             ),
             tissue_jpeg=jpeg_base64(picture),
-            map_jpeg=jpeg_base64(_map(prediction, int(order[0]), picture)) if len(order) else "",
+            map_jpeg=jpeg_base64(draw_gene(prediction, int(order[0]), picture))
+            if len(order)
+            else "",
         )
-
-
-def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    small = Image.fromarray(image)
-    small.thumbnail((PICTURE_PX, PICTURE_PX))
-    return np.asarray(small)
-
-
-def _map(prediction: Prediction, gene: int, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the small picture with the spots of one gene drawn on it."""
-    from PIL import Image, ImageDraw
-
-    values = prediction.expression[:, gene]
-    known = np.isfinite(values)
-    low, high = (values[known].min(), values[known].max()) if known.any() else (0.0, 1.0)
-    shades = np.nan_to_num((values - low) / ((high - low) or 1)).clip(0, 1)
-    colors = color_table("viridis")[np.rint(shades * 255).astype(int)].tolist()
-    canvas = Image.fromarray(picture)
-    draw = ImageDraw.Draw(canvas)
-    step = prediction.slide_size_wh[0] / picture.shape[1]
-    radius = max(prediction.spot_diameter_px / 2 / step, 1.0)
-    shape = draw.rectangle if prediction.has_square_spots else draw.ellipse
-    for spot in np.flatnonzero(known).tolist():
-        x, y = prediction.level0_xy[spot] / step
-        shape((x - radius, y - radius, x + radius, y + radius), fill=tuple(colors[spot]))
-    return np.asarray(canvas)
 
 
 def _number(value: object) -> float | None:

@@ -11,6 +11,7 @@ from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.files.escape import csv_cell
 from triplex_deploy.outputs.file_format import FileFormat
+from triplex_deploy.outputs.held_out import HELD_OUT, held_out_words
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
 from triplex_deploy.outputs.prediction import Prediction
 
@@ -65,7 +66,8 @@ def write_csv(prediction: Prediction, path: str | Path) -> None:
 def write_parquet(prediction: Prediction, path: str | Path) -> None:
     """Write a prediction as a Parquet table of spots and genes, atomically.
 
-    The metadata of the run are in the schema's metadata under ``triplex-deploy``.
+    The metadata of the run are in the schema's metadata under ``triplex-deploy``, and units and
+    reliability in the metadata of each gene's column.
 
     Args:
         prediction: What to write.
@@ -78,10 +80,30 @@ def write_parquet(prediction: Prediction, path: str | Path) -> None:
     from pyarrow import parquet
 
     table = pa.Table.from_pandas(to_frame(prediction), preserve_index=False)
+    of_gene = _gene_metadata(prediction)
+    fields = [
+        field.with_metadata(of_gene[field.name]) if field.name in of_gene else field
+        for field in table.schema
+    ]
+    table = table.cast(pa.schema(fields, table.schema.metadata))
     metadata = {**(table.schema.metadata or {}), ORIGIN: origin_json(prediction)}
     table = table.replace_schema_metadata(metadata)
     with atomic_path(path) as temporary:
         parquet.write_table(table, temporary, compression="zstd")
+
+
+def _gene_metadata(prediction: Prediction) -> dict[str, dict[str, str]]:
+    """Return the units and the reliability of each gene as text."""
+    words = held_out_words(prediction.reliability, len(prediction.genes))
+    found = {
+        gene: {"units": prediction.units, HELD_OUT: str(word)}
+        for gene, word in zip(prediction.genes, words, strict=True)
+    }
+    columns = {} if prediction.reliability is None else prediction.reliability.columns()
+    for name, values in columns.items():
+        for gene, value in zip(prediction.genes, values.tolist(), strict=True):
+            found[gene][name] = f"{value:.4g}"
+    return found
 
 
 def is_own_csv(path: Path) -> bool:

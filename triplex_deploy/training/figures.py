@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,8 @@ from triplex_deploy.files.ours import PNG_MARK
 
 DPI: Final = 120
 COLORS: Final = "magma"
+UNITS_WIDTH: Final = 36
+"""Longest line of the units beside a color scale, in letters."""
 _CORRELATION: Final = "correlation over spots"
 
 
@@ -50,21 +53,26 @@ def draw_folds(path: Path, pcc_of_fold: Mapping[str, Sequence[float | None]]) ->
         axis.set(xlabel="fold", ylabel=_CORRELATION)
 
 
-def draw_maps(path: Path, level0_xy: NDArray[np.float64], maps: Sequence[GeneMap]) -> None:
+def draw_maps(
+    path: Path, level0_xy: NDArray[np.float64], maps: Sequence[GeneMap], units: str = ""
+) -> None:
     """Write a PNG with a row per gene: measured left, predicted right, on one color scale.
 
     Args:
         path: The file.
         level0_xy: Spot centers (N, 2) in level-0 pixels, y downwards.
         maps: The genes.
+        units: Units of the values, written at the color scale.
     """
     with _figure(path, 8, 3.4 * len(maps)) as figure:
         rows = figure.subplots(len(maps), 2, squeeze=False, sharex=True, sharey=True)
         for axes, gene_map in zip(rows, maps, strict=True):
-            _draw_pair(figure, axes, level0_xy, gene_map)
+            _draw_pair(figure, axes, level0_xy, gene_map, units)
 
 
-def _draw_pair(figure: Any, axes: Any, level0_xy: NDArray[np.float64], gene_map: GeneMap) -> None:
+def _draw_pair(
+    figure: Any, axes: Any, level0_xy: NDArray[np.float64], gene_map: GeneMap, units: str
+) -> None:
     both = np.concatenate([gene_map.measured, gene_map.predicted])
     area = float(np.clip(20_000 / len(level0_xy), 2, 80))  # points squared
     titles = (f"{gene_map.gene} measured", f"{gene_map.gene} predicted, PCC {gene_map.pcc:.2f}")
@@ -76,7 +84,8 @@ def _draw_pair(figure: Any, axes: Any, level0_xy: NDArray[np.float64], gene_map:
         )
         axis.set(title=title, aspect="equal", xticks=[], yticks=[])
     axes[0].yaxis.set_inverted(True)
-    figure.colorbar(drawn, ax=list(axes), shrink=0.8)
+    bar = figure.colorbar(drawn, ax=list(axes), shrink=0.8)
+    bar.set_label("\n".join(wrap(units, UNITS_WIDTH)), fontsize="small")
 
 
 @contextmanager

@@ -4,12 +4,13 @@
 class GeneMap {
   static BINS = 48;
 
-  /* coded: low, high and bytes per code; ids: the prefix of the elements it fills. */
+  /* coded: low, high, first, last and bytes per code; ids: the prefix of the elements it fills. */
   constructor(coded, text, spots, viewer, ids, label) {
     const raw = GeneMap.bytes(text);
     this.codes = coded.bytes === 2 ? new Uint16Array(raw.buffer) : raw;
     this.missing = 256 ** coded.bytes - 1;
-    Object.assign(this, { low: coded.low, high: coded.high, spots, viewer, label });
+    const { low, high, first, last } = coded;
+    Object.assign(this, { low, high, first, last, spots, viewer, label });
     this.histogram = document.getElementById(`${ids}histogram`);
     this.axis = document.getElementById(`${ids}axis`);
     this.tip = document.getElementById(`${ids}tip`);
@@ -35,6 +36,14 @@ class GeneMap {
     );
     this.sorted = this.values.filter(Number.isFinite).sort();
     this.name = name;
+    this.gene = gene;
+  }
+
+  /* The values of the first and the last color: "like" is the same width for genes of like spread. */
+  colorRange(kind) {
+    if (kind === "like" && this.sorted.length) return [this.first[this.gene], this.last[this.gene]];
+    const part = kind === "clipped" ? 0.02 : 0;
+    return [this.quantile(part), this.quantile(1 - part)];
   }
 
   /* Linear between neighbors, as NumPy's default. */

@@ -48,8 +48,7 @@
   }
 
   function recolor() {
-    const part = byId("range").value === "clipped" ? 0.02 : 0;
-    const ranges = maps.map((map) => [map.quantile(part), map.quantile(1 - part)]);
+    const ranges = maps.map((map) => map.colorRange(byId("range").value));
     const known = ranges.flat().filter(Number.isFinite);
     const whole = [Math.min(...known), Math.max(...known)];
     const shared = byId("shared")?.value === "one";
@@ -72,9 +71,22 @@
       rows.splice(0, 2, ["Correlation (PCC)", pcc === null ? "undefined" : format(pcc)]);
       rows.splice(1, 0, ["Rank by PCC", pcc === null ? "none" : rank(genes.pcc)]);
     }
+    rows.push(...reliability(format));
     byId("stats").replaceChildren(
       ...rows.flatMap(([label, value]) => [GeneMap.text("dt", label), GeneMap.text("dd", value)]),
     );
+  }
+
+  function reliability(format) {
+    if (!genes.heldout) return [["Held-out PCC", "not measured"]];
+    const [pcc, low, high] = [genes.heldout, genes.heldout_low, genes.heldout_high].map((all) => all[chosen]);
+    const known = pcc === null ? "undefined" : `${format(pcc)} (${format(low)} to ${format(high)})`;
+    const ceiling = genes.ceiling[chosen];
+    return [
+      ["Held-out PCC", isUnsupported(genes, chosen) ? `${known}, not supported` : known],
+      ["Highest PCC that count noise allows", ceiling === null ? "unknown" : format(ceiling)],
+      ["Held-out RMSE", format(genes.heldout_rmse[chosen])],
+    ];
   }
 
   function showSpot(from, spot, screen) {
