@@ -87,7 +87,7 @@ def test_slide_without_a_tile_is_refused(array_slide: Maker) -> None:
         lay(slide, 0.5, 0.5, None, all_tissue(slide))
     slide = blank(array_slide, 448, 448)
     empty = TissueMask(np.zeros((4, 4), np.bool_), (112.0, 112.0))
-    with pytest.raises(SpotsError, match="no tile is at least half on tissue"):
+    with pytest.raises(SpotsError, match="no tile has 50% of tissue"):
         lay(slide, 0.5, 0.5, None, empty)
 
 

@@ -51,13 +51,61 @@ SOME_FAILED = 3
     "triplex_deploy.pipeline.options:PredictOptions",
     setting("--spots", type=click.Path(path_type=Path), help="Spots file or Space Ranger folder."),
     setting(
+        "--pool-um",
+        type=float,
+        help="Pool the Visium HD bins or the Xenium cells of the folder --spots into spots at this "
+        "distance in microns.",
+    ),
+    setting(
+        "--lattice",
+        type=click.Choice(["square", "hexagonal"]),
+        show_default=True,
+        help="Lattice of pooled spots.",
+    ),
+    setting(
+        "--format",
+        "spots_format",
+        type=click.Choice(["visium-hd", "xenium"]),
+        help="What is pooled. [default: found in the folder]",
+    ),
+    setting(
+        "--bin",
+        "bin_um",
+        type=click.Choice([8, 16]),
+        show_default=True,
+        help="Size in microns of the Visium HD bins that are pooled.",
+    ),
+    setting(
+        "--alignment",
+        type=click.Path(path_type=Path),
+        help="Xenium Explorer's alignment of the slide. [default: the only one in the folder]",
+    ),
+    setting(
         "--layout",
         type=click.Choice(["grid", "visium"]),
         help="Place spots on contiguous tiles (grid, the default) or on a Visium lattice.",
     ),
     setting("--pitch-um", type=float, help="Distance of the spots of a grid in microns."),
     setting(
-        "--mask", type=click.Path(path_type=Path), help="Picture of the tissue, white on black."
+        "--mask",
+        type=click.Path(path_type=Path),
+        help="Picture of the tissue, white on black, or regions from QuPath (.geojson).",
+    ),
+    setting(
+        "--mask-class",
+        help="Class of the mask that is predicted: a name such as Tumor, or a number in a picture.",
+    ),
+    setting(
+        "--mask-origin",
+        type=click.Choice(["scanned", "slide"]),
+        show_default=True,
+        help="Where coordinates of a .geojson begin: the scanned part, as in QuPath, or the slide.",
+    ),
+    setting(
+        "--min-tissue",
+        type=click.FloatRange(0, 1, min_open=True),
+        show_default=True,
+        help="Least share of a spot that must be tissue.",
     ),
     setting("--all-tiles", is_flag=True, help="Predict the whole slide, not the tissue alone."),
     setting("--mpp", type=float, help="Microns per pixel of the slide, in place of its metadata."),

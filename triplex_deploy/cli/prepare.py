@@ -31,8 +31,32 @@ if TYPE_CHECKING:
         "--format",
         "layout",
         required=True,
-        type=click.Choice(["st", "visium", "hest"]),
-        help="her2st's folders, Space Ranger outputs, or HEST.",
+        type=click.Choice(["st", "visium", "hest", "visium-hd", "xenium"]),
+        help="her2st's folders, Space Ranger outputs, HEST, Visium HD or Xenium outputs.",
+    ),
+    setting(
+        "--pool-um",
+        type=float,
+        help="Pool the bins of Visium HD or the transcripts of Xenium into spots at this distance "
+        "in microns.",
+    ),
+    setting(
+        "--lattice",
+        type=click.Choice(["square", "hexagonal"]),
+        show_default=True,
+        help="Lattice of pooled spots.",
+    ),
+    setting(
+        "--bin",
+        "bin_um",
+        type=click.Choice([8, 16]),
+        show_default=True,
+        help="Size in microns of the Visium HD bins that are pooled.",
+    ),
+    setting(
+        "--alignment",
+        type=click.Path(path_type=Path),
+        help="Xenium Explorer's alignment of the slide. [default: the only one in the folder]",
     ),
     setting(
         "--genes",

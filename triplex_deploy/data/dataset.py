@@ -4,50 +4,68 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from triplex_deploy.data.hest import find_hest_sections, hest_patient, read_hest_section
+from triplex_deploy.data.pooled_section import (
+    find_pooled_sections,
+    read_visium_hd_section,
+    read_xenium_section,
+)
 from triplex_deploy.data.section import Section
 from triplex_deploy.data.section_list import SectionEntry
 from triplex_deploy.data.space_ranger import find_visium_sections, read_visium_section
 from triplex_deploy.data.st import find_st_sections, read_st_section
 from triplex_deploy.errors import DatasetError
+from triplex_deploy.spots import Pooling
+from triplex_deploy.spots.pooling import POOLED_FORMATS
 
-FORMATS: Final = ("st", "visium", "hest")
+FORMATS: Final = ("st", "visium", "hest", *POOLED_FORMATS)
 
 Reader = Callable[[str, SectionEntry], Section]
 """Reads the section of a name, with what the table of sections gives for it."""
 
 
 def read_dataset(
-    root: str | Path, layout: str, listed: Mapping[str, SectionEntry] | None = None
+    root: str | Path,
+    layout: str,
+    listed: Mapping[str, SectionEntry] | None = None,
+    pooling: Pooling | None = None,
 ) -> tuple[Section, ...]:
     """Return the sections of a folder, ordered by patient and name, so that P2 precedes P10.
 
     Args:
         root: Folder of the data set.
-        layout: ``st``, ``visium`` or ``hest``.
+        layout: One of ``FORMATS``.
         listed: Sections to read and their patients, see ``read_section_list``. None reads all
-            sections. Space Ranger names no patients, so several of its sections need the list.
+            sections. Only st and hest name patients, so several sections of another layout need
+            the list.
+        pooling: How the bins of ``visium-hd`` or the transcripts of ``xenium`` become spots.
 
     Raises:
         DatasetError: The folder, a section or a patient is missing, or a file is damaged.
     """
     root = Path(root)
     try:
-        sections = _sections(root, layout, listed)
+        sections = _sections(root, layout, listed, pooling)
     except OSError as error:  # a folder that cannot be entered, or a name that is too long
         where = error.filename or root
         raise DatasetError(f"{where}: {error.strerror or error}; check its permissions") from error
     return tuple(sorted(sections, key=lambda s: (natural_key(s.patient), natural_key(s.name))))
 
 
-def _sections(root: Path, layout: str, listed: Mapping[str, SectionEntry] | None) -> list[Section]:
+def _sections(
+    root: Path,
+    layout: str,
+    listed: Mapping[str, SectionEntry] | None,
+    pooling: Pooling | None,
+) -> list[Section]:
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; pass the folder of a data set")
-    found, reader = _find(root, layout)
+    found, reader = _find(root, layout, pooling)
     if listed is None:
         entries = {name: SectionEntry(_patient(root, layout, name, found)) for name in found}
     else:
@@ -64,7 +82,9 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces)
 
 
-def _find(root: Path, layout: str) -> tuple[Mapping[str, str | Path], Reader]:
+def _find(
+    root: Path, layout: str, pooling: Pooling | None
+) -> tuple[Mapping[str, str | Path], Reader]:
     if layout == "st":
         return find_st_sections(root), partial(read_st_section, root)
     if layout == "hest":
@@ -72,7 +92,20 @@ def _find(root: Path, layout: str) -> tuple[Mapping[str, str | Path], Reader]:
     if layout == "visium":
         folders = find_visium_sections(root)
         return folders, lambda name, entry: read_visium_section(folders[name], name, entry)
+    if layout in POOLED_FORMATS:
+        if pooling is None:
+            raise DatasetError(
+                f"{root}: the bins or transcripts of {layout} are pooled into spots; give the "
+                "distance of the spots in microns, such as --pool-um 100"
+            )
+        return _pooled(root, replace(pooling, kind=layout))
     raise DatasetError(f"layout {layout!r}: not known; use {', '.join(FORMATS)}")
+
+
+def _pooled(root: Path, pooling: Pooling) -> tuple[Mapping[str, str | Path], Reader]:
+    folders = find_pooled_sections(root, pooling)
+    read = read_xenium_section if pooling.kind == "xenium" else read_visium_hd_section
+    return folders, lambda name, entry: read(folders[name], name, entry, pooling)
 
 
 def _patient(root: Path, layout: str, name: str, found: Mapping[str, str | Path]) -> str:
@@ -82,7 +115,7 @@ def _patient(root: Path, layout: str, name: str, found: Mapping[str, str | Path]
         return hest_patient(root, name)
     if len(found) > 1:
         raise DatasetError(
-            f"{root}: Space Ranger names no patients; list section and patient in a CSV file and "
+            f"{root}: this layout names no patients; list section and patient in a CSV file and "
             "pass it with --patients"
         )
     return name

@@ -8,8 +8,13 @@ from triplex_deploy.errors import DatasetError
 from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES
 
 
-def only_slide(folder: Path, section: str) -> Path:
+def only_slide(folder: Path, section: str, ignored: str | None = None) -> Path:
     """Return the only image in ``folder``.
+
+    Args:
+        folder: Folder of the section.
+        section: Name of the section, for messages.
+        ignored: Images whose names begin so do not count.
 
     Raises:
         DatasetError: There is no image, or more than one.
@@ -17,7 +22,8 @@ def only_slide(folder: Path, section: str) -> Path:
     found = sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in (*SLIDE_SUFFIXES, DICOM) and not path.name.startswith(".")
+        if path.suffix.lower() in (*SLIDE_SUFFIXES, DICOM)
+        and not path.name.startswith("." if ignored is None else (".", ignored))
     )
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:3]) or "none"

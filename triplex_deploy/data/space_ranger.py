@@ -17,6 +17,7 @@ from triplex_deploy.data.slide_file import only_slide
 from triplex_deploy.data.spot_columns import spots_as_data
 from triplex_deploy.errors import DatasetError, SpotsError
 from triplex_deploy.spots.file import POSITIONS
+from triplex_deploy.spots.visium_hd import is_visium_hd
 
 NEEDED: Final = frozenset(
     {"barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"}
@@ -34,6 +35,11 @@ def find_visium_sections(root: Path) -> dict[str, Path]:
     """
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; pass the folder of Space Ranger outputs")
+    if is_visium_hd(root):
+        raise DatasetError(
+            f"{root}: holds bins of Visium HD, not spots; pool them, such as with --format "
+            "visium-hd --bin 8 --pool-um 100"
+        )
     if (root / "spatial").is_dir() or (root / "outs" / "spatial").is_dir():
         return {root.resolve().name: root}
     found = {path.name: path for path in sorted(root.iterdir()) if _outs(path) is not None}

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.spots import Spots
+from triplex_deploy.spots import Pooling, Spots
+from triplex_deploy.spots.layouts import MIN_TISSUE_FRACTION
+from triplex_deploy.spots.tissue_mask import MASK_ORIGINS
 from triplex_deploy.tiles.stream import MEMORY_BYTES, OnBadTile
 
 LAYOUTS: Final = ("grid", "visium")
@@ -32,12 +34,29 @@ class PredictOptions:
 
     spots: str | Path | Spots | None = None
     """A spots file or ``Spots``; None places spots over the tissue."""
+    pool_um: float | None = None
+    """Distance of the spots into which the bins of Visium HD or the cells of Xenium are pooled, if
+    ``spots`` is the folder of such data; None pools nothing."""
+    lattice: str = "square"
+    """Lattice of pooled spots: ``square`` or ``hexagonal``."""
+    spots_format: str | None = None
+    """What is pooled: ``visium-hd`` or ``xenium``; None finds it in the folder."""
+    bin_um: int = 8
+    """Size of the bins of Visium HD that are pooled: 8 or 16."""
+    alignment: Path | None = None
+    """Xenium Explorer's alignment of the slide; None takes the only one in the folder."""
     layout: str | None = None
     """``grid`` (the default) or ``visium``, if ``spots`` is None."""
     pitch_um: float | None = None
     """Distance of the spots of a grid in micrometers; None lets tiles touch."""
     mask: str | Path | None = None
-    """A picture of the tissue; None finds the tissue."""
+    """A picture of the tissue, or regions as GeoJSON; None finds the tissue."""
+    mask_class: str | None = None
+    """Class of ``mask`` that counts: a name in GeoJSON, a number in a picture of classes."""
+    mask_origin: str = "scanned"
+    """Where coordinates of GeoJSON begin: at the ``scanned`` part, as in QuPath, or ``slide``."""
+    min_tissue: float = MIN_TISSUE_FRACTION
+    """Least share of a spot that must be tissue."""
     all_tiles: bool = False
     """Place spots everywhere, not on tissue alone."""
     mpp: float | None = None
@@ -88,10 +107,18 @@ class PredictOptions:
             "pitch_um": self.pitch_um is not None,
             "mask": self.mask is not None,
             "all_tiles": self.all_tiles,
+            "min_tissue": self.min_tissue != MIN_TISSUE_FRACTION,
         }
         chosen = [name for name, given in placed.items() if given]
+        self.pooling  # noqa: B018 - making it checks its options
         if self.spots is not None and chosen:
             raise ConfigError(f"{chosen[0]}: spots are given already; leave one of them out")
+        if not 0 < self.min_tissue <= 1:
+            raise ConfigError(f"min_tissue={self.min_tissue}: use a share above 0, at most 1")
+        if self.mask_origin not in MASK_ORIGINS:
+            raise ConfigError(f"mask_origin {self.mask_origin!r}: use {' or '.join(MASK_ORIGINS)}")
+        if self.mask is None and self.mask_class is not None:
+            raise ConfigError("mask_class: there is no mask; give its file, too")
         if self.mask is not None and self.all_tiles:
             raise ConfigError("all_tiles: contradicts the mask; leave one of them out")
         if self.pitch_um is None:
@@ -100,6 +127,23 @@ class PredictOptions:
             raise ConfigError("pitch_um: only the grid layout has a free pitch; leave it out")
         if not MIN_PITCH_UM <= self.pitch_um < math.inf:
             raise ConfigError(f"pitch_um={self.pitch_um}: use at least {MIN_PITCH_UM:g} microns")
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """Return how the data of ``spots`` is pooled into spots; None if it is not.
+
+        Raises:
+            ConfigError: An option of pooling is out of range, or there is nothing to pool.
+        """
+        if self.pool_um is None:
+            if self.spots_format is not None or self.alignment is not None:
+                raise ConfigError(
+                    "pool_um: is needed to pool data into spots; give it, such as 100"
+                )
+            return None
+        if not isinstance(self.spots, str | Path):
+            raise ConfigError("pool_um: there is nothing to pool; give the folder as spots")
+        return Pooling(self.pool_um, self.lattice, self.spots_format, self.bin_um, self.alignment)
 
     @property
     def skips_bad(self) -> bool:

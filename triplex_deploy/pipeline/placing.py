@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from triplex_deploy.spots import (
     grid_spots,
     known_array,
     read_mask,
+    read_pooled_spots,
     read_spots,
     tissue_mask,
     visium_spots,
@@ -54,14 +56,23 @@ def place_spots(
         spots = _lay_out(slide, slide_mpp, view, options, tissue)
     else:
         tissue = None
-        given = options.spots
-        spots = given if isinstance(given, Spots) else read_spots(given, size_wh)
+        spots = _given_spots(options.spots, options, size_wh)
     check_spots(spots, size_wh)
     if options.spots is not None:
         _check_scale(slide, slide_mpp, spots)
     if spots.note:
         logger.warning("%s", spots.note)
     return spots, tissue
+
+
+def _given_spots(
+    given: str | Path | Spots, options: PredictOptions, size_wh: tuple[int, int]
+) -> Spots:
+    if isinstance(given, Spots):
+        return given
+    if options.pooling is not None:
+        return read_pooled_spots(Path(given), options.pooling, size_wh)
+    return read_spots(given, size_wh)
 
 
 def _check_scale(slide: Slide, slide_mpp: float, spots: Spots) -> None:
@@ -81,7 +92,7 @@ def _check_scale(slide: Slide, slide_mpp: float, spots: Spots) -> None:
 
 def _tissue(slide: Slide, slide_mpp: float, options: PredictOptions) -> TissueMask:
     if options.mask is not None:
-        return read_mask(options.mask, slide)
+        return read_mask(options.mask, slide, options.mask_class, options.mask_origin)
     return (
         whole_slide_mask(slide)
         if options.all_tiles
@@ -98,8 +109,16 @@ def _lay_out(
 ) -> Spots:
     """Lay out spots: a grid in pixels of the view, so that tiles touch; Visium in micrometers."""
     if options.layout == "visium":
-        return visium_spots(slide, slide_mpp, tissue)
-    return grid_spots(slide, view.size_wh, view.scale_xy, view.mpp, options.pitch_um, tissue)
+        return visium_spots(slide, slide_mpp, tissue, options.min_tissue)
+    return grid_spots(
+        slide,
+        view.size_wh,
+        view.scale_xy,
+        view.mpp,
+        options.pitch_um,
+        tissue,
+        options.min_tissue,
+    )
 
 
 def spot_regions(

@@ -126,6 +126,7 @@ def _fastest(slide: OpenSlideReader) -> Slide:
     direct = open_direct(slide.path, slide)
     if direct is None:
         return slide
+    direct.scanned_xy = slide.scanned_xy
     slide.close()
     return direct
 

@@ -72,6 +72,7 @@ class OpenSlideReader(Slide):
             properties.get(openslide.PROPERTY_NAME_MPP_Y),
         )
         self.mpp = None if self.mpp_xy is None else sum(self.mpp_xy) / 2
+        self.scanned_xy = _scanned_xy(properties)
         self.background_rgb = _color(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
         with _opening(path, (OSError, ValueError)):
             is_ycbcr = self.format == "dicom" and holds_mislabeled_ycbcr(path, properties)
@@ -146,6 +147,16 @@ def _mpp_xy(x: str | None, y: str | None) -> tuple[float, float] | None:
         return float(x or y or ""), float(y or x or "")
     except ValueError:
         return None
+
+
+def _scanned_xy(properties: Mapping[str, str]) -> Size:
+    """Return the corner of the scanned part; (0, 0) if the file does not give it."""
+    names = (openslide.PROPERTY_NAME_BOUNDS_X, openslide.PROPERTY_NAME_BOUNDS_Y)
+    try:
+        x, y = (int(properties.get(name, 0)) for name in names)
+    except ValueError:
+        return 0, 0
+    return x, y
 
 
 def _color(hex_rgb: str | None) -> RGB:

@@ -87,6 +87,8 @@ class Slide(ABC):
     """The same along x and y, or None."""
     background_rgb: RGB
     """Color of places inside the slide without pixels."""
+    scanned_xy: Size = (0, 0)
+    """Level-0 pixels (x, y) of the corner of the part that was scanned, to which QuPath crops."""
     identity: tuple[FileIdentity, ...] = ()
     """Identities of its files, taken before they were opened; empty if unknown."""
     closed: bool = False

@@ -2,6 +2,8 @@
 
 from triplex_deploy.spots.file import read_spots
 from triplex_deploy.spots.layouts import grid_spots, visium_spots
+from triplex_deploy.spots.pooled import pooled_files, read_pooled_spots
+from triplex_deploy.spots.pooling import Pooling
 from triplex_deploy.spots.scale import KnownArray, check_array_scale, known_array
 from triplex_deploy.spots.spots import Spots, check_spots
 from triplex_deploy.spots.swapped import check_swapped
@@ -15,6 +17,7 @@ from triplex_deploy.spots.tissue_mask import (
 
 __all__ = [
     "KnownArray",
+    "Pooling",
     "Spots",
     "TissueMask",
     "check_array_scale",
@@ -23,7 +26,9 @@ __all__ = [
     "grid_spots",
     "known_array",
     "mask_overlay",
+    "pooled_files",
     "read_mask",
+    "read_pooled_spots",
     "read_spots",
     "tissue_mask",
     "visium_spots",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,8 @@ from triplex_deploy.spots.spots import (
     require_distinct,
     require_inside,
 )
+from triplex_deploy.spots.visium_hd import FOLDER_OF_BINS, array_of_bins, is_visium_hd
+from triplex_deploy.spots.xenium import xenium_outs
 
 if TYPE_CHECKING:
     import h5py
@@ -44,8 +45,6 @@ POSITIONS = (
 """Names of Space Ranger's positions files, preferred first."""
 FOLDERS = (".", "spatial", "outs/spatial")
 """Folders of a Space Ranger output in which they may be."""
-_BINS = re.compile(r"square_(\d{3})um")
-"""Name of Space Ranger's folder of one bin size."""
 OBS = ("array_row", "array_col", "in_tissue", "barcode")
 """Columns of ``obs`` that are used."""
 
@@ -89,6 +88,11 @@ def find_positions(folder: Path) -> Path:
             with suppress(OSError):  # a folder that cannot be entered
                 if (folder / below / name).exists():
                     return folder / below / name
+    if is_visium_hd(folder) or xenium_outs(folder) is not None:
+        raise SpotsError(
+            f"{folder}: holds no spots but bins of Visium HD, or cells of Xenium; pool them into "
+            "spots as far apart as those that the model was trained on, such as --pool-um 100"
+        )
     raise SpotsError(
         f"{folder}: a folder with none of {', '.join(POSITIONS)} in it, in spatial/ or in "
         "outs/spatial/; pass a Space Ranger output or a spots file"
@@ -173,6 +177,8 @@ class _Rows:
     """Diameter in level-0 pixels, if the file gives one."""
     array: KnownArray | None
     """The array, if the file shows which it is."""
+    note: str = ""
+    """A sentence for the user, or ""."""
 
 
 def _read_rows(path: Path) -> _Rows:
@@ -195,7 +201,18 @@ def _read_rows(path: Path) -> _Rows:
         columns.barcodes(path, table),
         tuple(f"row {number + 1}" for number in table.index),
         diameter_px,
-        _array_of(path, set(table.columns), grid_rc),
+        array := _array_of(path, set(table.columns), grid_rc),
+        _note_of_bins(path, array, len(table)),
+    )
+
+
+def _note_of_bins(path: Path, array: KnownArray | None, count: int) -> str:
+    """Tell that spots are bins, which are far smaller than the spots that models are trained on."""
+    if array is None or _bin_size(path) is None:
+        return ""
+    return (
+        f"the {count} spots are bins of {array.pitch_um:g} um; if the model was trained on larger "
+        "spots, pass the folder of the Visium HD output and --pool-um, such as --pool-um 100"
     )
 
 
@@ -206,13 +223,18 @@ def _array_of(path: Path, names: set[str], grid_rc: NDArray[np.int64] | None) ->
     if {"new_x", "new_y", "x", "y"} <= names:
         return square("ST array", ST_PITCH_UM)
     if {"pxl_col_in_fullres", "pxl_row_in_fullres"} <= names:
-        binned = _BINS.search(str(path.absolute()))
-        if binned is not None:
-            size_um = float(binned[1])
-            return square(f"Visium HD array of {size_um:g} um bins", size_um)
+        size_um = _bin_size(path)
+        if size_um is not None:
+            return array_of_bins(size_um)
         if (grid_rc.sum(axis=1) % 2 == 0).all():
             return visium()
     return None
+
+
+def _bin_size(path: Path) -> float | None:
+    """Return the size of the Visium HD bins that a file lists by the name of its folder."""
+    binned = FOLDER_OF_BINS.search(str(path.absolute()))
+    return None if binned is None else float(binned[1])
 
 
 def _is_folder(path: Path) -> bool:
@@ -226,7 +248,7 @@ def _array(rows: _Rows) -> tuple[NDArray[np.int64], str]:
     """Return array (row, column) of every spot, (N, 2), and a note for the user or ""."""
     if rows.grid_rc is not None:
         require_distinct(rows.grid_rc, "array position", rows.labels)
-        return rows.grid_rc, ""
+        return rows.grid_rc, rows.note
     lattice = infer_lattice(rows.level0_xy)
     count = len(lattice.grid_rc)
     if count == 1:

@@ -12,7 +12,7 @@ from triplex_deploy.spots.spots import Spots
 from triplex_deploy.spots.tissue_mask import TissueMask
 
 MIN_TISSUE_FRACTION = 0.5
-"""A spot is kept where tissue covers at least this share of it."""
+"""A spot is kept where tissue covers at least this share of it, unless another is asked for."""
 PITCH_UM = 100.0
 """Distance of neighboring spots on a Visium array."""
 SPOT_UM = 55.0
@@ -28,10 +28,12 @@ def grid_spots(
     mpp: float,
     pitch_um: float | None,
     tissue: TissueMask,
+    min_tissue: float = MIN_TISSUE_FRACTION,
 ) -> Spots:
     """Return a grid of tiles inside the slide's view that are at least half on tissue.
 
-    Centers lie at whole pixels of the view, the first at (112, 112).
+    Centers lie at whole pixels of the view, the first at (112, 112). Tiles that reach beyond the
+    right or lower edge are left out; ``note`` has their number if they hold tissue.
 
     Args:
         slide: The slide, for messages.
@@ -41,6 +43,7 @@ def grid_spots(
         pitch_um: Distance of tile centers. None puts tiles edge to edge, so that neighborhoods
             share every tile.
         tissue: Where the tissue is.
+        min_tissue: Least share of a tile that is tissue.
 
     Raises:
         SpotsError: No tile fits, or the pitch is below one pixel.
@@ -60,18 +63,25 @@ def grid_spots(
         )
     row, column = (axis.ravel() for axis in np.mgrid[: rows.size, : columns.size])
     center_xy = np.stack([columns[column], rows[row]], axis=1)
-    half = TILE_PX // 2
-    boxes = np.hstack([(center_xy - half) * scale, (center_xy + half) * scale])
-    kept = tissue.fraction(boxes) >= MIN_TISSUE_FRACTION
+    kept = tissue.fraction(_boxes(center_xy, scale)) >= min_tissue
     if not kept.any():
         raise SpotsError(
-            f"{slide.path}: no tile is at least half on tissue; list spots in a file (--spots)"
+            f"{slide.path}: no tile has {min_tissue:.0%} of tissue; use a smaller --min-tissue, or "
+            "list spots in a file (--spots)"
         )
     grid_rc = np.stack([row, column], axis=1)[kept].astype(np.int64)
-    return Spots(center_xy[kept] * scale, grid_rc, "grid", TILE_PX * float(scale.mean()))
+    return Spots(
+        center_xy[kept] * scale,
+        grid_rc,
+        "grid",
+        TILE_PX * float(scale.mean()),
+        _note_of_edge(_edge_tiles(columns, rows, pitch_px), scale, tissue, min_tissue),
+    )
 
 
-def visium_spots(slide: Slide, slide_mpp: float, tissue: TissueMask) -> Spots:
+def visium_spots(
+    slide: Slide, slide_mpp: float, tissue: TissueMask, min_tissue: float = MIN_TISSUE_FRACTION
+) -> Spots:
     """Return the spots of a Visium lattice inside the slide that are at least half on tissue.
 
     Spots are 55 um wide and 100 um apart. Array coordinates follow Space Ranger: the columns of a
@@ -81,6 +91,7 @@ def visium_spots(slide: Slide, slide_mpp: float, tissue: TissueMask) -> Spots:
         slide: The slide.
         slide_mpp: Micrometers per level-0 pixel.
         tissue: Where the tissue is.
+        min_tissue: Least share of a spot that is tissue.
 
     Raises:
         SpotsError: No spot fits.
@@ -93,13 +104,45 @@ def visium_spots(slide: Slide, slide_mpp: float, tissue: TissueMask) -> Spots:
     row, column = row[on_lattice], column[on_lattice]
     center_um = np.stack([column * PITCH_UM / 2, row * ROW_UM], axis=1) + SPOT_UM / 2
     boxes_um = np.concatenate([center_um - SPOT_UM / 2, center_um + SPOT_UM / 2], axis=1)
-    kept = tissue.fraction(boxes_um / slide_mpp) >= MIN_TISSUE_FRACTION
+    kept = tissue.fraction(boxes_um / slide_mpp) >= min_tissue
     if not kept.any():
         raise SpotsError(
-            f"{slide.path}: no Visium spot is half on tissue; list spots in a file (--spots)"
+            f"{slide.path}: no Visium spot has {min_tissue:.0%} of tissue; use a smaller "
+            "--min-tissue, or list spots in a file (--spots)"
         )
     grid_rc = np.stack([row, column], axis=1)[kept].astype(np.int64)
     return Spots(center_um[kept] / slide_mpp, grid_rc, "visium", SPOT_UM / slide_mpp)
+
+
+def _boxes(center_xy: NDArray[np.int64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return left, top, right and bottom (N, 4) of tiles in level-0 pixels."""
+    half = TILE_PX // 2
+    return np.hstack([(center_xy - half) * scale, (center_xy + half) * scale])
+
+
+def _edge_tiles(
+    columns: NDArray[np.int64], rows: NDArray[np.int64], pitch_px: float
+) -> NDArray[np.int64]:
+    """Return the centers (N, 2) of the next tiles of the grid to the right and below."""
+    beyond_x, beyond_y = (int(np.round(line[-1] + pitch_px)) for line in (columns, rows))
+    right = [(beyond_x, int(y)) for y in (*rows, beyond_y)]
+    return np.array([*right, *((int(x), beyond_y) for x in columns)], np.int64)
+
+
+def _note_of_edge(
+    center_xy: NDArray[np.int64],
+    scale: NDArray[np.float64],
+    tissue: TissueMask,
+    min_tissue: float,
+) -> str:
+    """Tell how many tiles with enough tissue reach beyond the slide; places outside hold none."""
+    count = int((tissue.fraction(_boxes(center_xy, scale)) >= min_tissue).sum())
+    if not count:
+        return ""
+    return (
+        f"{count} tiles with tissue at the right or lower edge reach beyond the slide and are not "
+        "predicted; to predict there, list spots in a file (--spots)"
+    )
 
 
 def _centers(length: int, pitch_px: float) -> NDArray[np.int64]:

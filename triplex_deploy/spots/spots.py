@@ -26,12 +26,12 @@ class Spots:
     grid_rc: NDArray[np.int64]
     """(N, 2) array coordinates (row, column)."""
     layout: str
-    """``grid``, ``visium`` or ``file``."""
+    """``grid``, ``visium``, ``file`` or ``pooled``."""
     spot_diameter_px: float
     """Diameter in level-0 pixels.
 
-    It is the side of a tile for a grid, 55 um for Visium, and for a file its own value or half the
-    pitch of the array.
+    It is the side of a tile for a grid, 55 um for Visium, for a file its own value or half the
+    pitch of the array, and for pooled spots their distance.
     """
     note: str = ""
     """A sentence for the user, such as that array coordinates were inferred; "" if none."""

@@ -63,7 +63,7 @@ def prepare_dataset(
     out = Path(out)
     _require_own(out, options.tile_encoder)
     listed = read_section_list(options.section_list) if options.section_list else None
-    sections = read_dataset(root, options.layout, listed)
+    sections = read_dataset(root, options.layout, listed, options.pooling)
     genes = _read_gene_list(options.gene_list)
     _check_genes(sections, genes, options.n_genes)
     make_folds(patients_of(sections), options.folds, options.seed)

@@ -13,6 +13,8 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.runtime.backends import AUTO
 from triplex_deploy.runtime.device import CPU, Device
+from triplex_deploy.spots import Pooling
+from triplex_deploy.spots.pooling import POOLED_FORMATS
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,17 @@ class PrepareOptions:
     """
 
     layout: str
-    """Layout of the data set: ``st``, ``visium`` or ``hest``."""
+    """Layout of the data set, one of ``triplex_deploy.data.FORMATS``."""
     section_list: Path | None = None
     """Table of sections and patients, see ``read_section_list``."""
+    pool_um: float | None = None
+    """Distance of the spots into which Visium HD bins or Xenium transcripts are pooled."""
+    lattice: str = "square"
+    """Lattice of pooled spots: ``square`` or ``hexagonal``."""
+    bin_um: int = 8
+    """Size of the bins of Visium HD that are pooled: 8 or 16."""
+    alignment: Path | None = None
+    """Xenium Explorer's alignment of the slide; None takes the only one in a section's folder."""
     n_genes: int = 250
     """Number of most abundant genes to train on."""
     gene_list: Path | None = None
@@ -72,6 +82,26 @@ class PrepareOptions:
         if self.tile_mpp is not None and not 0 < self.tile_mpp < np.inf:
             raise ConfigError(f"tile mpp {self.tile_mpp}: use positive microns per pixel")
         self.neighbors  # noqa: B018 - making it checks both options
+        is_pooled = self.layout in POOLED_FORMATS
+        if is_pooled and self.pooling is None:
+            raise ConfigError(
+                f"pool_um: {self.layout} is pooled into spots; give their distance, such as 100"
+            )
+        if self.pooling is not None and not is_pooled:
+            raise ConfigError(f"pool_um: {self.layout} has spots of its own; leave it out")
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """Return how data is pooled into spots; None without ``pool_um``.
+
+        Raises:
+            ConfigError: A value is out of range, or an alignment is given for another layout.
+        """
+        if self.alignment is not None and self.layout != "xenium":
+            raise ConfigError("alignment: is for xenium; leave it out")
+        if self.pool_um is None:
+            return None
+        return Pooling(self.pool_um, self.lattice, None, self.bin_um, self.alignment)
 
     @property
     def neighbors(self) -> Neighborhood:
