@@ -84,6 +84,8 @@ ONLY_IN = {
     "tensorrt": ("triplex_deploy/runtime/tensorrt/session.py",),
     "pycuda": ("triplex_deploy/runtime/tensorrt/cuda.py",),
     "ray": ("triplex_deploy/cohort/ray_workers.py",),
+    "fsspec": ("triplex_deploy/cohort/remote.py",),
+    "zarr": ("triplex_deploy/slides/zarr_reader.py",),
     "openslide": ("triplex_deploy/slides",),
     "tifffile": (
         "triplex_deploy/slides",

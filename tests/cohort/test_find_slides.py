@@ -69,15 +69,40 @@ def test_pattern_without_a_match_and_folder_without_slides_are_refused(tree: Pat
         _names(tree / "empty")
 
 
-def test_dicom_files_of_a_folder_are_left_out_with_a_warning(
-    tree: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tree / "low" / "1.dcm").touch()
-    (tree / "low" / "2.dcm").touch()
-    with caplog.at_level(logging.WARNING):
-        assert _names(tree / "low") == ["c.ndpi", "d.mrxs"]
-    assert "2 DICOM files left out" in caplog.text
-    assert _names(tree / "low" / "1.dcm") == ["1.dcm"]
+def _dicom(path: Path, series: str) -> None:
+    uid = series.encode()
+    path.parent.mkdir(exist_ok=True)
+    length = len(uid).to_bytes(2, "little")
+    path.write_bytes(bytes(128) + b"DICM" + b"\x20\x00\x0e\x00UI" + length + uid)
+
+
+def _outputs(*arguments: Path, recursive: bool = False) -> dict[str, str]:
+    return {e.output: e.slide.name for e in find_slides(arguments, recursive)}
+
+
+def test_a_folder_of_one_dicom_slide_is_named_after_the_folder(tree: Path) -> None:
+    for number in (2, 10, 1):
+        _dicom(tree / "biopsy.2" / f"{number}.dcm", "1.2.840")
+    assert _outputs(tree / "biopsy.2") == {"biopsy.2": "1.dcm"}
+    assert _outputs(tree, recursive=True)["biopsy.2"] == "1.dcm"
+    slide_list = tree / "list.csv"
+    slide_list.write_text("slide,output\nbiopsy.2,\nbiopsy.2/2.dcm,second\n")
+    assert _outputs(slide_list) == {"biopsy.2": "1.dcm", "second": "2.dcm"}
+
+
+def test_every_series_of_a_folder_is_a_slide(tree: Path) -> None:
+    for name, series in (("a1", "1.2"), ("a2", "1.2"), ("b1", "1.3"), ("b2", "1.3")):
+        _dicom(tree / "two" / f"{name}.dcm", series)
+    assert _outputs(tree / "two") == {"a1": "a1.dcm", "b1": "b1.dcm"}
+    slide_list = tree / "list.csv"
+    slide_list.write_text("slide\ntwo\n")
+    with pytest.raises(ConfigError, match="not one of a single DICOM slide"):
+        find_slides([slide_list])
+
+
+def test_a_dicom_slide_beside_other_slides_keeps_the_name_of_its_file(tree: Path) -> None:
+    _dicom(tree / "low" / "1.dcm", "1.2")
+    assert _outputs(tree / "low") == {"1": "1.dcm", "c": "c.ndpi", "d": "d.mrxs"}
 
 
 def test_what_is_no_file_is_left_out_in_one_line(

@@ -10,11 +10,21 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tests.slides.ome_zarr import write_ome_zarr
 from triplex_deploy.errors import SlideError
 from triplex_deploy.slides import Slide, open_slide
 
 WIDTH, HEIGHT = 300, 200
-SYNTHETIC = ("jpeg", "png", "strips.tif", "planar.tif", "pyramid.ome.tif", "tiled.tif")
+SYNTHETIC = (
+    "jpeg",
+    "png",
+    "strips.tif",
+    "planar.tif",
+    "pyramid.ome.tif",
+    "tiled.tif",
+    "0.4.zarr",
+    "0.5.zarr",
+)
 REAL = {
     "aperio": "slides/CMU-1-Small-Region.svs",
     "dicom": "slides/dicom_cmu1_small/level-2-frames-0-4.dcm",
@@ -42,6 +52,8 @@ def write(kind: str, folder: Path) -> Path:
     elif kind == "planar.tif":
         planes = np.moveaxis(rgb, 2, 0)
         tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", rowsperstrip=33)
+    elif kind.endswith(".zarr"):
+        write_ome_zarr(path, rgb, kind.removesuffix(".zarr"))
     elif kind == "tiled.tif":
         tifffile.imwrite(path, rgb, photometric="rgb", tile=(64, 48), compression="zlib")
     else:

@@ -34,6 +34,8 @@ EXTRA_OF = {
     "pyarrow": "files",
     "spatialdata": "files",
     "ray": "cluster",
+    "fsspec": "remote",
+    "zarr": "zarr",
 }
 """The extra of this package that installs a library."""
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}

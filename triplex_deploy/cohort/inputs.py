@@ -8,16 +8,18 @@ import io
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from triplex_deploy.cohort.remote import find_urls
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.escape import short_repr
 from triplex_deploy.files.regular import kind_of
-from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES
+from triplex_deploy.files.url import is_url, shown_url, url_file_name
+from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES, dicom_slides, is_zarr
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,10 @@ class SlideEntry:
     """Spots of this slide; None for those of all slides."""
     mpp: float | None = None
     """Microns per pixel of this slide; None for those of all slides."""
+    url: str | None = None
+    """Where the slide is, if it is not on this machine; ``slide`` is then only its name."""
+    state: str = ""
+    """Size and version of the file at the URL, as far as its server tells them."""
 
 
 COLUMNS: Final = ("slide", "spots", "mpp", "output")
@@ -56,8 +62,9 @@ def find_slides(arguments: Sequence[str | Path], recursive: bool = False) -> lis
     """Return the slides that ``arguments`` name, in order, each path and each list row once.
 
     Args:
-        arguments: Files; folders, for the slides in them; patterns, for the files that match; and
-            slide lists (.csv or .tsv), for their rows. A file that is missing is kept, and fails
+        arguments: Files; folders, for the slides in them; patterns, for the files that match;
+            slide lists (.csv or .tsv), for their rows; and URLs of files, of folders (ending in a
+            slash) or with patterns. A file that is missing is kept, and fails
             when it is predicted.
         recursive: Look for slides below the folders, too.
 
@@ -66,12 +73,16 @@ def find_slides(arguments: Sequence[str | Path], recursive: bool = False) -> lis
     """
     found: dict[str, SlideEntry] = {}
     for argument in arguments:
-        for entry in _expand(Path(argument), recursive):
+        for entry in _expand(argument, recursive):
             found.setdefault(os.path.abspath(entry.origin), entry)  # noqa: PTH100 - links stay
     return list(found.values())
 
 
-def _expand(path: Path, recursive: bool) -> Iterator[SlideEntry]:
+def _expand(argument: str | Path, recursive: bool) -> Iterator[SlideEntry]:
+    if is_url(str(argument)):
+        yield from (_remote(url, state) for url, state in find_urls(str(argument), recursive))
+        return
+    path = Path(argument)
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -79,7 +90,9 @@ def _expand(path: Path, recursive: bool) -> Iterator[SlideEntry]:
     except OSError:  # cannot be entered, or the name is too long: fails when it is predicted
         yield SlideEntry(path, path.stem, origin=str(path))
         return
-    if path.is_dir():
+    if is_zarr(path):
+        yield SlideEntry(path, path.stem, origin=str(path))
+    elif path.is_dir():
         yield from _slides_in(path, recursive)
     elif is_slide_list(path):
         yield from read_slide_list(path)
@@ -93,6 +106,11 @@ def _expand(path: Path, recursive: bool) -> Iterator[SlideEntry]:
             yield from _expand(Path(match), recursive)
 
 
+def _remote(url: str, state: str) -> SlideEntry:
+    slide = Path(url_file_name(url))
+    return SlideEntry(slide, slide.stem, origin=shown_url(url), url=url, state=state)
+
+
 def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
     others: list[Path] = []
     try:
@@ -101,19 +119,29 @@ def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
         where = error.filename or folder
         raise ConfigError(f"{where}: {error.strerror}; check the folder's permissions") from error
     _name_what_is_no_file(folder, sorted(others))
-    slides = [path for path in files if path.suffix.lower() in SLIDE_SUFFIXES]
-    dicom = sum(path.suffix.lower() == DICOM for path in files)
-    if dicom:
-        logger.warning(
-            "%s: %d DICOM files left out, as several make one slide; name one file of each slide",
-            folder,
-            dicom,
-        )
+    slides = {
+        path: path.stem
+        for path in files
+        if path.suffix.lower() in SLIDE_SUFFIXES or path.is_dir()  # OME-Zarr
+    }
+    for below in {path.parent for path in files}:
+        slides |= _dicom_slides([path for path in files if path.parent == below], slides)
     if not slides:
         remedy = "name the files" if recursive else "--recursive looks below it"
         raise ConfigError(f"{folder}: no slides in this folder; {remedy}")
-    for path in slides:
-        yield SlideEntry(path, path.stem, origin=str(path))
+    for path in sorted(slides):
+        yield SlideEntry(path, slides[path], origin=str(path))
+
+
+def _dicom_slides(files: Sequence[Path], others: Collection[Path] = ()) -> dict[Path, str]:
+    """Return one file of each DICOM slide among the files of a folder, and its name.
+
+    A slide that is alone in its folder has the folder's name, as such files are called by numbers.
+    """
+    found = dicom_slides(files)
+    if len(found) == 1 and not any(path in others for path in files):
+        return {found[0]: found[0].parent.resolve().name or found[0].stem}
+    return {path: path.stem for path in found}
 
 
 def _name_what_is_no_file(folder: Path, entries: Sequence[Path]) -> None:
@@ -128,11 +156,13 @@ def _name_what_is_no_file(folder: Path, entries: Sequence[Path]) -> None:
 def _files(folder: Path, recursive: bool, others: list[Path]) -> Iterator[Path]:
     """Yield files that are not hidden, without the data folders that belong to MIRAX slides.
 
+    Folders of OME-Zarr are slides, and count as files.
+
     Pipes, devices and broken links are added to ``others``.
     """
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     for path in entries:
-        if path.is_file():
+        if path.is_file() or is_zarr(path):
             yield path
         elif not path.is_dir():
             others.append(path)
@@ -207,16 +237,50 @@ def _row(where: str, header: list[str], cells: list[str]) -> Row:
 def _entry(slide_list: Path, where: str, row: Row) -> SlideEntry:
     if not row["slide"]:
         raise ConfigError(f"{where}: no slide; name its file or remove the line")
-    slide = _existing(slide_list, where, "slide", row["slide"])
-    if slide.is_dir():
-        raise ConfigError(f"{where}: slide {slide}: is a folder; name one file per row")
+    url, state = _only_url(where, row["slide"]) if is_url(row["slide"]) else (None, "")
+    if url is None:
+        slide = _existing(slide_list, where, "slide", row["slide"])
+    else:
+        slide = Path(url_file_name(url))
+    name = slide.stem
+    if slide.is_dir() and not is_zarr(slide):
+        slide, name = _only_dicom(slide, where)
     return SlideEntry(
         slide=slide,
-        output=_output(where, row["output"]) or slide.stem,
+        output=_output(where, row["output"]) or name,
         origin=where,
+        url=url,
+        state=state,
         spots=_existing(slide_list, where, "spots", row["spots"]) if row["spots"] else None,
         mpp=_mpp(where, row["mpp"]) if row["mpp"] else None,
     )
+
+
+def _only_url(where: str, cell: str) -> tuple[str, str]:
+    """Return the URL of one slide and its state."""
+    try:
+        found = find_urls(cell)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if len(found) != 1:
+        raise ConfigError(f"{where}: {shown_url(cell)}: {len(found)} slides; name one per row")
+    return found[0]
+
+
+def _only_dicom(folder: Path, where: str) -> tuple[Path, str]:
+    """Return a file of the only slide of a DICOM folder, and its name."""
+    try:
+        files = list(_files(folder, recursive=False, others=[]))
+    except OSError as error:
+        raise ConfigError(f"{where}: slide {folder}: {error.strerror}; correct it") from error
+    others = [path for path in files if path.suffix.lower() in SLIDE_SUFFIXES]
+    found = _dicom_slides(files)
+    if others or len(found) != 1:
+        raise ConfigError(
+            f"{where}: slide {folder}: is a folder, and not one of a single DICOM slide; name one "
+            "file per row"
+        )
+    return found.popitem()
 
 
 def _existing(slide_list: Path, where: str, column: str, cell: str) -> Path:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -61,7 +61,7 @@ class WorkerProgram(Protocol[JobContra, OutcomeCo]):
 class Executor(Protocol[JobContra, OutcomeCo]):
     """Runs jobs, as a context manager; ``run`` may be called several times within it."""
 
-    def run(self, jobs: Sequence[JobContra]) -> Iterator[OutcomeCo]:
+    def run(self, jobs: Iterable[JobContra]) -> Iterator[OutcomeCo]:
         """Yield one outcome per job, in any order.
 
         Raises:
@@ -92,7 +92,8 @@ class SerialExecutor(Generic[JobT, OutcomeT]):
         self._run_job: Callable[[JobT, Progress], OutcomeT] | None = None
         self._stack = ExitStack()
 
-    def run(self, jobs: Sequence[JobT]) -> Iterator[OutcomeT]:
+    def run(self, jobs: Iterable[JobT]) -> Iterator[OutcomeT]:
+        """Yield one outcome per job; a job is taken when the one before is done."""
         assert self._run_job is not None, "SerialExecutor used outside its context"
         for job in jobs:
             yield self._run_job(job, self._progress_of(job))
@@ -184,7 +185,7 @@ class PoolExecutor(Generic[JobT, OutcomeT]):
         self._at_work: dict[int, _Attempt[JobT]] = {}
         self._queue: deque[_Attempt[JobT]] = deque()
 
-    def run(self, jobs: Sequence[JobT]) -> Iterator[OutcomeT]:
+    def run(self, jobs: Iterable[JobT]) -> Iterator[OutcomeT]:
         self._queue.extend(_Attempt(job, 1) for job in jobs)
         self._hand_out()
         while self._queue or self._at_work:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from triplex_deploy.errors import DatasetError
-from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES
+from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES, dicom_slides
 
 
 def only_slide(folder: Path, section: str, ignored: str | None = None) -> Path:
@@ -25,6 +25,7 @@ def only_slide(folder: Path, section: str, ignored: str | None = None) -> Path:
         if path.suffix.lower() in (*SLIDE_SUFFIXES, DICOM)
         and not path.name.startswith("." if ignored is None else (".", ignored))
     )
+    found = [path for path in found if path.suffix.lower() != DICOM] + dicom_slides(found)
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:3]) or "none"
         raise DatasetError(

@@ -9,7 +9,7 @@ from triplex_deploy.errors import SlideError
 from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.slides.identity import FileIdentity, identity_of
 from triplex_deploy.slides.slide import Slide
-from triplex_deploy.slides.slide_files import MIRAX
+from triplex_deploy.slides.slide_files import MIRAX, is_zarr
 from triplex_deploy.slides.tiff_tags import (
     read_directories,
     require_plain_levels,
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 GENERIC_TIFF = "generic-tiff"
 """OpenSlide's name of a tiled TIFF without a known vendor."""
+ZARR = "zarr"
+"""The container of OME-Zarr, a folder."""
 MAX_SIDE_PX = 1 << 24
 """Most pixels of a side: 0.8 m at the smallest plausible scale. Larger sizes are damage."""
 _MAGIC = {
@@ -38,7 +40,7 @@ def open_slide(path: str | Path) -> Slide:
 
     Args:
         path: A file that OpenSlide reads, another TIFF (untiled, OME), a JPEG or a PNG. Of a slide
-            of several files, such as DICOM, any of them.
+            of several files, such as DICOM, any of them. Of OME-Zarr, its folder.
 
     Returns:
         The slide; use it as a context manager.
@@ -47,7 +49,7 @@ def open_slide(path: str | Path) -> Slide:
         SlideError: The file is missing, damaged, not a slide, or changed while it was opened.
     """
     path = Path(path)
-    kind = _container(path)
+    kind = ZARR if is_zarr(path) else _container(path)
     identity = identity_of(path)
     slide = _open(path, kind, identity[0])
     slide.identity = identity
@@ -67,6 +69,10 @@ def open_slide(path: str | Path) -> Slide:
 
 def _open(path: Path, kind: str | None, identity: FileIdentity) -> Slide:
     # Imported here, so that commands that open no slide do not import the readers' libraries.
+    if kind == ZARR:
+        from triplex_deploy.slides.zarr_reader import ZarrReader
+
+        return ZarrReader.open(path)
     if kind == "png" or (kind == "jpeg" and path.suffix.lower() != MIRAX):
         from triplex_deploy.slides.image_reader import ImageReader
 

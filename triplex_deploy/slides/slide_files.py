@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,10 @@ SLIDE_SUFFIXES: Final = frozenset(
 """Suffixes by which slides are found in a folder, in lower case. A file that the user names may
 have any suffix."""
 MIRAX: Final = ".mrxs"
+ZARR_V3: Final = "zarr.json"
+"""Metadata of a folder of Zarr 3, in which NGFF 0.5 is stored."""
+ZARR_ATTRIBUTES: Final = ".zattrs"
+"""Attributes of a folder of Zarr 2, in which NGFF 0.4 is stored."""
 
 
 _SERIES_UID: Final = b"\x20\x00\x0e\x00UI"
@@ -45,9 +50,12 @@ _DICOM_HEAD_BYTES: Final = 1 << 16
 def companions(path: Path) -> list[Path]:
     """Return the other files of a slide, sorted; raises ``OSError``.
 
-    They are in the folder beside a MIRAX file. Of a DICOM file they are the files of the same
-    series in its folder, or all DICOM files there if it names no series.
+    They are in the folder beside a MIRAX file. Of an OME-Zarr folder, they are all files in it. Of
+    a DICOM file they are the files of the same series in its folder, or all DICOM files there if it
+    names no series.
     """
+    if path.is_dir():
+        return sorted(part for part in path.rglob("*") if part.is_file())
     suffix, folder = path.suffix.lower(), path.with_suffix("")
     if suffix == MIRAX and folder.is_dir():
         return sorted(part for part in folder.iterdir() if part.is_file())
@@ -60,14 +68,33 @@ def companions(path: Path) -> list[Path]:
     return []
 
 
+def dicom_slides(files: Iterable[Path]) -> list[Path]:
+    """Return the first file of each DICOM slide among the files of a folder.
+
+    The files of one series are one slide, and so are those that name no series.
+    """
+    first: dict[bytes, Path] = {}
+    for path in sorted(files):
+        if path.suffix.lower() == DICOM:
+            first.setdefault(_series(path), path)
+    return list(first.values())
+
+
+def is_zarr(path: Path) -> bool:
+    """Return True for a folder that is a group of Zarr, as an OME-Zarr image is."""
+    return any((path / name).is_file() for name in (ZARR_V3, ZARR_ATTRIBUTES))
+
+
 def slide_digest(path: Path) -> str:
     """Return a digest of a slide's content as 64 hexadecimal digits; raises ``OSError``.
 
     It is the SHA-256 of the file's SHA-256 and of the names and contents of its companions.
     """
-    digest = hashlib.sha256(sha256_of(path).encode())
+    is_folder = path.is_dir()
+    digest = hashlib.sha256(b"" if is_folder else sha256_of(path).encode())
     for part in companions(path):
-        digest.update(os.fsencode(part.name) + b":" + sha256_of(part).encode())
+        name = part.relative_to(path) if is_folder else part.name
+        digest.update(os.fsencode(name) + b":" + sha256_of(part).encode())
     return digest.hexdigest()
 
 
