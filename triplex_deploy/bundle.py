@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -166,7 +167,7 @@ class Bundle:
     config: Config
     """Configuration of its model."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Return twelve hexadecimal digits that are equal for equal graphs, genes and scale."""
         manifest = self.manifest

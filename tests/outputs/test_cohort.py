@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,14 @@ import pytest
 
 from triplex_deploy.errors import OutputError
 from triplex_deploy.outputs import Prediction
-from triplex_deploy.outputs.cohort import summarize_folder, summarize_prediction, write_cohort_index
+from triplex_deploy.outputs.cohort import (
+    SlideCard,
+    page_names,
+    summarize_folder,
+    summarize_prediction,
+    write_cohort_index,
+    write_index_pages,
+)
 from triplex_deploy.outputs.files import write_outputs
 from triplex_deploy.outputs.slide_summary import SlideSummary
 
@@ -129,3 +137,67 @@ def test_an_earlier_index_is_replaced(prediction: Prediction, tmp_path: Path) ->
     page = write_cohort_index(tmp_path, [SlideSummary.failed("C", "torn")])
     assert "torn" in page.read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [page]
+
+
+def card(name: str, error: str = "") -> SlideCard:
+    """A slide of ten spots, or one that failed."""
+    summary = SlideSummary.failed(name, error) if error else SlideSummary(name, n_spots=10)
+    return SlideCard(name, lambda: summary)
+
+
+def test_many_slides_get_several_pages(tmp_path: Path) -> None:
+    cards = [card(f"s{number}", "torn" if number == 3 else "") for number in range(5)]
+    index = write_index_pages(tmp_path, cards, per_page=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(page_names(5, 2))
+    assert page_names(5, 2) == ["index.html", "index-2.html", "index-3.html"]
+    assert index.path == tmp_path / "index.html"
+    assert index.done == ("s0", "s1", "s2", "s4")
+    assert index.failed == {"s3": "torn"}
+    pages = [(tmp_path / name).read_text(encoding="utf-8") for name in page_names(5, 2)]
+    names = [re.findall(r'data-name="(\w+)"', page) for page in pages]
+    assert names == [["s0", "s1"], ["s2", "s3"], ["s4"]]
+    for page in pages:
+        assert re.findall(r'<li><a href="(index[^"]*)"[^>]*>[1-5]', page) == page_names(5, 2)
+    assert "Slides 3 to 4 of 5 are on this page" in pages[1]
+    assert "<b>40</b> spots" in pages[0]  # of all pages
+    assert "<b>10</b> spots" in pages[1]
+    assert '<a href="index-2.html">s3</a>' in pages[0]
+    assert [summary.slide_name for summary in summarize_folder(tmp_path)] == ["s3"]
+
+
+def test_only_the_slides_of_one_page_are_in_memory(tmp_path: Path) -> None:
+    import weakref
+
+    alive: list[weakref.ref[SlideSummary]] = []
+    most = 0
+
+    def made(name: str) -> SlideSummary:
+        nonlocal most
+        summary = SlideSummary(name, n_spots=1)
+        alive.append(weakref.ref(summary))
+        most = max(most, sum(reference() is not None for reference in alive))
+        return summary
+
+    cards = [SlideCard(f"s{number}", partial(made, f"s{number}")) for number in range(20)]
+    write_index_pages(tmp_path, cards, per_page=3)
+    assert len(alive) == 20
+    assert most <= 6  # a page, while the next is made
+
+
+def test_pages_of_a_longer_index_are_removed(prediction: Prediction, tmp_path: Path) -> None:
+    write_index_pages(tmp_path, [card(f"s{number}") for number in range(9)], per_page=2)
+    write_outputs(named(prediction, "index-4"), tmp_path)  # a report among them
+    write_index_pages(tmp_path, [card("s0")], per_page=2)
+    left = sorted(path.name for path in tmp_path.glob("index*.html"))
+    assert left == ["index-4.html", "index.html"]
+    (tmp_path / "index-2.html").write_text("my own page")
+    write_index_pages(tmp_path, [card("s0")], per_page=2)
+    assert (tmp_path / "index-2.html").read_text() == "my own page"
+
+
+@pytest.mark.parametrize("name", ["index", "index-2"])
+def test_a_page_never_replaces_the_report_of_a_slide(tmp_path: Path, name: str) -> None:
+    cards = [card("a"), card("b"), card(name)]
+    with pytest.raises(OutputError, match=rf"{name}\.html: is the report of a slide"):
+        write_index_pages(tmp_path, cards, per_page=2)
+    assert list(tmp_path.iterdir()) == []

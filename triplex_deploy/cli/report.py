@@ -76,22 +76,20 @@ def _report(
 
 
 def _index(folder: Path, as_json: bool) -> int:
-    from triplex_deploy.outputs.cohort import summarize_folder, write_cohort_index
+    from triplex_deploy.outputs.cohort import folder_cards, write_index_pages
 
-    summaries = summarize_folder(folder)
-    page = write_cohort_index(folder, summaries)
-    failed = [summary for summary in summaries if summary.error]
-    done = len(summaries) - len(failed)
-    noun = "slide" if done == 1 else "slides"
+    index = write_index_pages(folder, folder_cards(folder))
+    n_done, failed = len(index.done), index.failed
+    noun = "slide" if n_done == 1 else "slides"
     print_summary(
         as_json,
         {
-            "index": str(page),
-            "slides": [summary.slide_name for summary in summaries if not summary.error],
-            "failed": [{"slide": summary.slide_name, "error": summary.error} for summary in failed],
+            "index": str(index.path),
+            "slides": list(index.done),
+            "failed": [{"slide": name, "error": error} for name, error in failed.items()],
         },
-        [f"{page}: {done} {noun}" + (f", {len(failed)} failed" if failed else "")],
+        [f"{index.path}: {n_done} {noun}" + (f", {len(failed)} failed" if failed else "")],
     )
     if not failed:
         return 0
-    return SOME_FAILED if done else 1
+    return SOME_FAILED if n_done else 1

@@ -15,9 +15,15 @@ from triplex_deploy.cohort.job import Job, Outcome
 from triplex_deploy.cohort.pool import Executor, PoolExecutor, SerialExecutor
 from triplex_deploy.cohort.resume import complete_metadata
 from triplex_deploy.cohort.run_job import sweep
+from triplex_deploy.cohort.shared_values import SharedValues
 from triplex_deploy.cohort.slide_worker import ModelOpener, SlideProgram
 from triplex_deploy.errors import ConfigError, OutputError, TriplexError
-from triplex_deploy.outputs.cohort import INDEX, summarize_prediction, write_cohort_index
+from triplex_deploy.outputs.cohort import (
+    SlideCard,
+    page_names,
+    summarize_prediction,
+    write_index_pages,
+)
 from triplex_deploy.outputs.slide_summary import SlideSummary
 from triplex_deploy.progress import Progress
 from triplex_deploy.system import usable_cores
@@ -54,17 +60,17 @@ def run_jobs(
         BackendError: If the device or backend cannot be used.
     """
     _make_folders(jobs)
-    left = []
+    left, shared = [], SharedValues()
     for job in jobs:
         metadata = complete_metadata(job, bundle) if job.resume else None
         if metadata is None:
             left.append(job)
         else:
             sweep(job)
-            yield Outcome(job, "skipped", 0.0, metadata)
+            yield shared.of(Outcome(job, "skipped", 0.0, metadata))
     if left:
         with executor_for(len(left)) as executor:
-            yield from _run_all(left, executor)
+            yield from map(shared.of, _run_all(left, executor))
 
 
 def _run_all(jobs: Sequence[Job], executor: Executor[Job, Outcome]) -> Iterator[Outcome]:
@@ -170,21 +176,22 @@ def write_index(outcomes: Sequence[Outcome], out: Path) -> Path | None:
     the predictions are complete without it.
     """
     folder = Path(os.path.abspath(out))  # noqa: PTH100 - as the jobs have it
-    path = folder / INDEX
-    if any(outcome.job.report_path == path for outcome in outcomes):
-        logger.warning("%s: is the report of a slide; no index is written", path)
+    reports = {outcome.job.report_path for outcome in outcomes}
+    taken = [name for name in page_names(len(outcomes)) if folder / name in reports]
+    if taken:
+        logger.warning("%s: is the report of a slide; no index is written", folder / taken[0])
         return None
     try:
-        return write_cohort_index(folder, [_summary(outcome, folder) for outcome in outcomes])
+        return write_index_pages(folder, [_card(outcome, folder) for outcome in outcomes]).path
     except TriplexError as error:
         logger.warning("no index is written: %s", error)
         return None
 
 
-def _summary(outcome: Outcome, folder: Path) -> SlideSummary:
+def _card(outcome: Outcome, folder: Path) -> SlideCard:
     """Return the card of a slide; its name is its path below ``folder``, for the link."""
     table = outcome.job.h5ad_path
     name = (table.parent / table.stem).relative_to(folder).as_posix()
     if outcome.metadata is None:
-        return SlideSummary.failed(name, outcome.error or "")
-    return replace(outcome.summary or summarize_prediction(table), slide_name=name)
+        return SlideCard(name, partial(SlideSummary.failed, name, outcome.error or ""))
+    return SlideCard(name, partial(summarize_prediction, table, is_checked=True))

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 
 from triplex_deploy.cohort.inputs import SlideEntry
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.outputs.slide_summary import SlideSummary
 from triplex_deploy.pipeline.options import PredictOptions
 
 MAX_NAME_BYTES: Final = 255
@@ -90,8 +89,6 @@ class Outcome:
     """Python's traceback of an unexpected error."""
     messages: tuple[tuple[int, str], ...] = ()
     """Log records of another process as (level, text)."""
-    summary: SlideSummary | None = None
-    """Card of the index, for a slide that was predicted with a report."""
 
     @property
     def is_complete(self) -> bool:
@@ -144,7 +141,6 @@ def _own_options(entry: SlideEntry, options: PredictOptions) -> PredictOptions:
             options,
             spots=_absolute(spots) if isinstance(spots, str | Path) else spots,
             mask=None if options.mask is None else _absolute(options.mask),
-            alignment=None if options.alignment is None else _absolute(options.alignment),
             cache=None if options.cache is None else _absolute(options.cache),
             mpp=options.mpp if entry.mpp is None else entry.mpp,
         )
@@ -153,7 +149,7 @@ def _own_options(entry: SlideEntry, options: PredictOptions) -> PredictOptions:
 
 
 def _require_one_slide(entries: Sequence[SlideEntry], options: PredictOptions) -> None:
-    for option in ("spots", "mask", "alignment"):
+    for option in ("spots", "mask"):
         file = getattr(options, option)
         if file is not None and len(entries) > 1:
             raise ConfigError(

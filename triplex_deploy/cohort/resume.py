@@ -18,11 +18,11 @@ from triplex_deploy.errors import OutputError, TriplexError
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.hdf5 import OPEN_ELSEWHERE, is_open_elsewhere, open_hdf5
 from triplex_deploy.files.regular import open_regular
-from triplex_deploy.files.strict_json import to_strict_json
 from triplex_deploy.outputs.genes import gene_indices
+from triplex_deploy.outputs.sidecar import H5AD_DIGEST, SUMMARY, read_sidecar
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.slides.slide_files import companions
-from triplex_deploy.spots import Spots, pooled_files
+from triplex_deploy.spots import Spots
 from triplex_deploy.spots.file import find_positions
 from triplex_deploy.version import __version__
 
@@ -30,10 +30,6 @@ logger = logging.getLogger(__name__)
 
 KEY: Final = "resume_key"
 """Key of the metadata under which the ``resume_key`` is recorded."""
-H5AD_DIGEST: Final = "h5ad_sha256"
-"""Key of the metadata under which the SHA-256 of the h5ad is recorded."""
-
-
 REPORTED: Final[dict[str, type | tuple[type, ...]]] = {
     "spots": int,
     "tiles_encoded": int,
@@ -45,22 +41,6 @@ REPORTED: Final[dict[str, type | tuple[type, ...]]] = {
 
 class _NotCompleteError(Exception):
     """The results of a job cannot be kept; the message gives the reason."""
-
-
-def record_completion(metadata_path: Path, h5ad_path: Path, key: str | None) -> None:
-    """Add to a metadata file what later shows that its h5ad is complete and up to date.
-
-    Args:
-        metadata_path: The JSON file, which is replaced.
-        h5ad_path: The h5ad; its SHA-256 is recorded.
-        key: The ``resume_key`` of the slide; None if the slide is to be predicted again.
-
-    Raises:
-        OutputError: If the file cannot be written.
-    """
-    content = json.loads(metadata_path.read_text(encoding="utf-8"))
-    content |= {KEY: key, H5AD_DIGEST: sha256_of(h5ad_path)}
-    metadata_path.write_text(to_strict_json(content, indent=2) + "\n", encoding="utf-8")
 
 
 def complete_metadata(job: Job, bundle: Bundle) -> dict[str, Any] | None:
@@ -96,12 +76,12 @@ def is_damaged_result(job: Job) -> bool:
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata without the summary, which is large and of no use here."""
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise _NotCompleteError(f"{path.name} is not JSON") from error
-    if not isinstance(metadata, dict):
-        raise _NotCompleteError(f"{path.name} holds no metadata")
+        metadata = read_sidecar(path)
+    except OutputError as error:
+        raise _NotCompleteError(str(error)) from error
+    metadata.pop(SUMMARY, None)
     return metadata
 
 
@@ -185,14 +165,12 @@ def _deciding_options(options: PredictOptions) -> dict[str, Any]:
     }
     if options.unfamiliar != "fail":  # warning of a slide or not, the results are the same
         del chosen["unfamiliar"]
-    chosen["spots"] = _spots_digest(options)
-    del chosen["alignment"]  # its content is in the digest
+    chosen["spots"] = _spots_digest(options.spots)
     chosen["mask"] = None if options.mask is None else sha256_of(Path(options.mask))
     return chosen
 
 
-def _spots_digest(options: PredictOptions) -> Any:
-    spots = options.spots
+def _spots_digest(spots: str | Path | Spots | None) -> Any:
     if spots is None:
         return None
     if isinstance(spots, Spots):
@@ -201,8 +179,6 @@ def _spots_digest(options: PredictOptions) -> Any:
         geometry = repr((spots.layout, spots.spot_diameter_px, spots.barcodes))
         return [hashlib.sha256(content).hexdigest(), geometry]
     path = Path(spots)
-    if options.pooling is not None:
-        return [sha256_of(file) for file in pooled_files(path, options.pooling)]
     positions = find_positions(path) if path.is_dir() else path
     diameters = positions.with_name(DIAMETERS_FILE)
     return [

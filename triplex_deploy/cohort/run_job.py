@@ -13,9 +13,9 @@ from pathlib import Path
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.cohort.job import Job, Outcome
 from triplex_deploy.cohort.resume import (
+    KEY,
     complete_metadata,
     is_damaged_result,
-    record_completion,
     resume_key,
 )
 from triplex_deploy.errors import OutputError, TriplexError, one_line
@@ -26,7 +26,6 @@ from triplex_deploy.files.ours import exists, remove_ours, require_no_link
 from triplex_deploy.outputs.files import require_own_outputs, save_outputs
 from triplex_deploy.outputs.page import is_page
 from triplex_deploy.outputs.prediction import Prediction
-from triplex_deploy.outputs.slide_summary import SlideSummary
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.progress import Progress
@@ -82,16 +81,14 @@ def _run_locked(job: Job, model: Model, progress: Progress) -> Outcome:
         prediction = replace(prediction, slide_name=encodable(job.h5ad_path.stem))
         with _os_errors_as_output_errors(job):
             _save(prediction, job, staging, key)
-            summary = SlideSummary.of(prediction) if job.report else None
             _publish(job, staging)
-    return Outcome(job, "done", 0.0, prediction.run, summary=summary)
+    return Outcome(job, "done", 0.0, prediction.run)
 
 
 def _save(prediction: Prediction, job: Job, staging: Path, key: str | None) -> None:
     h5ad_path, json_path = staging / job.h5ad_path.name, staging / job.metadata_path.name
     report_path = staging / job.report_path.name if job.report else None
-    save_outputs(prediction, h5ad_path, json_path, report_path)
-    record_completion(json_path, h5ad_path, key)
+    save_outputs(prediction, h5ad_path, json_path, report_path, {KEY: key})
 
 
 def _with_cache(job: Job) -> PredictOptions:

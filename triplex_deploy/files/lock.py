@@ -95,8 +95,9 @@ def _take(path: Path) -> int | None:
                 if not _lock(handle):
                     return None
                 if _still_named(handle, path):  # otherwise its last holder has removed it
-                    os.truncate(handle, 0)
-                    os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
+                    text = f"process {os.getpid()} on {platform.node()}\n".encode()
+                    os.pwrite(handle, text, 0)
+                    os.truncate(handle, len(text))  # to 0 first, ext4 would wait for the disk
                     stack.pop_all()
                     return handle
     except OSError as error:

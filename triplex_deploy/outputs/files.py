@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_paths
@@ -18,10 +20,11 @@ from triplex_deploy.files.ours import (
     require_ours,
 )
 from triplex_deploy.outputs.h5ad_parts import h5ad_bytes
-from triplex_deploy.outputs.json_file import metadata_text
 from triplex_deploy.outputs.page import is_page, require_own_page
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.report import render_report
+from triplex_deploy.outputs.sidecar import H5AD_DIGEST, sidecar_text
+from triplex_deploy.outputs.slide_summary import SlideSummary
 
 
 def write_outputs(prediction: Prediction, folder: Path, report: bool = True) -> Path:
@@ -43,8 +46,8 @@ def write_outputs(prediction: Prediction, folder: Path, report: bool = True) -> 
     report_path = folder / f"{prediction.slide_name}.html"
     require_own_outputs(h5ad_path, report=report)
     with atomic_paths(*([report_path] if report else []), json_path, h5ad_path) as temporary:
-        *temporary_report, temporary_json, temporary_h5ad = temporary
-        save_outputs(prediction, temporary_h5ad, temporary_json, *temporary_report)
+        temporary_json, temporary_h5ad = temporary[-2:]
+        save_outputs(prediction, temporary_h5ad, temporary_json, temporary[0] if report else None)
     if not report:
         remove_ours(report_path, is_page)
     return h5ad_path
@@ -90,21 +93,33 @@ def _is_broken_json(path: Path) -> bool:
 
 
 def save_outputs(
-    prediction: Prediction, h5ad_path: Path, json_path: Path, report_path: Path | None = None
+    prediction: Prediction,
+    h5ad_path: Path,
+    json_path: Path,
+    report_path: Path | None = None,
+    recorded: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the files of a prediction in place: to temporary paths, which the caller renames.
 
     Args:
         prediction: What to write.
         h5ad_path: Path of the h5ad.
-        json_path: Path of the metadata.
+        json_path: Path of the metadata, with the digest of the h5ad and the slide's summary.
         report_path: Path of the HTML report, None for no report.
+        recorded: What the JSON file holds besides.
 
     Raises:
         OSError: If a file cannot be written.
     """
-    h5ad_path.write_bytes(h5ad_bytes(prediction.to_anndata()))
-    json_path.write_text(metadata_text(prediction), encoding="utf-8")
+    content = h5ad_bytes(prediction.to_anndata())
+    h5ad_path.write_bytes(content)
+    metadata = {
+        **prediction.run,
+        **(recorded or {}),
+        H5AD_DIGEST: hashlib.sha256(content).hexdigest(),
+    }
+    text = sidecar_text(metadata, SlideSummary.of(prediction))
+    json_path.write_text(text, encoding="utf-8")
     if report_path is not None:
         report_path.write_text(render_report(prediction), encoding="utf-8")
 
