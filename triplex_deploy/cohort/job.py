@@ -141,6 +141,7 @@ def _own_options(entry: SlideEntry, options: PredictOptions) -> PredictOptions:
             options,
             spots=_absolute(spots) if isinstance(spots, str | Path) else spots,
             mask=None if options.mask is None else _absolute(options.mask),
+            alignment=None if options.alignment is None else _absolute(options.alignment),
             cache=None if options.cache is None else _absolute(options.cache),
             mpp=options.mpp if entry.mpp is None else entry.mpp,
         )
@@ -149,7 +150,7 @@ def _own_options(entry: SlideEntry, options: PredictOptions) -> PredictOptions:
 
 
 def _require_one_slide(entries: Sequence[SlideEntry], options: PredictOptions) -> None:
-    for option in ("spots", "mask"):
+    for option in ("spots", "mask", "alignment"):
         file = getattr(options, option)
         if file is not None and len(entries) > 1:
             raise ConfigError(

@@ -22,7 +22,7 @@ from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.sidecar import H5AD_DIGEST, SUMMARY, read_sidecar
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.slides.slide_files import companions
-from triplex_deploy.spots import Spots
+from triplex_deploy.spots import Spots, pooled_files
 from triplex_deploy.spots.file import find_positions
 from triplex_deploy.version import __version__
 
@@ -165,12 +165,14 @@ def _deciding_options(options: PredictOptions) -> dict[str, Any]:
     }
     if options.unfamiliar != "fail":  # warning of a slide or not, the results are the same
         del chosen["unfamiliar"]
-    chosen["spots"] = _spots_digest(options.spots)
+    chosen["spots"] = _spots_digest(options)
+    del chosen["alignment"]  # its content is in the digest
     chosen["mask"] = None if options.mask is None else sha256_of(Path(options.mask))
     return chosen
 
 
-def _spots_digest(spots: str | Path | Spots | None) -> Any:
+def _spots_digest(options: PredictOptions) -> Any:
+    spots = options.spots
     if spots is None:
         return None
     if isinstance(spots, Spots):
@@ -179,6 +181,8 @@ def _spots_digest(spots: str | Path | Spots | None) -> Any:
         geometry = repr((spots.layout, spots.spot_diameter_px, spots.barcodes))
         return [hashlib.sha256(content).hexdigest(), geometry]
     path = Path(spots)
+    if options.pooling is not None:
+        return [sha256_of(file) for file in pooled_files(path, options.pooling)]
     positions = find_positions(path) if path.is_dir() else path
     diameters = positions.with_name(DIAMETERS_FILE)
     return [
