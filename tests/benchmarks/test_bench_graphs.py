@@ -45,6 +45,7 @@ def test_eager_computes_what_the_bundle_does(checkpoint_path: Path, model: Model
             np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_cases_and_ratios_are_in_the_record_of_bench(
     checkpoint_path: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ def test_lattice_is_hexagonal_with_100_um_between_spots(count: int) -> None:
     assert 0.6 < width / height < 1.7
 
 
+@pytest.mark.slow
 def test_array_and_lattice_are_timed_with_shared_neighbors(
     bundle: RunnableBundle, checkpoint_path: Path, tmp_path: Path
 ) -> None:

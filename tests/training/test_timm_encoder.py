@@ -38,6 +38,7 @@ def options() -> list[str]:
     return [f"--timm-arg={key}={value}" for key, value in ARGUMENTS.items()]
 
 
+@pytest.mark.slow
 def test_exported_encoder_is_trained_and_predicted_with(
     st_root: Path, weights: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_exported_encoder_is_trained_and_predicted_with(
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_another_scale_than_that_of_its_training_is_named(
     st_root: Path,
     weights: Path,

@@ -111,6 +111,7 @@ train_fold(prepared, prepared.folds[0], Path({str(out)!r}), CONFIG, OPTIONS, res
     return subprocess.run([sys.executable, "-c", script], cwd=root, env=dict(os.environ)).returncode
 
 
+@pytest.mark.slow
 def test_run_killed_within_an_epoch_resumes_to_the_same_weights(
     prepared: Prepared, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.exporters.export import export_bundle
@@ -17,6 +18,7 @@ from triplex_deploy.training.prepare_options import PrepareOptions
 from triplex_deploy.training.train import train_fold
 
 
+@pytest.mark.slow
 def test_exported_model_predicts_what_training_measured(st_root: Path, tmp_path: Path) -> None:
     prepared = prepare_dataset(
         st_root, tmp_path / "prepared", PrepareOptions(layout="st", n_genes=3)
