@@ -26,6 +26,16 @@ CPU_INFO: Final = Path("/proc/cpuinfo")
 """The file in which Linux describes each core of the processor."""
 
 
+def seconds_since_start() -> float:
+    """Return the seconds since this process began, to 0.01 s; 0 where the system does not tell."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        began = float(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): starttime
+        return max(float(Path("/proc/uptime").read_text().split()[0]) - began, 0.0)
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def usable_cores() -> int:
     """Return the number of cores that this process may use; the machine can have more."""
     if hasattr(os, "sched_getaffinity"):

@@ -1,6 +1,7 @@
 """``predict``: the files it leaves, what it tells, and how it goes on after a fault."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,28 @@ def test_summary_names_the_folder_as_it_was_typed(
     arguments = ("predict", slide_path, "--bundle", bundle.path, "--no-report")
     finished = invoke(*arguments, "--out", "out/../out")
     assert finished.status == 0, finished.err
-    assert finished.out.startswith("out/../out/my slide.h5ad: ")
+    table, metadata, time, step = finished.out.splitlines()
+    assert table.startswith("out/../out/my slide.h5ad: ")
+    assert metadata == "out/../out/my slide.json: how it was predicted"
+    total, *parts = (float(number) for number in re.findall(r"\d+\.\d", time))
+    assert total == pytest.approx(sum(parts), abs=0.05 * len(parts) + 0.1)
+    assert step.startswith("next: triplex-deploy report 'out/../out/my slide.h5ad'; ")
     again = invoke(*arguments, "--out", tmp_path / "out", "--json")
     assert json.loads(again.out)["done"][0]["prediction"] == str(tmp_path / "out/my slide.h5ad")
+
+
+def test_predict_ends_with_what_it_wrote_and_the_next_step(
+    predict, slide_path: Path, tmp_path: Path
+) -> None:
+    lines = predict(slide_path).out.splitlines()
+    out = tmp_path / "out"
+    assert lines[1] == f"{out / 'my slide.html'}: report"
+    assert lines[2] == f"{out / 'my slide.json'}: how it was predicted"
+    assert lines[3].startswith("time: ")
+    assert lines[4].startswith(f"next: open {out / 'my slide.html'} in a browser; ")
+    again = predict(slide_path).out.splitlines()
+    assert "(complete already)" in again[0]
+    assert not any(line.startswith("time: ") for line in again), "nothing was predicted"
 
 
 def test_report_can_be_left_out(predict, slide_path: Path, tmp_path: Path) -> None:

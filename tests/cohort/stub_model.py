@@ -15,6 +15,7 @@ from triplex_deploy.cohort.slide_worker import ModelOpener
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.progress import WallClock
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.failures import failed_call
 from triplex_deploy.runtime.model import Model
@@ -30,17 +31,20 @@ def stub_bundle() -> Bundle:
 
 @dataclass(frozen=True)
 class StubOpener(ModelOpener):
-    """Open the fake model; in the folder ``bundle`` each process leaves a file named by its id."""
+    """Open the fake model; in the folder ``bundle`` each process leaves a file named by its id.
+
+    The file holds the device that the process was to open.
+    """
 
     delay_s: float = 0.0
     """Seconds that each call of a tile encoder takes."""
     breaks: bool = False
     """Fail to open."""
 
-    def open(self) -> Model:
+    def open(self, clock: WallClock | None = None) -> Model:
         if self.breaks:
             raise BackendError("device cuda:9: not there; pass --device cpu")
-        (self.bundle / str(os.getpid())).touch()
+        (self.bundle / str(os.getpid())).write_text(self.device)
         model = fake_model(fake_config())
         sessions = {
             name: StubSession(spec, self.delay_s, self.bundle)

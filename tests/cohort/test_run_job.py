@@ -52,6 +52,32 @@ def test_job_leaves_its_files_and_nothing_hidden(job: Job, stub: Model, out: Pat
     assert len(metadata["resume_key"]) == len(metadata["h5ad_sha256"]) == 64
 
 
+def test_elapsed_time_is_that_of_its_stages(job: Job, stub: Model) -> None:
+    before = {"start-up": 2.0, "check bundle": 1.0}
+    outcome = run_job(replace(job, report=True), stub, Silent(), before)
+    assert outcome.metadata is not None
+    wall_s = outcome.metadata["wall_s"]
+    assert list(wall_s)[:3] == ["start-up", "check bundle", "open slide"]
+    assert list(wall_s)[-4:] == ["write h5ad", "write report", "other", "total"]
+    *stages, total = wall_s.values()
+    assert sum(stages) == pytest.approx(total, abs=1e-6)
+    assert total >= 3
+    metadata = json.loads(job.metadata_path.read_text(encoding="utf-8"))
+    assert metadata["wall_s"] == wall_s
+
+
+def test_what_came_before_counts_for_the_first_slide(
+    slides: list[Path], out: Path, opening: StubOpener
+) -> None:
+    jobs = [job_of(slide, out) for slide in slides[:2]]
+    with _serial(replace(opening, before={"start-up": 2.0})) as executor:
+        first, second = executor.run(jobs)
+    assert first.metadata is not None
+    assert second.metadata is not None
+    assert first.metadata["wall_s"]["start-up"] == 2.0
+    assert "start-up" not in second.metadata["wall_s"]
+
+
 def test_output_of_another_name_is_that_slides_name_in_the_table(
     job: Job, stub: Model, out: Path
 ) -> None:

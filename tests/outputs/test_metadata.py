@@ -50,3 +50,24 @@ def test_stages_are_parts_of_the_total() -> None:
 
 def test_a_run_without_timings_has_no_stages() -> None:
     assert stages({"layout": "grid"}) == []
+
+
+def test_steps_that_add_up_stand_in_place_of_the_work_of_graphs() -> None:
+    wall_s = {"start-up": 1.0, "read and encode tiles": 6.0, "other": 1.0, "total": 8.0}
+    run = {**RUN, "wall_s": wall_s}
+    assert [(stage.label, stage.part) for stage in stages(run)] == [
+        ("Start-up", 0.125),
+        ("Read and encode tiles", 0.75),
+        ("Other", 0.125),
+        ("Total", None),
+    ]
+    rows = grouped_metadata(run)["Work by graph, in seconds"]
+    assert rows[0] == MetadataRow("read", "1.5")
+    assert "Wall s" not in grouped_metadata(run)
+
+
+def test_labels_are_words_that_need_no_knowledge_of_the_program() -> None:
+    assert format_metadata({"sharing": 3.5, "workers": 4}) == [
+        MetadataRow("Spots that use one tile, on average", "3.5"),
+        MetadataRow("Tiles encoded side by side", "4"),
+    ]

@@ -16,14 +16,15 @@ from triplex_deploy.cli.shared import common_options, is_quiet
 from triplex_deploy.cli.shared_options import (
     BatchSize,
     GeneList,
+    PathOrUrl,
     ThreadCount,
-    device_option,
     executor_options,
     out_option,
 )
 from triplex_deploy.cli.streams import note_line
 from triplex_deploy.errors import OutputError
 from triplex_deploy.runtime.backends import AUTO, BACKEND_NAMES, RUN_PRECISIONS
+from triplex_deploy.system import seconds_since_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +44,7 @@ SOME_FAILED = 3
     epilog="Example: triplex-deploy predict slide.svs --bundle bundle/ --out predictions/"
     " -- many: triplex-deploy predict slides.csv --bundle bundle/ --out predictions/ --workers 4"
 )
-@click.argument("slides", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("slides", nargs=-1, required=True, type=PathOrUrl())
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle to run.")
 @out_option("Output folder.")
 @settings(
@@ -156,7 +157,18 @@ SOME_FAILED = 3
         "results.",
     ),
 )
-@device_option
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu or cuda:N; cuda:all or a list such as cuda:0,cuda:2 for one worker on each GPU. "
+    "A GPU that cannot be used is an error.",
+)
+@click.option(
+    "--gpu-memory-gb",
+    type=click.FloatRange(0, min_open=True),
+    help="Most memory of each GPU for tensors, beside the weights. [default: all]",
+)
 @click.option(
     "--backend",
     type=click.Choice(BACKEND_NAMES),
@@ -170,6 +182,11 @@ SOME_FAILED = 3
     help="Precision of the run on a CPU. bf16 runs an fp32 bundle in OpenVINO; auto is the fastest "
     "that stays within 0.999 of fp32. [default: that of the bundle]",
 )
+@click.option(
+    "--stage-dir",
+    type=click.Path(path_type=Path),
+    help="Folder to which slides at URLs are copied while they are predicted. [default: --out]",
+)
 @click.option("--no-report", is_flag=True, help="Leave out the HTML report.")
 @click.option("--recursive", is_flag=True, help="Also look for slides in subfolders.")
 @click.option(
@@ -179,17 +196,21 @@ SOME_FAILED = 3
     help="Skip slides with complete results, and continue those that were interrupted.",
 )
 @executor_options(
-    "slides", "Processes that share the slides (default: 1; with ray, one per GPU or 4 CPUs)."
+    "slides",
+    "Processes that share the slides (default: 1, or one for each GPU of --device; with ray, one "
+    "per GPU or 4 CPUs).",
 )
 @common_options
 def command(
-    slides: tuple[Path, ...],
+    slides: tuple[Path | str, ...],
     bundle: Path,
     out: Path,
     options: PredictOptions,
     device: str,
+    gpu_memory_gb: float | None,
     backend: str,
     precision: str | None,
+    stage_dir: Path | None,
     no_report: bool,
     recursive: bool,
     resume: bool,
@@ -198,8 +219,8 @@ def command(
 ) -> int:
     """Predict gene expression at every spot of SLIDES.
 
-    SLIDES are files, folders, quoted patterns, or slide lists: a .csv or .tsv with the column slide
-    and, as needed, spots, mpp and output. Writes SLIDE.h5ad (scanpy, squidpy), SLIDE.json
+    SLIDES are files, folders, quoted patterns, URLs, or slide lists: a .csv or .tsv with the column
+    slide and, as needed, spots, mpp and output. Writes SLIDE.h5ad (scanpy, squidpy), SLIDE.json
     (metadata) and SLIDE.html (report) into the output folder, and index.html for several slides.
     """
     from triplex_deploy.cli.slides_progress import watch
@@ -211,10 +232,16 @@ def command(
     from triplex_deploy.runtime.model import load_bundle
 
     choice = replace(executor, log_level=logger.getEffectiveLevel())
-    jobs = plan_jobs(find_slides(slides, recursive), options, out, not no_report, resume, precision)
+    jobs = plan_jobs(
+        find_slides(slides, recursive), options, out, not no_report, resume, precision, stage_dir
+    )
+    start_up_s = seconds_since_start()
     loaded = load_bundle(bundle)
+    before = {"start-up": start_up_s, "check bundle": seconds_since_start() - start_up_s}
     _create_folder(out)
-    opener = ModelOpener(bundle.absolute(), device, backend, options.threads, precision)
+    opener = ModelOpener(
+        bundle.absolute(), device, backend, options.threads, precision, before, gpu_memory_gb
+    )
     with watch(len(jobs)) as watcher:
         executor_for = partial(choice.make, opener, watcher)
         outcomes = _collect(run_jobs(jobs, loaded, executor_for), watcher, jobs)

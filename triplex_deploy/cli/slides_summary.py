@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from triplex_deploy.cli.shared import is_quiet, print_summary
+from triplex_deploy.cli.streams import note_line
 from triplex_deploy.files.escape import printable
+from triplex_deploy.progress import OTHER, TOTAL
 
 if TYPE_CHECKING:
     from triplex_deploy.cohort.job import Outcome
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 COLUMNS: Final = ("slide", "spots", "seconds", "spots/s", "status", "error")
 """Columns of the table."""
 _NUMBERS: Final = COLUMNS[1:4]
+LEAST_SHOWN_S: Final = 0.05
+"""Shortest stage that is named, in seconds."""
 
 
 def summary_of(outcomes: Sequence[Outcome], index: Path | None) -> dict[str, Any]:
@@ -47,14 +52,14 @@ def print_slides(
     console = Console()
     if len(outcomes) > 1 and console.is_terminal and not (as_json or is_quiet()):
         console.print(_table(rows))
-        if index is not None:
-            console.print(f"all slides: {escape(printable(_as_typed(index, out)))}", soft_wrap=True)
-        return
-    if len(outcomes) == 1:
-        lines = [_line(outcome, out) for outcome in outcomes if outcome.metadata is not None]
+    elif len(outcomes) == 1:
+        lines = [line for outcome in outcomes for line in _lines(outcome, out)]
+        print_summary(as_json, summary_of(outcomes, index), lines)
     else:
         lines = ["\t".join(map(printable, cells)) for cells in (COLUMNS, *rows)]
-    print_summary(as_json, summary_of(outcomes, index), lines)
+        print_summary(as_json, summary_of(outcomes, index), lines)
+    if index is not None and not (as_json or is_quiet()):
+        note_line(f"next: open {_as_typed(index, out)} in a browser; it links all slides")
 
 
 def _complete(outcome: Outcome) -> dict[str, Any]:
@@ -63,6 +68,7 @@ def _complete(outcome: Outcome) -> dict[str, Any]:
         "slide": str(job.slide),
         "prediction": str(job.h5ad_path),
         "report": str(job.report_path) if job.report else None,
+        "metadata": str(job.metadata_path),
         "status": outcome.status,
         "seconds": round(outcome.seconds, 3),
         **(outcome.metadata or {}),
@@ -78,14 +84,35 @@ def _failed(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _line(outcome: Outcome, out: Path) -> str:
-    metadata = outcome.metadata or {}
+def _lines(outcome: Outcome, out: Path) -> list[str]:
+    """Return what was written, where the time went, and the next step; nothing after a failure."""
+    job, metadata = outcome.job, outcome.metadata
+    if metadata is None:
+        return []
+    table = _as_typed(job.h5ad_path, out)
     kept = " (complete already)" if outcome.status == "skipped" else ""
-    return (
-        f"{_as_typed(outcome.job.h5ad_path, out)}: {metadata['spots']} spots, "
-        f"{metadata['tiles_encoded']} tiles, "
-        f"{metadata['spots_per_s']} spots/s on {metadata['device']}{kept}"
-    )
+    lines = [
+        f"{table}: {metadata['spots']} spots, {metadata['tiles_encoded']} tiles, "
+        f"{metadata['spots_per_s']} spots/s on {metadata['device']}{kept}",
+        f"{_as_typed(job.metadata_path, out)}: how it was predicted",
+    ]
+    if outcome.status == "done" and TOTAL in metadata.get("wall_s", {}):
+        lines.append(_time_line(metadata["wall_s"]))
+    next_step = f"triplex-deploy report {shlex.quote(table)}"
+    if job.report:
+        report = _as_typed(job.report_path, out)
+        lines.insert(1, f"{report}: report")
+        next_step = f"open {report} in a browser"
+    return [*lines, f"next: {next_step}; triplex-deploy convert --help lists other formats"]
+
+
+def _time_line(wall_s: Mapping[str, float]) -> str:
+    """Return the elapsed time with its stages, which add up to it; those near zero are one."""
+    stages = {name: seconds for name, seconds in wall_s.items() if name != TOTAL}
+    shown = {name: s for name, s in stages.items() if name != OTHER and s >= LEAST_SHOWN_S}
+    shown[OTHER] = sum(stages.values()) - sum(shown.values())
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in shown.items())
+    return f"time: {wall_s[TOTAL]:.1f} s = {parts}"
 
 
 def _as_typed(path: Path, out: Path) -> str:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.cohort.job import Job, Outcome
 from triplex_deploy.cohort.pool import Executor, PoolExecutor, SerialExecutor
+from triplex_deploy.cohort.remote import Prefetch
 from triplex_deploy.cohort.resume import complete_metadata
 from triplex_deploy.cohort.run_job import sweep
 from triplex_deploy.cohort.shared_values import SharedValues
 from triplex_deploy.cohort.slide_worker import ModelOpener, SlideProgram
-from triplex_deploy.errors import ConfigError, OutputError, TriplexError
+from triplex_deploy.errors import BackendError, ConfigError, OutputError, TriplexError
 from triplex_deploy.outputs.cohort import (
     SlideCard,
     page_names,
@@ -26,6 +27,8 @@ from triplex_deploy.outputs.cohort import (
 )
 from triplex_deploy.outputs.slide_summary import SlideSummary
 from triplex_deploy.progress import Progress
+from triplex_deploy.runtime.device import ALL_GPUS, each_device
+from triplex_deploy.runtime.ort import cuda_device_count
 from triplex_deploy.system import usable_cores
 
 if TYPE_CHECKING:
@@ -69,13 +72,18 @@ def run_jobs(
             sweep(job)
             yield shared.of(Outcome(job, "skipped", 0.0, metadata))
     if left:
-        with executor_for(len(left)) as executor:
-            yield from map(shared.of, _run_all(left, executor))
+        sources = [job.source for job in left if job.source is not None]
+        with executor_for(len(left)) as executor, Prefetch(sources) as prefetch:
+            yield from map(shared.of, _run_all(left, executor, prefetch))
 
 
-def _run_all(jobs: Sequence[Job], executor: Executor[Job, Outcome]) -> Iterator[Outcome]:
+def _run_all(
+    jobs: Sequence[Job], executor: Executor[Job, Outcome], prefetch: Prefetch
+) -> Iterator[Outcome]:
     elsewhere = []
-    for outcome in executor.run(jobs):
+    # Several workers copy their slides themselves, each while the others predict.
+    one_by_one = isinstance(executor, SerialExecutor)
+    for outcome in executor.run(_announced(jobs, prefetch)) if one_by_one else executor.run(jobs):
         if outcome.status == "elsewhere":
             logger.warning("%s: %s; left for last", outcome.job.slide, outcome.error)
             elsewhere.append(replace(outcome.job, wait=True))
@@ -83,6 +91,13 @@ def _run_all(jobs: Sequence[Job], executor: Executor[Job, Outcome]) -> Iterator[
             yield outcome
     if elsewhere:
         yield from executor.run(elsewhere)
+
+
+def _announced(jobs: Sequence[Job], prefetch: Prefetch) -> Iterator[Job]:
+    """Yield the jobs; when one is taken, the slide of the next is copied."""
+    for job in jobs:
+        prefetch.started(job.source)
+        yield job
 
 
 def _make_folders(jobs: Sequence[Job]) -> None:
@@ -109,7 +124,8 @@ class ExecutorChoice:
     executor: str = "local"
     """``local`` for this machine, ``ray`` for a Ray cluster."""
     workers: int | None = None
-    """Number of workers; None for 1, or with Ray for as many as the cluster has room for."""
+    """Number of workers; None for one, or one for each of several GPUs, or with Ray for as many as
+    the cluster has room for."""
     log_level: int = 30
     """Level from which log records of workers are shown."""
 
@@ -124,40 +140,64 @@ class ExecutorChoice:
     def make(self, opener: ModelOpener, watcher: Watcher, n_jobs: int) -> Executor[Job, Outcome]:
         """Return the executor for ``n_jobs`` slides, not yet started.
 
-        The CPU cores are divided by the number of workers.
+        With several GPUs there is one worker for each. The CPU cores, which read the slides, are
+        divided by the number of workers.
 
         Raises:
+            BackendError: If the devices do not fit, such as a list of GPUs on a Ray cluster.
             ModuleNotFoundError: If ``executor`` is ``ray`` and Ray is not installed.
         """
         if self.executor == "ray":
-            from triplex_deploy.cohort.ray_workers import RayWorkers
-
-            on_ray = RayWorkers(
-                partial(_ray_program, opener, self.log_level), self._ray_size(opener)
-            )
-            return PoolExecutor(on_ray, _failed)
-        workers = min(self.workers or 1, n_jobs)
+            return self._on_ray(opener)
+        devices = each_device(opener.device, cuda_device_count)
+        workers = min(self.workers or len(devices), n_jobs)
         if workers == 1:
-            return SerialExecutor(SlideProgram(opener), watcher.progress)
+            return SerialExecutor(
+                SlideProgram(replace(opener, device=devices[0])), watcher.progress
+            )
         from triplex_deploy.cohort.process_workers import ProcessWorkers
 
-        opener = replace(opener, threads=opener.threads or threads_each(workers))
-        program = SlideProgram(opener, workers, self.log_level)
-        return PoolExecutor(ProcessWorkers(program, workers, watcher.progress), _failed)
+        threads = opener.threads or threads_each(workers)
+        on_each = -(-workers // len(devices))  # workers that share a GPU
+        programs = [
+            SlideProgram(
+                replace(
+                    opener.share(on_each), device=devices[place % len(devices)], threads=threads
+                ),
+                workers,
+                self.log_level,
+            )
+            for place in range(workers)
+        ]
+        return PoolExecutor(ProcessWorkers(programs, workers, watcher.progress), _failed)
+
+    def _on_ray(self, opener: ModelOpener) -> Executor[Job, Outcome]:
+        from triplex_deploy.cohort.ray_workers import RayWorkers
+
+        if opener.device not in ("auto", "cpu", "cuda", "cuda:0", ALL_GPUS):
+            raise BackendError(
+                f"device {opener.device}: Ray gives each actor its GPU; pass --device {ALL_GPUS}"
+            )
+        on_ray = RayWorkers(partial(_ray_program, opener, self.log_level), self._ray_size(opener))
+        return PoolExecutor(on_ray, _failed)
 
     def _ray_size(
         self, opener: ModelOpener
     ) -> Callable[[Sequence[Mapping[str, float]]], ActorSize]:
         from triplex_deploy.cohort.ray_workers import ActorSize
 
-        gpus_each = 0 if opener.device == "cpu" else 1
-        return lambda nodes: ActorSize.on(nodes, self.workers, opener.threads, gpus_each)
+        wanted = "any" if opener.device == "auto" else opener.device.partition(":")[0]
+        return lambda nodes: ActorSize.on(nodes, self.workers, opener.threads, wanted)
 
 
 def _ray_program(opener: ModelOpener, log_level: int, size: ActorSize) -> SlideProgram:
-    """Return the program of an actor; without a GPU it has the actor's CPU threads."""
-    threads = opener.threads if size.gpus else size.cpus
-    return SlideProgram(replace(opener, threads=threads), log_level=log_level)
+    """Return the program of an actor, with the actor's GPU or CPU threads.
+
+    Ray shows an actor its own GPU alone, as the first one.
+    """
+    threads = opener.threads or size.readers if size.gpus else size.cpus
+    device = "cuda:0" if size.gpus and opener.device != "auto" else opener.device
+    return SlideProgram(replace(opener, device=device, threads=threads), log_level=log_level)
 
 
 def _failed(job: Job, reason: str) -> Outcome:

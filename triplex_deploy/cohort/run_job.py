@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.cohort.job import Job, Outcome
+from triplex_deploy.cohort.remote import at_hand
 from triplex_deploy.cohort.resume import (
     KEY,
     complete_metadata,
@@ -28,22 +30,25 @@ from triplex_deploy.outputs.page import is_page
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.predict import predict_slide
-from triplex_deploy.progress import Progress
+from triplex_deploy.progress import Progress, WallClock
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import LostDeviceError
 
 
-def run_job(job: Job, model: Model, progress: Progress) -> Outcome:
+def run_job(
+    job: Job, model: Model, progress: Progress, before: Mapping[str, float] | None = None
+) -> Outcome:
     """Predict one slide, write its files, and return the outcome; failures are not raised.
 
-    ``KeyboardInterrupt`` is raised, after half-written files are removed, and ``LostDeviceError``,
-    after which this process cannot use its GPU for any slide.
+    ``before`` are the seconds of what came before the job and belongs to it, such as reading the
+    bundle. ``KeyboardInterrupt`` is raised, after half-written files are removed, and
+    ``LostDeviceError``, after which this process cannot use its GPU for any slide.
     """
     begin = time.perf_counter()
     try:
         with exclusive_lock(job.lock_path, job.wait) as is_locked:
             if is_locked:
-                outcome = _run_locked(job, model, progress)
+                outcome = _run_locked(job, model, progress, WallClock(before))
                 return replace(outcome, seconds=time.perf_counter() - begin)
             error_line = f"in progress elsewhere ({holder(job.lock_path)})"
             return Outcome(job, "elsewhere", 0.0, error=error_line)
@@ -66,29 +71,35 @@ def sweep(job: Job) -> None:
                 shutil.rmtree(job.work_dir, ignore_errors=True)
 
 
-def _run_locked(job: Job, model: Model, progress: Progress) -> Outcome:
+def _run_locked(job: Job, model: Model, progress: Progress, clock: WallClock) -> Outcome:
     """Return the outcome, without its time."""
     if job.resume:
         metadata = complete_metadata(job, model.bundle)  # another process may have been faster
         if metadata is not None:
             return Outcome(job, "skipped", 0.0, metadata)
     _require_own(job)
-    with _staging_folder(job) as staging:
+    with at_hand(job.source, clock), _staging_folder(job) as staging:
         key = _key(job, model.bundle)  # of the slide as it was before it was read
         prediction = predict_slide(job.slide, model, _with_cache(job), progress)
+        clock.take(prediction.run.get("wall_s", {}))
         if key != _key(job, model.bundle):
             key = None  # slide or spots were replaced before they were opened
+        if job.source is not None:
+            run = {**prediction.run, "slide_url": job.source.name}
+            prediction = replace(prediction, run=run)
         prediction = replace(prediction, slide_name=encodable(job.h5ad_path.stem))
         with _os_errors_as_output_errors(job):
-            _save(prediction, job, staging, key)
+            metadata = _save(prediction, job, staging, key, clock)
             _publish(job, staging)
-    return Outcome(job, "done", 0.0, prediction.run)
+    return Outcome(job, "done", 0.0, metadata)
 
 
-def _save(prediction: Prediction, job: Job, staging: Path, key: str | None) -> None:
+def _save(
+    prediction: Prediction, job: Job, staging: Path, key: str | None, clock: WallClock
+) -> dict[str, Any]:
     h5ad_path, json_path = staging / job.h5ad_path.name, staging / job.metadata_path.name
     report_path = staging / job.report_path.name if job.report else None
-    save_outputs(prediction, h5ad_path, json_path, report_path, {KEY: key})
+    return save_outputs(prediction, h5ad_path, json_path, report_path, {KEY: key}, clock)
 
 
 def _with_cache(job: Job) -> PredictOptions:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from triplex_deploy.cohort.job import Job, Outcome
 from triplex_deploy.cohort.run_job import failed_outcome, run_job
-from triplex_deploy.progress import Progress
+from triplex_deploy.progress import Progress, WallClock
 from triplex_deploy.runtime.model import Model, load_bundle
 from triplex_deploy.runtime.session import LostDeviceError
 
@@ -25,23 +25,44 @@ class ModelOpener:
     bundle: Path
     """Folder of the bundle, an absolute path."""
     device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda:N``."""
+    """``auto``, ``cpu`` or ``cuda:N``; for several processes also ``cuda:all`` or a list."""
     backend: str = "auto"
     """``auto``, ``onnxruntime``, ``openvino`` or ``tensorrt``."""
     threads: int | None = None
     """CPU threads of each process, None for all cores."""
     precision: str | None = None
     """``fp32``, ``bf16``, ``int8`` or ``auto`` on a CPU; None is the precision of the bundle."""
+    before: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of what this process did before, by stage; they count for its first slide."""
+    gpu_memory_gb: float | None = None
+    """Most memory of a GPU that each process takes beside the weights; None sets no limit."""
 
-    def open(self) -> Model:
+    def open(self, clock: WallClock | None = None) -> Model:
         """Read, verify and load the bundle.
+
+        Args:
+            clock: Receives the seconds of both steps.
 
         Raises:
             BundleError: If the bundle cannot be read or was altered.
             BackendError: If the device or backend cannot be used.
         """
-        bundle = load_bundle(self.bundle)
-        return bundle.open(self.device, self.backend, self.threads, precision=self.precision)
+        clock = clock or WallClock()
+        with clock.stage("check bundle"):
+            bundle = load_bundle(self.bundle)
+        with clock.stage("load model"):
+            return bundle.open(
+                self.device,
+                self.backend,
+                self.threads,
+                precision=self.precision,
+                gpu_memory_gb=self.gpu_memory_gb,
+            )
+
+    def share(self, n_processes: int) -> Self:
+        """Return how each of ``n_processes`` that share a GPU opens the bundle."""
+        limit = self.gpu_memory_gb
+        return replace(self, gpu_memory_gb=None if limit is None else limit / n_processes)
 
 
 @dataclass(frozen=True)
@@ -57,16 +78,26 @@ class SlideProgram:
 
     @contextmanager
     def open(self) -> Iterator[Callable[[Job, Progress], Outcome]]:
-        with self.opener.open() as model:
-            yield lambda job, progress: self._run(job, model, progress)
+        clock = WallClock(self.opener.before)
+        with self.opener.open(clock) as model:
+            before = clock.seconds
 
-    def _run(self, job: Job, model: Model, progress: Progress) -> Outcome:
+            def run(job: Job, progress: Progress) -> Outcome:
+                outcome = self._run(job, model, progress, dict(before))
+                before.clear()  # the first slide of a process counts it
+                return outcome
+
+            yield run
+
+    def _run(
+        self, job: Job, model: Model, progress: Progress, before: Mapping[str, float]
+    ) -> Outcome:
         if self.log_level is None:  # no other worker could try the slide again
             try:
-                return run_job(job, model, progress)
+                return run_job(job, model, progress, before)
             except LostDeviceError as error:
                 return failed_outcome(job, error, 0.0)
-        return run_job_logged(self._with_share(job), model, progress, self.log_level)
+        return run_job_logged(self._with_share(job), model, progress, self.log_level, before)
 
     def _with_share(self, job: Job) -> Job:
         """Divide the memory among all workers, and keep to the process's CPU threads."""
@@ -78,10 +109,16 @@ class SlideProgram:
         return replace(job, options=options)
 
 
-def run_job_logged(job: Job, model: Model, progress: Progress, log_level: int) -> Outcome:
+def run_job_logged(
+    job: Job,
+    model: Model,
+    progress: Progress,
+    log_level: int,
+    before: Mapping[str, float] | None = None,
+) -> Outcome:
     """Return the outcome of ``run_job`` with the log records of this process in it."""
     with _collected(log_level) as messages:
-        outcome = run_job(job, model, progress)
+        outcome = run_job(job, model, progress, before)
     return replace(outcome, messages=tuple(messages))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.report import render_report
 from triplex_deploy.outputs.sidecar import H5AD_DIGEST, sidecar_text
 from triplex_deploy.outputs.slide_summary import SlideSummary
+from triplex_deploy.progress import WallClock
 
 
 def write_outputs(prediction: Prediction, folder: Path, report: bool = True) -> Path:
@@ -98,7 +100,8 @@ def save_outputs(
     json_path: Path,
     report_path: Path | None = None,
     recorded: Mapping[str, Any] | None = None,
-) -> None:
+    clock: WallClock | None = None,
+) -> dict[str, Any]:
     """Write the files of a prediction in place: to temporary paths, which the caller renames.
 
     Args:
@@ -107,21 +110,36 @@ def save_outputs(
         json_path: Path of the metadata, with the digest of the h5ad and the slide's summary.
         report_path: Path of the HTML report, None for no report.
         recorded: What the JSON file holds besides.
+        clock: Clock of the whole run; its stages so far become ``wall_s`` of the metadata. Those
+            of the h5ad end before it is written, those of the JSON file have the report in them.
+
+    Returns:
+        The metadata of the run, as in the JSON file.
 
     Raises:
         OSError: If a file cannot be written.
     """
-    content = h5ad_bytes(prediction.to_anndata())
-    h5ad_path.write_bytes(content)
-    metadata = {
-        **prediction.run,
-        **(recorded or {}),
-        H5AD_DIGEST: hashlib.sha256(content).hexdigest(),
-    }
-    text = sidecar_text(metadata, SlideSummary.of(prediction))
+    wall = clock or WallClock()
+    with wall.stage("write h5ad"):
+        content = h5ad_bytes(_timed(prediction, clock).to_anndata())
+        h5ad_path.write_bytes(content)
+    with wall.stage("write report"):
+        summary = SlideSummary.of(prediction)
+        if report_path is not None:
+            page = render_report(_timed(prediction, clock))
+            report_path.write_text(page, encoding="utf-8")
+    run = _timed(prediction, clock).run
+    digest = hashlib.sha256(content).hexdigest()
+    text = sidecar_text({**run, **(recorded or {}), H5AD_DIGEST: digest}, summary)
     json_path.write_text(text, encoding="utf-8")
-    if report_path is not None:
-        report_path.write_text(render_report(prediction), encoding="utf-8")
+    return run
+
+
+def _timed(prediction: Prediction, clock: WallClock | None) -> Prediction:
+    """Return the prediction with the stages so far in its metadata."""
+    if clock is None:
+        return prediction
+    return replace(prediction, run={**prediction.run, "wall_s": clock.stages()})
 
 
 def is_prediction(h5ad_path: Path) -> bool:

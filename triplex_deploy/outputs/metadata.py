@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from triplex_deploy.progress import TOTAL
+
 UNITS: Final = {
     "_s": "s",
     "_mb": "MB",
@@ -16,8 +18,30 @@ UNITS: Final = {
     "mpp": "µm/px",
 }
 """Unit of a value, by the end of its key."""
-TOTAL: Final = "total"
-"""Name of the stage that is the whole run."""
+WALL: Final = "wall_s"
+"""Key of the elapsed seconds of the steps of a run, which add up."""
+LABELS: Final = {
+    "timings_s": "Work by graph, in seconds",
+    "cpu_s": "Processor time, in seconds",
+    "idle_s": "Waiting for each other, in seconds",
+    "kept_in": "Where features were kept",
+    "layout": "Where spots are",
+    "array_places": "Rows and columns of spots",
+    "regions": "Regions in which spots were compared",
+    "neighborhood": "Tissue around a spot",
+    "neighborhood_stride_px": "Distance of shared tiles",
+    "slide_tiles_decoded": "Parts of the slide read",
+    "slide_tiles_unreadable": "Parts of the slide that cannot be read",
+    "tiles_encoded": "Tiles of tissue encoded",
+    "tiles_from_cache": "Tiles known from an earlier run",
+    "tiles_without_sharing": "Tiles, if each spot had its own",
+    "sharing": "Spots that use one tile, on average",
+    "workers": "Tiles encoded side by side",
+    "batch_size": "Tiles in one call",
+    "bf16_gain": "Gain by bf16",
+    "panel": "Genes of the model",
+}
+"""Labels of keys that are not plain words."""
 ACRONYMS: Final = {
     "id": "ID",
     "mpp": "scale",
@@ -59,19 +83,23 @@ def format_metadata(run: Mapping[str, Any]) -> list[MetadataRow]:
 
 def grouped_metadata(run: Mapping[str, Any]) -> dict[str, list[MetadataRow]]:
     """Return the rows of each group, such as versions, by its label; empty groups are left out."""
+    shown_as_stages = _stage_keys(run)
     return {
         _label(key): [MetadataRow(str(name), _text(value)) for name, value in group.items()]
         for key, group in run.items()
-        if isinstance(group, Mapping) and group and not _is_timings(key)
+        if isinstance(group, Mapping) and group and key not in shown_as_stages
     }
 
 
 def stages(run: Mapping[str, Any]) -> list[Stage]:
-    """Return the wall time of each stage, in the order of the run."""
+    """Return the wall time of each stage, in the order of the run.
+
+    Runs of earlier versions have the work of each graph in place of stages that add up.
+    """
     timings = {
         str(name): float(value)
-        for key, group in run.items()
-        if isinstance(group, Mapping) and _is_timings(key)
+        for key in _stage_keys(run)
+        if isinstance(group := run[key], Mapping)
         for name, value in group.items()
         if isinstance(value, int | float)
     }
@@ -86,8 +114,10 @@ def stages(run: Mapping[str, Any]) -> list[Stage]:
     ]
 
 
-def _is_timings(key: str) -> bool:
-    return key.startswith("timings")
+def _stage_keys(run: Mapping[str, Any]) -> list[str]:
+    if isinstance(run.get(WALL), Mapping):
+        return [WALL]
+    return [key for key in run if key.startswith("timings")]
 
 
 def _row(key: str, value: Any) -> MetadataRow:
@@ -101,6 +131,8 @@ def _row(key: str, value: Any) -> MetadataRow:
 
 
 def _label(key: str) -> str:
+    if key in LABELS:
+        return LABELS[key]
     words = [ACRONYMS.get(word, word) for word in key.removeprefix("n_").split("_")]
     return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
 

@@ -11,7 +11,7 @@ from typing import Any
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.pipeline.tuning import Setting
-from triplex_deploy.progress import Progress, StageClock
+from triplex_deploy.progress import Progress, StageClock, WallClock
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.finite import Rows, require_finite
 from triplex_deploy.runtime.model import Model
@@ -32,6 +32,8 @@ class PredictionContext:
     """Number of workers and tiles per call."""
     clock: StageClock = field(default_factory=StageClock)
     """Seconds per stage."""
+    wall: WallClock = field(default_factory=WallClock)
+    """Elapsed seconds of the steps of a prediction, which follow each other, under plain names."""
     waits: dict[str, dict[str, float]] = field(default_factory=dict)
     """Idle seconds by stage, then by kind of thread."""
 

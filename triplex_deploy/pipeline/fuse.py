@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from triplex_deploy.contract import MASK, GraphSpec, TensorSpec
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.encode import FEATURES, Encoded, TileOutput
+from triplex_deploy.pipeline.kept_rows import KeptRows
 from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.session import Arrays
@@ -20,6 +21,8 @@ from triplex_deploy.tiles.spot_tables import spot_tables
 SPOTS_PER_BATCH: Final = {"cpu": 16, "cuda": 128}
 """Spots per call by kind of device; on a CPU larger calls do not fit its caches and are slower."""
 
+PerSpot = dict[str, KeptRows]
+"""Outputs of graphs of whole slides, by name."""
 SpotRows = NDArray[np.int64]
 Rows = slice | NDArray[np.int64]
 
@@ -31,7 +34,7 @@ def run_slide_graphs(
     grid_rc: NDArray[np.int64],
     regions: list[SpotRows],
     from_corner: bool = False,
-) -> Arrays:
+) -> PerSpot:
     """Run the graphs that take all spots of a region at once, such as the global encoder.
 
     They run in a thread of their own, so that Ctrl-C works during a call of minutes.
@@ -47,24 +50,24 @@ def run_slide_graphs(
     Returns:
         The outputs (N, ...) by name.
     """
-    found: Arrays = {}
+    found: PerSpot = {}
     for spec in context.per_slide():
-        context.progress.start("global encoder", len(grid_rc))
+        context.progress.start("comparing spots", len(grid_rc))
         gatherer = Gatherer(plan, encoded, found)
         call = _SlideGraph(context, gatherer, grid_rc, spec, from_corner).run
         for output in spec.outputs:
             width = tuple(int(axis) for axis in output.axes[1:])
-            found[output.name] = np.empty((len(grid_rc), *width), output.dtype)
+            found[output.name] = encoded.keep(context.sessions[spec.name], (len(grid_rc), *width))
         with OrderedThreadPool(spec.name, iter(regions), call) as pool:
             for rows, tokens in zip(regions, pool, strict=True):
                 for name, values in tokens.items():
-                    found[name][rows] = values
+                    found[name].put(rows, values)
                 context.progress.advance(len(rows))
     return found
 
 
 def predict_spots(
-    context: PredictionContext, plan: TilePlan, encoded: Encoded, per_spot: Arrays
+    context: PredictionContext, plan: TilePlan, encoded: Encoded, per_spot: PerSpot
 ) -> NDArray[np.float32]:
     """Run the graphs that take a batch of spots.
 
@@ -80,7 +83,7 @@ def predict_spots(
     n_spots = len(plan.spot_tile)
     (width,) = context.per_batch()[-1].outputs[0].axes[1:]
     expression = np.empty((n_spots, int(width)), dtype=np.float32)
-    context.progress.start("predicting spots", n_spots)
+    context.progress.start("predicting genes", n_spots)
     size = SPOTS_PER_BATCH[context.model.device.kind]
     batches = [slice(begin, begin + size) for begin in range(0, n_spots, size)]
     predict = _Predicting(context, Gatherer(plan, encoded, per_spot)).predict
@@ -93,23 +96,28 @@ def predict_spots(
 
 
 def join_members(
-    expression: NDArray[np.float32], members: int
+    expression: NDArray[np.float32], members: int, rmse: NDArray[np.float32] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Return the mean (N, G) of the members' predictions and their spread.
+    """Return the mean (N, G) of the members' predictions and their standard deviation.
 
     Args:
         expression: (N, members * G), as ``predict_spots`` returns it.
         members: Number of members; 1 for a single model, which has no spread.
+        rmse: Root mean squared error (G,) of a member at held-out spots; None if it is not known.
 
     Returns:
-        The mean, and the standard deviation (N, G) over the members (divided by members - 1, so
-        that few members do not look more certain than many). None for a single model.
+        The mean, and the standard deviation (N, G). Without ``rmse`` it is that over the members
+        (divided by members - 1, so that few members do not look more certain than many). With
+        ``rmse`` it is that of the error of the mean: sqrt(rmse² + variance over the members). None
+        for a single model.
     """
     if members == 1:
         return expression, None
     by_member = expression.reshape(len(expression), members, -1).astype(np.float64)
-    mean, spread = by_member.mean(axis=1), by_member.std(axis=1, ddof=1)
-    return mean.astype(np.float32), spread.astype(np.float32)
+    mean, variance = by_member.mean(axis=1), by_member.var(axis=1, ddof=1)
+    if rmse is not None:
+        variance += rmse.astype(np.float64) ** 2
+    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,8 @@ class Gatherer:
     """The tiles of the slide."""
     encoded: Encoded
     """The outputs of the tiles."""
-    per_spot: Arrays
-    """Arrays (N, ...) by name, with one row per spot."""
+    per_spot: PerSpot
+    """Rows (N, ...) by name, one for each spot."""
 
     def inputs(self, spec: GraphSpec, rows: Rows, made: Tensors) -> dict[str, Tensor]:
         """Return the inputs of ``spec`` for the spots ``rows``; those in ``made`` are ready."""
@@ -130,11 +138,11 @@ class Gatherer:
             for tensor in spec.inputs
         }
 
-    def _take(self, tensor: TensorSpec, rows: Rows) -> NDArray[Any]:
+    def _take(self, tensor: TensorSpec, rows: Rows) -> Tensor:
         if tensor.name == MASK.name:
             return self.plan.neighbor_mask[rows]
         if tensor.name in self.per_spot:
-            return self.per_spot[tensor.name][rows]
+            return self.per_spot[tensor.name].take(np.arange(len(self.plan.spot_tile))[rows])
         output = self.encoded.outputs[tensor.name]
         return output.store.take(self._tiles(tensor, output, rows))
 
@@ -159,10 +167,10 @@ class _SlideGraph:
     spec: GraphSpec
     from_corner: bool
 
-    def run(self, rows: SpotRows) -> Arrays:
+    def run(self, rows: SpotRows) -> dict[str, Tensor]:
         with self.context.clock.stage("gather"):
             inputs = self.gatherer.inputs(self.spec, rows, self._tables(rows))
-        return self.context.graph(self.spec, inputs, rows)
+        return self.context.graph_kept(self.spec, inputs, rows)
 
     def _tables(self, rows: SpotRows) -> Arrays:
         grid_rc = self.grid_rc[rows]

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from triplex_deploy.outputs.units import describe_units
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.encode import Encoded, sees_neighbors
 from triplex_deploy.pipeline.familiar import Familiarity
+from triplex_deploy.pipeline.reliable import reliability_metadata
+from triplex_deploy.reliability import GeneReliability
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.spots import Spots
 from triplex_deploy.system import PACKAGES, installed_versions, peak_memory_mb
@@ -42,6 +45,7 @@ def run_metadata(
     spots: Spots,
     plan: TilePlan,
     counts: RunCounts,
+    reliability: GeneReliability | None = None,
 ) -> dict[str, Any]:
     """Return the metadata of a prediction: bundle, scale, counts, seconds per stage, versions."""
     bundle = context.model.bundle
@@ -49,6 +53,7 @@ def run_metadata(
         "bundle_id": bundle.id,
         "bundle_note": str(bundle.manifest.provenance.get("note", "")),
         "label_transform": dict(bundle.manifest.label_transform),
+        "units": describe_units(bundle.manifest.label_transform),
         "panel": list(bundle.manifest.genes),
         "device": str(context.model.device),
         "backend": context.model.backend,
@@ -60,6 +65,7 @@ def run_metadata(
         "layout": spots.layout,
         "array_places": _array_places(spots),
         **_members(context.model),
+        **reliability_metadata(bundle, reliability),
         **({} if counts.familiarity is None else counts.familiarity.metadata()),
         **_neighborhood(context),
         "regions": counts.regions,
@@ -128,10 +134,11 @@ def _counts(
 
 def _costs(context: PredictionContext, counts: RunCounts) -> dict[str, Any]:
     """Return wall, CPU and idle seconds by stage, and memory."""
-    stores = {name: output.store.in_memory for name, output in counts.encoded.outputs.items()}
+    stores = {name: output.store.place for name, output in counts.encoded.outputs.items()}
     return {
         "workers": context.setting.workers,
         "batch_size": context.setting.batch_size,
+        "wall_s": context.wall.stages(),
         "timings_s": _rounded(context.clock.seconds),
         "cpu_s": _rounded(context.clock.cpu_seconds),
         "idle_s": {
@@ -139,7 +146,7 @@ def _costs(context: PredictionContext, counts: RunCounts) -> dict[str, Any]:
             for stage, waits in context.waits.items()
             for thread, seconds in waits.items()
         },
-        "kept_in": {name: "memory" if held else "file" for name, held in stores.items()},
+        "kept_in": stores,
         "peak_memory_mb": peak_memory_mb(),
     }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -29,9 +30,10 @@ from triplex_deploy.pipeline.fuse import (
 from triplex_deploy.pipeline.metadata import RunCounts, run_metadata
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.placing import place_spots, spot_regions
+from triplex_deploy.pipeline.reliable import bundle_reliability, expects_error
 from triplex_deploy.pipeline.side_task import Check, SideTask, WatchedProgress
 from triplex_deploy.pipeline.tuning import choose_setting
-from triplex_deploy.progress import Progress, Silent, StageClock
+from triplex_deploy.progress import Progress, Silent, StageClock, WallClock
 from triplex_deploy.runtime.device import CPU
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.padding import pad_batches
@@ -74,34 +76,42 @@ def predict_slide(
         OutputError: There is no room for features that do not fit in memory.
     """
     options = options or PredictOptions()
-    clock = StageClock()
+    clock, wall = StageClock(), WallClock()
     manifest = model.bundle.manifest
     gene_index = gene_indices(options.genes, manifest.genes)
+    reliability = bundle_reliability(model.bundle)
     with (
         clock.stage("total", cpu_clock=time.process_time),
         SideTask("sessions", partial(_open_sessions, model), clock) as opening,
-        open_slide(slide_path) as slide,
+        ExitStack() as stack,
     ):
-        slide_mpp = resolve_mpp(slide, options.mpp)
-        view = SlideView.open(slide, slide_mpp, manifest.tile_mpp)
+        with wall.stage("open slide"):
+            slide = stack.enter_context(open_slide(slide_path))
+            slide_mpp = resolve_mpp(slide, options.mpp)
+            view = SlideView.open(slide, slide_mpp, manifest.tile_mpp)
         pictures = _Pictures(slide, options)
         with SideTask("thumbnail", pictures.draw, clock) as drawing:
-            with clock.stage("spots"):
+            with clock.stage("spots"), wall.stage("find tissue and spots"):
                 spots, tissue = place_spots(slide, slide_mpp, view, options)
             pictures.take(tissue)
             with drawing.error_first(SlideError):  # a damaged slide gives one error
-                with clock.stage("plan"):
+                with clock.stage("plan"), wall.stage("find tissue and spots"):
                     centers = view.centers(spots.level0_xy)
                     plan = plan_tiles(centers, view.size_wh, model.bundle.config.neighbors)
                     plan = needed_tiles(plan, model.bundle.specs.values())
                 planned = _PlannedSlide(slide_mpp, view, spots, plan, options)
                 watched = WatchedProgress(progress or Silent(), drawing)
-                context = _open_context(model, watched, clock, planned, opening, drawing)
+                with wall.stage("load model"):
+                    context = _open_context(model, watched, clock, planned, opening, drawing)
+                context = replace(context, wall=wall)
                 predicted, counts = _run_graphs(context, planned)
                 slide.require_unchanged()
-                with clock.stage("thumbnail"):
+                with clock.stage("thumbnail"), wall.stage("thumbnail"):
                     picture, overlay = drawing.result()
-    expression, spread = join_members(predicted, model.bundle.config.n_members)
+    rmse = None
+    if reliability is not None and expects_error(model.bundle, reliability):
+        rmse = reliability.rmse
+    expression, spread = join_members(predicted, model.bundle.config.n_members, rmse)
     return Prediction(
         slide_name=Path(slide_path).stem,
         expression=np.ascontiguousarray(expression[:, gene_index]),
@@ -113,10 +123,11 @@ def predict_slide(
         spot_diameter_px=spots.spot_diameter_px,
         thumbnail=picture,
         tissue_overlay=overlay,
-        run=run_metadata(context, slide_mpp, view, spots, plan, counts),
+        run=run_metadata(context, slide_mpp, view, spots, plan, counts, reliability),
         barcodes=spots.barcodes,
         familiarity=None if counts.familiarity is None else counts.familiarity.per_spot,
         spread=None if spread is None else np.ascontiguousarray(spread[:, gene_index]),
+        reliability=None if reliability is None else reliability.select(gene_index),
     )
 
 
@@ -174,22 +185,25 @@ def _run_graphs(
     """Run all graphs over a planned slide; return all members' expression and the counts."""
     plan, options, stats = slide.plan, slide.options, StreamStats()
     regions = spot_regions(slide.spots.level0_xy, slide.slide_mpp, options.region_mm)
-    before = context.cpu_of_runtime()
+    wall, before = context.wall, context.cpu_of_runtime()
     later = [session for session in context.sessions.values() if session.spec.kind != "per tile"]
     with (
         SideTask("sessions", partial(_prepare, later), context.clock) as preparing,
         open_row_stores(context, plan, options) as encoded,
     ):
-        encode_tiles(context, slide.view, plan, encoded, options, stats, _cache(context, slide))
-        with context.clock.stage("sessions"):
+        with wall.stage("read and encode tiles"):
+            encode_tiles(context, slide.view, plan, encoded, options, stats, _cache(context, slide))
+        with context.clock.stage("sessions"), wall.stage("load model"):
             preparing.result()
         familiarity = measure_familiarity(context.model.bundle, plan, encoded)
         judge(slide.view.slide.path, familiarity, options.unfamiliar)
         from_corner = options.region_mm is not None
-        per_spot = run_slide_graphs(
-            context, plan, encoded, slide.spots.grid_rc, regions, from_corner
-        )
-        expression = predict_spots(context, plan, encoded, per_spot)
+        with wall.stage("compare spots"):
+            per_spot = run_slide_graphs(
+                context, plan, encoded, slide.spots.grid_rc, regions, from_corner
+            )
+        with wall.stage("predict genes"):
+            expression = predict_spots(context, plan, encoded, per_spot)
         context.add_cpu_of_runtime(before)
         return expression, RunCounts(stats, encoded, len(regions), familiarity)
 
