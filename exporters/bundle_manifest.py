@@ -29,6 +29,7 @@ from triplex_deploy.exporters.parity import ParityReport
 from triplex_deploy.familiarity import FAMILIARITY
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.models import Checkpoint
+from triplex_deploy.reliability import RELIABILITY
 from triplex_deploy.runtime.tensorrt.build import SETTINGS
 from triplex_deploy.version import __version__
 
@@ -102,7 +103,15 @@ def make_manifest(
         passed: True if the graphs of every runtime passed their gates.
     """
     tensorrt = parity_file("tensorrt")
-    checked = (PARITY, PARITY_INPUTS, MODEL_CARD, FAMILIARITY, SETTINGS, tensorrt)
+    checked = (
+        PARITY,
+        PARITY_INPUTS,
+        MODEL_CARD,
+        FAMILIARITY,
+        RELIABILITY,
+        SETTINGS,
+        tensorrt,
+    )
     return Manifest(
         schema_version=SCHEMA_VERSION,
         config=checkpoint.config.to_dict(),
@@ -118,6 +127,7 @@ def make_manifest(
         files={name: sha256_of(folder / name) for name in checked if (folder / name).exists()},
         parity_passed=passed,
         provenance=_provenance(checkpoint, files, report),
+        calibrated=checkpoint.calibration is not None,
     )
 
 

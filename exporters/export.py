@@ -67,6 +67,7 @@ from triplex_deploy.familiarity import FAMILIARITY
 from triplex_deploy.models import Checkpoint, read_checkpoint
 from triplex_deploy.models.checkpoint import ONNX
 from triplex_deploy.models.ensemble import join_checkpoints
+from triplex_deploy.reliability import RELIABILITY
 from triplex_deploy.runtime.ort import open_ort_session
 from triplex_deploy.runtime.session import Session
 from triplex_deploy.runtime.tensorrt.build import write_settings
@@ -106,7 +107,7 @@ def export_bundle(
     files = _named(
         [checkpoint_path] if isinstance(checkpoint_path, str | Path) else checkpoint_path
     )
-    checkpoint = _read(files)
+    checkpoint = _read(files, options.raw)
     _require_possible(checkpoint.config, options)
     with staging(target) as stage:
         reports = _fill(stage, checkpoint, files, options)
@@ -138,9 +139,11 @@ def _named(paths: Sequence[str | Path]) -> dict[str, Path]:
     return named if len(named) == len(files) else {str(path): path for path in files}
 
 
-def _read(files: Mapping[str, Path]) -> Checkpoint:
-    """Return the only checkpoint, or the ensemble of all."""
+def _read(files: Mapping[str, Path], raw: bool) -> Checkpoint:
+    """Return the only checkpoint, or the ensemble of all; if ``raw``, without calibration."""
     checkpoints = [read_checkpoint(path) for path in files.values()]
+    if raw:
+        checkpoints = [checkpoint.without_calibration() for checkpoint in checkpoints]
     return checkpoints[0] if len(checkpoints) == 1 else join_checkpoints(checkpoints, list(files))
 
 
@@ -184,6 +187,8 @@ def _fill(
     store_parity_inputs(stage / PARITY_INPUTS, specs, reference)
     if checkpoint.training_tiles is not None and "tile_encoder" in specs:
         np.savez(stage / FAMILIARITY, **checkpoint.training_tiles.arrays())  # type: ignore[arg-type]
+    if checkpoint.reliability is not None:
+        np.savez(stage / RELIABILITY, **checkpoint.reliability.arrays())  # type: ignore[arg-type]
     card = model_card(checkpoint, report, precisions)
     (stage / MODEL_CARD).write_text(card, encoding="utf-8")
     passed = all(report.passed for report in reports.values())
@@ -229,7 +234,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def _write_graphs(stage: Path, checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]) -> Reference:
     """Write every graph, and return the model that they are compared with."""
-    model, encoder = checkpoint.build_model(), checkpoint.tile_encoder
+    model, encoder = checkpoint.build_calibrated(), checkpoint.tile_encoder
     ours = None if encoder.kind == ONNX else encoder.build()
     encode_tiles = open_onnx_encoder(encoder).encode if ours is None else torch_tile_encoder(ours)
     modules = graph_modules(model, ours)

@@ -9,6 +9,7 @@ from triplex_deploy.contract import TILE_PX
 from triplex_deploy.exporters.int8 import Quantization
 from triplex_deploy.exporters.parity import ParityReport
 from triplex_deploy.models import Checkpoint
+from triplex_deploy.reliability import RELIABILITY
 
 
 def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping[str, str]) -> str:
@@ -21,6 +22,7 @@ def model_card(checkpoint: Checkpoint, report: ParityReport, precisions: Mapping
         "Reads": f"tiles of {TILE_PX} px = {TILE_PX * checkpoint.tile_mpp:g} um, RGB, H&E",
         **_neighbors(checkpoint),
         "Units of the output": _units(checkpoint),
+        **_held_out(checkpoint),
         "Precision": _precision(precisions),
         **_quantization(report.quantization),
         "Parity with PyTorch fp32": f"{verdict}; worst graph {worst.graph}, relative error "
@@ -47,6 +49,20 @@ def _neighbors(checkpoint: Checkpoint) -> dict[str, str]:
     """Return a line about a shared neighborhood; nothing if it is exact."""
     neighbors = checkpoint.config.neighbors
     return {"Neighbor tiles": str(neighbors)} if neighbors.is_shared else {}
+
+
+def _held_out(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return a line about calibration and one about reliability; nothing of a model without."""
+    lines = {}
+    if checkpoint.calibration is not None:
+        lines["Calibrated"] = "yes, each gene by a line fitted to held-out spots"
+    measured = checkpoint.reliability
+    if measured is not None:
+        lines["Reliability by gene"] = (
+            f"{measured.description}; they support {int(measured.is_supported.sum())} of "
+            f"{measured.n_genes} genes; all numbers in `{RELIABILITY}`"
+        )
+    return lines
 
 
 def _quantization(graphs: Mapping[str, Quantization]) -> dict[str, str]:

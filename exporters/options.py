@@ -67,6 +67,8 @@ class ExportOptions:
     """Tiles (T, 224, 224, 3) of slides like those to predict; for int8 and fp8 only."""
     int8_weights: int = WEIGHT_BITS[0]
     """Bits of the weights of int8 for ONNX Runtime: 8, or 7 for CPUs without VNNI."""
+    raw: bool = False
+    """Leave out the calibration of the predictions (docs/models.md, "Calibration")."""
     force: bool = False
     """Replace an existing bundle."""
     allow_parity_failure: bool = False

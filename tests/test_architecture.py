@@ -17,15 +17,18 @@ GROUND = {"errors", "version", "system", "progress", "files"}
 MAY_IMPORT: dict[str, set[str]] = {
     "contract": set(),
     "familiarity": set(),
+    "calibration": set(),
+    "reliability": set(),
     "bundle": {"contract"},
     "slides": set(),
     "spots": {"slides", "contract"},
     "tiles": {"slides", "spots", "contract"},
     "runtime": {"contract", "bundle"},
-    "outputs": {"contract"},
+    "outputs": {"contract", "reliability"},
     "pipeline": {
         "contract",
         "familiarity",
+        "reliability",
         "bundle",
         "slides",
         "spots",
@@ -33,16 +36,25 @@ MAY_IMPORT: dict[str, set[str]] = {
         "runtime",
         "outputs",
     },
-    "models": {"contract", "familiarity"},
+    "models": {"contract", "familiarity", "calibration", "reliability"},
     "expression": set(),
     "data": {"expression", "slides", "spots"},
-    "exporters": {"models", "contract", "familiarity", "bundle", "tiles", "runtime"},
+    "exporters": {
+        "models",
+        "contract",
+        "familiarity",
+        "reliability",
+        "bundle",
+        "tiles",
+        "runtime",
+    },
 }
 MAY_IMPORT["cohort"] = MAY_IMPORT["pipeline"] | {"pipeline"}
 MAY_IMPORT["bench"] = MAY_IMPORT["cohort"]
 MAY_IMPORT["training"] = MAY_IMPORT["pipeline"] - {"bundle"} | {
     "pipeline",
     "models",
+    "calibration",
     "exporters",  # prepare runs the frozen encoder as the graph that a bundle would hold
     "data",
     "expression",

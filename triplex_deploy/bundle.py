@@ -139,8 +139,19 @@ class Manifest(_Strict):
     """Whether every graph passed its parity gate."""
     provenance: dict[str, Any]
     """Where the model comes from, and which software exported it."""
+    calibrated: bool | None = None
+    """Whether the graphs return calibrated expression; None in bundles of version 0.1, which do
+    not."""
     digest: str = ""
     """SHA-256 of the manifest without this field."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``calibrated`` out if it is None, so that the digest of an old bundle matches."""
+        content: dict[str, Any] = serialize(self)
+        if self.calibrated is None:
+            content.pop("calibrated", None)
+        return content
 
     def sealed(self) -> Manifest:
         """Return the manifest with its ``digest``, as it is written."""
@@ -156,7 +167,7 @@ class Manifest(_Strict):
         return self.model_dump_json(indent=2) + "\n"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
     """A verified bundle."""
 
@@ -166,6 +177,13 @@ class Bundle:
     """Its manifest."""
     config: Config
     """Configuration of its model."""
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        return (
+            f"<Bundle {self.path}: {self.config.display_name}, {len(manifest.genes)} genes, "
+            f"{manifest.tile_mpp:g} um/px, {manifest.precision}>"
+        )
 
     @cached_property
     def id(self) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from triplex_deploy.bundle import Bundle
     from triplex_deploy.exporters.options import ExportOptions, TensorrtOptions
 
 CALIBRATION_TILES = 128
@@ -111,6 +112,11 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
         help="Bits of the weights of int8 for ONNX Runtime and OpenVINO. 7 is less accurate, and "
         "for CPUs without VNNI.",
     ),
+    setting(
+        "--raw",
+        is_flag=True,
+        help="Export what the network predicts, without the calibration by held-out spots.",
+    ),
     setting("--force", is_flag=True, help="Replace an existing bundle."),
     setting(
         "--allow-parity-failure",
@@ -157,10 +163,16 @@ def command(
     verdict = "passed" if report.passed else "FAILED"
     print_summary(
         as_json,
-        {"bundle": str(out), "bundle_id": bundle.id, "parity": report.to_dict()},
+        {
+            "bundle": str(out),
+            "bundle_id": bundle.id,
+            "calibrated": bundle.manifest.calibrated,
+            "parity": report.to_dict(),
+        },
         [
             f"bundle {bundle.id} written to {out} ({len(bundle.manifest.genes)} genes, "
             f"{bundle.manifest.tile_mpp:g} um/px, {precision} for {', '.join(formats)})",
+            _held_out(bundle, options.raw),
             f"parity with PyTorch {verdict}: worst graph {worst.graph}, relative error "
             f"{worst.relative:.1e}; lowest correlation of a gene "
             f"{report.end_to_end.min_gene_pcc:.7f}",
@@ -170,6 +182,21 @@ def command(
                 for name, graph in report.quantization.items()
             ),
         ],
+    )
+
+
+def _held_out(bundle: Bundle, raw: bool) -> str:
+    """Return a line about what held-out spots say."""
+    from triplex_deploy.reliability import NOT_MEASURED, RELIABILITY, read_reliability
+
+    asked = "no (--raw)" if raw else "no, the checkpoint has no calibration"
+    calibrated = "yes" if bundle.manifest.calibrated else asked
+    if RELIABILITY not in bundle.manifest.files:
+        return f"calibrated: {calibrated}; reliability by gene: {NOT_MEASURED}"
+    measured = read_reliability(bundle.path / RELIABILITY)
+    return (
+        f"calibrated: {calibrated}; reliability by gene: {measured.description}, which support "
+        f"{int(measured.is_supported.sum())} of {measured.n_genes} genes"
     )
 
 

@@ -88,9 +88,12 @@ def command(
 
 def _line(result: dict[str, Any]) -> str:
     model, constant = result["model"], result["constant"]
+    calibrated = result.get("calibrated")
+    after = f", calibrated {calibrated['mse']:.4f}" if calibrated else ""
     shared = "; its patients are trained on too" if result["shares_patients"] else ""
     return (
         f"{result['run']}: test {', '.join(result['tested_on'])} ({result['selection']} selection"
-        f"{shared}): PCC {model['pcc_m']:.4f}, MSE {model['mse']:.4f}, MAE {model['mae']:.4f}; "
+        f"{shared}): PCC {model['pcc_m']:.4f}, MSE {model['mse']:.4f}{after}, "
+        f"MAE {model['mae']:.4f}; "
         f"constant predictor MSE {constant['mse']:.4f}, MAE {constant['mae']:.4f}"
     )

@@ -95,6 +95,23 @@ class Bleep(SpotModel):
         return expression
 
     @torch.no_grad()
+    def rescale(self, slope: Tensor, offset: Tensor) -> None:
+        """Change the labels of the bank so that the model returns slope · expression + offset.
+
+        A prediction is their mean. What is looked up does not change.
+
+        Args:
+            slope: Factor (G,) of each gene.
+            offset: What is then added, (G,).
+
+        Raises:
+            ConfigError: The model has no bank.
+        """
+        if self.retrieval is None:
+            raise ConfigError(NO_BANK)
+        self.retrieval.bank_expression.mul_(slope).add_(offset)
+
+    @torch.no_grad()
     def set_reference_bank(self, features: Tensor, expression: Tensor) -> None:
         """Replace the bank by training spots.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from triplex_deploy.calibration import Calibration
 from triplex_deploy.contract import (
     BACKBONE_WIDTH,
     IMAGE_MEAN,
@@ -35,6 +37,7 @@ from triplex_deploy.models.torch_files import (
     load_tensors,
     save_tensors,
 )
+from triplex_deploy.reliability import GeneReliability
 
 FORMAT: Final = "triplex-checkpoint"
 """Value of ``format`` in every file."""
@@ -56,8 +59,14 @@ _KEYS: Final = frozenset(
 )
 
 
-_TRAINING_TILES: Final = "training_tiles"
-"""Key of the description of the training tiles, which a file may lack."""
+_DESCRIPTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
+    {
+        "training_tiles": TrainingTiles,
+        "calibration": Calibration,
+        "reliability": GeneReliability,
+    }
+)
+"""Fields that are stored as arrays, and that a file may lack."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,11 @@ class Checkpoint:
     """How the model was trained, as plain values."""
     training_tiles: TrainingTiles | None = None
     """What the training tiles looked like to the tile encoder; None if nobody described them."""
+    calibration: Calibration | None = None
+    """What makes the predictions calibrated, for the genes of every member of an ensemble, member
+    by member; None if no spots were held out."""
+    reliability: GeneReliability | None = None
+    """How well each gene was predicted at held-out spots; None if no spots were held out."""
 
     def __post_init__(self) -> None:
         _check_genes(self.genes, self.config.n_genes)
@@ -96,22 +110,44 @@ class Checkpoint:
                 f"tile_encoder: gives {self.tile_encoder.feature_dim} features, the model takes "
                 f"{self.config.feature_dim}; use the encoder it was trained on"
             )
-        if self.training_tiles is not None:
-            width = len(self.training_tiles.mean)
-            if width != self.config.feature_dim:
-                raise CheckpointError(
-                    f"{_TRAINING_TILES}: {width} features, the model takes "
-                    f"{self.config.feature_dim}; train again"
-                )
+        self._check_descriptions()
         with torch.device("meta"):  # shapes without memory or initialization
             model = build_model(self.config)
         check_state(model, self.state_dict, "state_dict")
 
     def build_model(self) -> SpotModel:
-        """Return the trained model, in evaluation mode."""
+        """Return the trained model, in evaluation mode, without its calibration."""
         model = build_model(self.config)
         load_strictly(model, self.state_dict, "state_dict")
         return model.eval()
+
+    def build_calibrated(self) -> SpotModel:
+        """Return the trained model in evaluation mode, calibrated if it has a calibration."""
+        model = self.build_model()
+        if self.calibration is not None:
+            slope, offset = self.calibration.slope, self.calibration.offset
+            model.rescale(torch.from_numpy(slope), torch.from_numpy(offset))
+        return model
+
+    def without_calibration(self) -> Checkpoint:
+        """Return the same checkpoint without its calibration, and with the errors without it."""
+        measured = self.reliability and self.reliability.without_calibration()
+        return replace(self, calibration=None, reliability=measured)
+
+    def _check_descriptions(self) -> None:
+        """Raise ``CheckpointError`` if a description is of another number of features or genes."""
+        n_genes, members = self.config.n_genes, self.config.n_members
+        tiles, calibration, genes = self.training_tiles, self.calibration, self.reliability
+        for key, given, wanted, what in (
+            ("training_tiles", tiles and len(tiles.mean), self.config.feature_dim, "features"),
+            ("calibration", calibration and calibration.n_genes, members * n_genes, "genes"),
+            ("reliability", genes and genes.n_genes, n_genes, "genes"),
+        ):
+            if given is not None and given != wanted:
+                verb = "takes" if what == "features" else "predicts"
+                raise CheckpointError(
+                    f"{key}: {given} {what}, the model {verb} {wanted}; train again"
+                )
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -145,9 +181,11 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "tile_encoder": checkpoint.tile_encoder.to_content(),
         "provenance": checkpoint.provenance,
     }
-    if checkpoint.training_tiles is not None:
-        arrays = checkpoint.training_tiles.arrays()
-        content[_TRAINING_TILES] = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    for key in _DESCRIPTIONS:
+        described = getattr(checkpoint, key)
+        if described is not None:
+            arrays = described.arrays()
+            content[key] = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -175,7 +213,7 @@ def _parse(content: object) -> Checkpoint:
             f"version {content.get('version')}: this release reads {VERSION}; "
             "update triplex-deploy or write the checkpoint again"
         )
-    _check_keys("checkpoint", content, _KEYS | (content.keys() & {_TRAINING_TILES}))
+    _check_keys("checkpoint", content, _KEYS | (content.keys() & _DESCRIPTIONS.keys()))
     tile = _section(content, "tile", {"px", "mpp"})
     if tile["px"] != TILE_PX:
         raise CheckpointError(f"tile px {tile['px']}: the model takes tiles of {TILE_PX} px")
@@ -187,19 +225,20 @@ def _parse(content: object) -> Checkpoint:
         state_dict=current_state_keys(_typed(content, "state_dict", dict)),
         tile_encoder=TileEncoderWeights.from_content(_typed(content, "tile_encoder", dict)),
         provenance=_typed(content, "provenance", dict),
-        training_tiles=_training_tiles(content),
+        **{key: _described(content, key) for key in _DESCRIPTIONS},
     )
 
 
-def _training_tiles(content: Mapping[str, Any]) -> TrainingTiles | None:
-    """Return the description of the training tiles; checkpoints of version 0.1 have none."""
-    if _TRAINING_TILES not in content:
+def _described(content: Mapping[str, Any], key: str) -> Any:
+    """Return a description; None if the file lacks it, as those of version 0.1 do."""
+    if key not in content:
         return None
-    tensors = _typed(content, _TRAINING_TILES, dict)
+    tensors = _typed(content, key, dict)
     try:
-        return TrainingTiles.from_arrays({name: t.numpy() for name, t in tensors.items()})
-    except (AttributeError, TypeError, ContractError) as error:
-        raise CheckpointError(f"{_TRAINING_TILES}: {error}; train again") from error
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return _DESCRIPTIONS[key].from_arrays(arrays)
+    except (AttributeError, TypeError, RuntimeError, ContractError) as error:
+        raise CheckpointError(f"{key}: {error}; train again") from error
 
 
 def _section(content: Mapping[str, Any], key: str, keys: set[str]) -> dict[str, Any]:

@@ -144,6 +144,12 @@ class Egn(SpotModel):
             inputs["exemplar_expression"] = exemplars[:, :, self.feature_dim :]
         return super().run_graph(graph, **inputs)
 
+    def last_layer(self) -> nn.Linear:
+        """Return the layer whose output is the expression."""
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        return last
+
     def predict_from_tokens(
         self,
         target_tokens: Tensor,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from triplex_deploy.calibration import Calibration
 from triplex_deploy.contract import EnsembleConfig, graph_specs
 from triplex_deploy.errors import CheckpointError
 from triplex_deploy.models.build import network_class
 from triplex_deploy.models.checkpoint import Checkpoint
 from triplex_deploy.models.spot_model import SlideTensors, SpotModel
+from triplex_deploy.reliability import GeneReliability
 
 
 class Ensemble(SpotModel):
@@ -45,6 +48,12 @@ class Ensemble(SpotModel):
     def predict_slide(self, slide: SlideTensors) -> Tensor:
         """Return the expression (N, members * G) of all spots of a slide."""
         return torch.cat([member.predict_slide(slide) for member in self._networks()], dim=1)
+
+    def rescale(self, slope: Tensor, offset: Tensor) -> None:
+        """Rescale every member, each with its part (G,) of ``slope`` and ``offset``."""
+        parts = zip(slope.chunk(len(self.members)), offset.chunk(len(self.members)), strict=True)
+        for member, part in zip(self._networks(), parts, strict=True):
+            member.rescale(*part)
 
     def _networks(self) -> list[SpotModel]:
         return [member for member in self.members if isinstance(member, SpotModel)]
@@ -82,8 +91,35 @@ def join_checkpoints(checkpoints: Sequence[Checkpoint], names: Sequence[str]) ->
         state_dict=state,
         tile_encoder=first.tile_encoder,
         training_tiles=first.training_tiles,
+        calibration=_joined_calibration(checkpoints, names),
+        reliability=_joined_reliability(checkpoints),
         provenance={**({"note": note} if note else {}), "members": members},
     )
+
+
+def _joined_calibration(
+    checkpoints: Sequence[Checkpoint], names: Sequence[str]
+) -> Calibration | None:
+    """Return the calibrations of all members, one after the other; None if no member has one."""
+    found = [member.calibration for member in checkpoints]
+    given = [calibration for calibration in found if calibration is not None]
+    if not given:
+        return None
+    if len(given) < len(found):
+        raise CheckpointError(
+            f"{names[found.index(None)]}: has no calibration, other members have one; "
+            "train it with --selection validation, or export with --raw"
+        )
+    return Calibration(
+        np.concatenate([calibration.slope for calibration in given]),
+        np.concatenate([calibration.offset for calibration in given]),
+    )
+
+
+def _joined_reliability(checkpoints: Sequence[Checkpoint]) -> GeneReliability | None:
+    """Return the mean over the members; None if one was not measured."""
+    given = [member.reliability for member in checkpoints if member.reliability is not None]
+    return GeneReliability.of_members(given) if len(given) == len(checkpoints) else None
 
 
 def _require_alike(name: str, first: Checkpoint, other_name: str, other: Checkpoint) -> None:

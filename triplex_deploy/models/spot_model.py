@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
+import torch
 from torch import Tensor, nn
 
 from triplex_deploy.contract import Config
@@ -86,6 +87,32 @@ class SpotModel(nn.Module):
         """Return the expression (N, G) of all spots of a slide, by the model's own ``forward``."""
         expression: Tensor = self(slide.images, **slide.tables)
         return expression
+
+    def last_layer(self) -> nn.Linear:
+        """Return the layer whose output is the expression: the last of ``expression_head``."""
+        head: Any = getattr(self, "expression_head", None)
+        last = head[-1] if isinstance(head, nn.Sequential) else head
+        if not isinstance(last, nn.Linear):
+            raise ContractError(
+                f"{self.config.model}: ends in no linear layer, so it cannot be calibrated; "
+                "export it with --raw"
+            )
+        return last
+
+    @torch.no_grad()
+    def rescale(self, slope: Tensor, offset: Tensor) -> None:
+        """Change the weights so that the model returns slope · expression + offset.
+
+        Args:
+            slope: Factor (G,) of each gene.
+            offset: What is then added, (G,).
+
+        Raises:
+            ContractError: The model does not end in a linear layer.
+        """
+        layer = self.last_layer()
+        layer.weight.mul_(slope[:, None])
+        layer.bias.mul_(slope).add_(offset)
 
     def lookup_scores(self, query: Tensor) -> Tensor:
         """Return the score (B, R) of every training spot in the bank; the highest are found.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.reliability import GeneReliability
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -57,6 +59,10 @@ class Drawable(Protocol):
     @property
     def units(self) -> str:
         """Units of the expression."""
+
+    @property
+    def reliability(self) -> GeneReliability | None:
+        """How well each gene was predicted at held-out spots; None if not measured."""
 
     @property
     def n_spots(self) -> int:

@@ -14,13 +14,15 @@ from triplex_deploy.errors import ConfigError, OutputError
 from triplex_deploy.files.ours import exists, require_no_link
 from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.geojson import GEOJSON
+from triplex_deploy.outputs.gene_table import GENES
 from triplex_deploy.outputs.ome_tiff import OME_TIFF
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.spatial_data import SPATIALDATA
 from triplex_deploy.outputs.table import CSV, PARQUET
 
 FORMATS: Final = {
-    file_format.name: file_format for file_format in (CSV, PARQUET, GEOJSON, SPATIALDATA, OME_TIFF)
+    file_format.name: file_format
+    for file_format in (CSV, PARQUET, GEOJSON, SPATIALDATA, OME_TIFF, GENES)
 }
 """All formats by name, in the order in which ``convert`` lists them."""
 

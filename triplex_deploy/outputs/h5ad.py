@@ -12,6 +12,7 @@ from triplex_deploy.errors import ContractError, OutputError
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.hdf5 import read_h5ad as read_checked_h5ad
 from triplex_deploy.outputs.h5ad_parts import SCHEMA
+from triplex_deploy.outputs.held_out import read_held_out
 from triplex_deploy.outputs.prediction import FAMILIARITY_COLUMN, SPREAD_LAYER, Prediction
 
 if TYPE_CHECKING:
@@ -104,4 +105,5 @@ def _from_anndata(table: AnnData) -> Prediction:
         barcodes=tuple(map(str, table.obs.get("barcode", ()))),
         spread=None if spread is None else np.ascontiguousarray(spread, np.float32),
         familiarity=None if familiar is None else np.ascontiguousarray(familiar, np.float32),
+        reliability=read_held_out(table.var, metadata),
     )

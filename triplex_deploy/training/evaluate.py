@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from triplex_deploy.training.match import Matched
 from triplex_deploy.training.options import current_selection
 from triplex_deploy.training.run_files import METRICS, files_of_folds
 
+ROWS: Final = ("model", "calibrated", "constant")
+"""Rows of the scores of a fold; the second is missing where nothing was held out."""
+
 
 def evaluate_run(run: Path) -> dict[str, Any]:
     """Mean and standard deviation (ddof 0) over the folds of a run, beside the constant predictor.
@@ -36,7 +39,8 @@ def evaluate_run(run: Path) -> dict[str, Any]:
     if len(selections) > 1:
         raise OutputError(f"{run}: folds are of {' and '.join(selections)} selection; train again")
     genes = list(dict.fromkeys(gene for fold in folds for gene in fold["genes"]))
-    summary = {row: _summarize(folds, row, genes) for row in ("model", "constant")}
+    rows = [row for row in ROWS if all(row in fold for fold in folds)]
+    summary = {row: _summarize(folds, row, genes) for row in rows}
     return {
         "run": str(run),
         "selection": selections.pop(),
@@ -108,7 +112,8 @@ def _read_fold(path: Path) -> dict[str, Any]:
             and _are_names(fold["tested_on"])
             and _are_names(genes)
             and len(set(genes)) == len(genes)
-            and all(_are_scores(fold[row], len(genes)) for row in ("model", "constant"))
+            and {"model", "constant"} <= fold.keys()
+            and all(_are_scores(fold[row], len(genes)) for row in ROWS if row in fold)
         )
         if not right:
             raise OutputError(f"{path}: damaged, a value is missing or wrong; train again")

@@ -154,10 +154,15 @@ def measure_model(
     maps: BackboneMaps | None = None,
 ) -> FoldMetrics:
     """Return the metrics of the model's predictions of sections."""
-    pairs = zip(sections, labels, strict=True)
-    return measure_fold(
-        [measure_slide(y, predict_section(model, section, maps)) for section, y in pairs]
-    )
+    return measure_predictions([predict_section(model, s, maps) for s in sections], labels)
+
+
+def measure_predictions(
+    predicted: Sequence[NDArray[np.floating]], labels: Sequence[NDArray[np.float32]]
+) -> FoldMetrics:
+    """Return the metrics of predictions (N, G) of sections."""
+    pairs = zip(labels, predicted, strict=True)
+    return measure_fold([measure_slide(truth, guess) for truth, guess in pairs])
 
 
 def measure_constant(

@@ -24,10 +24,15 @@ from triplex_deploy.models import (
     write_checkpoint,
 )
 from triplex_deploy.progress import Progress, Silent
+from triplex_deploy.training.add_held_out import add_held_out
 from triplex_deploy.training.bank import bank_metadata, check_bank
 from triplex_deploy.training.loop import Keeper, Record, fit
-from triplex_deploy.training.options import TEST_FOLD, TrainOptions
-from triplex_deploy.training.predict_section import measure_constant, measure_model
+from triplex_deploy.training.options import TEST_FOLD, VALIDATION, TrainOptions
+from triplex_deploy.training.predict_section import (
+    measure_constant,
+    measure_predictions,
+    predict_section,
+)
 from triplex_deploy.training.prepared import (
     LabeledSections,
     Prepared,
@@ -103,14 +108,19 @@ def train_fold(
     check_options(config, options)
     _claim(out, resume)
     job = _Job(prepared, plan, config, options, progress or Silent(), resume)
+    selecting = out / SELECTING if options.refit else out
     if options.refit:
-        chosen = job.fit(out / SELECTING, plan.fit, plan.select, options)
+        chosen = job.fit(selecting, plan.fit, plan.select, options)
         fitted = replace(plan, fit=fold.train)
         job = replace(job, plan=fitted)
         again = replace(options, epochs=chosen.best_epoch + 1)
         record = job.fit(out, fitted.fit, None, again)
     else:
         record = job.fit(out, plan.fit, plan.select, options)
+    if options.selection == VALIDATION:
+        # with test_fold, nothing is held out but the test sections, which calibration may not see
+        checkpoints = (out / CHECKPOINT, selecting / CHECKPOINT)
+        add_held_out(prepared, *checkpoints, plan.fit, plan.select)
     metrics = _test(prepared, job.plan, options, record, out)
     write_metrics(out, metrics)
     return metrics
@@ -237,7 +247,7 @@ def _backbone_metadata(options: TrainOptions) -> dict[str, Any]:
 def _test(
     prepared: Prepared, plan: FoldSplit, options: TrainOptions, record: Record, out: Path
 ) -> dict[str, Any]:
-    model = read_checkpoint(out / CHECKPOINT).build_model()
+    checkpoint = read_checkpoint(out / CHECKPOINT)
     test = label_sections(prepared, plan.fold.test, plan.panel)
     constant = constant_predictor(label_sections(prepared, plan.fold.train, plan.panel).labels)
     return {
@@ -251,6 +261,17 @@ def _test(
         "best_epoch": record.best_epoch,
         "epochs": record.epoch,
         "genes": list(plan.panel),
-        "model": measure_model(model, test.sections, test.labels).to_dict(),
+        **_measure(checkpoint, test),
         "constant": measure_constant(constant, test.labels).to_dict(),
     }
+
+
+def _measure(checkpoint: Checkpoint, test: LabeledSections) -> dict[str, Any]:
+    """Return the metrics of the model, and of the same predictions calibrated, if they can be."""
+    model = checkpoint.build_model()
+    predicted = [predict_section(model, section) for section in test.sections]
+    found = {"model": measure_predictions(predicted, test.labels).to_dict()}
+    if checkpoint.calibration is not None:
+        calibrated = [checkpoint.calibration.apply(values) for values in predicted]
+        found["calibrated"] = measure_predictions(calibrated, test.labels).to_dict()
+    return found

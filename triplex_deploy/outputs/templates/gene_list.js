@@ -45,9 +45,10 @@ class GeneSelector {
     node.id = `gene-${gene}`;
     node.setAttribute("role", "option");
     node.dataset.index = gene;
-    const [label, value] = this.genes.pcc
-      ? ["PCC", this.genes.pcc[gene]]
-      : ["Moran’s I", this.genes.moran[gene]];
+    const { pcc, heldout, moran } = this.genes;
+    const [label, known] = pcc ? ["PCC", pcc] : heldout ? ["Held-out PCC", heldout] : ["Moran’s I", moran];
+    const value = known[gene];
+    node.classList.toggle("unsupported", isUnsupported(this.genes, gene));
     if (value !== null) node.append(GeneMap.text("span", `${label} ${signed(value)}`));
     return node;
   }
@@ -107,10 +108,18 @@ class GeneSelector {
   }
 }
 
-/* Every gene in a table; the heads are buttons, numbers sort from high to low. */
+/* True for a gene whose held-out spots show no correlation; false if that was not measured. */
+function isUnsupported(genes, gene) {
+  return genes.supported !== undefined && !genes.supported[gene];
+}
+
+/* Every gene in a table; the heads are buttons, numbers sort from high to low. At first it is sorted by
+   its first column of numbers. */
 class GeneTable {
   constructor(table, genes, onChoose) {
-    Object.assign(this, { table, genes, onChoose, chosen: -1, down: true, column: "pcc" });
+    const heads = [...table.tHead.querySelectorAll("[data-column]")];
+    const numbers = heads.map((head) => head.dataset.column).filter((name) => name !== "names");
+    Object.assign(this, { table, genes, onChoose, numbers, chosen: -1, down: true, column: numbers[0] });
     for (const head of table.tHead.querySelectorAll("[data-column]")) {
       head.querySelector("button").addEventListener("click", () => this.sort(head.dataset.column));
     }
@@ -151,7 +160,11 @@ class GeneTable {
     button.dataset.index = gene;
     button.setAttribute("aria-pressed", gene === this.chosen);
     head.append(button);
-    row.append(head, ...["pcc", "moran"].map((column) => this.number(this.genes[column][gene])));
+    if (isUnsupported(this.genes, gene)) {
+      row.className = "unsupported";
+      head.append(GeneMap.text("small", "not supported"));
+    }
+    row.append(head, ...this.numbers.map((column) => this.number(this.genes[column][gene])));
     return row;
   }
 

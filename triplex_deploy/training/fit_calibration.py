@@ -1,0 +1,129 @@
+"""Fit a line for each gene to held-out spots: docs/models.md, "Calibration"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.calibration import SLOPE_RANGE, Calibration
+
+
+@dataclass(frozen=True, eq=False)
+class UnitMeans:
+    """Mean labels of the units that a model was fitted on: patients, or sections of one patient."""
+
+    values: NDArray[np.float64]
+    """Mean labels (U, G) of each unit."""
+
+    @classmethod
+    def of(
+        cls,
+        labels: Sequence[NDArray[np.float32]],
+        patients: Sequence[str],
+        held_out: Sequence[str],
+    ) -> UnitMeans:
+        """Return the means over the units that are of the same kind as what is held out.
+
+        Args:
+            labels: Labels (N, G) of each section that was fitted on.
+            patients: Patient of each of these sections.
+            held_out: Patients of the held-out sections. If they were fitted on too, units are
+                sections.
+        """
+        by_section = set(held_out) <= set(patients)
+        units = list(map(str, range(len(labels)))) if by_section else list(patients)
+        means = [
+            np.concatenate([part for part, unit in zip(labels, units, strict=True) if unit == one])
+            .astype(np.float64)
+            .mean(axis=0)
+            for one in dict.fromkeys(units)
+        ]
+        return cls(np.stack(means))
+
+    @property
+    def variance_of_a_new_one(self) -> NDArray[np.float64] | None:
+        """Expected square (G,) of the distance of one more unit from the mean of these.
+
+        None if a single unit does not show what units differ by.
+        """
+        count = len(self.values)
+        if count < 2:
+            return None
+        variance: NDArray[np.float64] = self.values.var(axis=0, ddof=1) * (1 + 1 / count)
+        return variance
+
+
+def fit_calibration(
+    labels: NDArray[np.floating],
+    predicted: NDArray[np.floating],
+    independent: NDArray[np.float64],
+    means: UnitMeans,
+) -> Calibration:
+    """Return a slope and an offset for each gene, as far as held-out spots support them.
+
+    The mean squared error over all genes, at the spots that are given, is never above that without
+    calibration.
+
+    Args:
+        labels: Labels (N, G) of held-out spots.
+        predicted: Predictions (N, G) of the same spots.
+        independent: Effective number (G,) of spots.
+        means: Mean labels of what the model was fitted on.
+    """
+    labels, predicted = labels.astype(np.float64), predicted.astype(np.float64)
+    center, level = predicted.mean(axis=0), labels.mean(axis=0)
+    x, y = predicted - center, labels - level
+    slope = _slopes(x, y, independent)
+    offset = _supported_share(level - center, means) * (level - center)
+    return Calibration(
+        slope.astype(np.float32), (center - slope * center + offset).astype(np.float32)
+    )
+
+
+def _slopes(
+    x: NDArray[np.float64], y: NDArray[np.float64], independent: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the slopes (G,): least squares, drawn to their common slope, and that one to 1."""
+    square, product = (x * x).sum(axis=0), (x * y).sum(axis=0)
+    known = (np.ptp(x, axis=0) > 0) & (square > 0)
+    if not known.any():
+        return np.ones(len(square))
+    fitted = np.divide(product, square, out=np.ones_like(square), where=known)
+    left = np.maximum((y * y).sum(axis=0) - fitted * product, 0)
+    error = np.divide(left, square, out=np.zeros_like(square), where=known)
+    error /= np.maximum(independent - 2, 1)  # squared standard error of each slope
+    weight = square / square.sum()
+    common = float((weight * fitted).sum())  # the one slope of least squares for all genes
+    common_error = float((weight * np.sqrt(error)).sum()) ** 2  # errors of genes go together
+    common = 1 + _support((common - 1) ** 2, common_error) * (common - 1)
+    common = min(max(common, SLOPE_RANGE[0]), SLOPE_RANGE[1])
+    spread = _variance_beyond(fitted[known] - common, error[known])
+    share = np.divide(spread, spread + error, out=np.ones_like(error), where=spread + error > 0)
+    slope: NDArray[np.float64] = np.where(known, common + share * (fitted - common), common)
+    return slope.clip(*SLOPE_RANGE)
+
+
+def _variance_beyond(deviation: NDArray[np.float64], error: NDArray[np.float64]) -> float:
+    """Return the variance of true slopes around a known mean (DerSimonian and Laird 1986).
+
+    ``error`` has the squared standard errors, which explain the rest of the squared deviations.
+    """
+    error = np.maximum(error, 1e-12)
+    excess = float((deviation**2 / error).sum()) - len(deviation)
+    return max(0.0, excess / float((1 / error).sum()))
+
+
+def _supported_share(difference: NDArray[np.float64], means: UnitMeans) -> float:
+    """Return the share of the offsets (G,) that units alone do not explain (James and Stein)."""
+    explained = means.variance_of_a_new_one
+    if explained is None:
+        return 0.0
+    return _support(float((difference**2).sum()), float(explained.sum()))
+
+
+def _support(square: float, error: float) -> float:
+    """Return the share of a difference that its squared error leaves, from 0 to 1."""
+    return max(0.0, 1 - error / square) if square > 0 else 0.0
