@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARIES = frozenset(("torch", "torchvision", "lightning", "onnx", "onnxscript", "onnx_ir"))
+LIBRARIES = frozenset(("torch", "torchvision", "lightning_fabric", "onnx", "onnxscript", "onnx_ir"))
 """What an installation for ``make quick`` lacks."""
 EXPORTED = frozenset(("demo_export", "tiny_checkpoint"))
 """The fixtures of ``conftest.py`` on which all checkpoints and bundles depend."""

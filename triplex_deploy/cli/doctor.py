@@ -46,7 +46,7 @@ def _python() -> str:
 
 def _libraries() -> list[Finding]:
     needed = ("triplex-deploy", "numpy", "anndata", "tifffile", "imagecodecs")
-    optional = {"openvino": "cpu", "torch": "export", "onnx": "export", "lightning": "train"}
+    optional = {"openvino": "cpu", "torch": "export", "onnx": "export", "lightning-fabric": "train"}
     found = [_package(name, None) for name in needed]
     return found + [_package(name, extra) for name, extra in optional.items()]
 

@@ -27,7 +27,7 @@ EXTRA_OF = {
     "safetensors": "encoders",
     "timm": "encoders",
     "torchvision": "encoders",
-    "lightning": "train",
+    "lightning_fabric": "train",
     "yaml": "train",
     "h5py": "train",
     "matplotlib": "plots",

@@ -26,7 +26,7 @@ from triplex_deploy.training.run_files import without_nan
 
 SCHEMA: Final = 1
 """Version of the results' format."""
-PACKAGES: Final = ("triplex-deploy", "torch", "lightning", "numpy", "onnxruntime")
+PACKAGES: Final = ("triplex-deploy", "torch", "lightning-fabric", "numpy", "onnxruntime")
 
 Runs = dict[int, list[dict[str, Any]]]
 """Metrics of a model on a data set by fold, one for each seed."""

@@ -138,9 +138,9 @@ def fit(
 
 def make_fabric(options: TrainOptions) -> Any:
     """Return Lightning's ``Fabric`` for a training; its note about the precision is not printed."""
-    from lightning.fabric import Fabric  # its import sets the levels of its loggers
+    from lightning_fabric import Fabric  # its import sets the levels of its loggers
 
-    with _warnings_only("lightning.fabric"), _warnings_only("lightning.pytorch"):
+    with _warnings_only("lightning_fabric"):
         return Fabric(
             accelerator=options.accelerator, devices=options.devices, precision=options.precision
         )

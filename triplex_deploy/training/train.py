@@ -232,7 +232,9 @@ def _checkpoint(
             "training": options.to_dict(),
             **_backbone_metadata(options),
             "tile_encoder_digest": str(prepared.tile_encoder["digest"]),
-            "versions": {name: version(name) for name in ("triplex-deploy", "torch", "lightning")},
+            "versions": {
+                name: version(name) for name in ("triplex-deploy", "torch", "lightning-fabric")
+            },
         },
     )
 
