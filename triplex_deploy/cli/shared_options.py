@@ -10,9 +10,21 @@ from typing import Any
 import click
 
 from triplex_deploy.cli.settings import Decorator, RenamedSetting, setting, settings
+from triplex_deploy.files.url import is_url
 from triplex_deploy.system import usable_cores
 
 logger = logging.getLogger(__name__)
+
+
+class PathOrUrl(click.Path):
+    """A path, or a URL, which stays text: a path would merge its slashes."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a URL as text, and anything else as a path."""
+        return value if is_url(str(value)) else super().convert(value, param, ctx)
 
 
 class GeneList(click.ParamType[tuple[str, ...]]):

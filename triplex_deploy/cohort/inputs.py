@@ -19,7 +19,13 @@ from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.escape import short_repr
 from triplex_deploy.files.regular import kind_of
 from triplex_deploy.files.url import is_url, shown_url, url_file_name
-from triplex_deploy.slides.slide_files import DICOM, SLIDE_SUFFIXES, dicom_slides, is_zarr
+from triplex_deploy.slides.slide_files import (
+    DICOM,
+    SLIDE_SUFFIXES,
+    dicom_slides,
+    is_ome_zarr,
+    is_zarr,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +168,7 @@ def _files(folder: Path, recursive: bool, others: list[Path]) -> Iterator[Path]:
     """
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     for path in entries:
-        if path.is_file() or is_zarr(path):
+        if path.is_file() or is_ome_zarr(path):
             yield path
         elif not path.is_dir():
             others.append(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from triplex_deploy.cohort.inputs import SlideEntry
+from triplex_deploy.cohort.remote import RemoteSlide, folder_of_copies, local_copy
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.pipeline.options import PredictOptions
 
@@ -37,11 +38,13 @@ class Job:
     """Wait for a slide that another process works on."""
     precision: str | None = None
     """Precision of the run; None is that of the bundle, and ``auto`` accepts any."""
+    source: RemoteSlide | None = None
+    """Where the slide is copied from, if it is at a URL; ``slide`` is the copy."""
 
     @property
     def key(self) -> str:
-        """Return the path of the slide, for messages."""
-        return str(self.slide)
+        """Return the path or URL of the slide, for messages."""
+        return str(self.slide) if self.source is None else self.source.name
 
     @property
     def metadata_path(self) -> Path:
@@ -103,6 +106,7 @@ def plan_jobs(
     report: bool = True,
     resume: bool = True,
     precision: str | None = None,
+    stage_dir: Path | None = None,
 ) -> list[Job]:
     """Return one job per slide; paths become absolute.
 
@@ -113,6 +117,7 @@ def plan_jobs(
         report: Write a report for every slide.
         resume: Keep complete results, and use saved features.
         precision: Precision that complete results must have, see ``Job.precision``.
+        stage_dir: Folder to which slides at URLs are copied; None for the one of the results.
 
     Raises:
         ConfigError: If two slides would write the same file, if a file that belongs to one slide
@@ -121,16 +126,22 @@ def plan_jobs(
     _require_one_slide(entries, options)
     _require_distinct_outputs(entries)
     folder = _absolute(out)
+    copies = folder_of_copies(folder if stage_dir is None else _absolute(stage_dir))
+    sources = [
+        None if entry.url is None else local_copy(entry.url, entry.state, copies, number)
+        for number, entry in enumerate(entries)
+    ]
     return [
         Job(
-            slide=_absolute(entry.slide),
+            slide=_absolute(entry.slide) if source is None else source.local,
             h5ad_path=folder / f"{entry.output}.h5ad",
             options=_own_options(entry, options),
             report=report,
             resume=resume,
             precision=precision,
+            source=source,
         )
-        for entry in entries
+        for entry, source in zip(entries, sources, strict=True)
     ]
 
 

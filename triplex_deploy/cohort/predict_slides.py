@@ -31,6 +31,7 @@ def predict_slides(
     recursive: bool = False,
     resume: bool = True,
     report: bool = True,
+    stage_dir: str | Path | None = None,
 ) -> list[Outcome]:
     """Predict slides and write an h5ad, a JSON and an HTML file for each, as the command does.
 
@@ -50,6 +51,7 @@ def predict_slides(
         workers: Number of worker processes; None for 1, or with Ray for as many as fit.
         recursive: Look for slides below the folders, too.
         resume: Keep complete results, and go on with slides that were interrupted.
+        stage_dir: Folder to which slides at URLs are copied; None for ``out``.
         report: Write an HTML report for each slide, and an index for several slides.
 
     Returns:
@@ -64,7 +66,15 @@ def predict_slides(
     arguments = [slides] if isinstance(slides, str | Path) else slides
     choice = ExecutorChoice(executor, workers)
     folder, options = Path(out), options or PredictOptions()
-    jobs = plan_jobs(find_slides(arguments, recursive), options, folder, report, resume, precision)
+    jobs = plan_jobs(
+        find_slides(arguments, recursive),
+        options,
+        folder,
+        report,
+        resume,
+        precision,
+        None if stage_dir is None else Path(stage_dir),
+    )
     loaded = load_bundle(bundle)
     if is_bundle(folder):
         raise OutputError(f"{folder}: is a bundle; choose another folder for the predictions")

@@ -22,6 +22,7 @@ from triplex_deploy.files.lock import exclusive_lock
 from triplex_deploy.files.ours import is_own_folder
 from triplex_deploy.files.room import require_room, why_unwritable
 from triplex_deploy.files.url import shown_url, url_file_name
+from triplex_deploy.install import install_command
 from triplex_deploy.progress import WallClock
 from triplex_deploy.slides.slide_files import DICOM, MIRAX, SLIDE_SUFFIXES
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INSTALL: Final = "run `pip install 'triplex-deploy[remote]'`"
 SEVERAL_FILES: Final = (MIRAX, DICOM, ".vms", ".vmu", ".zarr")
 """Suffixes of slides that are several files, of which a URL names one only."""
 MARKERS: Final = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "generation")
@@ -238,14 +238,18 @@ def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
-        raise ConfigError(f"{shown}: URLs need the package fsspec; {INSTALL}") from error
+        raise ConfigError(f"{shown}: URLs need the package fsspec; {_install()}") from error
     try:
         system, path = url_to_fs(url)
     except ImportError as error:
-        raise ConfigError(f"{shown}: a package is missing ({error}); {INSTALL}") from error
+        raise ConfigError(f"{shown}: a package is missing ({error}); {_install()}") from error
     except Exception as error:  # of any kind: an unknown scheme, a port that is no number
         raise ConfigError(f"{shown}: cannot be used ({error}); {CHECK}") from error
     return system, path
+
+
+def _install() -> str:
+    return f"run `{install_command('remote')}`"
 
 
 def _info(system: AbstractFileSystem, path: str) -> dict[str, Any]:

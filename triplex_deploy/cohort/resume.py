@@ -134,16 +134,29 @@ def resume_key(job: Job, bundle: Bundle) -> str:
     or mask the whole content.
 
     Raises:
-        OSError: If a file cannot be read.
+        OSError: If a file cannot be read, or a server tells nothing about a slide.
         SpotsError: If the spots folder holds no positions.
     """
     metadata = {
         "version": __version__,
         "bundle": bundle.id,
-        "slide": [_sample(path) for path in (job.slide, *companions(job.slide))],
+        "slide": _slide_state(job),
         "options": _deciding_options(job.options),
     }
     return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
+
+
+def _slide_state(job: Job) -> Any:
+    """Return what changes if the slide does; of a slide at a URL, what its server says of it."""
+    if job.source is not None:
+        if not job.source.state:
+            raise OSError(f"{job.source.name}: its server tells no size or version")
+        return [job.source.name, job.source.state]
+    parts = companions(job.slide)
+    if job.slide.is_dir():  # OME-Zarr: many small files, of which reading the ends is reading all
+        states = [(str(part.relative_to(job.slide)), part.stat()) for part in parts]
+        return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+    return [_sample(path) for path in (job.slide, *parts)]
 
 
 def _sample(path: Path) -> list[Any]:

@@ -60,7 +60,10 @@ def run_job(
 
 def failed_outcome(job: Job, error: Exception, seconds: float) -> Outcome:
     """Return the outcome of a job that failed after ``seconds``, from within an except clause."""
-    return Outcome(job, "failed", seconds, error=one_line(error), traceback=traceback.format_exc())
+    text = one_line(error)
+    if job.source is not None:
+        text = text.replace(str(job.slide), job.source.name)  # the copy is gone by now
+    return Outcome(job, "failed", seconds, error=text, traceback=traceback.format_exc())
 
 
 def sweep(job: Job) -> None:

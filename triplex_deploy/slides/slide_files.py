@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,6 +44,8 @@ ZARR_ATTRIBUTES: Final = ".zattrs"
 
 _SERIES_UID: Final = b"\x20\x00\x0e\x00UI"
 """The tag of a DICOM file with the identifier of its series, in explicit little-endian."""
+_ZARR_HEAD_BYTES: Final = 1 << 22
+"""Most bytes of the metadata of a Zarr group."""
 _DICOM_HEAD_BYTES: Final = 1 << 16
 """First part of a DICOM file, in which that tag is looked for."""
 
@@ -83,6 +86,18 @@ def dicom_slides(files: Iterable[Path]) -> list[Path]:
 def is_zarr(path: Path) -> bool:
     """Return True for a folder that is a group of Zarr, as an OME-Zarr image is."""
     return any((path / name).is_file() for name in (ZARR_V3, ZARR_ATTRIBUTES))
+
+
+def is_ome_zarr(path: Path) -> bool:
+    """Return True for a folder that is an OME-Zarr image, not another store of Zarr."""
+    try:
+        name = ZARR_V3 if (path / ZARR_V3).is_file() else ZARR_ATTRIBUTES
+        with open_regular(path / name) as file:
+            content = json.loads(file.read(_ZARR_HEAD_BYTES))
+        found = content["attributes"]["ome"] if name == ZARR_V3 else content
+        return "multiscales" in found or "bioformats2raw.layout" in found
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def slide_digest(path: Path) -> str:

@@ -135,7 +135,10 @@ def _scale_of(data: dict[str, Any], common: tuple[float, ...]) -> tuple[float, .
 
 
 def _scale(transformations: Any, n_axes: int) -> tuple[float, ...]:
-    """Return the product of the scales; translations do not matter."""
+    """Return the product of the scales; translations do not matter.
+
+    Transformations that NGFF does not know, such as those of SpatialData, leave the scale unknown.
+    """
     scale = [1.0] * n_axes
     for step in transformations or ():
         if step["type"] == "scale":
@@ -144,7 +147,7 @@ def _scale(transformations: Any, n_axes: int) -> tuple[float, ...]:
                 raise ValueError(f"{len(factors)} scales for {n_axes} axes")
             scale = [a * b for a, b in zip(scale, factors, strict=True)]
         elif step["type"] not in ("identity", "translation"):
-            raise ValueError(f"transformation {step['type']!r}")
+            return (math.nan,) * n_axes
     return tuple(scale)
 
 

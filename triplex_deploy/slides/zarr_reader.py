@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import SlideError
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.install import install_command
 from triplex_deploy.slides.mpp import plausible_mpp_xy
 from triplex_deploy.slides.slide import DAMAGED, SegmentGrid, Slide, reading_tile
 from triplex_deploy.slides.zarr_metadata import ZarrImage, read_zarr_image
@@ -36,7 +37,7 @@ class ZarrReader(Slide):
             import zarr
         except ImportError as error:
             raise SlideError(
-                f"{path}: OME-Zarr needs the package zarr; run `pip install 'triplex-deploy[zarr]'`"
+                f"{path}: OME-Zarr needs the package zarr; run `{install_command('zarr')}`"
             ) from error
         with damage_as(SlideError, f"{path}: cannot be opened as Zarr", DAMAGED):
             arrays = [zarr.open_array(level.folder, mode="r") for level in image.levels]

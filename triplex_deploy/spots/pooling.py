@@ -76,7 +76,7 @@ class Pooling:
         """Return the array that the spots form."""
         steps = (HEX_ROW, 0.5) if self.is_hexagonal else (1.0, 1.0)
         step_um_rc = (steps[0] * self.pool_um, steps[1] * self.pool_um)
-        return KnownArray(f"lattice of {self.pool_um:g} um", self.pool_um, step_um_rc)
+        return KnownArray("lattice of pooled spots", self.pool_um, step_um_rc)
 
     def places(self, xy_um: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the array (row, column) (N, 2) of the spot that each point (N, 2) belongs to.
