@@ -1,8 +1,9 @@
 """The clock of consecutive stages: they add up to the elapsed time."""
 
+import time
+
 import pytest
 
-from triplex_deploy import progress
 from triplex_deploy.progress import WallClock
 
 
@@ -10,7 +11,7 @@ from triplex_deploy.progress import WallClock
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that shows the only number of the list."""
     shown = [10.0]
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: shown[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: shown[0])
     return shown
 
 

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Any
 from triplex_deploy.version import __version__
 
 if TYPE_CHECKING:
+    from triplex_deploy.api.convert import convert
+    from triplex_deploy.api.evaluate import evaluate
+    from triplex_deploy.api.export import export
+    from triplex_deploy.api.import_checkpoint import import_checkpoint
+    from triplex_deploy.api.prepare import prepare
+    from triplex_deploy.api.run_demo import run_demo
+    from triplex_deploy.api.run_study import run_study
+    from triplex_deploy.api.train import train
+    from triplex_deploy.api.verify import verify
     from triplex_deploy.cohort.predict_slides import predict_slides
     from triplex_deploy.errors import TriplexError
     from triplex_deploy.outputs.geojson import write_geojson
@@ -30,11 +39,20 @@ _HOME = {
     "Prediction": "triplex_deploy.outputs.prediction",
     "TriplexError": "triplex_deploy.errors",
     "apeg_index": "triplex_deploy.tiles.apeg",
+    "convert": "triplex_deploy.api.convert",
+    "evaluate": "triplex_deploy.api.evaluate",
+    "export": "triplex_deploy.api.export",
+    "import_checkpoint": "triplex_deploy.api.import_checkpoint",
     "load_bundle": "triplex_deploy.runtime.model",
     "open_slide": "triplex_deploy.slides",
     "predict_slide": "triplex_deploy.pipeline.predict",
     "predict_slides": "triplex_deploy.cohort.predict_slides",
+    "prepare": "triplex_deploy.api.prepare",
     "read_prediction": "triplex_deploy.outputs.h5ad",
+    "run_demo": "triplex_deploy.api.run_demo",
+    "run_study": "triplex_deploy.api.run_study",
+    "train": "triplex_deploy.api.train",
+    "verify": "triplex_deploy.api.verify",
     "write_csv": "triplex_deploy.outputs.table",
     "write_geojson": "triplex_deploy.outputs.geojson",
     "write_h5ad": "triplex_deploy.outputs.h5ad",
@@ -51,11 +69,20 @@ __all__ = [
     "TriplexError",
     "__version__",
     "apeg_index",
+    "convert",
+    "evaluate",
+    "export",
+    "import_checkpoint",
     "load_bundle",
     "open_slide",
     "predict_slide",
     "predict_slides",
+    "prepare",
     "read_prediction",
+    "run_demo",
+    "run_study",
+    "train",
+    "verify",
     "write_csv",
     "write_geojson",
     "write_h5ad",

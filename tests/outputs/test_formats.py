@@ -66,7 +66,7 @@ def test_a_missing_library_is_told_before_any_work(
     prediction: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
-    with pytest.raises(OutputError, match=r"spatialdata is not installed; run .*deploy\[files\]"):
+    with pytest.raises(OutputError, match=r"spatialdata is not installed; run .*\[files\]"):
         require_also("slide", tmp_path, ["csv", "spatialdata"])
 
 

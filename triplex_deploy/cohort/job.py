@@ -11,7 +11,9 @@ from typing import Any, Final, Literal
 
 from triplex_deploy.cohort.inputs import SlideEntry
 from triplex_deploy.cohort.remote import RemoteSlide, folder_of_copies, local_copy
-from triplex_deploy.errors import ConfigError
+from triplex_deploy.errors import ConfigError, OutputError
+from triplex_deploy.outputs.h5ad import read_prediction
+from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.options import PredictOptions
 
 MAX_NAME_BYTES: Final = 255
@@ -20,7 +22,7 @@ Status = Literal["done", "skipped", "failed", "elsewhere"]
 """``skipped``: complete already. ``elsewhere``: another process holds the lock."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Job:
     """Predict one slide into three files of one folder that differ in their suffix."""
 
@@ -40,6 +42,9 @@ class Job:
     """Precision of the run; None is that of the bundle, and ``auto`` accepts any."""
     source: RemoteSlide | None = None
     """Where the slide is copied from, if it is at a URL; ``slide`` is the copy."""
+
+    def __repr__(self) -> str:
+        return f"<Job: {self.slide} into {self.h5ad_path}>"
 
     @property
     def key(self) -> str:
@@ -74,7 +79,7 @@ class Job:
         return self.h5ad_path.with_name(name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """Result of one job, returned for failed jobs as well."""
 
@@ -92,6 +97,23 @@ class Outcome:
     """Python's traceback of an unexpected error."""
     messages: tuple[tuple[int, str], ...] = ()
     """Log records of another process as (level, text)."""
+
+    def __repr__(self) -> str:
+        spots = "" if self.metadata is None else f", {self.metadata.get('spots')} spots"
+        why = "" if self.error is None else f", {self.error}"
+        return f"<{self.job.slide.name}: {self.status}{spots}{why}, {self.seconds:.1f} s>"
+
+    def read(self) -> Prediction:
+        """Read the prediction from its h5ad.
+
+        Raises:
+            OutputError: The slide failed, or the file was altered since.
+        """
+        if self.metadata is None:
+            raise OutputError(
+                f"{self.job.slide}: has no prediction: {self.error}; predict it first"
+            )
+        return read_prediction(self.job.h5ad_path)
 
     @property
     def is_complete(self) -> bool:

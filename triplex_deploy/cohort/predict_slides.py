@@ -13,7 +13,7 @@ from triplex_deploy.cohort.job import Job, Outcome, plan_jobs
 from triplex_deploy.cohort.slide_worker import ModelOpener
 from triplex_deploy.errors import OutputError
 from triplex_deploy.pipeline.options import PredictOptions
-from triplex_deploy.progress import Progress, Silent
+from triplex_deploy.progress import Progress, shown
 from triplex_deploy.runtime.model import load_bundle
 
 
@@ -32,6 +32,8 @@ def predict_slides(
     resume: bool = True,
     report: bool = True,
     stage_dir: str | Path | None = None,
+    gpu_memory_gb: float | None = None,
+    progress: bool = False,
 ) -> list[Outcome]:
     """Predict slides and write an h5ad, a JSON and an HTML file for each, as the command does.
 
@@ -43,7 +45,8 @@ def predict_slides(
         bundle: Folder of the bundle.
         out: Folder of the results; it is made if needed.
         options: Options of all slides, None for the defaults.
-        device: ``auto``, ``cpu`` or ``cuda:N``.
+        device: ``auto``, ``cpu`` or ``cuda:N``; ``cuda:all`` or a list such as ``cuda:0,cuda:2``
+            for one worker on each GPU.
         backend: ``auto``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
         precision: On a CPU ``fp32``, ``bf16``, ``int8`` or ``auto``; None is the precision of the
             bundle.
@@ -51,11 +54,13 @@ def predict_slides(
         workers: Number of worker processes; None for 1, or with Ray for as many as fit.
         recursive: Look for slides below the folders, too.
         resume: Keep complete results, and go on with slides that were interrupted.
-        stage_dir: Folder to which slides at URLs are copied; None for ``out``.
         report: Write an HTML report for each slide, and an index for several slides.
+        stage_dir: Folder to which slides at URLs are copied; None for ``out``.
+        gpu_memory_gb: Most memory of each GPU for tensors, beside the weights; None for all.
+        progress: Print the progress of each slide on stderr.
 
     Returns:
-        One result per slide, in the order of ``slides``.
+        One result per slide, in the order of ``slides``; ``result.read()`` is its prediction.
 
     Raises:
         ConfigError: If a slide or an option is not valid, or two slides have the same output.
@@ -78,8 +83,15 @@ def predict_slides(
     loaded = load_bundle(bundle)
     if is_bundle(folder):
         raise OutputError(f"{folder}: is a bundle; choose another folder for the predictions")
-    opener = ModelOpener(Path(bundle).absolute(), device, backend, options.threads, precision)
-    outcomes = run_jobs(jobs, loaded, partial(choice.make, opener, _NoWatcher()))
+    opener = ModelOpener(
+        Path(bundle).absolute(),
+        device,
+        backend,
+        options.threads,
+        precision,
+        gpu_memory_gb=gpu_memory_gb,
+    )
+    outcomes = run_jobs(jobs, loaded, partial(choice.make, opener, _Watcher(progress)))
     outcome_of = {outcome.job.h5ad_path: outcome for outcome in outcomes}
     found = [outcome_of[job.h5ad_path] for job in jobs]
     if report and len(jobs) > 1:
@@ -87,8 +99,13 @@ def predict_slides(
     return found
 
 
-class _NoWatcher:
-    """A ``Watcher`` that shows nothing."""
+class _Watcher:
+    """A ``Watcher`` that prints lines, or shows nothing."""
 
-    def progress(self, _job: Job) -> Progress:
-        return Silent()
+    def __init__(self, is_shown: bool) -> None:
+        self._is_shown = is_shown
+        self._of_slide: dict[str, Progress] = {}
+
+    def progress(self, job: Job) -> Progress:
+        """Return where the stages of the job are reported."""
+        return self._of_slide.setdefault(job.key, shown(self._is_shown, job.slide.name))

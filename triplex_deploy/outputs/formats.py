@@ -12,9 +12,10 @@ from typing import Final
 
 from triplex_deploy.errors import ConfigError, OutputError
 from triplex_deploy.files.ours import exists, require_no_link
+from triplex_deploy.install import install_command
 from triplex_deploy.outputs.file_format import FileFormat
-from triplex_deploy.outputs.geojson import GEOJSON
 from triplex_deploy.outputs.gene_table import GENES
+from triplex_deploy.outputs.geojson import GEOJSON
 from triplex_deploy.outputs.ome_tiff import OME_TIFF
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.spatial_data import SPATIALDATA
@@ -93,8 +94,7 @@ def require_target(format_name: str, path: Path) -> None:
     wanted = _format(format_name)
     if wanted.library is not None and find_spec(wanted.library) is None:
         raise OutputError(
-            f"{format_name}: {wanted.library} is not installed; "
-            "run `pip install 'triplex-deploy[files]'`"
+            f"{format_name}: {wanted.library} is not installed; run `{install_command('files')}`"
         )
     require_no_link(path)
     if not exists(path):

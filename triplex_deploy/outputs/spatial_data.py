@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from triplex_deploy.errors import OutputError
 from triplex_deploy.files.atomic import atomic_folder
 from triplex_deploy.files.ours import first_foreign
+from triplex_deploy.install import install_command
+from triplex_deploy.outputs.drawable import Drawable
 from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
-from triplex_deploy.outputs.prediction import Prediction
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -30,7 +32,7 @@ LEVEL0: Final = "global"
 """Name of SpatialData's default coordinate system; here it is level-0 pixels."""
 
 
-def write_spatialdata(prediction: Prediction, path: str | Path) -> None:
+def write_spatialdata(prediction: Drawable, path: str | Path) -> None:
     """Write a prediction as a SpatialData Zarr store, a folder, atomically.
 
     Args:
@@ -44,17 +46,25 @@ def write_spatialdata(prediction: Prediction, path: str | Path) -> None:
         to_spatialdata(prediction).write(temporary)
 
 
-def to_spatialdata(prediction: Prediction) -> SpatialData:
+def to_spatialdata(prediction: Drawable) -> SpatialData:
     """Return the store in memory: image ``thumbnail``, circles ``spots``, table ``expression``.
 
     The coordinate system ``global`` is in level-0 pixels; the image has a scale to it. Spots are
     circles with the spot diameter, also the square tiles of a grid.
+
+    Raises:
+        OutputError: If spatialdata is not installed.
     """
-    import geopandas as gpd
-    from shapely import points
-    from spatialdata import SpatialData
-    from spatialdata.models import Image2DModel, ShapesModel, TableModel
-    from spatialdata.transformations import Identity, Scale
+    try:
+        import geopandas as gpd
+        from shapely import points
+        from spatialdata import SpatialData
+        from spatialdata.models import Image2DModel, ShapesModel, TableModel
+        from spatialdata.transformations import Identity, Scale
+    except ModuleNotFoundError as error:
+        raise OutputError(
+            f"spatialdata: {error.name} is not installed; run `{install_command('files')}`"
+        ) from error
 
     height, width = prediction.thumbnail.shape[:2]
     slide_width, slide_height = prediction.slide_size_wh

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +34,7 @@ class RunnableBundle(Bundle):
         threads: int | None = None,
         spinning: bool = True,
         precision: str | None = None,
+        gpu_memory_gb: float | None = None,
     ) -> Model:
         """Load every graph; use the result as a context manager.
 
@@ -47,6 +49,8 @@ class RunnableBundle(Bundle):
             spinning: Whether idle threads poll for work between operators, or sleep.
             precision: On a CPU ``fp32``, ``bf16``, ``int8`` or ``auto``, see ``choose_on_cpu``;
                 None is the precision of the bundle.
+            gpu_memory_gb: Most memory of a GPU for tensors, beside the weights; None sets no
+                limit. Batches that do not fit are divided.
 
         Returns:
             The opened model.
@@ -55,25 +59,26 @@ class RunnableBundle(Bundle):
             BackendError: If the device, backend or precision cannot be used; it is never replaced
                 by another.
         """
+        if gpu_memory_gb is not None and not 0 < gpu_memory_gb < math.inf:
+            raise BackendError(f"gpu_memory_gb={gpu_memory_gb}: must be a positive number")
         named, place = choose(self, backend, parse_device(device))
         _warn(self)
+        options = OpenOptions(threads, spinning, gpu_memory_gb=gpu_memory_gb)
         try:
             choice = self._choose(named, place, precision)
-            model = self._open(place, choice, threads, spinning, precision == AUTO)
+            model = self._open(place, choice, options, precision == AUTO)
         except InaccurateError as error:
             if precision != AUTO:
                 raise
             logger.warning("%s; using the precision of the bundle", error)
             choice = self._choose(named, place, None)
-            model = self._open(place, choice, threads, spinning, is_auto=False)
+            model = self._open(place, choice, options, is_auto=False)
         if AUTO in (device, backend, precision):
             logger.info("using %s on %s in %s", choice.backend.name, place, choice.precision)
         return model
 
-    def _open(
-        self, place: Device, choice: RunChoice, threads: int | None, spinning: bool, is_auto: bool
-    ) -> Model:
-        options = OpenOptions(threads, spinning, choice.float_type)
+    def _open(self, place: Device, choice: RunChoice, options: OpenOptions, is_auto: bool) -> Model:
+        options = replace(options, float_type=choice.float_type)
         chosen = choice.backend
         with ExitStack() as stack:
             model = Model(
@@ -134,6 +139,9 @@ class Model:
     """How the sessions use the CPU."""
     _opening: threading.Lock = field(default_factory=threading.Lock, init=False)
     _concurrent: Mapping[str, Session] | None = field(default=None, init=False)
+
+    def __repr__(self) -> str:
+        return f"<Model {self.bundle.path} in {self.precision} on {self.device}, {self.backend}>"
 
     @property
     def precision(self) -> str:

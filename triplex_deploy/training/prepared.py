@@ -82,9 +82,16 @@ class PreparedSection:
         return values.astype(np.float32)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prepared:
     """A prepared data set, opened by ``open_prepared``."""
+
+    def __repr__(self) -> str:
+        spots = sum(section.measured.n_spots for section in self.sections.values())
+        return (
+            f"<Prepared {self.path}: {len(self.sections)} sections, {spots} spots, "
+            f"{self.n_genes} genes, {len(self.folds)} folds>"
+        )
 
     path: Path
     """Folder of the data set."""

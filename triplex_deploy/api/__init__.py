@@ -1,0 +1,1 @@
+"""Offer every command as one function of Python; ``triplex_deploy`` exports them."""
