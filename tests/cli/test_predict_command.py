@@ -73,6 +73,18 @@ def test_predict_ends_with_what_it_wrote_and_the_next_step(
     assert not any(line.startswith("time: ") for line in again), "nothing was predicted"
 
 
+def test_zoom_adds_tiles_to_the_report(predict, slide_path: Path, tmp_path: Path) -> None:
+    assert predict(slide_path, "--zoom").status == 0
+    tiles = tmp_path / "out" / "my slide_tiles"
+    assert (tiles / "slide.dzi").is_file()
+    page = (tmp_path / "out" / "my slide.html").read_text(encoding="utf-8")
+    assert '"folder":"my%20slide_tiles"' in page
+    written = (tiles / "pyramid.json").stat().st_mtime_ns
+    assert predict(slide_path, "--zoom").status == 0
+    assert (tiles / "pyramid.json").stat().st_mtime_ns == written, "they are there already"
+    assert predict(slide_path, "--zoom", "--no-report").status == 2
+
+
 def test_report_can_be_left_out(predict, slide_path: Path, tmp_path: Path) -> None:
     assert predict(slide_path, "--no-report", "--genes", "FASN, GNAS").status == 0
     names = sorted(path.suffix for path in (tmp_path / "out").iterdir())

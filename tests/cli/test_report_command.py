@@ -7,6 +7,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from triplex_deploy.expression import LabelTransform
 from triplex_deploy.outputs import Prediction
@@ -177,3 +178,28 @@ def test_mistakes_are_one_line_and_change_nothing(
     assert "has no prediction" in invoke("report", empty).err
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"slide.h5ad", "slide.json", "truth.h5ad", "own.html", "empty"}
+
+
+def test_zoom_writes_tiles_beside_the_page(invoke, table: Path, tmp_path: Path) -> None:
+    slide = tmp_path / "slide.png"
+    Image.fromarray(np.full((400, 500, 3), (150, 60, 150), np.uint8)).save(slide)
+    out = tmp_path / "near.html"
+    done = invoke("report", table, "--zoom", slide, "--zoom-um", "1", "--out", out)
+    assert done.status == 0, done.err
+    assert done.out == f"{out}: 20 spots, 3 genes; keep near_tiles beside it\n"
+    html = out.read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    zoom = json.loads(found[1])["zoom"]
+    assert (zoom["folder"], zoom["scale"], zoom["width"]) == ("near_tiles", 2.0, 250)
+    assert (tmp_path / "near_tiles" / "slide_files" / "8" / "0_0.jpg").is_file()
+
+
+def test_zoom_refuses_another_slide(invoke, table: Path, tmp_path: Path) -> None:
+    slide = tmp_path / "other.png"
+    Image.fromarray(np.full((300, 500, 3), 150, np.uint8)).save(slide)
+    done = invoke("report", table, "--zoom", slide, "--out", tmp_path / "near.html")
+    assert done.status == 1
+    assert "other.png: has 500 x 300 px, the predicted slide 500 x 400 px" in done.err
+    assert not (tmp_path / "near.html").exists()
+    assert not (tmp_path / "near_tiles").exists()

@@ -66,7 +66,7 @@ SOME_FAILED = 3
     setting(
         "--format",
         "spots_format",
-        type=click.Choice(["visium-hd", "xenium"]),
+        type=click.Choice(["visium-hd", "xenium", "spatialdata"]),
         help="What is pooled. [default: found in the folder]",
     ),
     setting(
@@ -143,6 +143,11 @@ SOME_FAILED = 3
         help="Run the global encoder on squares of this side, not on the whole slide.",
     ),
     setting(
+        "--save-features",
+        is_flag=True,
+        help="Keep the tile encoder's features of each spot in the h5ad, as obsm X_tile.",
+    ),
+    setting(
         "--half-features", is_flag=True, help="Keep tile features as fp16, in half the memory."
     ),
     setting(
@@ -188,6 +193,11 @@ SOME_FAILED = 3
     help="Folder to which slides at URLs are copied while they are predicted. [default: --out]",
 )
 @click.option("--no-report", is_flag=True, help="Leave out the HTML report.")
+@click.option(
+    "--zoom",
+    is_flag=True,
+    help="Write the slide's tiles beside each report, so that its map zooms to the cells.",
+)
 @click.option("--recursive", is_flag=True, help="Also look for slides in subfolders.")
 @click.option(
     "--resume/--no-resume",
@@ -212,6 +222,7 @@ def command(
     precision: str | None,
     stage_dir: Path | None,
     no_report: bool,
+    zoom: bool,
     recursive: bool,
     resume: bool,
     executor: ExecutorChoice,
@@ -231,6 +242,8 @@ def command(
     from triplex_deploy.cohort.slide_worker import ModelOpener
     from triplex_deploy.runtime.model import load_bundle
 
+    if zoom and no_report:
+        raise click.UsageError("--zoom: is for reports; drop it or --no-report")
     choice = replace(executor, log_level=logger.getEffectiveLevel())
     jobs = plan_jobs(
         find_slides(slides, recursive), options, out, not no_report, resume, precision, stage_dir
@@ -245,6 +258,10 @@ def command(
     with watch(len(jobs)) as watcher:
         executor_for = partial(choice.make, opener, watcher)
         outcomes = _collect(run_jobs(jobs, loaded, executor_for), watcher, jobs)
+    if zoom:
+        from triplex_deploy.cli.slide_tiles import with_tiles
+
+        outcomes = [with_tiles(outcome) for outcome in outcomes]
     wants_index = len(jobs) > 1 and not no_report
     print_slides(outcomes, as_json, out, write_index(outcomes, out) if wants_index else None)
     if not as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +28,71 @@ SOME_FAILED = 3
 )
 @genes_option()
 @click.option(
+    "--gene-sets",
+    type=click.Path(path_type=Path),
+    metavar="FILE.gmt",
+    help="Also show the score of each gene set, as scanpy's score_genes.",
+)
+@click.option(
+    "--zoom",
+    type=click.Path(path_type=Path),
+    metavar="SLIDE",
+    help="The predicted slide: its tiles are written into a folder beside the page, and the map "
+    "zooms to the cells.",
+)
+@click.option(
+    "--zoom-um",
+    type=click.FloatRange(0, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Microns per pixel of the finest tiles of --zoom.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Page to write.  [default: PREDICTION.html; of a folder, FOLDER/index.html]",
 )
 @common_options
 def command(
-    what: Path, truth: Path | None, genes: tuple[str, ...] | None, out: Path | None, as_json: bool
+    what: Path,
+    truth: Path | None,
+    genes: tuple[str, ...] | None,
+    gene_sets: Path | None,
+    zoom: Path | None,
+    zoom_um: float,
+    out: Path | None,
+    as_json: bool,
 ) -> int:
     """Write the report of PREDICTION.h5ad, or an index of all predictions in FOLDER.
 
-    The page is one HTML file. It opens from disk in any browser, without a network.
+    The page is one HTML file, with --zoom also a folder of tiles. It opens from disk in any
+    browser, without a network.
     """
+    if truth and gene_sets:
+        raise click.UsageError("--gene-sets: have no measured values; drop it or --truth")
     if what.is_dir():
-        if truth or genes or out:
-            raise click.UsageError("--truth, --genes and --out belong to one prediction")
+        if truth or genes or gene_sets or zoom or out:
+            raise click.UsageError("a folder gets an index; name one prediction for these options")
         return _index(what, as_json)
-    _report(what, truth, genes, out or what.with_suffix(".html"), as_json)
+    page = out or what.with_suffix(".html")
+    shown = _Shown(truth, genes, gene_sets, zoom, zoom_um)
+    _report(what, shown, page, as_json)
     return 0
 
 
-def _report(
-    what: Path, truth: Path | None, genes: tuple[str, ...] | None, out: Path, as_json: bool
-) -> None:
+@dataclass(frozen=True)
+class _Shown:
+    """What a report shows."""
+
+    truth: Path | None
+    genes: tuple[str, ...] | None
+    gene_sets: Path | None
+    zoom: Path | None
+    zoom_um: float
+
+
+def _report(what: Path, shown: _Shown, out: Path, as_json: bool) -> None:
+    from triplex_deploy.cli.progress import StageBars
     from triplex_deploy.cli.truth import measured_labels
     from triplex_deploy.outputs.h5ad import read_prediction
     from triplex_deploy.outputs.page import require_own_page
@@ -57,11 +100,25 @@ def _report(
 
     require_own_page(out)
     prediction = read_prediction(what)
+    truth, genes = shown.truth, shown.genes
     measured = None if truth is None else measured_labels(prediction, truth)
-    write_report(prediction, out, genes, measured)
+    tiles, sets = None, None
+    if shown.gene_sets is not None:
+        from triplex_deploy.outputs.gene_sets import read_gene_sets
+
+        sets = read_gene_sets(shown.gene_sets)
+    if shown.zoom is not None:
+        from triplex_deploy.pipeline.zoom import write_zoom
+
+        with StageBars() as progress:
+            tiles = write_zoom(prediction, shown.zoom, out, shown.zoom_um, progress)
+    write_report(prediction, out, genes, measured, tiles, sets)
     n_genes = len(prediction.genes) if genes is None else len(genes)
     summary: dict[str, Any] = {"report": str(out), "spots": prediction.n_spots, "genes": n_genes}
     line = f"{out}: {prediction.n_spots} spots, {n_genes} genes"
+    if tiles is not None:
+        summary["tiles"] = str(out.with_name(tiles.folder_name))
+        line += f"; keep {tiles.folder_name} beside it"
     if measured is not None:
         shown = measured if genes is None else measured.select_genes(genes, prediction)
         median = shown.median_pcc

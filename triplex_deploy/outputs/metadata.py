@@ -77,8 +77,12 @@ class Stage:
 
 
 def format_metadata(run: Mapping[str, Any]) -> list[MetadataRow]:
-    """Return a row for each plain value, without timings and groups."""
-    return [_row(key, value) for key, value in run.items() if not isinstance(value, Mapping)]
+    """Return a row for each plain value, without timings, groups and empty texts."""
+    return [
+        _row(key, value)
+        for key, value in run.items()
+        if not isinstance(value, Mapping) and value != ""
+    ]
 
 
 def grouped_metadata(run: Mapping[str, Any]) -> dict[str, list[MetadataRow]]:

@@ -14,6 +14,7 @@ from triplex_deploy.outputs.measured import Measured
 from triplex_deploy.outputs.pictures import array_base64
 from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.outputs.quantize import QuantizedGenes
+from triplex_deploy.outputs.zoom_tiles import ZoomTiles
 from triplex_deploy.reliability import GeneReliability
 
 DIGITS: Final = 4
@@ -26,6 +27,8 @@ def report_data(
     moran: NDArray[np.float64],
     measured: Measured | None = None,
     measured_codes: QuantizedGenes | None = None,
+    zoom: ZoomTiles | None = None,
+    n_sets: int = 0,
 ) -> dict[str, Any]:
     """Return the data of the report without the codes, as JSON values.
 
@@ -35,6 +38,7 @@ def report_data(
     genes = {
         "names": prediction.genes,
         "moran": _known(moran),
+        "sets": n_sets,
         **_ranges(quantized, prediction.expression),
     }
     if prediction.reliability is not None:
@@ -44,7 +48,13 @@ def report_data(
         genes["pcc"] = _known(measured.pcc)
         beside = _ranges(measured_codes, measured.values)
     return {
-        "slide": {"width": width, "height": height, "mpp": prediction.slide_mpp},
+        "slide": {
+            "name": prediction.slide_name,
+            "width": width,
+            "height": height,
+            "mpp": prediction.slide_mpp,
+        },
+        "zoom": None if zoom is None else zoom.data(),
         "spots": {
             "diameter": prediction.spot_diameter_px,
             "square": prediction.has_square_spots,

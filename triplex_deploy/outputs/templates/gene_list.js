@@ -110,7 +110,8 @@ class GeneSelector {
 
 /* True for a gene whose held-out spots show no correlation; false if that was not measured. */
 function isUnsupported(genes, gene) {
-  return genes.supported !== undefined && !genes.supported[gene];
+  const isSet = gene >= genes.names.length - genes.sets;
+  return genes.supported !== undefined && !isSet && !genes.supported[gene];
 }
 
 /* Every gene in a table; the heads are buttons, numbers sort from high to low. At first it is sorted by

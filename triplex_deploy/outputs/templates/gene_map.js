@@ -46,6 +46,13 @@ class GeneMap {
     return [this.quantile(part), this.quantile(1 - part)];
   }
 
+  /* The value of any gene at a spot; NaN if there is none. */
+  valueOf(gene, spot) {
+    const code = this.codes[gene * this.spots.count + spot];
+    if (code === this.missing) return NaN;
+    return this.low[gene] + (code / (this.missing - 1)) * (this.high[gene] - this.low[gene]);
+  }
+
   /* Linear between neighbors, as NumPy's default. */
   quantile(part) {
     const place = part * (this.sorted.length - 1);

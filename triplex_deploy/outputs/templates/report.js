@@ -13,6 +13,11 @@
   const [predicted] = maps;
   const { viewer } = predicted;
   maps.forEach((map, i) => (map.viewer.twin = maps[1 - i]?.viewer));
+  const lasso = new Lasso(spots, showSelection, () => show({}));
+  const spotTable = new SpotTable(byId("spot-table"), genes, spots, maps, choose);
+  for (const map of maps) {
+    Object.assign(map.viewer, { lasso, onClick: openSpot, tiles: newTiles(map.viewer) });
+  }
   const selector = new GeneSelector(byId("gene"), byId("genes"), genes, choose);
   const table = byId("gene-table") && new GeneTable(byId("gene-table"), genes, choose);
   let chosen = -1;
@@ -21,6 +26,15 @@
     const canvas = byId(`${ids}canvas`);
     const place = new Viewer(canvas, byId("thumbnail"), data.slide, spots, showSpot);
     return new GeneMap(coded, byId(`${ids}codes`).textContent, spots, place, ids, label);
+  }
+
+  function newTiles(place) {
+    if (!data.zoom) return null;
+    const missing = () => (byId("no-tiles").hidden = false);
+    const thumbnailScale = () => byId("thumbnail").naturalWidth / data.slide.width;
+    const tiles = new TileLayer(data.zoom, thumbnailScale(), () => place.refresh(), missing);
+    byId("thumbnail").addEventListener("load", () => (tiles.thumbnailScale = thumbnailScale()));
+    return tiles;
   }
 
   function decodeSpots(coded) {
@@ -45,6 +59,38 @@
     history.replaceState(null, "", "#" + encodeURIComponent(name));
     recolor();
     showStats();
+    showSelection([...lasso.chosen]);
+  }
+
+  function placeOf(spot) {
+    return `row ${spots.rc[2 * spot]}, column ${spots.rc[2 * spot + 1]}`;
+  }
+
+  function openSpot(spot) {
+    spotTable.show(spot, spot < 0 ? "" : placeOf(spot));
+    if (spot >= 0) viewer.point(spot, true);
+  }
+
+  function setLasso(active) {
+    lasso.active = active;
+    byId("lasso").setAttribute("aria-pressed", active);
+    for (const map of maps) map.viewer.canvas.classList.toggle("draws", active);
+  }
+
+  /* The number of spots in the lasso, with the mean of the gene in and outside of it. */
+  function showSelection(chosen) {
+    byId("selection").hidden = !chosen.length;
+    if (!chosen.length) return;
+    const mean = (values) => {
+      const known = values.filter(Number.isFinite);
+      return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : NaN;
+    };
+    const { values, name } = predicted;
+    const inside = mean(chosen.map((spot) => values[spot]));
+    const outside = mean([...values].filter((_, spot) => !lasso.chosen.has(spot)));
+    byId("selected").textContent =
+      `${chosen.length} ${chosen.length === 1 ? "spot" : "spots"} selected; mean ${name} ` +
+      `${GeneMap.format(inside)}, elsewhere ${GeneMap.format(outside)}`;
   }
 
   function recolor() {
@@ -78,6 +124,7 @@
   }
 
   function reliability(format) {
+    if (chosen >= genes.names.length - genes.sets) return [["Held-out PCC", "not measured for gene sets"]];
     if (!genes.heldout) return [["Held-out PCC", "not measured"]];
     const [pcc, low, high] = [genes.heldout, genes.heldout_low, genes.heldout_high].map((all) => all[chosen]);
     const known = pcc === null ? "undefined" : `${format(pcc)} (${format(low)} to ${format(high)})`;
@@ -96,9 +143,8 @@
       map.mark(spot);
       return say("");
     }
-    const [row, column] = [spots.rc[2 * spot], spots.rc[2 * spot + 1]];
     const micron = [0, 1].map((axis) => (spots.xy[2 * spot + axis] * data.slide.mpp) / 1000);
-    const place = `row ${row}, column ${column}`;
+    const place = placeOf(spot);
     map.mark(spot, screen, `${place} (${micron.map((mm) => mm.toFixed(2)).join(", ")} mm)`);
     if (!viewer.pinned) return;
     const values = maps.map((one) => `${one.label} ${GeneMap.format(one.values[spot])}`.trim());
@@ -135,6 +181,12 @@
   byId("zoom-in").addEventListener("click", () => viewer.zoom(1.5));
   byId("zoom-out").addEventListener("click", () => viewer.zoom(1 / 1.5));
   byId("zoom-fit").addEventListener("click", () => viewer.fit());
+  byId("lasso").addEventListener("click", () => setLasso(!lasso.active));
+  byId("unselect").addEventListener("click", () => lasso.choose([]));
+  byId("download").addEventListener("click", () => {
+    const chosen = [...lasso.chosen].sort((a, b) => a - b);
+    SpotTable.download(`${data.slide.name}-selected.csv`, spotTable.csv(chosen));
+  });
   for (const button of document.querySelectorAll("[data-gene]")) {
     button.addEventListener("click", () => choose(genes.names.indexOf(button.dataset.gene)));
   }

@@ -108,6 +108,7 @@ class Viewer {
     if (picture) {
       context.imageSmoothingQuality = "high";
       context.drawImage(picture, left, top, slide.width * scale, slide.height * scale);
+      this.tiles?.draw(this);
     }
     context.globalAlpha = this.opacity;
     this.byShade.forEach((group, shade) => {
@@ -118,6 +119,7 @@ class Viewer {
       context.fill();
     });
     context.globalAlpha = 1;
+    this.lasso?.draw(this);
     if (this.spot >= 0) this.outline(this.spot);
     this.onSpot(this, this.spot, this.screenOf(this.spot));
   }
@@ -215,7 +217,7 @@ class Viewer {
     canvas.addEventListener("pointerdown", (event) => this.press(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     for (const kind of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(kind, (event) => this.pointers.delete(event.pointerId));
+      canvas.addEventListener(kind, (event) => this.release(event));
     }
     canvas.addEventListener("pointerleave", () => this.pinned || this.point(-1, false));
     canvas.addEventListener("keydown", (event) => this.key(event));
@@ -232,11 +234,31 @@ class Viewer {
 
   press(event) {
     this.canvas.setPointerCapture(event.pointerId);
+    if (this.lasso?.active) return this.lasso.begin(...this.level0(event.offsetX, event.offsetY));
+    this.pressedAt = [event.offsetX, event.offsetY];
     this.pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
     this.point(this.spotAt(event.offsetX, event.offsetY), false);
   }
 
+  /* A press and release at one place is a click. */
+  release(event) {
+    const held = this.pointers.delete(event.pointerId);
+    if (this.lasso?.active) return this.lasso.end();
+    if (!held || this.pointers.size || event.type !== "pointerup") return;
+    const [x, y] = this.pressedAt;
+    if (Math.hypot(event.offsetX - x, event.offsetY - y) > 4) return;
+    this.onClick?.(this.spotAt(event.offsetX, event.offsetY));
+  }
+
+  level0(screenX, screenY) {
+    return [(screenX - this.left) / this.scale, (screenY - this.top) / this.scale];
+  }
+
   move(event) {
+    if (this.lasso?.active) {
+      if (event.buttons) this.lasso.extend(...this.level0(event.offsetX, event.offsetY));
+      return;
+    }
     const last = this.pointers.get(event.pointerId);
     const now = [event.offsetX, event.offsetY];
     if (this.pinned && !event.movementX && !event.movementY) return; // the page moved below it
@@ -259,6 +281,7 @@ class Viewer {
       "=": () => this.zoom(1.5),
       "-": () => this.zoom(1 / 1.5),
       0: () => this.fit(),
+      Enter: () => this.spot >= 0 && this.onClick?.(this.spot),
       Escape: () => this.point(-1, false),
     }[event.key];
     if (!act) return;

@@ -1,0 +1,150 @@
+"""Score gene sets at every spot, and show them in a report like genes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.errors import ConfigError
+from triplex_deploy.files.compressed import read_text
+from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.reliability import GeneReliability
+
+logger = logging.getLogger(__name__)
+
+BINS: Final = 25
+"""Groups of genes of like mean expression; scanpy's default."""
+CONTROLS: Final = 50
+"""Most genes of a group that a set is compared with; scanpy's default."""
+SEED: Final = 0
+"""Seed by which they are drawn; scanpy's default."""
+MOST_SETS: Final = 500
+"""Most gene sets of a report."""
+LEAST_GENES: Final = 2
+"""Least genes of a set that must be predicted."""
+
+
+def read_gene_sets(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read gene sets from a GMT file: in each line a name, a description and genes, between tabs.
+
+    Source of the format: MSigDB and GSEA, "Data formats". The file may be gzipped.
+
+    Raises:
+        ConfigError: If the file cannot be read, or a line is no gene set.
+    """
+    lines = read_text(path, ConfigError, "list of gene sets (.gmt)", "give a .gmt file").split("\n")
+    sets: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, *rest = (cell.strip() for cell in line.split("\t"))
+        genes = tuple(dict.fromkeys(gene for gene in rest[1:] if gene))
+        if not name or not genes:
+            raise ConfigError(
+                f"{path}: line {number} is no gene set; write a name, a description and genes, "
+                "with tabs between them"
+            )
+        if name in sets:
+            raise ConfigError(f"{path}: line {number}: {name} is there twice; name it once")
+        sets[name] = genes
+    if not sets:
+        raise ConfigError(f"{path}: has no gene set; give a .gmt file")
+    if len(sets) > MOST_SETS:
+        raise ConfigError(f"{path}: {len(sets)} gene sets; keep those to show, at most {MOST_SETS}")
+    return sets
+
+
+def score_genes(expression: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the score of a gene set at every spot, (N,), as ``scanpy.tl.score_genes`` does.
+
+    The score is the mean of the set's genes less the mean of control genes: up to 50 others of each
+    of 25 groups of like mean expression that the set reaches into. Source: Satija et al., 2015,
+    "Spatial reconstruction of single-cell gene expression data".
+
+    Args:
+        expression: Values of the spots, (N, G).
+        chosen: Numbers of the set's genes.
+
+    Raises:
+        ConfigError: If there is no other gene of like expression.
+    """
+    values = expression.astype(np.float64)
+    means = np.nanmean(expression, axis=0)
+    ordered = np.sort(means)
+    rank = np.searchsorted(ordered, means) + 1  # of equal means the least
+    group = rank // max(round(len(means) / (BINS - 1)), 1)
+    draw = np.random.RandomState(SEED)
+    controls: list[int] = []
+    for one in np.unique(group[chosen]):
+        others = np.flatnonzero(group == one)
+        if len(others) > CONTROLS:
+            others = others[draw.choice(len(others), CONTROLS, replace=False)]
+        controls += np.setdiff1d(others, chosen).tolist()
+    if not controls:
+        raise ConfigError("no other gene of like expression is predicted; predict more genes")
+    of_set = np.nanmean(values[:, chosen], axis=1)
+    return np.asarray(of_set - np.nanmean(values[:, sorted(controls)], axis=1))
+
+
+def with_gene_sets(
+    prediction: Prediction, sets: Mapping[str, Sequence[str]]
+) -> tuple[Prediction, int]:
+    """Return a prediction in which gene sets follow the genes, and their number.
+
+    A set is named with the number of its genes that are predicted, such as ``HYPOXIA (7 genes)``.
+    Sets of fewer than two predicted genes are left out, with a warning.
+
+    Raises:
+        ConfigError: If no set is left, or a set has no genes to be compared with.
+    """
+    place = {gene: index for index, gene in enumerate(prediction.genes)}
+    names, scores, left_out = [], [], []
+    for name, genes in sets.items():
+        chosen = np.array([place[gene] for gene in genes if gene in place], np.int64)
+        if len(chosen) < LEAST_GENES:
+            left_out.append(name)
+            continue
+        try:
+            scores.append(score_genes(prediction.expression, chosen))
+        except ConfigError as error:
+            raise ConfigError(f"gene set {name}: {error}") from error
+        names.append(f"{name} ({len(chosen)} of {len(genes)} genes)")
+    if not names:
+        raise ConfigError(
+            f"gene sets: none of {len(sets)} has {LEAST_GENES} predicted genes; the names must be "
+            f"those of the model, such as {', '.join(prediction.genes[:3])}"
+        )
+    if left_out:
+        logger.warning(
+            "gene sets left out, as fewer than %d of their genes are predicted: %s%s",
+            LEAST_GENES,
+            ", ".join(left_out[:5]),
+            f" and {len(left_out) - 5} others" if len(left_out) > 5 else "",
+        )
+    added = np.stack(scores, axis=1).astype(np.float32)
+    known = prediction.reliability
+    extended = replace(
+        prediction,
+        expression=np.concatenate([prediction.expression, added], axis=1),
+        genes=(*prediction.genes, *names),
+        spread=None,
+        reliability=known and _extended(known, len(names)),
+    )
+    return extended, len(names)
+
+
+def _extended(known: GeneReliability, n_sets: int) -> GeneReliability:
+    """Return the numbers with places for sets, whose reliability was not measured."""
+    columns: dict[str, Any] = {}
+    for field in fields(known):
+        values = getattr(known, field.name)
+        if isinstance(values, np.ndarray):
+            missing = 0 if field.name.endswith("rmse") else np.nan
+            columns[field.name] = np.append(values, np.full(n_sets, missing, np.float32))
+    return replace(known, **columns)
