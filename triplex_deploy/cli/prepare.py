@@ -31,8 +31,9 @@ if TYPE_CHECKING:
         "--format",
         "layout",
         required=True,
-        type=click.Choice(["st", "visium", "hest", "visium-hd", "xenium"]),
-        help="her2st's folders, Space Ranger outputs, HEST, Visium HD or Xenium outputs.",
+        type=click.Choice(["st", "visium", "hest", "visium-hd", "xenium", "spatialdata"]),
+        help="her2st's folders, Space Ranger outputs, HEST, Visium HD or Xenium outputs, or stores "
+        "of SpatialData.",
     ),
     setting(
         "--pool-um",

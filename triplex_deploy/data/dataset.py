@@ -12,6 +12,7 @@ from typing import Final
 from triplex_deploy.data.hest import find_hest_sections, hest_patient, read_hest_section
 from triplex_deploy.data.pooled_section import (
     find_pooled_sections,
+    read_spatialdata_section,
     read_visium_hd_section,
     read_xenium_section,
 )
@@ -104,7 +105,11 @@ def _find(
 
 def _pooled(root: Path, pooling: Pooling) -> tuple[Mapping[str, str | Path], Reader]:
     folders = find_pooled_sections(root, pooling)
-    read = read_xenium_section if pooling.kind == "xenium" else read_visium_hd_section
+    read = {
+        "visium-hd": read_visium_hd_section,
+        "xenium": read_xenium_section,
+        "spatialdata": read_spatialdata_section,
+    }[str(pooling.kind)]
     return folders, lambda name, entry: read(folders[name], name, entry, pooling)
 
 

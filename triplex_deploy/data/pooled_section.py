@@ -1,7 +1,11 @@
-"""Make a section of data that is pooled into spots: Visium HD bins or Xenium transcripts."""
+"""Make a section of data that is pooled into spots.
+
+Visium HD bins, Xenium transcripts, and the points or cells of a SpatialData store.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +14,17 @@ from numpy.typing import NDArray
 
 from triplex_deploy.data.assemble import merge_repeated_genes
 from triplex_deploy.data.feature_matrix import read_feature_matrix
+from triplex_deploy.data.hest import counts_of
+from triplex_deploy.data.names import require_named
 from triplex_deploy.data.section import Section
 from triplex_deploy.data.section_list import SectionEntry
 from triplex_deploy.data.slide_file import only_slide
 from triplex_deploy.data.spot_columns import spots_as_data
-from triplex_deploy.data.transcripts import pool_transcripts
-from triplex_deploy.errors import DatasetError
+from triplex_deploy.data.transcripts import pool_batches, pool_transcripts
+from triplex_deploy.errors import DatasetError, SlideError
+from triplex_deploy.slides import open_slide
 from triplex_deploy.spots.pooling import Pooled, places_of_bins, places_of_cells
+from triplex_deploy.spots.spatial_store import SpatialStore, is_spatial_store
 from triplex_deploy.spots.visium_hd import find_bins, is_visium_hd, read_bins
 from triplex_deploy.spots.xenium import find_alignment, read_alignment, read_cells, xenium_outs
 
@@ -33,12 +41,15 @@ def find_pooled_sections(root: Path, pooling: Pooling) -> dict[str, Path]:
     Raises:
         DatasetError: There is none, or one alignment is given for several.
     """
-    is_one = _is_xenium if pooling.kind == "xenium" else is_visium_hd
+    is_one, holds = {
+        "xenium": (_is_xenium, "experiment.xenium"),
+        "visium-hd": (is_visium_hd, "binned_outputs/square_008um"),
+        "spatialdata": (is_spatial_store, "SpatialData store (.zarr)"),
+    }[str(pooling.kind)]
     if is_one(root):
         return {root.resolve().name: root}
     found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and is_one(path)}
     if not found:
-        holds = "experiment.xenium" if pooling.kind == "xenium" else "binned_outputs/square_008um"
         raise DatasetError(f"{root}: no {holds} here, in outs/ or one folder down; check --format")
     if pooling.alignment is not None and len(found) > 1:
         raise DatasetError(
@@ -102,6 +113,62 @@ def read_xenium_section(folder: Path, name: str, entry: SectionEntry, pooling: P
 
     genes, counts = pool_transcripts(outs, spot_of, len(pooled.grid_rc))
     return _section(folder, name, entry, pooling, pooled, genes, counts, mpp)
+
+
+def read_spatialdata_section(
+    folder: Path, name: str, entry: SectionEntry, pooling: Pooling
+) -> Section:
+    """Read a SpatialData store, its transcripts pooled into spots, or its cells without them.
+
+    Args:
+        folder: The store.
+        name: Name of the section.
+        entry: Patient, and optionally image and mpp; the image must have the size of the store's
+            color image, which is the slide without one.
+        pooling: The lattice of spots.
+
+    Raises:
+        DatasetError: The store is damaged, lacks an image or counts, or does not say its scale.
+    """
+    with spots_as_data():
+        store = SpatialStore(folder)
+        slide = entry.slide or store.image.folder
+        mpp = entry.mpp or _slide_mpp(slide, store.image.size_wh)
+        pooled = places_of_cells(pooling, store.centers() * mpp)
+
+        def spot_of(level0_xy: NDArray[np.float64]) -> NDArray[np.int64]:
+            return pooled.index(pooling.places(level0_xy * mpp))
+
+        if store.points is not None:
+            genes, counts = pool_batches(folder, store.batches(), spot_of, len(pooled.grid_rc))
+        elif store.table is not None:
+            table = store.table
+            require_named(str(folder), "gene", map(str, table.var_names))
+            genes, values = merge_repeated_genes(tuple(map(str, table.var_names)), counts_of(table))
+            counts = sum_by_spot(values, np.arange(table.n_obs), pooled)
+        else:
+            raise DatasetError(
+                f"{folder}: neither points with genes nor a table of shapes; add one of them"
+            )
+    placed = replace(entry, slide=slide)
+    return _section(folder, name, placed, pooling, pooled, genes, counts, mpp)
+
+
+def _slide_mpp(slide: Path, size_wh: tuple[int, int]) -> float:
+    """Return the scale of the image of a store, from its own metadata."""
+    try:
+        with open_slide(slide) as opened:
+            found, mpp = opened.level_sizes[0], opened.mpp
+    except SlideError as error:
+        raise DatasetError(str(error)) from error
+    if found != size_wh:
+        raise DatasetError(
+            f"{slide}: {found[0]}x{found[1]} pixels, and the image of the store "
+            f"{size_wh[0]}x{size_wh[1]}; give the image that is in the store"
+        )
+    if mpp is None:
+        raise DatasetError(f"{slide}: no microns per pixel; give its mpp in --patients")
+    return mpp
 
 
 def sum_by_spot(counts: Any, rows: NDArray[np.int64], pooled: Pooled) -> Any:

@@ -55,11 +55,32 @@ Batches = Iterator["pd.DataFrame"]
 def pool_transcripts(
     outs: Path, spot_of: Callable[[NDArray[np.float64]], NDArray[np.int64]], n_spots: int
 ) -> tuple[tuple[str, ...], Any]:
+    """Count the transcripts of a Xenium output by spot and gene.
+
+    Takes what ``pool_batches`` takes, with the folder of the output; points are in Xenium's
+    micrometers.
+
+    Raises:
+        DatasetError: The file is missing or damaged, or has no transcript of a gene.
+    """
+    path = next((outs / name for name in FILES if (outs / name).exists()), None)
+    if path is None:
+        raise DatasetError(f"{outs}: none of {', '.join(FILES)}; copy one there")
+    return pool_batches(path, _batches(path), spot_of, n_spots)
+
+
+def pool_batches(
+    path: Path,
+    batches: Batches,
+    spot_of: Callable[[NDArray[np.float64]], NDArray[np.int64]],
+    n_spots: int,
+) -> tuple[tuple[str, ...], Any]:
     """Count transcripts by spot and gene.
 
     Args:
-        outs: The folder of the Xenium output.
-        spot_of: Returns the index (N,) of the spot of points (N, 2) in Xenium's micrometers; -1
+        path: The file, for messages.
+        batches: Tables with ``COLUMNS`` and, if known, ``is_gene``; without ``qv`` all count.
+        spot_of: Returns the index (N,) of the spot of points (N, 2) in the frame of the batches; -1
             for a point in no spot.
         n_spots: Number M of spots.
 
@@ -67,17 +88,14 @@ def pool_transcripts(
         The G genes in the order of their names, and counts (M, G), a SciPy CSR array.
 
     Raises:
-        DatasetError: The file is missing or damaged, or has no transcript of a gene.
+        DatasetError: A value is no number, or there is no transcript of a gene.
     """
     from scipy.sparse import coo_array, csr_array
 
-    path = next((outs / name for name in FILES if (outs / name).exists()), None)
-    if path is None:
-        raise DatasetError(f"{outs}: none of {', '.join(FILES)}; copy one there")
     index_of: dict[str, int] = {}
     counts = csr_array((n_spots, MAX_GENES), dtype=np.int64)
     left = _LeftOut()
-    for batch in _batches(path):
+    for batch in batches:
         spots, genes = _of_genes(path, batch, spot_of, index_of, left)
         ones = np.ones(len(spots), np.int64)
         counts = counts + coo_array((ones, (spots, genes)), counts.shape).tocsr()
@@ -117,7 +135,8 @@ def _of_genes(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return spot and gene of each transcript of a batch that counts; new genes are numbered."""
     codes, names = _names(batch)
-    quality, x, y = (_numbers(path, batch, name) for name in ("qv", "x_location", "y_location"))
+    x, y = (_numbers(path, batch, name) for name in ("x_location", "y_location"))
+    quality = _numbers(path, batch, "qv") if "qv" in batch else np.full(len(batch), np.inf)
     is_gene = _gene_flags(batch, names)[codes] if IS_GENE not in batch else _flags(batch)
     is_good = quality >= MIN_QV
     for code in np.unique(codes[is_gene]):

@@ -40,7 +40,7 @@ class PredictOptions:
     lattice: str = "square"
     """Lattice of pooled spots: ``square`` or ``hexagonal``."""
     spots_format: str | None = None
-    """What is pooled: ``visium-hd`` or ``xenium``; None finds it in the folder."""
+    """What is pooled: ``visium-hd``, ``xenium`` or ``spatialdata``; None finds it in the folder."""
     bin_um: int = 8
     """Size of the bins of Visium HD that are pooled: 8 or 16."""
     alignment: Path | None = None

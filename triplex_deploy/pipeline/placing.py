@@ -56,7 +56,7 @@ def place_spots(
         spots = _lay_out(slide, slide_mpp, view, options, tissue)
     else:
         tissue = None
-        spots = _given_spots(options.spots, options, size_wh)
+        spots = _given_spots(options.spots, options, size_wh, slide_mpp)
     check_spots(spots, size_wh)
     if options.spots is not None:
         _check_scale(slide, slide_mpp, spots)
@@ -66,12 +66,15 @@ def place_spots(
 
 
 def _given_spots(
-    given: str | Path | Spots, options: PredictOptions, size_wh: tuple[int, int]
+    given: str | Path | Spots,
+    options: PredictOptions,
+    size_wh: tuple[int, int],
+    slide_mpp: float,
 ) -> Spots:
     if isinstance(given, Spots):
         return given
     if options.pooling is not None:
-        return read_pooled_spots(Path(given), options.pooling, size_wh)
+        return read_pooled_spots(Path(given), options.pooling, size_wh, slide_mpp)
     return read_spots(given, size_wh)
 
 

@@ -1,4 +1,4 @@
-"""Read the spots into which the bins of Visium HD or the cells of Xenium are pooled."""
+"""Read the spots into which bins of Visium HD, or cells of Xenium or SpatialData are pooled."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.spots.pooling import Pooled, Pooling, places_of_bins, places_of_cells
+from triplex_deploy.spots.spatial_store import SpatialStore, is_spatial_store
 from triplex_deploy.spots.spots import Spots
 from triplex_deploy.spots.visium_hd import POSITIONS, SCALE, find_bins, is_visium_hd, read_bins
 from triplex_deploy.spots.xenium import (
@@ -24,9 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 def read_pooled_spots(
-    path: Path, pooling: Pooling, slide_size_wh: tuple[int, int] | None = None
+    path: Path,
+    pooling: Pooling,
+    slide_size_wh: tuple[int, int] | None = None,
+    slide_mpp: float | None = None,
 ) -> Spots:
-    """Return the pooled spots in tissue of a Visium HD or Xenium output.
+    """Return the pooled spots in tissue of a Visium HD or Xenium output, or a SpatialData store.
 
     Spots that have most of their tissue in the slide but their center beyond its edge are left out.
 
@@ -34,6 +38,7 @@ def read_pooled_spots(
         path: Folder of the output.
         pooling: The lattice, and what is read.
         slide_size_wh: Width and height of the slide at level 0; None leaves out nothing.
+        slide_mpp: Microns per level-0 pixel of the slide, for a store, which does not say them.
 
     Returns:
         The spots, by (row, column).
@@ -41,8 +46,11 @@ def read_pooled_spots(
     Raises:
         SpotsError: The folder is no such output, a file is missing or damaged, or no spot is left.
     """
-    if source_kind(path, pooling) == "xenium":
+    kind = source_kind(path, pooling)
+    if kind == "xenium":
         pooled, mpp = _of_cells(path, pooling)
+    elif kind == "spatialdata":
+        pooled, mpp = _of_store(path, pooling, slide_size_wh, slide_mpp)
     else:
         bins = read_bins(find_bins(path, pooling.bin_um), pooling.bin_um)
         pooled, mpp = places_of_bins(pooling, bins.xy_um, bins.bin_um), bins.mpp
@@ -73,7 +81,10 @@ def read_pooled_spots(
 
 def pooled_files(path: Path, pooling: Pooling) -> list[Path]:
     """Return the files that decide where the pooled spots are; raises ``SpotsError``."""
-    if source_kind(path, pooling) == "xenium":
+    kind = source_kind(path, pooling)
+    if kind == "spatialdata":
+        return sorted(part for part in path.rglob("*") if part.is_file() and _decides(path, part))
+    if kind == "xenium":
         outs = xenium_outs(path) or path
         return [outs / EXPERIMENT, cells_path(outs), find_alignment(path, pooling.alignment)]
     folder = find_bins(path, pooling.bin_um)
@@ -81,20 +92,50 @@ def pooled_files(path: Path, pooling: Pooling) -> list[Path]:
 
 
 def source_kind(path: Path, pooling: Pooling) -> str:
-    """Return ``visium-hd`` or ``xenium``: what a folder is, checked against what is asked for.
+    """Return what a folder is, one of ``POOLED_FORMATS``, checked against what is asked for.
 
     Raises:
-        SpotsError: It is neither, or the other one.
+        SpotsError: It is none of them, or another one.
     """
-    found = "xenium" if xenium_outs(path) else "visium-hd" if is_visium_hd(path) else None
+    kinds = {"xenium": _is_xenium, "visium-hd": is_visium_hd, "spatialdata": is_spatial_store}
+    found = next((kind for kind, is_one in kinds.items() if is_one(path)), None)
     if found is None:
         raise SpotsError(
-            f"{path}: neither a Visium HD output (binned_outputs/square_008um) nor a Xenium output "
-            f"({EXPERIMENT}), which pooling needs; pass such a folder, or leave out --pool-um"
+            f"{path}: no Visium HD output (binned_outputs/square_008um), Xenium output "
+            f"({EXPERIMENT}) or SpatialData store, which pooling needs; pass such a folder, or "
+            "leave out --pool-um"
         )
     if pooling.kind not in (None, found):
         raise SpotsError(f"{path}: is a {found} output; pass --format {found}")
     return found
+
+
+def _is_xenium(path: Path) -> bool:
+    return xenium_outs(path) is not None
+
+
+def _of_store(
+    path: Path,
+    pooling: Pooling,
+    slide_size_wh: tuple[int, int] | None,
+    slide_mpp: float | None,
+) -> tuple[Pooled, float]:
+    if slide_mpp is None:
+        raise SpotsError(
+            f"{path}: a SpatialData store does not say its scale; give the slide's mpp"
+        )
+    store = SpatialStore(path)
+    if slide_size_wh not in (None, store.image.size_wh):
+        raise SpotsError(
+            f"{path}: its image {store.image.name} has other sides than the slide, "
+            f"{store.image.size_wh[0]}x{store.image.size_wh[1]}; predict {store.image.folder}"
+        )
+    return places_of_cells(pooling, store.centers() * slide_mpp), slide_mpp
+
+
+def _decides(store: Path, part: Path) -> bool:
+    """Return True for a file of a store that is no picture."""
+    return part.relative_to(store).parts[0] not in ("images", "labels") or part.suffix == ".json"
 
 
 def _of_cells(path: Path, pooling: Pooling) -> tuple[Pooled, float]:

@@ -19,7 +19,7 @@ from triplex_deploy.errors import ConfigError
 from triplex_deploy.spots.scale import KnownArray
 from triplex_deploy.spots.spot_diameter import HEX_ROW
 
-POOLED_FORMATS: Final = ("visium-hd", "xenium")
+POOLED_FORMATS: Final = ("visium-hd", "xenium", "spatialdata")
 """Data that is pooled into spots."""
 LATTICES: Final = ("square", "hexagonal")
 BIN_SIZES_UM: Final = (8, 16)
@@ -45,7 +45,7 @@ class Pooling:
     lattice: str = "square"
     """``square`` or ``hexagonal``."""
     kind: str | None = None
-    """``visium-hd`` or ``xenium``; None finds it in the folder."""
+    """One of ``POOLED_FORMATS``; None finds it in the folder."""
     bin_um: int = 8
     """Size of the bins of Visium HD that are pooled: 8 or 16."""
     alignment: Path | None = None

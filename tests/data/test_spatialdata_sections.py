@@ -1,0 +1,160 @@
+"""SpatialData stores, as spatialdata-io writes them, pooled into spots."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("spatialdata")
+
+from tests.vendor_outputs import GENES, write_slide
+from triplex_deploy.cohort.inputs import find_slides
+from triplex_deploy.data import SectionEntry, read_dataset
+from triplex_deploy.errors import DatasetError, SpotsError
+from triplex_deploy.slides import open_slide
+from triplex_deploy.spots import Pooling, pooled_files, read_pooled_spots
+
+SIZE = (900, 800)
+TO_GLOBAL = np.array([[0.0, 2.0, 40.0], [-2.0, 0.0, 2000.0], [0.0, 0.0, 1.0]])
+"""The H&E is turned by 90 degrees in the store's frame."""
+
+
+def write_store(path: Path, *, points: bool = True, table: bool = True, rgb: bool = True) -> Any:
+    """Write 2000 transcripts and 500 cells on (100, 200) to (700, 600) px; return the points."""
+    import anndata
+    import geopandas
+    import spatialdata
+    from shapely import points as shapely_points
+    from spatialdata.models import Image2DModel, PointsModel, ShapesModel, TableModel
+    from spatialdata.transformations import Affine, Scale
+
+    random = np.random.default_rng(5)
+    pixels = random.integers(0, 255, (3 if rgb else 1, SIZE[1], SIZE[0]), np.uint8)
+    level0_xy = random.uniform((100, 200), (700, 600), (2000, 2))
+    global_xy = level0_xy @ TO_GLOBAL[:2, :2].T + TO_GLOBAL[:2, 2]
+    transcripts = pd.DataFrame(
+        {
+            "x": global_xy[:, 0] / 4,
+            "y": global_xy[:, 1] / 4,
+            "gene": random.choice([*GENES, "BLANK_1"], 2000),
+            "qv": random.choice([10.0, 30.0], 2000),
+        }
+    )
+    to_global = {"global": Scale([4.0, 4.0], ("x", "y"))}
+    elements: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        elements["he"] = Image2DModel.parse(
+            pixels,
+            dims=("c", "y", "x"),
+            scale_factors=[2],
+            transformations={"global": Affine(TO_GLOBAL, ("x", "y"), ("x", "y"))},
+        )
+        if points:
+            elements["transcripts"] = PointsModel.parse(
+                transcripts,
+                coordinates={"x": "x", "y": "y"},
+                feature_key="gene",
+                transformations=to_global,
+            )
+        if table:
+            centers = transcripts[["x", "y"]].to_numpy()[:500]
+            frame = geopandas.GeoDataFrame(
+                {"radius": np.ones(500)}, geometry=shapely_points(centers)
+            )
+            elements["cells"] = ShapesModel.parse(frame, transformations=to_global)
+            counts = anndata.AnnData(random.poisson(2, (500, 3)).astype(np.float32))
+            counts.var_names = list(GENES)
+            counts.obs_names = [f"c{i}" for i in range(500)]
+            counts.obs["region"] = pd.Categorical(["cells"] * 500)
+            counts.obs["cell"] = np.arange(500)
+            elements["table"] = TableModel.parse(
+                counts, region="cells", region_key="region", instance_key="cell"
+            )
+        spatialdata.SpatialData.init_from_elements(elements).write(path)
+    return transcripts
+
+
+@pytest.fixture
+def listed() -> dict[str, SectionEntry]:
+    return {"s.zarr": SectionEntry("p", None, 0.5)}
+
+
+def test_transcripts_of_a_store_are_pooled(tmp_path: Path, listed: Any) -> None:
+    transcripts = write_store(tmp_path / "s.zarr")
+    (section,) = read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
+    good = transcripts[(transcripts["qv"] >= 20) & (transcripts["gene"] != "BLANK_1")]
+    assert section.genes == tuple(sorted(GENES))
+    assert section.counts.sum() == len(good)
+    assert section.level0_xy.min(axis=0).tolist() == [150, 250]
+    assert section.level0_xy.max(axis=0).tolist() == [650, 550]
+    with open_slide(section.slide_path) as slide:
+        assert slide.level_sizes == (SIZE, (450, 400))
+
+
+def test_cells_of_a_store_without_transcripts_are_pooled(tmp_path: Path, listed: Any) -> None:
+    write_store(tmp_path / "s.zarr", points=False)
+    (section,) = read_dataset(tmp_path, "spatialdata", listed, Pooling(100))
+    import anndata
+
+    cells = anndata.io.read_zarr(tmp_path / "s.zarr/tables/table")
+    assert section.genes == GENES
+    np.testing.assert_array_equal(section.counts.sum(axis=0), cells.X.sum(axis=0))
+
+
+def test_spots_of_a_store_are_those_of_its_section(tmp_path: Path, listed: Any) -> None:
+    write_store(tmp_path / "s.zarr")
+    (section,) = read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
+    spots = read_pooled_spots(tmp_path / "s.zarr", Pooling(50), SIZE, 0.5)
+    np.testing.assert_array_equal(spots.grid_rc, section.grid_rc)
+    np.testing.assert_array_equal(spots.level0_xy, section.level0_xy)
+    assert pooled_files(tmp_path / "s.zarr", Pooling(50))
+    with pytest.raises(SpotsError, match="900x800; predict"):
+        read_pooled_spots(tmp_path / "s.zarr", Pooling(50), (100, 100), 0.5)
+    with pytest.raises(SpotsError, match="give the slide's mpp"):
+        read_pooled_spots(tmp_path / "s.zarr", Pooling(50))
+
+
+def test_what_a_store_lacks_is_told(tmp_path: Path, listed: Any) -> None:
+    write_store(tmp_path / "s.zarr", rgb=False)
+    with pytest.raises(DatasetError, match="no image in RGB"):
+        read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
+
+
+def test_a_store_needs_its_scale_and_its_image(tmp_path: Path) -> None:
+    write_store(tmp_path / "s.zarr")
+    with pytest.raises(DatasetError, match="no microns per pixel"):
+        read_dataset(tmp_path / "s.zarr", "spatialdata", pooling=Pooling(50))
+    write_slide(tmp_path / "other.png", (30, 20))
+    listed = {"s.zarr": SectionEntry("p", tmp_path / "other.png")}
+    with pytest.raises(DatasetError, match="30x20 pixels, and the image of the store 900x800"):
+        read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
+
+
+def test_a_store_that_could_run_code_is_refused(tmp_path: Path, listed: Any) -> None:
+    write_store(tmp_path / "s.zarr")
+    array = next((tmp_path / "s.zarr/tables").rglob("zarr.json"))
+    content = json.loads(array.read_text())
+    array.write_text(json.dumps({**content, "filters": [{"id": "pickle"}]}))
+    with pytest.raises(DatasetError, match="codec 'pickle'"):
+        read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
+
+
+def test_a_damaged_store_is_one_error(tmp_path: Path, listed: Any) -> None:
+    write_store(tmp_path / "s.zarr")
+    for part in (tmp_path / "s.zarr/points").rglob("*.parquet"):
+        if part.is_file():
+            part.write_bytes(b"PAR1 damaged")
+    with pytest.raises(DatasetError, match=r"s\.zarr") as caught:
+        read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_store_in_a_folder_of_slides_is_no_slide(tmp_path: Path) -> None:
+    write_store(tmp_path / "s.zarr", points=False, table=False)
+    (tmp_path / "a.svs").touch()
+    assert [entry.output for entry in find_slides([tmp_path])] == ["a"]
