@@ -60,3 +60,13 @@ def test_mistakes_are_one_line(invoke, table: Path, tmp_path: Path) -> None:
     assert "is not a csv written by triplex-deploy; choose another name to keep it" in kept.err
     assert invoke("convert", table, "--to", "xlsx").status == 2
     assert [path.name for path in tmp_path.iterdir()] == ["my slide.h5ad"]
+
+
+def test_the_folder_of_out_is_made(invoke, table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "deep" / "a.csv"
+    assert invoke("convert", table, "--to", "csv", "--out", out).status == 0
+    assert out.is_file()
+    below = out / "b.csv"
+    refused = invoke("convert", table, "--to", "csv", "--out", below)
+    assert refused.status == 1
+    assert "a.csv: cannot be written" in refused.err

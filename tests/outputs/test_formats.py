@@ -81,11 +81,11 @@ def test_what_cannot_be_asked_is_refused(prediction: Prediction, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_folder_that_is_not_there_is_named(
+def test_a_folder_that_is_not_there_is_made(
     prediction: Prediction, tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(OutputError, match="is not a folder; create it first"):
-        convert(prediction, name, tmp_path / "absent" / "a")
+    convert(prediction, name, tmp_path / "new" / "folder" / "a")
+    assert (tmp_path / "new" / "folder" / "a").is_file()
 
 
 def test_a_new_format_is_a_registration_away(

@@ -6,6 +6,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
+from triplex_deploy.errors import ConfigError
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.formats import convert
 
@@ -80,3 +81,28 @@ def test_geopandas_reads_the_shapes(prediction: Prediction, tmp_path: Path) -> N
     np.testing.assert_allclose(centers.x, prediction.level0_xy[:, 0], atol=0.01)
     np.testing.assert_allclose(centers.y, prediction.level0_xy[:, 1], atol=0.01)
     np.testing.assert_allclose(frame.geometry.area, np.pi * 224**2, rtol=0.02)
+
+
+def test_coordinates_begin_at_the_scanned_part_as_in_qupath(
+    prediction: Prediction, tmp_path: Path
+) -> None:
+    whole = features(prediction, tmp_path)[13]["geometry"]["coordinates"][0][0]
+    cropped = replace(prediction, run={**prediction.run, "scanned_xy_px": [500, 32]})
+    path = convert(cropped, "geojson", tmp_path / "b.geojson", qupath_bounds=True)
+    first = json.loads(path.read_text(encoding="utf-8"))["features"][13]
+    assert first["geometry"]["coordinates"][0][0] == [whole[0] - 500, whole[1] - 32]
+    assert features(cropped, tmp_path)[13]["geometry"]["coordinates"][0][0] == whole
+
+
+@pytest.mark.parametrize("recorded", [None, "0 0", [1], [1.5, 2], {"x": 1}])
+def test_bounds_that_were_not_recorded_are_told(
+    prediction: Prediction, tmp_path: Path, recorded: object
+) -> None:
+    run = {**prediction.run, "scanned_xy_px": recorded}
+    with pytest.raises(ConfigError, match=r"not recorded; predict again, or open .* --no-crop"):
+        convert(replace(prediction, run=run), "geojson", tmp_path / "b", qupath_bounds=True)
+
+
+def test_other_formats_have_no_bounds(prediction: Prediction, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="qupath_bounds: a csv has whole slides"):
+        convert(prediction, "csv", tmp_path / "a.csv", qupath_bounds=True)

@@ -17,6 +17,7 @@ def convert(
     *,
     genes: Sequence[str] | None = None,
     pixel_um: float | None = None,
+    qupath_bounds: bool = False,
 ) -> Path:
     """Write a prediction in the format of another program.
 
@@ -26,6 +27,8 @@ def convert(
         out: File to write; None for a file beside the h5ad, or in the working folder.
         genes: Genes to write, None for all.
         pixel_um: Pixel size of an ``ome-tiff`` in microns; None for an eighth of a spot.
+        qupath_bounds: Let coordinates of a ``geojson`` begin at the scanned part of the slide, to
+            which QuPath crops slides such as MRXS.
 
     Returns:
         The path of the file, or of the folder of a ``spatialdata`` store.
@@ -40,4 +43,4 @@ def convert(
         folder = Path(prediction).parent
         prediction = read_prediction(prediction)
     target = formats.also_path(prediction.slide_name, folder, to) if out is None else out
-    return formats.convert(prediction, to, target, genes, pixel_um)
+    return formats.convert(prediction, to, target, genes, pixel_um, qupath_bounds)

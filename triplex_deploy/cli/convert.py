@@ -33,6 +33,12 @@ HELP = f"""Write PREDICTION.h5ad in another format.
     help="Pixel size of an ome-tiff in microns.  [default: an eighth of a spot]",
 )
 @click.option(
+    "--qupath-bounds",
+    is_flag=True,
+    help="Let coordinates of a geojson begin at the scanned part of the slide, to which QuPath "
+    "crops slides such as MRXS.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="File to write.  [default: beside the prediction]",
@@ -43,6 +49,7 @@ def command(
     wanted: str,
     genes: tuple[str, ...] | None,
     pixel_um: float | None,
+    qupath_bounds: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -51,7 +58,7 @@ def command(
 
     found = read_prediction(prediction)
     target = out or also_path(found.slide_name, prediction.parent, wanted)
-    path = convert(found, wanted, target, genes, pixel_um)
+    path = convert(found, wanted, target, genes, pixel_um, qupath_bounds)
     n_genes = len(found.genes) if genes is None else len(genes)
     summary: dict[str, Any] = {
         "file": str(path),

@@ -178,6 +178,8 @@ def _deciding_options(options: PredictOptions) -> dict[str, Any]:
     }
     if options.unfamiliar != "fail":  # warning of a slide or not, the results are the same
         del chosen["unfamiliar"]
+    if not options.save_features:  # results of earlier versions, which had no such option, stay
+        del chosen["save_features"]
     chosen["spots"] = _spots_digest(options)
     del chosen["alignment"]  # its content is in the digest
     chosen["mask"] = None if options.mask is None else sha256_of(Path(options.mask))

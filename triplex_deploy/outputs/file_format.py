@@ -18,7 +18,8 @@ class FileFormat:
     description: str
     """A phrase for the help of ``convert``, after the name."""
     write: Callable[..., None]
-    """Writes a ``Prediction`` to a path; also takes ``pixel_um`` if ``has_pixels``."""
+    """Writes a ``Prediction`` to a path; also takes ``pixel_um`` if ``has_pixels``, and
+    ``qupath_bounds`` if ``has_bounds``."""
     is_own: Callable[[Path], bool]
     """Returns True for an existing path that this package wrote in this format."""
     library: str | None = None
@@ -27,3 +28,5 @@ class FileFormat:
     """True if the format is a folder."""
     has_pixels: bool = False
     """True if the format is a picture with a pixel size."""
+    has_bounds: bool = False
+    """True if coordinates can begin at the scanned part of a slide, as in QuPath."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from triplex_deploy.errors import ConfigError, OutputError
+from triplex_deploy.files.atomic import unwritable
 from triplex_deploy.files.ours import exists, require_no_link
 from triplex_deploy.install import install_command
 from triplex_deploy.outputs.file_format import FileFormat
@@ -34,15 +35,19 @@ def convert(
     path: str | Path,
     genes: Sequence[str] | None = None,
     pixel_um: float | None = None,
+    qupath_bounds: bool = False,
 ) -> Path:
     """Write a prediction in one of ``FORMATS`` and return the path.
 
     Args:
         prediction: What to write.
         format_name: Name of the format.
-        path: File or folder to write. It may replace what this package wrote, and nothing else.
+        path: File or folder to write, in a folder that is made if needed. It may replace what this
+            package wrote, and nothing else.
         genes: Genes to write, None for all.
         pixel_um: Pixel size in microns, for a format that is a picture; None for its default.
+        qupath_bounds: Let coordinates begin at the scanned part of the slide, to which QuPath
+            crops some slides; for a format that has this choice.
 
     Raises:
         ConfigError: If the format or a gene is unknown, or the format has no pixels.
@@ -52,12 +57,17 @@ def convert(
     require_target(format_name, path)
     chosen = prediction if genes is None else prediction.select_genes(genes)
     file_format = _format(format_name)
-    if file_format.has_pixels:
-        file_format.write(chosen, path, pixel_um=pixel_um)
-    elif pixel_um is None:
-        file_format.write(chosen, path)
-    else:
+    if pixel_um is not None and not file_format.has_pixels:
         raise ConfigError(f"pixel size: a {format_name} has no pixels; leave it out")
+    if qupath_bounds and not file_format.has_bounds:
+        raise ConfigError(f"qupath_bounds: a {format_name} has whole slides; leave it out")
+    own = {"pixel_um": pixel_um} if file_format.has_pixels else {}
+    own |= {"qupath_bounds": qupath_bounds} if file_format.has_bounds else {}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    file_format.write(chosen, path, **own)
     return path
 
 

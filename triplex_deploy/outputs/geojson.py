@@ -11,6 +11,7 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.errors import ConfigError
 from triplex_deploy.files.atomic import atomic_path
 from triplex_deploy.outputs.file_format import FileFormat
 from triplex_deploy.outputs.origin import ORIGIN, origin_json
@@ -24,7 +25,7 @@ HEAD: Final = '{"type":"FeatureCollection","' + ORIGIN + '":'
 """Start of every file that this package writes."""
 
 
-def write_geojson(prediction: Prediction, path: str | Path) -> None:
+def write_geojson(prediction: Prediction, path: str | Path, qupath_bounds: bool = False) -> None:
     """Write a prediction as a GeoJSON collection for QuPath, atomically.
 
     Each spot is one feature on one line, with coordinates in level-0 pixels. Spots of a grid are
@@ -34,15 +35,19 @@ def write_geojson(prediction: Prediction, path: str | Path) -> None:
     Args:
         prediction: What to write.
         path: File to write; an existing file is replaced.
+        qupath_bounds: Let coordinates begin at the scanned part of the slide, to which QuPath
+            crops some slides, unless it opens them with ``--no-crop``.
 
     Raises:
+        ConfigError: If the scanned part is asked for, but not recorded.
         OutputError: If the file cannot be written.
     """
+    origin_xy = _scanned_xy(prediction) if qupath_bounds else np.zeros(2)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write(f'{HEAD}{origin_json(prediction)},\n"features":[')
         between = "\n"
         for feature, measurements in zip(
-            _features(prediction), _measurements(prediction), strict=True
+            _features(prediction, origin_xy), _measurements(prediction), strict=True
         ):
             text = json.dumps(feature, separators=(",", ":"), allow_nan=False)
             stream.write(f'{between}{text[:-2]},"measurements":{measurements}}}}}')
@@ -56,12 +61,25 @@ def is_own_geojson(path: Path) -> bool:
         return stream.read(len(HEAD)) == HEAD.encode()
 
 
-def _features(prediction: Prediction) -> Iterator[dict[str, Any]]:
+def _scanned_xy(prediction: Prediction) -> NDArray[np.float64]:
+    """Return the corner of the scanned part in level-0 pixels."""
+    recorded = prediction.run.get("scanned_xy_px")
+    if not isinstance(recorded, list) or not all(isinstance(side, int) for side in recorded):
+        recorded = []
+    if len(recorded) != 2:
+        raise ConfigError(
+            f"{prediction.slide_name}: where the scanned part begins was not recorded; predict "
+            "again, or open the slide in QuPath with --no-crop"
+        )
+    return np.array(recorded, np.float64)
+
+
+def _features(prediction: Prediction, origin_xy: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
     """Yield each spot as a feature without measurements."""
     square = prediction.has_square_spots
     outline = _outline(prediction.spot_diameter_px / 2, square)  # (K, 2)
     for spot, name in enumerate(prediction.spot_names):
-        ring = np.round(prediction.level0_xy[spot] + outline, 2).tolist()
+        ring = np.round(prediction.level0_xy[spot] - origin_xy + outline, 2).tolist()
         geometry: dict[str, Any] = {"type": "Polygon", "coordinates": [ring]}
         if not square:
             geometry["isEllipse"] = True
@@ -98,4 +116,6 @@ def _measurements(prediction: Prediction) -> Iterator[str]:
         yield "{" + ",".join(texts) + "}"
 
 
-GEOJSON: Final = FileFormat("geojson", ".geojson", "opens in QuPath", write_geojson, is_own_geojson)
+GEOJSON: Final = FileFormat(
+    "geojson", ".geojson", "opens in QuPath", write_geojson, is_own_geojson, has_bounds=True
+)

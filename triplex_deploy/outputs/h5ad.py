@@ -13,7 +13,12 @@ from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.hdf5 import read_h5ad as read_checked_h5ad
 from triplex_deploy.outputs.h5ad_parts import SCHEMA
 from triplex_deploy.outputs.held_out import read_held_out
-from triplex_deploy.outputs.prediction import FAMILIARITY_COLUMN, SPREAD_LAYER, Prediction
+from triplex_deploy.outputs.prediction import (
+    FAMILIARITY_COLUMN,
+    FEATURES_KEY,
+    SPREAD_LAYER,
+    Prediction,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,7 +91,7 @@ def _from_anndata(table: AnnData) -> Prediction:
     name = str(geometry["slide_name"])
     library = table.uns["spatial"][name]
     overlay, spread = metadata.get("tissue_overlay"), table.layers.get(SPREAD_LAYER)
-    familiar = table.obs.get(FAMILIARITY_COLUMN)
+    familiar, features = table.obs.get(FAMILIARITY_COLUMN), table.obsm.get(FEATURES_KEY)
     run = json.loads(metadata["run_json"])
     if not isinstance(run, dict):
         raise ValueError("run_json holds no object")
@@ -105,5 +110,6 @@ def _from_anndata(table: AnnData) -> Prediction:
         barcodes=tuple(map(str, table.obs.get("barcode", ()))),
         spread=None if spread is None else np.ascontiguousarray(spread, np.float32),
         familiarity=None if familiar is None else np.ascontiguousarray(familiar, np.float32),
+        features=None if features is None else np.ascontiguousarray(features, np.float32),
         reliability=read_held_out(table.var, metadata),
     )

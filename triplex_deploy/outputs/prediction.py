@@ -30,6 +30,8 @@ THUMBNAIL_MAX_PX: Final = 2000
 
 FAMILIARITY_COLUMN: Final = "familiarity"
 """Name of the column of ``obs`` that holds ``Prediction.familiarity``."""
+FEATURES_KEY: Final = "X_tile"
+"""Name of the entry of ``obsm`` that holds ``Prediction.features``."""
 SPREAD_LAYER: Final = "std"
 """Name of the layer of an AnnData object that holds ``Prediction.spread``."""
 MAX_ARRAY_PLACE: Final = 2**31 - 1
@@ -74,6 +76,8 @@ class Prediction:
     familiarity: NDArray[np.float32] | None = None
     """(N,): share of the training tiles that are less typical than the spot's tile, 0 to 1; None
     if the model does not tell."""
+    features: NDArray[np.float32] | None = None
+    """(N, F): the tile encoder's features of the tile at each spot, if they were asked for."""
     reliability: GeneReliability | None = None
     """How well each of the G genes was predicted at held-out spots; None if not measured."""
 
@@ -88,6 +92,8 @@ class Prediction:
             raise ContractError(
                 f"reliability: of {self.reliability.n_genes} genes; give it of {len(self.genes)}"
             )
+        if self.features is not None:
+            _require("features", self.features, np.float32, (n_spots, *self.features.shape[1:2]))
         _require("level0_xy", self.level0_xy, np.float64, (n_spots, 2))
         _require("grid_rc", self.grid_rc, np.int64, (n_spots, 2))
         _require("thumbnail", self.thumbnail, np.uint8, (*self.thumbnail.shape[:2], 3))
@@ -166,6 +172,7 @@ class Prediction:
         Returns:
             ``X`` (N, G) has the expression, ``obsm["spatial"]`` the spot centers in level-0 pixels,
             ``uns["spatial"]`` the images and ``uns["triplex"]`` the metadata and ``units``.
+            ``obsm["X_tile"]`` are the features of tiles, if they were asked for.
             ``uns["log1p"]`` tells scanpy the base of the logarithm. ``layers["std"]`` is the spread
             of an ensemble. ``var`` has the reliability of each gene, if it was measured. Arrays are
             copies.
@@ -195,7 +202,7 @@ class Prediction:
             var=pd.DataFrame(
                 held_out_columns(self.reliability), index=pd.Index(self.genes, dtype=object)
             ),
-            obsm={"spatial": self.level0_xy.copy()},
+            obsm={"spatial": self.level0_xy.copy(), **self._features()},
             layers={} if self.spread is None else {SPREAD_LAYER: self.spread.copy()},
             uns=self._uns(),
         )
@@ -237,6 +244,9 @@ class Prediction:
         from triplex_deploy.outputs.plot import html_summary
 
         return html_summary(self)
+
+    def _features(self) -> dict[str, NDArray[np.float32]]:
+        return {} if self.features is None else {FEATURES_KEY: self.features.copy()}
 
     def _uns(self) -> dict[str, Any]:
         geometry = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triplex_deploy.outputs.units import describe_units
 from triplex_deploy.pipeline.context import PredictionContext
@@ -34,6 +35,8 @@ class RunCounts:
     """The stores of tile outputs, with their counts."""
     regions: int
     """Number of regions that the global encoder ran on."""
+    features: NDArray[np.float32] | None = None
+    """(N, F): features of the tile at each spot, if they were asked for."""
     familiarity: Familiarity | None = None
     """How familiar the tissue is; None if the bundle cannot tell."""
 
@@ -60,6 +63,7 @@ def run_metadata(
         "precision": context.model.precision,
         **_choice(context.model),
         "slide_mpp": slide_mpp,
+        "scanned_xy_px": [int(side) for side in view.slide.scanned_xy],
         "bundle_mpp": bundle.manifest.tile_mpp,
         "level0_px_per_tile_px": view.scale,
         "layout": spots.layout,

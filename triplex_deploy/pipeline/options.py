@@ -71,6 +71,8 @@ class PredictOptions:
     """``skip`` predicts unreadable parts of the slide as black."""
     region_mm: float | None = None
     """Side of the squares on which the global encoder runs; None uses the whole slide."""
+    save_features: bool = False
+    """Return the features of the tile at each spot, which the h5ad holds as ``obsm["X_tile"]``."""
     half_features: bool = False
     """Keep features and tokens as float16."""
     cache: Path | None = None

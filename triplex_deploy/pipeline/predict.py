@@ -32,6 +32,7 @@ from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.placing import place_spots, spot_regions
 from triplex_deploy.pipeline.reliable import bundle_reliability, expects_error
 from triplex_deploy.pipeline.side_task import Check, SideTask, WatchedProgress
+from triplex_deploy.pipeline.tile_features import features_of_spots, require_features
 from triplex_deploy.pipeline.tuning import choose_setting
 from triplex_deploy.progress import Progress, Silent, StageClock, WallClock
 from triplex_deploy.runtime.device import CPU
@@ -79,6 +80,8 @@ def predict_slide(
     clock, wall = StageClock(), WallClock()
     manifest = model.bundle.manifest
     gene_index = gene_indices(options.genes, manifest.genes)
+    if options.save_features:
+        require_features(model.bundle)
     reliability = bundle_reliability(model.bundle)
     with (
         clock.stage("total", cpu_clock=time.process_time),
@@ -126,6 +129,7 @@ def predict_slide(
         run=run_metadata(context, slide_mpp, view, spots, plan, counts, reliability),
         barcodes=spots.barcodes,
         familiarity=None if counts.familiarity is None else counts.familiarity.per_spot,
+        features=counts.features,
         spread=None if spread is None else np.ascontiguousarray(spread[:, gene_index]),
         reliability=None if reliability is None else reliability.select(gene_index),
     )
@@ -205,7 +209,8 @@ def _run_graphs(
         with wall.stage("predict genes"):
             expression = predict_spots(context, plan, encoded, per_spot)
         context.add_cpu_of_runtime(before)
-        return expression, RunCounts(stats, encoded, len(regions), familiarity)
+        features = features_of_spots(plan, encoded) if options.save_features else None
+        return expression, RunCounts(stats, encoded, len(regions), features, familiarity)
 
 
 def _cache(context: PredictionContext, slide: _PlannedSlide) -> FeatureCache | None:
