@@ -10,6 +10,8 @@ from pathlib import Path
 import h5py
 import pytest
 
+from triplex_deploy.errors import BackendError
+
 pytestmark = pytest.mark.lengthy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +49,7 @@ print(json.dumps([[o.job.slide.name, o.status, o.error] for o in outcomes]))
 """
 
 
+@pytest.mark.slow
 @needs_ray
 def test_actor_killed_mid_run_loses_nothing_and_nothing_is_done_twice(
     slides: list[Path], tmp_path: Path
@@ -78,11 +81,12 @@ def test_actor_killed_mid_run_loses_nothing_and_nothing_is_done_twice(
 @pytest.mark.parametrize(
     ("nodes", "workers", "threads", "device", "expected"),
     [
-        ([{"CPU": 16}, {"CPU": 8}], None, None, "auto", (4, 0, 6)),
-        ([{"CPU": 2}], None, None, "auto", (2, 0, 1)),
-        ([{"CPU": 2}], 2, None, "auto", (1, 0, 2)),
-        ([{"CPU": 16}], 3, 8, "auto", (8, 0, 3)),
-        ([{"CPU": 16, "GPU": 2}, {"CPU": 8, "GPU": 1}], None, None, "auto", (1, 1, 3)),
+        ([{"CPU": 16}, {"CPU": 8}], None, None, "any", (4, 0, 6)),
+        ([{"CPU": 2}], None, None, "any", (2, 0, 1)),
+        ([{"CPU": 2}], 2, None, "any", (1, 0, 2)),
+        ([{"CPU": 16}], 3, 8, "any", (8, 0, 3)),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 8, "GPU": 1}], None, None, "any", (1, 1, 3)),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 8}], None, None, "cuda", (1, 1, 2)),
         ([{"CPU": 16, "GPU": 2}], None, None, "cpu", (4, 0, 4)),
     ],
 )
@@ -95,8 +99,26 @@ def test_actors_fill_the_cluster_by_gpu_or_by_a_few_cpus(
 ) -> None:
     from triplex_deploy.cohort.ray_workers import ActorSize
 
-    size = ActorSize.on(nodes, workers, threads, gpus_each=0 if device == "cpu" else 1)
+    size = ActorSize.on(nodes, workers, threads, device)
     assert (size.cpus, size.gpus, size.limit) == expected
+
+
+@needs_ray
+def test_readers_of_an_actor_are_its_part_of_the_cores() -> None:
+    from triplex_deploy.cohort.ray_workers import ActorSize
+
+    nodes = [{"CPU": 16.0, "GPU": 2.0}, {"CPU": 24.0, "GPU": 2.0}, {"CPU": 4.0}]
+    assert ActorSize.on(nodes, None).readers == 8
+    assert ActorSize.on(nodes, None, threads=3).readers == 3
+    assert ActorSize.on(nodes, None, device="cpu").readers is None
+
+
+@needs_ray
+def test_gpus_that_a_cluster_has_not_are_an_error() -> None:
+    from triplex_deploy.cohort.ray_workers import ActorSize
+
+    with pytest.raises(BackendError, match=r"the Ray cluster has no GPU; .*--device cpu"):
+        ActorSize.on([{"CPU": 4.0}], None, device="cuda")
 
 
 def test_ray_that_is_not_installed_is_named_with_its_extra(

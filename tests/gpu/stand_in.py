@@ -68,7 +68,7 @@ class StandInGpu:
         self.name = name
         self.library = _library()
         self.library.standin_reset(ctypes.c_size_t(total_bytes), name.encode(), *compute_capability)
-        self.driver = driver or _Driver(self.library).names()
+        self.driver = driver or _Driver(self.library, self).names()
         self._calls: dict[int, Any] = {}
         self._numbers = itertools.count(1)
 
@@ -202,8 +202,9 @@ class StandInGpu:
 class _Driver:
     """Makes the names of ``pycuda.driver`` from the calls of a library."""
 
-    def __init__(self, library: Any) -> None:
+    def __init__(self, library: Any, gpu: StandInGpu) -> None:
         self.library = library
+        self.gpu = gpu
         self.stack = threading.local()
         self.Error = type("Error", (Exception,), {})
         self.MemoryError = type("MemoryError", (self.Error,), {})
@@ -251,7 +252,13 @@ class _Driver:
             memcpy_dtoh_async=self.dtoh_async,
             memcpy_dtod_async=self.dtod_async,
             memcpy_dtoh=self.dtoh,
+            module_from_buffer=self.module_from_buffer,
         )
+
+    def module_from_buffer(self, ptx: bytes) -> Any:
+        """Return a module whose kernels do what those of ``row_kernels`` should do."""
+        assert self.contexts, "cuModuleLoadDataEx without a current context"
+        return SimpleNamespace(get_function=lambda name: _Kernel(self, name, ptx.decode()))
 
     def mem_get_info(self) -> tuple[int, int]:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
@@ -280,6 +287,49 @@ class _Driver:
     def dtoh(self, host: np.ndarray, source: Any) -> None:
         where = ctypes.c_uint64(int(source))
         self.call("cuMemcpyDtoH_v2", _address(host), where, ctypes.c_size_t(host.nbytes))
+
+
+class _Kernel:
+    """A kernel of ``row_kernels`` as NumPy computes it."""
+
+    def __init__(self, driver: _Driver, name: str, ptx: str) -> None:
+        assert f".visible .entry {name}(" in ptx
+        self.driver = driver
+        self.name = name
+
+    def prepare(self, types: str) -> None:
+        """Take the types of the arguments."""
+        self.types = types
+
+    def prepared_async_call(self, grid: Any, block: Any, stream: _Stream, *arguments: int) -> None:
+        assert len(arguments) == len(self.types)
+        assert len(grid) == 2
+        assert len(block) == 3
+        compute = getattr(self, f"_{self.name}")
+        code = self.driver.gpu.launch(stream.handle, lambda: compute(*arguments))
+        if code:
+            raise self.driver.LaunchError(f"cuLaunchKernel failed: {code}")
+
+    def _rows(self, address: int, rows: np.ndarray, words: int) -> np.ndarray:
+        n_rows = int(rows.max()) + 1
+        return self.driver.gpu.view(address, n_rows * words * 4).view(np.uint32).reshape(-1, words)
+
+    def _index(self, address: int, n_rows: int) -> np.ndarray:
+        return self.driver.gpu.view(address, n_rows * 4).view(np.int32)
+
+    def _gather_rows(self, into: int, source: int, rows: int, n_rows: int, words: int) -> None:
+        index = self._index(rows, n_rows)
+        self._rows(into, np.arange(n_rows), words)[:] = self._rows(source, index, words)[index]
+
+    def _scatter_rows(self, into: int, source: int, rows: int, n_rows: int, words: int) -> None:
+        index = self._index(rows, n_rows)
+        self._rows(into, index, words)[index] = self._rows(source, np.arange(n_rows), words)
+
+    def _find_not_finite(self, values: int, first: int, n_rows: int, words: int) -> None:
+        bits = self._rows(values, np.arange(n_rows), words)
+        bad = np.flatnonzero(~np.isfinite(bits.view(np.float32)).all(axis=1))
+        row = self._index(first, 1)
+        row[0] = min([int(row[0]), *bad.tolist()])
 
 
 class _Context:

@@ -11,6 +11,7 @@ from triplex_deploy.errors import BackendError
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.row_store import RowStore
 from triplex_deploy.progress import Silent
+from triplex_deploy.runtime.device_array import DeviceArray
 
 GRAPHS = ["tile_encoder", "target_encoder", "neighbor_encoder", "global_encoder", "fusion_head"]
 
@@ -41,14 +42,18 @@ def test_what_is_no_number_names_its_graph(graph: str, value: float) -> None:
 def test_what_stays_on_a_gpu_is_looked_at_too() -> None:
     """A later graph may turn NaN into a number."""
 
-    class OnDevice:
+    class OnDevice(DeviceArray):
         def numpy(self) -> np.ndarray:
             return np.array([[1.0], [np.nan]], np.float32)
 
+        def _view(self, shape: tuple[int, ...], pointer: int) -> DeviceArray:
+            raise AssertionError
+
+    found = OnDevice((2, 1), np.dtype(np.float32), 0)
     model = fake_model(fake_config())
     spec = model.bundle.specs["neighbor_encoder"]
     session = SimpleNamespace(
-        run_kept=lambda inputs: {spec.outputs[0].name: OnDevice()}, runs_in_caller=True
+        run_kept=lambda inputs: {spec.outputs[0].name: found}, runs_in_caller=True
     )
     context = PredictionContext(
         model=model,

@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -41,7 +42,8 @@ class ProcessWorkers(Generic[JobT, OutcomeT]):
     threads of ONNX Runtime and torch do not survive a fork.
 
     Args:
-        program: What each process opens and then runs for its jobs.
+        program: What each process opens and then runs for its jobs. With a sequence of ``limit``
+            programs, such as one for each GPU, the process that replaces another opens that one's.
         limit: Maximum number of processes at a time.
         progress_of: Returns where the progress of a job is reported.
         max_attempts: Maximum attempts for a job whose process dies.
@@ -50,7 +52,7 @@ class ProcessWorkers(Generic[JobT, OutcomeT]):
 
     def __init__(
         self,
-        program: WorkerProgram[JobT, OutcomeT],
+        program: WorkerProgram[JobT, OutcomeT] | Sequence[WorkerProgram[JobT, OutcomeT]],
         limit: int,
         progress_of: Callable[[JobT], Progress] | None = None,
         max_attempts: int = 2,
@@ -58,7 +60,10 @@ class ProcessWorkers(Generic[JobT, OutcomeT]):
     ) -> None:
         self.limit = limit
         self.max_attempts = max_attempts
-        self._program = program
+        programs = program if isinstance(program, Sequence) else [program] * limit
+        self._free = deque(programs)
+        self._program: dict[Connection, WorkerProgram[JobT, OutcomeT]] = {}
+        self._opening: set[Connection] = set()
         self._progress_of = progress_of
         self._is_single_use = is_single_use
         self._processes: dict[Connection, SpawnProcess] = {}
@@ -72,12 +77,15 @@ class ProcessWorkers(Generic[JobT, OutcomeT]):
     def start(self) -> int:
         context = multiprocessing.get_context("spawn")
         near, far = context.Pipe()
-        process = context.Process(target=serve, args=(far, self._program), daemon=True)
+        program = self._free.popleft()
+        process = context.Process(target=serve, args=(far, program), daemon=True)
         with _interrupts_blocked():
             process.start()
         far.close()  # so that the worker's death ends the pipe
         self._started += 1
         self._processes[near], self._number[near] = process, self._started
+        self._program[near] = program
+        self._opening.add(near)
         return self._started
 
     def submit(self, worker: int, job: JobT) -> None:
@@ -107,6 +115,7 @@ class ProcessWorkers(Generic[JobT, OutcomeT]):
             case StageAdvanced(n):
                 self._progress.get(connection, Silent()).advance(n)
             case ProgramOpened():
+                self._opening.discard(connection)
                 return Ready(self._number[connection])
             case TriplexError():
                 return Broken(message)
@@ -125,8 +134,15 @@ class ProcessWorkers(Generic[JobT, OutcomeT]):
         return Finished(worker, outcome, ended=True)
 
     def _remove(self, connection: Connection) -> tuple[int, int | None]:
-        """Close the pipe to a worker and return its number and exit code."""
+        """Close the pipe to a worker and return its number and exit code.
+
+        Its program is free again, unless it could not be opened: its GPU is of no use.
+        """
         worker = self._number.pop(connection)
+        program = self._program.pop(connection)
+        if connection not in self._opening:
+            self._free.append(program)
+        self._opening.discard(connection)
         process = self._processes.pop(connection)
         self._progress.pop(connection, None)
         connection.close()
@@ -140,8 +156,11 @@ class ProcessWorkers(Generic[JobT, OutcomeT]):
         deadline = time.monotonic() + GRACE_S
         for process in self._processes.values():
             _end(process, deadline)
+        self._free.extend(self._program.values())
         self._processes.clear()
         self._number.clear()
+        self._program.clear()
+        self._opening.clear()
         self._progress.clear()
 
 

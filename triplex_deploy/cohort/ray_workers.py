@@ -27,7 +27,8 @@ from triplex_deploy.cohort.pool import (
     WorkerProgram,
 )
 from triplex_deploy.cohort.process_workers import open_program
-from triplex_deploy.errors import TriplexError
+from triplex_deploy.cohort.ray_probe import require_admission
+from triplex_deploy.errors import BackendError, TriplexError
 from triplex_deploy.progress import Progress, Silent
 
 MAX_CPUS_EACH: Final = 4
@@ -47,6 +48,8 @@ class ActorSize:
     """GPUs of each actor."""
     limit: int
     """Maximum number of actors at a time."""
+    readers: int | None = None
+    """CPU threads that read slides for an actor with a GPU: its part of the node's cores."""
 
     @classmethod
     def on(
@@ -54,7 +57,7 @@ class ActorSize:
         nodes: Sequence[NodeResources],
         workers: int | None,
         threads: int | None = None,
-        gpus_each: int = 1,
+        device: str = "any",
     ) -> ActorSize:
         """Return the size that fills ``nodes``, or that gives ``workers`` actors.
 
@@ -62,11 +65,25 @@ class ActorSize:
             nodes: Resources of each node; ``CPU`` and ``GPU`` count.
             workers: Number of actors, None for as many as the nodes have room for.
             threads: CPU threads of each actor, None to choose.
-            gpus_each: GPUs of each actor, if the nodes have GPUs; 0 for the CPU.
+            device: ``cuda`` for one GPU each, ``cpu`` for none, ``any`` for GPUs if there are any.
+
+        Raises:
+            BackendError: If ``device`` is ``cuda`` and the nodes have no GPU.
         """
         n_gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-        if n_gpus and gpus_each:
-            return cls(cpus=1, gpus=gpus_each, limit=workers or max(1, n_gpus // gpus_each))
+        if device == "cuda" and not n_gpus:
+            raise BackendError(
+                "device cuda: the Ray cluster has no GPU; start its nodes with --num-gpus, or pass "
+                "--device cpu"
+            )
+        if n_gpus and device != "cpu":
+            shares = [
+                int(node.get("CPU", 1)) // int(node["GPU"])
+                for node in nodes
+                if node.get("GPU", 0) >= 1
+            ]
+            readers = threads or max(1, min(shares))
+            return cls(cpus=1, gpus=1, limit=workers or n_gpus, readers=readers)
         n_cpus = [int(node.get("CPU", 0)) for node in nodes]
         cpus = threads or min(MAX_CPUS_EACH, max(n_cpus))
         if workers and not threads:
@@ -251,11 +268,24 @@ class _Cluster:
         self._is_started_here = False
 
     def join(self) -> None:
-        """Join the cluster; Ray's usage statistics are off, as slides are patients' data."""
+        """Join the cluster; Ray's usage statistics are off, as slides are patients' data.
+
+        Raises:
+            BackendError: If the cluster wants a token, or does not answer.
+        """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if not ray.is_initialized():
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # no dumps of Ray's state
+        if ray.is_initialized():
+            return
+        require_admission()
+        try:
             ray.init(log_to_driver=False, logging_level="error")
-            self._is_started_here = True
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise BackendError(
+                f"Ray cluster: cannot be joined or started ({_first_line(error)}); check "
+                "RAY_ADDRESS, and the versions of Ray and Python on its nodes"
+            ) from error
+        self._is_started_here = True
 
     def nodes(self) -> list[NodeResources]:
         """Return the resources of each node that is alive."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from triplex_deploy.contract import CENTER, N_NEIGHBORS, GraphSpec, TensorSpec
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.feature_cache import FeatureCache
+from triplex_deploy.pipeline.kept_rows import KeptRows
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.pipeline.row_store import RowStore
 from triplex_deploy.runtime.device_array import Tensor
+from triplex_deploy.runtime.session import Session
 from triplex_deploy.system import usable_cores
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 from triplex_deploy.tiles.plan import TileIndex, TilePlan
@@ -52,7 +55,7 @@ class TileOutput:
     """The graph."""
     row_of_tile: NDArray[np.int64]
     """(T,) row of each planned tile in the store, -1 if the graph does not take the tile."""
-    store: RowStore
+    store: KeptRows
     """The rows. A store of features has one row per tile, then one for masked neighbors."""
 
     @property
@@ -73,6 +76,33 @@ class Encoded:
     """Number of tiles that went through the first graph."""
     tiles_from_cache: int = 0
     """Number of tiles with features from the cache."""
+    opened: ExitStack = field(default_factory=ExitStack)
+    """Closes the rows that are kept."""
+
+    def keep(
+        self,
+        session: Session,
+        shape: tuple[int, ...],
+        budget_bytes: float = math.inf,
+        half: bool = False,
+        needs_host: bool = False,
+    ) -> KeptRows:
+        """Return memory for rows that ``session`` writes, on its GPU if there is room.
+
+        Args:
+            session: The session that computes the rows.
+            shape: Number of rows, and the shape of a row.
+            budget_bytes: Memory of the host beyond which a temporary file is used.
+            half: Keep the rows as float16, on the host.
+            needs_host: Keep a copy on the host in any case.
+        """
+        table = None if half else session.open_table(shape)
+        store = None
+        if table is not None:
+            self.opened.callback(table.close)
+        if table is None or needs_host:
+            store = self.opened.enter_context(RowStore(shape, budget_bytes, half))
+        return KeptRows(shape, table, store)
 
 
 def target_tiles(plan: TilePlan) -> TargetTiles:
@@ -110,17 +140,19 @@ def open_row_stores(
     targets = target_tiles(plan)
     n_tiles = len(plan.origins_xy)
     left = options.row_store_bytes
-    outputs = {}
-    with ExitStack() as stack:
+    outputs: dict[str, TileOutput] = {}
+    encoded = Encoded(outputs, targets)
+    with encoded.opened:
         for spec in context.per_tile():
             name, axes = spec.outputs[0].name, spec.outputs[0].axes[1:]
             of_all = name == FEATURES
             shape = (n_tiles + 1 if of_all else targets.count, *(int(axis) for axis in axes))
-            store = stack.enter_context(RowStore(shape, left, options.half_features))
-            left -= store.n_bytes if store.in_memory else 0
+            session, half = context.sessions[spec.name], options.half_features
+            store = encoded.keep(session, shape, left, half, needs_host=of_all)
+            left -= store.host_bytes
             rows = np.arange(n_tiles) if of_all else targets.slot_of_tile
             outputs[name] = TileOutput(spec, rows, store)
-        yield Encoded(outputs, targets)
+        yield encoded
 
 
 def encode_tiles(
@@ -164,7 +196,7 @@ def encode_tiles(
         view,
         rest,
         context.setting.batch_size,
-        _readers(context),
+        _readers(context, options.threads),
         memory_bytes=options.stream_bytes,
         on_bad_tile=options.on_bad_tile,
         stats=stats,
@@ -222,9 +254,10 @@ class _Worker:
             return _Step(len(tiles), tiles[:0], None)
         these = slice(wanted[0], wanted[-1] + 1)
         pixels_of_these = {"tiles": pixels[these]}
-        values = self.context.graph(output.spec, pixels_of_these, tiles[these])[output.name]
-        output.store.put(rows[these], values)
-        return _Step(len(tiles), tiles[these], values if output.name == FEATURES else None)
+        run = self.context.graph_kept if output.store.is_on_gpu else self.context.graph
+        values = run(output.spec, pixels_of_these, tiles[these])[output.name]
+        copied = output.store.put(rows[these], values)
+        return _Step(len(tiles), tiles[these], copied if output.name == FEATURES else None)
 
 
 def _side_by_side(wanted: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
@@ -267,12 +300,15 @@ def _load_cached(plan: TilePlan, encoded: Encoded, cache: FeatureCache) -> None:
     encoded.tiles_from_cache = int(np.count_nonzero(output.row_of_tile < 0))
 
 
-def _readers(context: PredictionContext) -> int:
-    """Return the number of threads that read: few on a CPU, which also encodes; else most cores."""
+def _readers(context: PredictionContext, threads: int | None) -> int:
+    """Return the number of threads that read: few on a CPU, which also encodes; else most cores.
+
+    ``threads`` are the cores of this process if others have the rest.
+    """
     workers = context.setting.workers
     if context.model.device.kind == "cpu":
         return max(1, min(workers // WORKERS_PER_READER, MAX_READERS))
-    return max(2, min(usable_cores() - workers, MAX_READERS))
+    return max(2, min((threads or usable_cores()) - workers, MAX_READERS))
 
 
 def _features_of(spec: GraphSpec) -> list[TensorSpec]:

@@ -79,7 +79,7 @@ def measure_familiarity(bundle: Bundle, plan: TilePlan, encoded: Encoded) -> Fam
     store = encoded.outputs[FEATURES].store
     targets, spot_target = np.unique(plan.spot_tile, return_inverse=True)
     parts = [
-        training.familiarity(store.take(targets[begin : begin + ROWS]))
+        training.familiarity(store.on_host(targets[begin : begin + ROWS]))
         for begin in range(0, len(targets), ROWS)
     ]
     return Familiarity(np.concatenate(parts)[spot_target])

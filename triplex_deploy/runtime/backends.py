@@ -29,7 +29,7 @@ AUTO: Final = "auto"
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """How sessions use the CPU; a backend ignores what it has no control of."""
+    """How sessions use the machine; a backend ignores what it has no control of."""
 
     threads: int | None = None
     """Maximum number of CPU threads of one operator; None leaves it to the runtime."""
@@ -37,6 +37,13 @@ class OpenOptions:
     """Whether idle threads of the runtime poll for work between operators, or sleep."""
     float_type: str = "fp32"
     """Type of products in layers that are not quantized, one of the backend's ``float_types``."""
+    gpu_memory_gb: float | None = None
+    """Most memory of a GPU for tensors; None sets no limit."""
+
+    @property
+    def gpu_memory_bytes(self) -> int | None:
+        """Return the limit in bytes, None for no limit."""
+        return None if self.gpu_memory_gb is None else int(self.gpu_memory_gb * 1e9)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,9 @@ def _open_onnxruntime(
 ) -> Sessions:
     from triplex_deploy.runtime.ort import open_graphs
 
-    return open_graphs(bundle, device, stack, options.threads, options.spinning)
+    return open_graphs(
+        bundle, device, stack, options.threads, options.spinning, options.gpu_memory_bytes
+    )
 
 
 def _open_onnxruntime_for_threads(
@@ -112,10 +121,12 @@ def _open_openvino_for_threads(
     return open_single_threaded(bundle, sessions, stack, options.float_type)
 
 
-def _open_tensorrt(bundle: Bundle, device: Device, _: OpenOptions, stack: ExitStack) -> Sessions:
+def _open_tensorrt(
+    bundle: Bundle, device: Device, options: OpenOptions, stack: ExitStack
+) -> Sessions:
     from triplex_deploy.runtime.tensorrt.engines import open_engines
 
-    return open_engines(bundle, device, stack)
+    return open_engines(bundle, device, stack, options.gpu_memory_bytes)
 
 
 def _tensorrt_has_gpu() -> bool:

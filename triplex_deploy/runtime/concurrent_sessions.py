@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from triplex_deploy.runtime.device_array import Tensor, Tensors
+from triplex_deploy.runtime.row_table import RowTable
 from triplex_deploy.runtime.session import Arrays, Session
 
 
@@ -48,6 +49,9 @@ class _LockedSession(Session):
 
     def _upload(self, array: NDArray[Any]) -> Tensor:
         return self._session.upload(array)
+
+    def open_table(self, shape: tuple[int, ...]) -> RowTable | None:
+        return self._session.open_table(shape)
 
     def close(self) -> None:
         pass

@@ -30,6 +30,12 @@ class DeviceArray(ABC):
     def numpy(self) -> NDArray[Any]:
         """Wait until the array is written, and return a copy in the CPU's memory."""
 
+    def first_not_finite(self) -> int | None:
+        """Return the first row that has NaN or infinity, None if there is none."""
+        values = self.numpy()
+        bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        return int(bad.argmax()) if bad.any() else None
+
     @abstractmethod
     def _view(self, shape: tuple[int, ...], pointer: int) -> DeviceArray: ...
 

@@ -52,6 +52,8 @@ class Tuning:
 
     Without it each tensor is allocated when it is needed, which takes less memory.
     """
+    arena_bytes: int | None = None
+    """Most memory of a GPU that the session takes; None sets no limit."""
 
 
 class OrtArray(DeviceArray):
@@ -267,7 +269,12 @@ def open_ort_session(
 
 
 def open_graphs(
-    bundle: Bundle, device: Device, stack: ExitStack, threads: int | None, spinning: bool
+    bundle: Bundle,
+    device: Device,
+    stack: ExitStack,
+    threads: int | None,
+    spinning: bool,
+    gpu_memory_bytes: int | None = None,
 ) -> dict[str, Session]:
     """Open a session for each graph of a bundle.
 
@@ -277,6 +284,8 @@ def open_graphs(
         stack: Closes the sessions when it closes.
         threads: See ``Tuning``.
         spinning: See ``Tuning``.
+        gpu_memory_bytes: Most memory of the GPU for all sessions together: each has its own arena,
+            which gets an equal part; None sets no limit.
 
     Returns:
         The sessions by graph name.
@@ -294,7 +303,12 @@ def open_graphs(
                 f"{device} they would compute in fp32 between conversions; export with "
                 f"--format tensorrt --precision {entry.precision}, or with --precision fp16"
             )
-        tuning = Tuning(threads, spinning, precision_of(entry.precision).allows_tf32)
+        tuning = Tuning(
+            threads,
+            spinning,
+            precision_of(entry.precision).allows_tf32,
+            arena_bytes=gpu_memory_bytes and gpu_memory_bytes // len(bundle.specs),
+        )
         session = open_ort_session(bundle.path / entry.file, spec, device, tuning=tuning)
         sessions[name] = stack.enter_context(session)
     return sessions
@@ -377,12 +391,16 @@ def _freeing_memory() -> Any:
 
 def _cuda_options(device: Device, tuning: Tuning) -> dict[str, str]:
     """Return options of the CUDA provider; its own default uses TF32 in fp32 graphs."""
-    return {
+    options = {
         "device_id": str(device.index),
         "use_tf32": str(int(tuning.tf32)),
         "cudnn_conv_algo_search": "HEURISTIC",  # a search would run again for each batch size
         "do_copy_in_default_stream": "1",
     }
+    if tuning.arena_bytes is not None:
+        options["gpu_mem_limit"] = str(tuning.arena_bytes)
+        options["arena_extend_strategy"] = "kSameAsRequested"  # not the next power of two
+    return options
 
 
 def import_onnxruntime() -> Any:

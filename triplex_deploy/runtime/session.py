@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from triplex_deploy.contract import GraphSpec, TensorSpec
 from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.runtime.device_array import Tensor, Tensors
+from triplex_deploy.runtime.row_table import RowTable
 
 Arrays = dict[str, NDArray[Any]]
 """Arrays in the CPU's memory, by tensor name."""
@@ -105,6 +106,18 @@ class Session(ABC):
             return self._upload(np.ascontiguousarray(array))
         except DeviceMemoryError:
             return array
+
+    def open_table(self, shape: tuple[int, ...]) -> RowTable | None:
+        """Return memory of the session's GPU for rows that graphs write and take there.
+
+        Args:
+            shape: Number of rows, and the shape of a row.
+
+        Returns:
+            The table; None if the session runs on the CPU, if its runtime has none, or if the GPU
+            is short of memory.
+        """
+        return None
 
     @abstractmethod
     def _run(self, inputs: Tensors) -> Arrays: ...

@@ -18,7 +18,7 @@ from triplex_deploy.runtime.tensorrt.build import (
     build_plan,
     read_settings,
 )
-from triplex_deploy.runtime.tensorrt.cuda import Cuda, open_cuda
+from triplex_deploy.runtime.tensorrt.cuda import Cuda, MemoryBudget, open_cuda
 from triplex_deploy.runtime.tensorrt.manifest import Platform
 from triplex_deploy.runtime.tensorrt.reasons import error_collector
 from triplex_deploy.runtime.tensorrt.session import import_tensorrt, open_trt_session
@@ -27,7 +27,9 @@ from triplex_deploy.runtime.tensorrt.store import EngineStore
 logger = logging.getLogger(__name__)
 
 
-def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, Session]:
+def open_engines(
+    bundle: Bundle, device: Device, stack: ExitStack, most_bytes: int | None = None
+) -> dict[str, Session]:
     """Open a TensorRT session for each graph of a bundle.
 
     An engine that is missing is built first, which takes minutes.
@@ -36,6 +38,8 @@ def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, 
         bundle: A verified bundle.
         device: The GPU to use.
         stack: Closes the sessions when it closes.
+        most_bytes: Most memory of the GPU for the tensors of all sessions together; None sets no
+            limit.
 
     Returns:
         The sessions by graph name.
@@ -54,11 +58,12 @@ def open_engines(bundle: Bundle, device: Device, stack: ExitStack) -> dict[str, 
     with cuda.current():
         runtime = trt.Runtime(reasons)
         runtime.engine_host_code_allowed = settings.version_compatible
+    budget = MemoryBudget(most_bytes)
     sessions: dict[str, Session] = {}
     for name, spec in bundle.specs.items():
         plan = store.plan(name, _Builder(trt, cuda, spec, settings))
         profile = settings.profile(name)
-        session = open_trt_session(trt, runtime, plan, spec, profile, cuda, reasons)
+        session = open_trt_session(trt, runtime, plan, spec, profile, cuda, reasons, budget)
         sessions[name] = stack.enter_context(session)
     return sessions
 

@@ -23,6 +23,7 @@ from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.failures import failure
+from triplex_deploy.runtime.row_table import RowTable
 from triplex_deploy.runtime.session import (
     Arrays,
     DeviceMemoryError,
@@ -37,9 +38,12 @@ from triplex_deploy.runtime.tensorrt.cuda import (
     CudaArray,
     Event,
     Memory,
+    MemoryBudget,
     MemoryPool,
 )
 from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
+from triplex_deploy.runtime.tensorrt.results import ResultLane
+from triplex_deploy.runtime.tensorrt.row_table import open_row_table
 from triplex_deploy.runtime.tensorrt.upload import UploadLane
 
 logger = logging.getLogger(__name__)
@@ -122,6 +126,12 @@ class TrtSession(Session):
         with self._cuda.current():
             return self._uploads.upload(array)
 
+    def open_table(self, shape: tuple[int, ...]) -> RowTable | None:
+        if self._loaded is None:
+            raise self._closed()
+        with self._cuda.current():
+            return open_row_table(self._cuda, self._loaded.pool, self._loaded.results, shape)
+
     def _start(self, inputs: Tensors) -> Callable[[], Arrays]:
         """Start a batch; return a function that waits for it and returns its outputs."""
         with self._lock, self._cuda.current():
@@ -187,10 +197,12 @@ def open_trt_session(
     profile: ProfileRange,
     cuda: Cuda,
     reasons: Any,
+    budget: MemoryBudget | None = None,
 ) -> TrtSession:
     """Open a session for a plan whose manifest has been checked.
 
-    ``reasons`` is the ``error_collector`` of ``runtime``. Raises ``BackendError`` if TensorRT
+    ``reasons`` is the ``error_collector`` of ``runtime``. ``budget`` is shared by all sessions that
+    may take a part of the GPU's memory alone. Raises ``BackendError`` if TensorRT
     refuses the plan, and ``ContractError`` if the engine's tensors differ from ``spec``.
     """
     with cuda.current():
@@ -201,7 +213,8 @@ def open_trt_session(
                 "delete the bundle's engines folder to have it built again"
             )
         _check_engine(trt, engine, spec)
-        pool = MemoryPool(cuda)
+        pool = MemoryPool(cuda, budget)
+        results = pool.results = ResultLane(cuda, pool)
         slots = []
         for _ in range(STREAM_SLOTS):
             strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -212,7 +225,7 @@ def open_trt_session(
                     "free the GPU's memory"
                 )
             slots.append(_StreamSlot(spec, context, cuda, pool, reasons))
-        return TrtSession(spec, profile, _Loaded(engine, runtime, pool), slots, cuda)
+        return TrtSession(spec, profile, _Loaded(engine, runtime, pool, results), slots, cuda)
 
 
 def import_tensorrt() -> Any:
@@ -242,6 +255,7 @@ class _Loaded:
     engine: Any
     runtime: Any
     pool: MemoryPool
+    results: ResultLane
 
     def close(self) -> None:
         self.engine = None

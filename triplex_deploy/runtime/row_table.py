@@ -1,0 +1,36 @@
+"""Define rows that graphs write and read without leaving the GPU."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triplex_deploy.runtime.device_array import DeviceArray, Tensor
+
+
+class RowTable(ABC):
+    """An array of ``shape`` = (rows, ...), float32, on a GPU; ``Session.open_table`` makes it.
+
+    Several threads may put and take rows. What is put is there for every later ``take``.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    @abstractmethod
+    def put(self, rows: NDArray[np.int64], values: Tensor) -> None:
+        """Store ``values`` (B, ...) at ``rows`` (B,)."""
+
+    @abstractmethod
+    def take(self, rows: NDArray[Any]) -> DeviceArray:
+        """Return the values at ``rows``, of any shape, as (*rows.shape, ...).
+
+        Memory for further rows lies behind them, so that a batch can be filled up in place.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Wait for the work in progress, and free the memory."""
