@@ -7,10 +7,11 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from triplex_deploy.cli.option_groups import GroupedCommand
 from triplex_deploy.cli.settings import setting, settings
 from triplex_deploy.cli.shared import common_options, is_quiet
 from triplex_deploy.cli.shared_options import (
@@ -40,9 +41,51 @@ SOME_FAILED = 3
 """Exit status if some slides failed and others are complete."""
 
 
+GROUPS: Final = {
+    "Common options": ("--bundle", "--out", "--genes", "--mpp", "--device"),
+    "Where to predict": (
+        "--layout",
+        "--pitch-um",
+        "--mask",
+        "--mask-class",
+        "--mask-origin",
+        "--min-tissue",
+        "--all-tiles",
+        "--spots",
+        "--pool-um",
+        "--lattice",
+        "--format",
+        "--bin",
+        "--alignment",
+    ),
+    "What is written": ("--no-report", "--zoom", "--save-features"),
+    "Which model, and how": (
+        "--precision",
+        "--backend",
+        "--region-mm",
+        "--unfamiliar",
+        "--on-bad-tile",
+    ),
+    "Speed and memory": (
+        "--batch-size",
+        "--threads",
+        "--memory-gb",
+        "--gpu-memory-gb",
+        "--half-features",
+        "--cache",
+        "--shared-cache",
+    ),
+    "Many slides": ("--recursive", "--resume", "--workers", "--executor", "--stage-dir"),
+    "Messages": ("--json", "--quiet", "--verbose", "--log-file", "--help"),
+}
+"""Options by title of the help."""
+
+
 @click.command(
+    cls=GroupedCommand,
+    groups=GROUPS,
     epilog="Example: triplex-deploy predict slide.svs --bundle bundle/ --out predictions/"
-    " -- many: triplex-deploy predict slides.csv --bundle bundle/ --out predictions/ --workers 4"
+    " -- many: triplex-deploy predict slides.csv --bundle bundle/ --out predictions/ --workers 4",
 )
 @click.argument("slides", nargs=-1, required=True, type=PathOrUrl())
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle to run.")
@@ -166,8 +209,8 @@ SOME_FAILED = 3
     "--device",
     default="auto",
     show_default=True,
-    help="auto, cpu or cuda:N; cuda:all or a list such as cuda:0,cuda:2 for one worker on each GPU. "
-    "A GPU that cannot be used is an error.",
+    help="auto, cpu or cuda:N; cuda:all or a list such as cuda:0,cuda:2 for one worker on each "
+    "GPU. A GPU that cannot be used is an error.",
 )
 @click.option(
     "--gpu-memory-gb",
