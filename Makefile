@@ -33,8 +33,9 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 # Two processes: more would compete for memory and in what is timed. What is slow to make is shared
-# between them, and between runs, in build/test-cache.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# between them, and between runs, in build/test-cache. A process that crashes ends the run: xdist may
+# wait forever after it has replaced one.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 pytest: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
