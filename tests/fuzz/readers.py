@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from tests.field.child import UNEXPECTED
 from tests.field.kit import write_space_ranger
+from tests.vendor_outputs import write_slide as write_picture
+from tests.vendor_outputs import write_visium_hd, write_xenium
 from triplex_deploy.demo.slide import synthesize_slide
 
 SIDE_PX = 500
@@ -170,13 +172,46 @@ def _mask(folder: Path, _shared: Path) -> Path:
     return folder / "mask.png"
 
 
+def _regions(folder: Path, _shared: Path) -> Path:
+    outer, hole = ([[x, y], [600, y], [600, 400], [x, y]] for x, y in ((100, 50), (400, 200)))
+    geometry = {"type": "Polygon", "coordinates": [outer, hole]}
+    properties = {"objectType": "annotation", "classification": {"name": "Tumor"}}
+    feature = {"type": "Feature", "geometry": geometry, "properties": properties}
+    content = {"type": "FeatureCollection", "features": [feature, feature]}
+    (folder / "roi.geojson").write_text(json.dumps(content))
+    return folder / "roi.geojson"
+
+
 def _read_mask(path: Path) -> str:
     from types import SimpleNamespace
 
     from triplex_deploy.spots import read_mask
 
-    slide: Any = SimpleNamespace(level_sizes=((700, 600),))
+    slide: Any = SimpleNamespace(level_sizes=((700, 600),), scanned_xy=(0, 0))
     return digest(read_mask(path, slide).mask)
+
+
+def _visium_hd(folder: Path, _shared: Path) -> Path:
+    write_visium_hd(folder / "hd", side_um=160)
+    write_picture(folder / "hd" / "he.tif")
+    return folder / "hd"
+
+
+def _xenium(folder: Path, _shared: Path) -> Path:
+    write_xenium(folder / "xenium")
+    write_picture(folder / "xenium" / "he.tif")
+    return folder / "xenium"
+
+
+def _read_pooled(layout: str) -> Callable[[Path], str]:
+    def read(path: Path) -> str:
+        from triplex_deploy.data import read_dataset
+        from triplex_deploy.spots import Pooling
+
+        (section,) = read_dataset(path, layout, pooling=Pooling(50, bin_um=16))
+        return digest(section.genes, section.counts, section.grid_rc, section.level0_xy)
+
+    return read
 
 
 def _space_ranger(mtx: bool) -> Callable[[Path, Path], Path]:
@@ -389,6 +424,8 @@ READERS: dict[str, Reader] = {
         Reader("slide: tiff planar", _slide("planar.tif"), _read_slide),
         Reader("slide: tiff deflate", _slide("tiled.tif"), _read_slide),
         Reader("slide: ome-tiff", _slide("pyramid.ome.tif"), _read_slide),
+        Reader("slide: ome-zarr 0.4", _slide("0.4.zarr"), _read_slide, notices_cuts=False),
+        Reader("slide: ome-zarr 0.5", _slide("0.5.zarr"), _read_slide, notices_cuts=False),
         Reader("slide: png", _slide("png"), _read_slide),
         Reader("slide: jpeg", _slide("jpeg"), _read_slide),
         Reader("spots: csv", _spots(".csv"), _read_spots, notices_cuts=False),
@@ -403,6 +440,7 @@ READERS: dict[str, Reader] = {
         ),
         Reader("spots: parquet", _parquet, _read_spots),
         Reader("mask: png", _mask, _read_mask),
+        Reader("mask: geojson", _regions, _read_mask),
         Reader("truth: tsv.gz", _truth_tsv, _read_truth, is_sealed=True),
         Reader("truth: h5ad", _spots(".h5ad"), _read_truth),
         Reader("data set: st", _st, _read_dataset("st"), ("**/*.tsv",), notices_cuts=False),
@@ -418,6 +456,20 @@ READERS: dict[str, Reader] = {
             _space_ranger(mtx=True),
             _read_dataset("visium"),
             ("**/*.mtx", "**/*.tsv"),
+            notices_cuts=False,
+        ),
+        Reader(
+            "data set: visium hd",
+            _visium_hd,
+            _read_pooled("visium-hd"),
+            ("**/square_016um/**/*",),
+            notices_cuts=False,
+        ),
+        Reader(
+            "data set: xenium",
+            _xenium,
+            _read_pooled("xenium"),
+            ("**/*.parquet", "**/*.csv", "**/*.xenium"),
             notices_cuts=False,
         ),
         Reader("data set: cell ranger 2", _cell_ranger_2, _read_dataset("visium"), ("**/*.gz",)),

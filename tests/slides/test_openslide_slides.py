@@ -7,6 +7,7 @@ import pytest
 
 from triplex_deploy.slides import open_slide
 from triplex_deploy.slides.dicom_color import holds_mislabeled_ycbcr
+from triplex_deploy.slides.openslide_reader import _scanned_xy
 
 DICOM = "slides/dicom_cmu1_small/level-0-frames-0-30.dcm"
 
@@ -51,3 +52,18 @@ def test_dicom_opens_by_any_of_its_files(shared_data: Path) -> None:
         assert slide.format == "dicom"
         assert slide.level_sizes[0] == (2220, 2967)
         assert len(slide.level_sizes) == 12
+
+
+@pytest.mark.parametrize(
+    ("properties", "corner"),
+    [
+        ({}, (0, 0)),
+        ({"openslide.bounds-x": "1024", "openslide.bounds-y": "77"}, (1024, 77)),
+        ({"openslide.bounds-x": "-271", "openslide.bounds-y": "86428"}, (-271, 86428)),
+        ({"openslide.bounds-x": "left", "openslide.bounds-y": "0"}, (0, 0)),
+    ],
+)
+def test_the_corner_of_the_scanned_part(
+    properties: dict[str, str], corner: tuple[int, int]
+) -> None:
+    assert _scanned_xy(properties) == corner

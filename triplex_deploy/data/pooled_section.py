@@ -83,9 +83,9 @@ def read_visium_hd_section(
     table = read_feature_matrix(bins_folder)
     row_of = dict(zip(table.spot_ids, range(len(table.spot_ids)), strict=True))
     rows = np.array([row_of.get(barcode, -1) for barcode in bins.barcodes], np.int64)
-    genes, counts = merge_repeated_genes(table.genes, table.counts)
-    summed = sum_by_spot(counts, rows, pooled)
-    return _section(folder, name, entry, pooling, pooled, genes, summed, mpp)
+    # Summed first: there are a hundred times as many bins as spots.
+    genes, counts = merge_repeated_genes(table.genes, sum_by_spot(table.counts, rows, pooled))
+    return _section(folder, name, entry, pooling, pooled, genes, counts, mpp)
 
 
 def read_xenium_section(folder: Path, name: str, entry: SectionEntry, pooling: Pooling) -> Section:
@@ -144,8 +144,8 @@ def read_spatialdata_section(
         elif store.table is not None:
             table = store.table
             require_named(str(folder), "gene", map(str, table.var_names))
-            genes, values = merge_repeated_genes(tuple(map(str, table.var_names)), counts_of(table))
-            counts = sum_by_spot(values, np.arange(table.n_obs), pooled)
+            summed = sum_by_spot(counts_of(table), np.arange(table.n_obs), pooled)
+            genes, counts = merge_repeated_genes(tuple(map(str, table.var_names)), summed)
         else:
             raise DatasetError(
                 f"{folder}: neither points with genes nor a table of shapes; add one of them"

@@ -167,6 +167,9 @@ def _gene_flags(batch: pd.DataFrame, names: list[str]) -> NDArray[np.bool_]:
 
 
 def _flags(batch: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return ``is_gene`` as truth values; tables of text have words."""
+    if batch[IS_GENE].dtype == np.bool_:
+        return batch[IS_GENE].to_numpy(np.bool_)
     return np.asarray(
         batch[IS_GENE].astype(object).map(lambda value: str(value).lower() in ("true", "1"))
     ).astype(np.bool_)
