@@ -127,6 +127,18 @@ def test_a_folder_becomes_an_index(invoke, prediction: Prediction, tmp_path: Pat
     assert 'href="two.html"' in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
+def test_predictions_in_subfolders_are_found_and_linked(
+    invoke, prediction: Prediction, tmp_path: Path
+) -> None:
+    for place in ("batch 1/deep", ".hidden"):
+        (tmp_path / place).mkdir(parents=True)
+        write_outputs(prediction, tmp_path / place)
+    done = invoke("report", tmp_path, "--json")
+    assert json.loads(done.out)["slides"] == ["batch 1/deep/slide"]
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'href="batch%201/deep/slide.html"' in page
+
+
 def test_an_unreadable_slide_of_a_folder_is_listed(
     invoke, prediction: Prediction, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ from triplex_deploy.slides.slide_files import (
     dicom_slides,
     is_ome_zarr,
     is_zarr,
+    slide_name,
 )
 
 logger = logging.getLogger(__name__)
@@ -94,16 +95,16 @@ def _expand(argument: str | Path, recursive: bool) -> Iterator[SlideEntry]:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError:  # cannot be entered, or the name is too long: fails when it is predicted
-        yield SlideEntry(path, path.stem, origin=str(path))
+        yield SlideEntry(path, slide_name(path), origin=str(path))
         return
     if is_zarr(path):
-        yield SlideEntry(path, path.stem, origin=str(path))
+        yield SlideEntry(path, slide_name(path), origin=str(path))
     elif path.is_dir():
         yield from _slides_in(path, recursive)
     elif is_slide_list(path):
         yield from read_slide_list(path)
     elif path.exists() or not glob.has_magic(str(path)):
-        yield SlideEntry(path, path.stem, origin=str(path))
+        yield SlideEntry(path, slide_name(path), origin=str(path))
     else:
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute ones too
         if not matches:
@@ -114,7 +115,7 @@ def _expand(argument: str | Path, recursive: bool) -> Iterator[SlideEntry]:
 
 def _remote(url: str, state: str) -> SlideEntry:
     slide = Path(url_file_name(url))
-    return SlideEntry(slide, slide.stem, origin=shown_url(url), url=url, state=state)
+    return SlideEntry(slide, slide_name(slide), origin=shown_url(url), url=url, state=state)
 
 
 def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
@@ -126,7 +127,7 @@ def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
         raise ConfigError(f"{where}: {error.strerror}; check the folder's permissions") from error
     _name_what_is_no_file(folder, sorted(others))
     slides = {
-        path: path.stem
+        path: slide_name(path)
         for path in files
         if path.suffix.lower() in SLIDE_SUFFIXES or path.is_dir()  # OME-Zarr
     }
@@ -248,7 +249,7 @@ def _entry(slide_list: Path, where: str, row: Row) -> SlideEntry:
         slide = _existing(slide_list, where, "slide", row["slide"])
     else:
         slide = Path(url_file_name(url))
-    name = slide.stem
+    name = slide_name(slide)
     if slide.is_dir() and not is_zarr(slide):
         slide, name = _only_dicom(slide, where)
     return SlideEntry(

@@ -167,26 +167,40 @@ def summarize_folder(folder: str | Path) -> list[SlideSummary]:
 
 
 def folder_cards(folder: str | Path) -> list[SlideCard]:
-    """Return a card of every slide of a folder, sorted by name.
+    """Return a card of every slide of a folder and its subfolders, sorted by name.
 
-    A slide is failed if its prediction cannot be read, or if the folder's index lists it as failed
-    and it has no prediction since. Other h5ad files are ignored.
+    The name of a slide in a subfolder is its path below the folder. A slide is failed if its
+    prediction cannot be read, or if the folder's index lists it as failed and it has no prediction
+    since. Other h5ad files are ignored, and so are hidden folders.
 
     Raises:
         OutputError: The folder has neither predictions nor failed slides.
     """
-    paths = [path for path in Path(folder).glob("*.h5ad") if _may_be_prediction(path)]
+    paths = [path for path in _tables(Path(folder)) if _may_be_prediction(path)]
     failures = _recorded_failures(Path(folder))
     if not paths and not failures:
         raise OutputError(
             f"{folder}: has no prediction; give the --out folder of triplex-deploy predict"
         )
-    cards = [SlideCard(path.stem, partial(summarize_prediction, path)) for path in paths]
+    cards = [
+        SlideCard(
+            path.relative_to(folder).with_suffix("").as_posix(),
+            partial(summarize_prediction, path),
+        )
+        for path in paths
+    ]
     cards += [
         SlideCard(name, partial(SlideSummary.failed, name, error))
         for name, error in failures.items()
     ]
     return sorted(cards, key=lambda card: card.name)
+
+
+def _tables(folder: Path) -> Iterator[Path]:
+    """Yield the h5ad files of a folder and its subfolders, but those of hidden ones."""
+    for path in folder.rglob("*.h5ad"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def _recorded_failures(folder: Path) -> dict[str, str]:

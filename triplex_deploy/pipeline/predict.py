@@ -18,6 +18,7 @@ from triplex_deploy.errors import SlideError
 from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX, Prediction
 from triplex_deploy.pipeline.context import PredictionContext
+from triplex_deploy.pipeline.cost import announce_cost
 from triplex_deploy.pipeline.encode import encode_tiles, needed_tiles, open_row_stores
 from triplex_deploy.pipeline.familiar import judge, judge_picture, measure_familiarity
 from triplex_deploy.pipeline.feature_cache import FeatureCache, open_cache
@@ -40,6 +41,7 @@ from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.padding import pad_batches
 from triplex_deploy.runtime.session import Session
 from triplex_deploy.slides import Slide, open_slide, resolve_mpp, thumbnail
+from triplex_deploy.slides.slide_files import slide_name
 from triplex_deploy.spots import Spots, TissueMask, mask_overlay
 from triplex_deploy.tiles.plan import TilePlan, plan_tiles
 from triplex_deploy.tiles.stream import StreamStats
@@ -107,6 +109,7 @@ def predict_slide(
                 with wall.stage("load model"):
                     context = _open_context(model, watched, clock, planned, opening, drawing)
                 context = replace(context, wall=wall)
+                announce_cost(slide_path, context, plan, spots.layout)
                 predicted, counts = _run_graphs(context, planned)
                 slide.require_unchanged()
                 with clock.stage("thumbnail"), wall.stage("thumbnail"):
@@ -116,7 +119,7 @@ def predict_slide(
         rmse = reliability.rmse
     expression, spread = join_members(predicted, model.bundle.config.n_members, rmse)
     return Prediction(
-        slide_name=Path(slide_path).stem,
+        slide_name=slide_name(Path(slide_path)),
         expression=np.ascontiguousarray(expression[:, gene_index]),
         genes=tuple(manifest.genes[i] for i in gene_index),
         level0_xy=spots.level0_xy,

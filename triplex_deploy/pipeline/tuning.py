@@ -104,6 +104,23 @@ def choose_setting(
     return chosen
 
 
+def measured_tiles_per_s(model: Model, setting: Setting) -> float | None:
+    """Return the rate of the first encoder that was measured here for a setting; None if unknown.
+
+    It is known once a slide of at least ``WORTH_TILES`` was predicted with this bundle.
+    """
+    for workers in (setting.workers, default_setting(model.device).workers):
+        key, _ = _key(model, workers)
+        entry = read_measurement(cache_folder() / "tuning.json", key)
+        measured = entry.get("measured") if entry is not None else None
+        for one in measured if isinstance(measured, list) else ():
+            rate = one.get("tiles_per_s") if isinstance(one, dict) else None
+            same = isinstance(one, dict) and one.get("batch_size") == setting.batch_size
+            if same and isinstance(rate, int | float) and rate > 0:
+                return float(rate)
+    return None
+
+
 def candidates(device: Device, workers: int) -> list[Setting]:
     """Return the settings to try, quickest first.
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,23 @@ _ZARR_HEAD_BYTES: Final = 1 << 22
 """Most bytes of the metadata of a Zarr group."""
 _DICOM_HEAD_BYTES: Final = 1 << 16
 """First part of a DICOM file, in which that tag is looked for."""
+
+
+DOUBLE_SUFFIX: Final = ".ome"
+"""What may stand before a suffix and belongs to it, as in ``.ome.tif`` and ``.ome.zarr``."""
+
+
+def slide_name(path: Path) -> str:
+    """Return the name of a slide: that of its file without its suffix, ``.ome.tif`` as a whole.
+
+    A DICOM file that is one of several of its slide has the name of the folder, as such files are
+    called by numbers.
+    """
+    with suppress(OSError):  # a file that cannot be read has its own name
+        if path.suffix.lower() == DICOM and path.is_file() and companions(path):
+            return path.parent.resolve().name or path.stem
+    inner = Path(path.stem)
+    return inner.stem if inner.suffix.lower() == DOUBLE_SUFFIX else path.stem
 
 
 def companions(path: Path) -> list[Path]:
