@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from triplex_deploy.cli.shared import common_options, print_summary
-from triplex_deploy.cli.shared_options import mpp_option, out_option
+from triplex_deploy.cli.shared_options import (
+    config_option,
+    file_option,
+    mpp_option,
+    out_option,
+    tile_encoder_option,
+)
 
 if TYPE_CHECKING:
     from triplex_deploy.models.published.checkpoint import OfficialModel
@@ -26,24 +32,10 @@ if TYPE_CHECKING:
     help="Year of the published code that wrote the file: 2024 for the paper, 2025 for the "
     "rewritten code.",
 )
-@click.option(
-    "--config",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="YAML or JSON with at least fusion_heads and global_heads.",
-)
-@click.option(
-    "--genes",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Predicted genes in order, a gene in each line.",
-)
+@config_option("YAML or JSON with at least fusion_heads and global_heads.", required=True)
+@file_option("--genes", "Predicted genes in order, a gene in each line.", required=True)
 @mpp_option("Microns per pixel of the training tiles.", required=True)
-@click.option(
-    "--tile-encoder",
-    type=click.Path(path_type=Path),
-    help="Frozen encoder of the training: histology ResNet18 weights, or an ONNX file.",
-)
+@tile_encoder_option("Frozen encoder of the training: histology ResNet18 weights, or an ONNX file.")
 @out_option("Checkpoint to write.")
 @common_options
 def command(

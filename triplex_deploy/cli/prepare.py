@@ -10,7 +10,12 @@ import click
 
 from triplex_deploy.cli.settings import setting, settings
 from triplex_deploy.cli.shared import common_options, print_summary
-from triplex_deploy.cli.shared_options import ThreadCount, out_option
+from triplex_deploy.cli.shared_options import (
+    ThreadCount,
+    file_option,
+    out_option,
+    tile_encoder_option,
+)
 
 if TYPE_CHECKING:
     from triplex_deploy.expression import LabelTransform
@@ -66,16 +71,11 @@ if TYPE_CHECKING:
         show_default=True,
         help="Train on this number of most abundant genes.",
     ),
-    setting(
-        "--gene-list",
-        type=click.Path(path_type=Path),
-        help="Train on the genes of this file, one per line.",
-    ),
-    setting(
-        "--tile-encoder",
-        type=click.Path(path_type=Path),
-        help="Frozen encoder: ResNet18 or EfficientNet-Lite0 weights, an ONNX file, or "
+    file_option("--gene-list", "Train on the genes of this file, one per line.", declare=setting),
+    tile_encoder_option(
+        "Frozen encoder: ResNet18 or EfficientNet-Lite0 weights, an ONNX file, or "
         "efficientnet_lite0 for ImageNet's; without it, random weights.",
+        declare=setting,
     ),
     setting(
         "--encoder-mean",

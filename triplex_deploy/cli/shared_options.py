@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from triplex_deploy.cli.settings import Decorator, RenamedSetting, setting, settings
 from triplex_deploy.files.url import is_url
 from triplex_deploy.system import usable_cores
+
+Declare = Callable[..., Decorator]
+"""``click.option`` or ``setting``."""
+ENSEMBLE: Final = "ensemble"
+"""Model that is made of trained ones, and not trained itself."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +88,37 @@ def out_option(help_text: str) -> Decorator:
 def mpp_option(help_text: str, required: bool = False) -> Decorator:
     """Declare ``--mpp``, microns per pixel."""
     return click.option("--mpp", required=required, type=float, help=help_text)
+
+
+def config_option(help_text: str, required: bool = False) -> Decorator:
+    """Declare ``--config``, a file of settings of a model or a training."""
+    return file_option("--config", help_text, required)
+
+
+def tile_encoder_option(help_text: str, declare: Declare = click.option) -> Decorator:
+    """Declare ``--tile-encoder``, the frozen encoder of tiles.
+
+    Args:
+        help_text: What it may be.
+        declare: ``click.option``, or ``setting`` for a field of a settings class.
+    """
+    return file_option("--tile-encoder", help_text, declare=declare)
+
+
+def file_option(
+    name: str, help_text: str, required: bool = False, declare: Declare = click.option
+) -> Decorator:
+    """Declare an option that gives the path of a file."""
+    return declare(name, required=required, type=click.Path(path_type=Path), help=help_text)
+
+
+def model_option() -> Decorator:
+    """Declare ``--model``, the name of a model that can be trained."""
+    from triplex_deploy.contract import CONFIGS
+
+    names = [name for name in CONFIGS if name != ENSEMBLE]
+    text = f"{', '.join(names[:-1])} or {names[-1]}.  [default: {names[0]}]"
+    return click.option("--model", help=text)
 
 
 def genes_option(help_text: str = "Only these genes, comma-separated.") -> Decorator:

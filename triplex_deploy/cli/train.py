@@ -9,7 +9,7 @@ import click
 
 from triplex_deploy.cli.settings import override
 from triplex_deploy.cli.shared import common_options, print_summary
-from triplex_deploy.cli.shared_options import out_option
+from triplex_deploy.cli.shared_options import config_option, model_option, out_option
 from triplex_deploy.errors import ConfigError
 
 OPTIONS: Final = "triplex_deploy.training.options:TrainOptions"
@@ -18,13 +18,10 @@ OPTIONS: Final = "triplex_deploy.training.options:TrainOptions"
 @click.command(epilog="Example: triplex-deploy train prepared/ --out run/ --fold 0")
 @click.argument("prepared", type=click.Path(path_type=Path))
 @out_option("Folder of the run.")
-@click.option(
-    "--model",
-    help="triplex, tem, nem, gem, st_net, his_to_gene, hist2st, egn or bleep.  [default: triplex]",
-)
+@model_option()
 @click.option("--fold", type=click.IntRange(0), default=0, show_default=True, help="Fold number.")
 @click.option("--all-folds", is_flag=True, help="Train every fold, one after the other.")
-@click.option("--config", type=click.Path(path_type=Path), help="JSON or YAML file with settings.")
+@config_option("JSON or YAML file with settings.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set one key; repeatable."
 )
