@@ -10,6 +10,7 @@ from typing import Final, Literal
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.spots import Pooling, Spots
 from triplex_deploy.spots.layouts import MIN_TISSUE_FRACTION
+from triplex_deploy.spots.pooling import DEFAULT_BIN_UM, DEFAULT_LATTICE
 from triplex_deploy.spots.tissue_mask import MASK_ORIGINS
 from triplex_deploy.tiles.stream import MEMORY_BYTES, OnBadTile
 
@@ -37,11 +38,11 @@ class PredictOptions:
     pool_um: float | None = None
     """Distance of the spots into which the bins of Visium HD or the cells of Xenium are pooled, if
     ``spots`` is the folder of such data; None pools nothing."""
-    lattice: str = "square"
+    lattice: str = DEFAULT_LATTICE
     """Lattice of pooled spots: ``square`` or ``hexagonal``."""
     spots_format: str | None = None
     """What is pooled: ``visium-hd``, ``xenium`` or ``spatialdata``; None finds it in the folder."""
-    bin_um: int = 8
+    bin_um: int = DEFAULT_BIN_UM
     """Size of the bins of Visium HD that are pooled: 8 or 16."""
     alignment: Path | None = None
     """Xenium Explorer's alignment of the slide; None takes the only one in the folder."""
@@ -138,7 +139,8 @@ class PredictOptions:
             ConfigError: An option of pooling is out of range, or there is nothing to pool.
         """
         if self.pool_um is None:
-            if self.spots_format is not None or self.alignment is not None:
+            others = (self.spots_format, self.alignment, self.lattice, self.bin_um)
+            if others != (None, None, DEFAULT_LATTICE, DEFAULT_BIN_UM):
                 raise ConfigError(
                     "pool_um: is needed to pool data into spots; give it, such as 100"
                 )

@@ -22,6 +22,8 @@ from triplex_deploy.spots.spot_diameter import HEX_ROW
 POOLED_FORMATS: Final = ("visium-hd", "xenium", "spatialdata")
 """Data that is pooled into spots."""
 LATTICES: Final = ("square", "hexagonal")
+DEFAULT_LATTICE: Final = "square"
+DEFAULT_BIN_UM: Final = 8
 BIN_SIZES_UM: Final = (8, 16)
 """Sizes of Visium HD bins that are pooled. Those of 2 um are the same counts in 16 times as many
 rows as those of 8 um."""
@@ -42,11 +44,11 @@ class Pooling:
 
     pool_um: float
     """Distance of neighboring spots in micrometers."""
-    lattice: str = "square"
+    lattice: str = DEFAULT_LATTICE
     """``square`` or ``hexagonal``."""
     kind: str | None = None
     """One of ``POOLED_FORMATS``; None finds it in the folder."""
-    bin_um: int = 8
+    bin_um: int = DEFAULT_BIN_UM
     """Size of the bins of Visium HD that are pooled: 8 or 16."""
     alignment: Path | None = None
     """Xenium Explorer's alignment of the image; None takes the only one in the folder."""
@@ -77,6 +79,11 @@ class Pooling:
         steps = (HEX_ROW, 0.5) if self.is_hexagonal else (1.0, 1.0)
         step_um_rc = (steps[0] * self.pool_um, steps[1] * self.pool_um)
         return KnownArray("lattice of pooled spots", self.pool_um, step_um_rc)
+
+    def recorded(self) -> dict[str, object]:
+        """Return what the metadata of prepared data record."""
+        bins = {"bin_um": self.bin_um} if self.kind == "visium-hd" else {}
+        return {"pool_um": self.pool_um, "lattice": self.lattice, **bins}
 
     def places(self, xy_um: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the array (row, column) (N, 2) of the spot that each point (N, 2) belongs to.

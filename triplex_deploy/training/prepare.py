@@ -81,7 +81,11 @@ def prepare_dataset(
         entries = _encode_all(sections, runner, out, encode, progress or Silent())
     manifest = {
         "schema": SCHEMA,
-        "source": {"format": options.layout, "path": str(Path(root).resolve())},
+        "source": {
+            "format": options.layout,
+            "path": str(Path(root).resolve()),
+            **({} if options.pooling is None else options.pooling.recorded()),
+        },
         "tile": {
             "px": TILE_PX,
             "mpp": encode.tile_mpp,

@@ -14,7 +14,7 @@ from triplex_deploy.expression import LabelTransform
 from triplex_deploy.runtime.backends import AUTO
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.spots import Pooling
-from triplex_deploy.spots.pooling import POOLED_FORMATS
+from triplex_deploy.spots.pooling import DEFAULT_BIN_UM, DEFAULT_LATTICE, POOLED_FORMATS
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class PrepareOptions:
     """Table of sections and patients, see ``read_section_list``."""
     pool_um: float | None = None
     """Distance of the spots into which Visium HD bins or Xenium transcripts are pooled."""
-    lattice: str = "square"
+    lattice: str = DEFAULT_LATTICE
     """Lattice of pooled spots: ``square`` or ``hexagonal``."""
-    bin_um: int = 8
+    bin_um: int = DEFAULT_BIN_UM
     """Size of the bins of Visium HD that are pooled: 8 or 16."""
     alignment: Path | None = None
     """Xenium Explorer's alignment of the slide; None takes the only one in a section's folder."""
@@ -100,8 +100,13 @@ class PrepareOptions:
         if self.alignment is not None and self.layout != "xenium":
             raise ConfigError("alignment: is for xenium; leave it out")
         if self.pool_um is None:
+            if (self.lattice, self.bin_um) != (DEFAULT_LATTICE, DEFAULT_BIN_UM):
+                raise ConfigError(
+                    "pool_um: is needed to pool data into spots; give it, such as 100"
+                )
             return None
-        return Pooling(self.pool_um, self.lattice, None, self.bin_um, self.alignment)
+        kind = self.layout if self.layout in POOLED_FORMATS else None
+        return Pooling(self.pool_um, self.lattice, kind, self.bin_um, self.alignment)
 
     @property
     def neighbors(self) -> Neighborhood:
