@@ -8,6 +8,7 @@ import pytest
 
 from triplex_deploy.cli.main import COMMANDS, run
 from triplex_deploy.cli.shared import missing_module
+from triplex_deploy.install import install_command
 
 HEAVY = ("torch", "onnxruntime", "tensorrt", "pycuda", "numpy", "anndata", "skimage", "openslide")
 
@@ -61,7 +62,7 @@ def test_help_answers_at_once() -> None:
 )
 def test_missing_library_names_the_extra_that_brings_it(module: str, extra: str) -> None:
     error = ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.inner")
-    assert missing_module(error).endswith(f"run `pip install 'triplex-deploy[{extra}]'`")
+    assert missing_module(error).endswith(f"run `{install_command(extra)}`")
 
 
 def test_command_without_its_extra_names_what_to_install(capsys, monkeypatch, tmp_path) -> None:
@@ -70,7 +71,7 @@ def test_command_without_its_extra_names_what_to_install(capsys, monkeypatch, tm
     for name in [name for name in sys.modules if name.startswith("triplex_deploy.models")]:
         monkeypatch.delitem(sys.modules, name)
     assert run(["export", "model.ckpt", "--out", str(tmp_path / "bundle")]) == 1
-    assert "pip install 'triplex-deploy[export]'" in capsys.readouterr().err
+    assert install_command("export") in capsys.readouterr().err
 
 
 def test_unknown_command_is_a_usage_error(capsys) -> None:

@@ -11,6 +11,7 @@ import h5py
 import pytest
 
 from triplex_deploy.errors import BackendError
+from triplex_deploy.install import install_command
 
 pytestmark = pytest.mark.lengthy
 
@@ -135,4 +136,4 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(
     out = tmp_path / "out"
     arguments = ["predict", slide, "--bundle", tmp_path, "--out", out, "--executor", "ray"]
     assert run([str(argument) for argument in arguments]) == 1
-    assert "pip install 'triplex-deploy[cluster]'" in capsys.readouterr().err
+    assert install_command("cluster") in capsys.readouterr().err

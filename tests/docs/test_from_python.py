@@ -16,8 +16,8 @@ PAGE = ROOT / "docs" / "from-python.md"
 SETTINGS = {
     "model": "gem",
     "embedding_dim": 8,
-    "global_depth": 1,
-    "global_heads": 2,
+    "global_depth": 2,
+    **{f"{part}_heads": 2 for part in ("fusion", "global", "neighbor")},
     "selection": "test_fold",
     "batch_size": 16,
 }

@@ -77,7 +77,7 @@ def test_provider_that_would_fall_back_is_a_fault_with_its_remedy() -> None:
     found = diagnose(Driver(), missing="libcudnn.so.9")["CUDA in onnxruntime"]
     assert found.ok is False
     assert "libcudnn.so.9 is missing, so --device cuda would fail" in found.detail
-    assert "`pip install 'onnxruntime-gpu[cuda,cudnn]'`" in found.detail
+    assert "pip install 'onnxruntime-gpu[cuda,cudnn]'`" in found.detail
 
 
 def test_symbols_of_onnxruntime_itself_are_not_missing_libraries() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from triplex_deploy.errors import BackendError
+from triplex_deploy.install import install_command
 from triplex_deploy.runtime import cpu_choice, tile_graph
 from triplex_deploy.runtime.cpu_choice import Candidate, has_fast_bf16
 from triplex_deploy.runtime.device import Device
@@ -107,7 +108,7 @@ def test_without_the_exporters_packages_pytorch_encodes_and_says_so(
     with caplog.at_level(logging.WARNING), EncoderRunner(encoder, RunOptions()) as runner:
         assert runner.running.backend == TORCH
     (record,) = caplog.records
-    assert "no_such_package not installed; run `pip install 'triplex-deploy[export]'`" in str(
+    assert f"no_such_package not installed; run `{install_command('export')}`" in str(
         record.msg % record.args
     )
     for options in (RunOptions("onnxruntime"), RunOptions(precision="bf16")):

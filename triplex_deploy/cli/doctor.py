@@ -13,6 +13,7 @@ import click
 from triplex_deploy.cli.config_file import config_files
 from triplex_deploy.cli.shared import common_options, print_summary
 from triplex_deploy.errors import BackendError, TriplexError
+from triplex_deploy.install import install_command, install_package
 from triplex_deploy.runtime.diagnosis import Finding, cpu_findings
 
 
@@ -56,8 +57,8 @@ def _package(name: str, extra: str | None) -> Finding:
         return Finding(name, True, version(name))
     except PackageNotFoundError:
         if extra is None:
-            return Finding(name, False, "missing; run `pip install triplex-deploy`")
-        return Finding(name, None, f"absent; `pip install 'triplex-deploy[{extra}]'` adds it")
+            return Finding(name, False, f"missing; run `{install_command()}`")
+        return Finding(name, None, f"absent; `{install_command(extra)}` adds it")
 
 
 def _defaults() -> Finding:
@@ -70,7 +71,7 @@ def _openslide() -> Finding:
     try:
         openslide = import_module("openslide")
     except (ImportError, OSError) as error:
-        return Finding("OpenSlide", False, f"{error}; run `pip install openslide-bin`")
+        return Finding("OpenSlide", False, f"{error}; run `{install_package('openslide-bin')}`")
     return Finding("OpenSlide", True, openslide.__library_version__)
 
 

@@ -16,6 +16,7 @@ from triplex_deploy.cli.config_file import PROJECT_FILE, announce_defaults, set_
 from triplex_deploy.cli.log_file import LOGGERS, is_logging_to_file, open_log_file
 from triplex_deploy.cli.streams import note_line, print_line, print_text
 from triplex_deploy.errors import one_line
+from triplex_deploy.install import install_command
 from triplex_deploy.version import __version__
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -138,7 +139,7 @@ def missing_module(error: ModuleNotFoundError) -> str:
     extra = EXTRA_OF.get((error.name or "").partition(".")[0])
     if extra is None:
         return one_line(error)
-    return f"{error.name} is not installed; run `pip install 'triplex-deploy[{extra}]'`"
+    return f"{error.name} is not installed; run `{install_command(extra)}`"
 
 
 def _start_log_file(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:

@@ -24,6 +24,7 @@ from triplex_deploy.files.measurements import (
     read_measurement,
     store_measurement,
 )
+from triplex_deploy.install import install_command
 from triplex_deploy.runtime.backends import (
     AUTO,
     BACKENDS,
@@ -200,7 +201,7 @@ def require_bf16(backends: Sequence[Backend]) -> None:
     if not any(backend.name in able for backend in backends):
         raise BackendError(
             f"precision bf16: {' and '.join(backend.name for backend in backends)} has none on a "
-            f"CPU; pass --backend {able[0]}, after `pip install 'triplex-deploy[cpu]'`"
+            f"CPU; pass --backend {able[0]}, after `{install_command('cpu')}`"
         )
     if not has_fast_bf16():
         flags = " or ".join(precision_of("bf16").cpu_flags)

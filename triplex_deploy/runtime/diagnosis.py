@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from triplex_deploy.contract.precision import PRECISIONS, cpu_flag
 from triplex_deploy.errors import BackendError
+from triplex_deploy.install import install_command, install_package
 from triplex_deploy.runtime.backends import OPENVINO
 from triplex_deploy.runtime.cpu_choice import ISA_LIMIT, has_fast_bf16
 from triplex_deploy.runtime.instructions import instructions_for, known_instructions
@@ -103,12 +104,12 @@ class GpuDiagnosis:
             text = (
                 f"both onnxruntime {cpu} and onnxruntime-gpu {gpu} are installed and overwrite "
                 "each other; run `pip uninstall -y onnxruntime onnxruntime-gpu` and then "
-                "`pip install 'triplex-deploy[gpu]'`, or [cpu]"
+                f"`{install_command('gpu')}`, or [cpu]"
             )
             return Finding(name, False, text)
         if gpu:
             return Finding(name, True, f"CPU and CUDA (onnxruntime-gpu {gpu})")
-        return Finding(name, None, "CPU; `pip install 'triplex-deploy[gpu]'` brings CUDA")
+        return Finding(name, None, f"CPU; `{install_command('gpu')}` brings CUDA")
 
     def _onnxruntime(self, has_gpu: bool) -> Finding:
         """Check that the CUDA provider loads; otherwise ONNX Runtime could only use the CPU."""
@@ -166,7 +167,7 @@ def _bf16() -> Finding:
         return Finding(name, None, text)
     text = f"by {flag}: `predict --precision bf16` runs an fp32 bundle in it, and `prepare` too"
     if not OPENVINO.is_installed:
-        return Finding(name, None, f"{text}, after `pip install 'triplex-deploy[cpu]'`")
+        return Finding(name, None, f"{text}, after `{install_command('cpu')}`")
     return Finding(name, True, text)
 
 
@@ -196,7 +197,7 @@ def _missing_library(error: str) -> str:
     library = error.partition(":")[0].strip()
     return (
         f"{library} is missing, so --device cuda would fail; run "
-        "`pip install 'onnxruntime-gpu[cuda,cudnn]'`, or add its folder to LD_LIBRARY_PATH"
+        f"`{install_package('onnxruntime-gpu[cuda,cudnn]')}`, or add its folder to LD_LIBRARY_PATH"
     )
 
 

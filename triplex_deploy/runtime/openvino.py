@@ -16,6 +16,7 @@ from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
 from triplex_deploy.files.ours import is_own_folder
+from triplex_deploy.install import install_command
 from triplex_deploy.runtime import thread_clock
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.failures import failed_call, reason_of
@@ -245,7 +246,7 @@ def import_openvino() -> Any:
             import openvino
     except ImportError as error:
         raise BackendError(
-            f"openvino is not installed ({error}); run `pip install 'triplex-deploy[cpu]'`"
+            f"openvino is not installed ({error}); run `{install_command('cpu')}`"
         ) from error
     return openvino
 

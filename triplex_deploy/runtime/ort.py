@@ -22,6 +22,7 @@ from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.contract.precision import precision_of
 from triplex_deploy.errors import BackendError
+from triplex_deploy.install import install_command
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import DeviceArray, Tensor, Tensors
@@ -415,7 +416,7 @@ def import_onnxruntime() -> Any:
     except ImportError as error:
         raise BackendError(
             f"onnxruntime is not installed ({error}); "
-            "run `pip install 'triplex-deploy[cpu]'`, or [gpu] on a CUDA machine"
+            f"run `{install_command('cpu')}`, or [gpu] on a CUDA machine"
         ) from error
     return onnxruntime
 

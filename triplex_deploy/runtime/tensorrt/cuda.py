@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import BackendError
+from triplex_deploy.install import install_command
 from triplex_deploy.runtime.device_array import DeviceArray
 from triplex_deploy.runtime.failures import failure, reason_of
 from triplex_deploy.runtime.session import DeviceMemoryError
@@ -111,7 +112,7 @@ def import_pycuda() -> Any:
             ) from error
         raise BackendError(
             f"pycuda is not installed ({error}); "
-            "run `pip install 'triplex-deploy[gpu]'` with the CUDA toolkit's headers present"
+            f"run `{install_command('gpu')}` with the CUDA toolkit's headers present"
         ) from error
     return pycuda.driver
 

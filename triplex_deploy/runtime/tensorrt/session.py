@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.contract import GraphSpec, TensorSpec
 from triplex_deploy.errors import BackendError, ContractError
+from triplex_deploy.install import install_command, install_package
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.failures import failure
@@ -237,13 +238,13 @@ def import_tensorrt() -> Any:
         missing = "its libraries" if "libnvinfer" in text else "it"
         raise BackendError(
             f"TensorRT cannot be used: {missing} cannot be loaded ({text}); "
-            "run `pip install 'triplex-deploy[gpu]'`, see docs/gpu-servers.md"
+            f"run `{install_command('gpu')}`, see docs/gpu-servers.md"
         ) from error
     major = int(str(tensorrt.__version__).partition(".")[0])
     if major < MAJOR:
         raise BackendError(
             f"TensorRT {tensorrt.__version__} is too old; "
-            f"run `pip install 'tensorrt>={MAJOR}'`, or use --backend onnxruntime"
+            f"run `{install_package(f'tensorrt>={MAJOR}')}`, or use --backend onnxruntime"
         )
     return tensorrt
 
