@@ -94,7 +94,7 @@ _TENSORRT_ONLY = [name for name in PRECISIONS if name not in offered_by("onnxrun
     "--ensemble",
     is_flag=True,
     help="Make one bundle of all the checkpoints: folds, seeds or runs of one model. It predicts "
-    "their mean, and their standard deviation as layer std.",
+    "their mean, and the error to expect as layer std (with --raw, how far they disagree).",
 )
 @click.option(
     "--members",
