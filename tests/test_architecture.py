@@ -68,6 +68,7 @@ MAY_IMPORT["demo"] = MAY_IMPORT["training"] - {"slides", "spots", "tiles"} | {
 # the top: the public names, loaded lazily, and the command line (tests/cli/test_help.py)
 MAY_IMPORT["api"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["integrations"] = set(MAY_IMPORT) - {"api", "cli"}
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)
 # within the ground floor: files writes with errors, and signs with a key in a folder of the user;
 # the rest stands alone
@@ -110,6 +111,7 @@ ONLY_IN = {
         "triplex_deploy/outputs/spatial_data.py",
         "triplex_deploy/outputs/prediction.py",
         "triplex_deploy/spots/spatial_store.py",
+        "triplex_deploy/integrations/lazyslide.py",
     ),
     "anndata": (
         "triplex_deploy/files/hdf5.py",

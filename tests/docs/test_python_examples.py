@@ -12,7 +12,8 @@ from triplex_deploy.runtime.model import Model, RunnableBundle
 
 NEEDS_MORE = {
     "torch.onnx.export(": "an encoder of the reader's",
-    "import anndata, squidpy": "squidpy, which the test environment lacks",
+    "import lazyslide": "LazySlide, which the test environment lacks",
+    "import anndata, squidpy": "more spots: tests/outputs/test_squidpy.py tries it",
     "import spatialdata\n": "a store whose making and reading tests/outputs tests, in many seconds",
 }
 """First words of the examples that cannot run here, and what they need."""
