@@ -24,6 +24,7 @@ from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.progress import Silent
 from triplex_deploy.runtime.tensorrt import session as trt_session
 from triplex_deploy.runtime.tensorrt.cuda import MemoryBudget
+from triplex_deploy.runtime.tensorrt.upload import UploadLane
 
 TILE = 224
 BATCH = 8
@@ -142,6 +143,32 @@ def test_short_memory_falls_back_to_the_host_and_says_so(
     found, _ = on_gpu(slide, gpu, trt, most_bytes=8 << 20)
     wanted = predict_slide(slide, fake_model(fake_config()), OPTIONS)
     np.testing.assert_allclose(found.expression, wanted.expression, atol=1e-5)
+
+
+def test_tiles_are_cut_into_the_memory_that_the_gpu_copies(
+    gpu: StandInGpu, trt: StandInTensorrt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide = write_slide(tmp_path / "slide.tif", 6)
+    copied: list[int] = []
+    in_place: list[int] = []
+    uploaded = UploadLane._from_where_it_is
+
+    def free_buffer(lane: UploadLane, n_bytes: int) -> Any:
+        copied.append(n_bytes)
+        return made(lane, n_bytes)
+
+    def where_it_is(lane: UploadLane, array: np.ndarray) -> Any:
+        in_place.append(array.nbytes)
+        return uploaded(lane, array)
+
+    made = UploadLane._free_buffer
+    monkeypatch.setattr(UploadLane, "_free_buffer", free_buffer)
+    monkeypatch.setattr(UploadLane, "_from_where_it_is", where_it_is)
+    found, _ = on_gpu(slide, gpu, trt)
+    n_full = found.run["tiles_encoded"] // BATCH
+    assert in_place == [BATCH * TILE_BYTES] * n_full
+    padded = [n_bytes for n_bytes in copied if n_bytes >= TILE_BYTES]
+    assert len(padded) <= 1, "the last batch alone, which is filled up"
 
 
 @pytest.mark.slow

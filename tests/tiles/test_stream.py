@@ -6,7 +6,7 @@ import pytest
 from triplex_deploy.errors import SlideError, TilingError
 from triplex_deploy.slides import open_slide
 from triplex_deploy.tiles import SlideView, plan_tiles, stream_tiles
-from triplex_deploy.tiles.stream import StreamStats
+from triplex_deploy.tiles.stream import StreamStats, step_length
 
 
 def stream_threads():
@@ -196,3 +196,33 @@ def test_tiles_of_a_real_slide_equal_its_level(shared_data):
         for tile, (x, y) in zip(tiles, plan.origins_xy.tolist(), strict=True):
             np.testing.assert_array_equal(tile, slide.read(0, x, y, 224, 224))
         assert tiles.mean() > 100
+
+
+@pytest.mark.parametrize("memory_bytes", [1 << 30, 45_000_000])
+def test_tiles_of_a_batch_come_group_by_group(memory_slide, memory_bytes):
+    """With little memory the slide is read in stripes."""
+    view = SlideView.open(memory_slide((224 * 12, 224 * 4)), 0.5, 0.5)
+    plan = grid_plan(view)
+    group = np.random.default_rng(2).integers(-1, 2, len(plan.origins_xy)).astype(np.int8)
+    options = {"batch_size": 8, "memory_bytes": memory_bytes, "group": group}
+    tiles = collect(view, plan, **options)
+    for tile, (x, y) in zip(tiles, plan.origins_xy.tolist(), strict=True):
+        np.testing.assert_array_equal(tile, view.read(x, y, 224, 224))
+    in_order = [
+        bool((np.diff(group[batch.tile_index]) >= 0).all())
+        for batch in stream_tiles(view, plan, **options)
+    ]
+    assert sum(in_order) >= (6 if memory_bytes == 1 << 30 else 4)  # but for borders of stripes
+
+
+def test_tiles_are_cut_into_lent_memory(memory_slide):
+    view = SlideView.open(memory_slide((224 * 5, 224 * 3)), 0.5, 0.5)
+    plan, lent = grid_plan(view), []
+
+    class Buffers:
+        def take(self, length):
+            lent.append(np.empty((step_length(4), 224, 224, 3), np.uint8))
+            return lent[-1][:length]
+
+    for batch in stream_tiles(view, plan, 4, buffers=Buffers()):
+        assert any(np.shares_memory(batch.tiles, memory) for memory in lent)

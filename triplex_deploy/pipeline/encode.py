@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import CENTER, N_NEIGHBORS, GraphSpec, TensorSpec
+from triplex_deploy.contract import CENTER, N_NEIGHBORS, TILE_PX, GraphSpec, TensorSpec
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.feature_cache import FeatureCache
 from triplex_deploy.pipeline.kept_rows import KeptRows
@@ -23,7 +23,7 @@ from triplex_deploy.runtime.session import Session
 from triplex_deploy.system import usable_cores
 from triplex_deploy.tiles.masked_neighbor import mean_color_tile
 from triplex_deploy.tiles.plan import TileIndex, TilePlan
-from triplex_deploy.tiles.stream import StreamStats, TileBatch, stream_tiles
+from triplex_deploy.tiles.stream import StreamStats, TileBatch, step_length, stream_tiles
 from triplex_deploy.tiles.view import SlideView
 
 FEATURES: Final = "features"
@@ -192,14 +192,18 @@ def encode_tiles(
     if not len(needed):
         return
     rest = replace(plan, origins_xy=np.ascontiguousarray(plan.origins_xy[needed]))
+    batch_size = context.setting.batch_size
+    session = context.sessions[next(iter(encoded.outputs.values())).spec.name]
     stream = stream_tiles(
         view,
         rest,
-        context.setting.batch_size,
+        batch_size,
         _readers(context, options.threads),
         memory_bytes=options.stream_bytes,
         on_bad_tile=options.on_bad_tile,
         stats=stats,
+        group=_groups(rows[:, needed] >= 0),
+        buffers=session.lend_buffers((step_length(batch_size), TILE_PX, TILE_PX, 3)),
     )
     worker = _Worker(context, encoded, needed)
     try:
@@ -240,7 +244,7 @@ class _Worker:
         """Run all graphs on one batch, so that its pixels are copied to a GPU once."""
         outputs = list(self.encoded.outputs.values())
         tiles = self.needed[batch.tile_index]
-        order = _side_by_side([output.row_of_tile[tiles] >= 0 for output in outputs])
+        order = _side_by_side(np.stack([output.row_of_tile[tiles] >= 0 for output in outputs]))
         tiles = tiles[order]
         session = self.context.sessions[outputs[0].spec.name]
         pixels = session.upload(_in_order(batch.tiles, order))
@@ -260,19 +264,28 @@ class _Worker:
         return _Step(len(tiles), tiles[these], copied if output.name == FEATURES else None)
 
 
-def _side_by_side(wanted: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
-    """Return an order of tiles in which the tiles of each graph are contiguous.
+def _groups(wanted: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """Return (T,) groups of tiles; in their order, the tiles of each graph are contiguous.
 
-    ``wanted`` has one mask (B,) per graph, for one or two graphs. The order is: tiles of the first
+    ``wanted`` (graphs, T) has a row for each of one or two graphs. The order is: tiles of the first
     graph only, tiles of both, tiles of the second only.
     """
     assert len(wanted) <= 2, "the tiles of three graphs cannot all be contiguous"
-    group = wanted[-1].astype(np.int8) - wanted[0]
-    return np.argsort(group, kind="stable")
+    group: NDArray[np.int8] = wanted[-1].astype(np.int8) - wanted[0].astype(np.int8)
+    return group
+
+
+def _side_by_side(wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return an order of the tiles of a batch in which the tiles of each graph are contiguous."""
+    return np.argsort(_groups(wanted), kind="stable")
 
 
 def _in_order(tiles: NDArray[np.uint8], order: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return the tiles in an order; on dense grids they are in it already, and are not copied."""
+    """Return the tiles in an order.
+
+    The stream gives them in it, and they are not copied. Only a batch on the border of two stripes
+    of a large slide is not in order.
+    """
     is_sorted = bool((np.diff(order) > 0).all())
     return tiles if is_sorted else tiles[order]
 

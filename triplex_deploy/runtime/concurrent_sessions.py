@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.row_table import RowTable
-from triplex_deploy.runtime.session import Arrays, Session
+from triplex_deploy.runtime.session import Arrays, Buffers, Session
 
 
 def share_gpu(sessions: Mapping[str, Session]) -> dict[str, Session]:
@@ -49,6 +49,9 @@ class _LockedSession(Session):
 
     def _upload(self, array: NDArray[Any]) -> Tensor:
         return self._session.upload(array)
+
+    def lend_buffers(self, shape: tuple[int, ...]) -> Buffers | None:
+        return self._session.lend_buffers(shape)
 
     def open_table(self, shape: tuple[int, ...]) -> RowTable | None:
         return self._session.open_table(shape)

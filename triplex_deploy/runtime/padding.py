@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from triplex_deploy.runtime.batching import join
 from triplex_deploy.runtime.device_array import DeviceArray, Tensor, Tensors
 from triplex_deploy.runtime.row_table import RowTable
-from triplex_deploy.runtime.session import Arrays, Session, dynamic_length
+from triplex_deploy.runtime.session import Arrays, Buffers, Session, dynamic_length
 
 SMALLER: Final = 4
 """The smaller of a graph's two sizes is this part of the larger: for the rest of a slide."""
@@ -87,6 +87,9 @@ class _PaddedSession(Session):
 
     def _length(self, inputs: Tensors) -> int:
         return dynamic_length(self.spec, inputs)
+
+    def lend_buffers(self, shape: tuple[int, ...]) -> Buffers | None:
+        return self._session.lend_buffers(shape)
 
     def open_table(self, shape: tuple[int, ...]) -> RowTable | None:
         return self._session.open_table(shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,13 @@ class DeviceMemoryError(BackendError):
 
 class LostDeviceError(BackendError):
     """The GPU's context is lost: no call of this process can use the GPU any more."""
+
+
+class Buffers(Protocol):
+    """Lends arrays of one shape; a loan ends when the borrower drops the array and its views."""
+
+    def take(self, length: int) -> NDArray[np.uint8]:
+        """Return an array with ``length`` rows of undefined content, from any thread."""
 
 
 class Session(ABC):
@@ -106,6 +113,13 @@ class Session(ABC):
             return self._upload(np.ascontiguousarray(array))
         except DeviceMemoryError:
             return array
+
+    def lend_buffers(self, shape: tuple[int, ...]) -> Buffers | None:
+        """Return memory for arrays of ``shape``, uint8, that ``upload`` need not copy on the host.
+
+        Returns None if the session has no GPU, or its runtime no such memory.
+        """
+        return None
 
     def open_table(self, shape: tuple[int, ...]) -> RowTable | None:
         """Return memory of the session's GPU for rows that graphs write and take there.

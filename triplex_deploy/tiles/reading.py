@@ -139,8 +139,30 @@ class Reading:
         return self.level.n_bytes + (self.view.n_bytes if self.view else 0)
 
 
+@dataclass(frozen=True, eq=False)
+class Batching:
+    """Which tiles of a batch come first, so that a consumer takes them without a copy."""
+
+    size: int
+    """Tiles of a batch."""
+    group: NDArray[np.int8]
+    """(T,) group of each tile of the plan; lower groups come first."""
+
+    def within(self, order: NDArray[np.int64], stripe: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (T,) places in ``order``, sorted by group within each batch.
+
+        A batch on the border of two stripes, ``stripe`` (T,), keeps them apart.
+        """
+        place = np.arange(len(order))
+        return np.lexsort((place, self.group[order], stripe, place // self.size))
+
+
 def plan_reading(
-    view: SlideView, origin_xy: NDArray[np.int64], step_tiles: int, memory_bytes: int
+    view: SlideView,
+    origin_xy: NDArray[np.int64],
+    step_tiles: int,
+    memory_bytes: int,
+    batching: Batching | None = None,
 ) -> Reading:
     """Plan how to read tiles of the view so that decoded segments fit in memory.
 
@@ -149,6 +171,7 @@ def plan_reading(
         origin_xy: Top-left corners (x, y) of the tiles in the view, (T, 2).
         step_tiles: Tiles per step.
         memory_bytes: Memory for decoded segments.
+        batching: How the tiles of a batch are ordered; None leaves them in reading order.
 
     Returns:
         The order of the tiles and what is decoded in each step.
@@ -158,7 +181,7 @@ def plan_reading(
     """
     stripes = 1
     while True:
-        reading = _in_stripes(view, origin_xy, step_tiles, stripes)
+        reading = _in_stripes(view, origin_xy, step_tiles, stripes, batching)
         if reading.n_bytes <= memory_bytes:
             return reading
         narrow = view.size_wh[0] // stripes <= 2 * TILE_PX
@@ -202,7 +225,11 @@ def cover(
 
 
 def _in_stripes(
-    view: SlideView, origin_xy: NDArray[np.int64], step_tiles: int, stripes: int
+    view: SlideView,
+    origin_xy: NDArray[np.int64],
+    step_tiles: int,
+    stripes: int,
+    batching: Batching | None,
 ) -> Reading:
     resampled = view.resampling != "none"
     level_grid = view.slide.segment_grid(view.level)
@@ -211,6 +238,8 @@ def _in_stripes(
     tiles = cover(origin_xy, np.array([TILE_PX, TILE_PX]), grid, view.size_wh)
     stripe = np.clip(origin_xy[:, 0], 0, None) * stripes // max(view.size_wh[0], 1)
     order = np.lexsort((origin_xy[:, 0], tiles.first_xy[:, 1], stripe))
+    if batching is not None:
+        order = order[batching.within(order, stripe[order])]
     steps = -(-len(order) // step_tiles)
     first_use = np.minimum(np.arange(steps + 1) * step_tiles, len(order))
     ahead = 4 if resampled else 3

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,14 @@ from triplex_deploy.contract import TILE_PX
 from triplex_deploy.errors import SlideError, TilingError
 from triplex_deploy.tiles.kernels import gather, resample
 from triplex_deploy.tiles.plan import TilePlan
-from triplex_deploy.tiles.reading import TILE_BYTES, Layer, Reading, plan_reading, view_cell_span
+from triplex_deploy.tiles.reading import (
+    TILE_BYTES,
+    Batching,
+    Layer,
+    Reading,
+    plan_reading,
+    view_cell_span,
+)
 from triplex_deploy.tiles.store import BufferPool, SegmentStore
 from triplex_deploy.tiles.view import SlideView
 from triplex_deploy.tiles.weights import AxisWeights
@@ -35,6 +42,13 @@ OnBadTile = Literal["raise", "skip"]
 Tiles = NDArray[np.uint8]
 
 logger = logging.getLogger(__name__)
+
+
+class TileBuffers(Protocol):
+    """Lends memory for tiles; a loan ends when the borrower drops the array and its views."""
+
+    def take(self, length: int) -> NDArray[np.uint8]:
+        """Return an array (length, 224, 224, 3) of undefined content, from any thread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +98,8 @@ def stream_tiles(
     memory_bytes: int = MEMORY_BYTES,
     on_bad_tile: OnBadTile = "raise",
     stats: StreamStats | None = None,
+    group: NDArray[np.int8] | None = None,
+    buffers: TileBuffers | None = None,
 ) -> Generator[TileBatch, None, None]:
     """Yield every planned tile exactly once; compressed tiles are decoded once.
 
@@ -99,6 +115,9 @@ def stream_tiles(
         on_bad_tile: ``raise``, or ``skip`` to replace a compressed tile that cannot be read by
             zeros, log it and list it in ``stats``.
         stats: Receives the counts.
+        group: (T,) group of each tile of the plan: in a batch, tiles of lower groups come first.
+        buffers: Lends the memory that tiles are cut into, for at least ``step_length`` tiles; None
+            takes it from the system.
 
     Yields:
         Batches of tiles.
@@ -111,11 +130,17 @@ def stream_tiles(
         raise TilingError(f"batch_size={batch_size}, threads={threads}: use at least 1 of each")
     if on_bad_tile not in ("raise", "skip"):
         raise TilingError(f"on_bad_tile={on_bad_tile!r}: unknown; use 'raise' or 'skip'")
-    step_tiles = batch_size * max(1, MIN_STEP_TILES // batch_size)
+    step_tiles = step_length(batch_size)
     outputs = OUTPUT_STEPS * min(step_tiles, len(plan.origins_xy)) * TILE_BYTES
-    reading = plan_reading(view, plan.origins_xy, step_tiles, memory_bytes - outputs)
-    work = _Work(view, reading, on_bad_tile == "skip", stats or StreamStats())
+    batching = None if group is None else Batching(batch_size, group)
+    reading = plan_reading(view, plan.origins_xy, step_tiles, memory_bytes - outputs, batching)
+    work = _Work(view, reading, on_bad_tile == "skip", stats or StreamStats(), buffers)
     return _stream(work, batch_size, threads)
+
+
+def step_length(batch_size: int) -> int:
+    """Return how many tiles are cropped at a time for batches of this size."""
+    return batch_size * max(1, MIN_STEP_TILES // batch_size)
 
 
 def _stream(work: _Work, batch_size: int, threads: int) -> Generator[TileBatch, None, None]:
@@ -145,7 +170,14 @@ class _Work:
     seldom wait.
     """
 
-    def __init__(self, view: SlideView, reading: Reading, skip: bool, stats: StreamStats) -> None:
+    def __init__(
+        self,
+        view: SlideView,
+        reading: Reading,
+        skip: bool,
+        stats: StreamStats,
+        buffers: TileBuffers | None = None,
+    ) -> None:
         self.view = view
         self.reading = reading
         self.last_layer = reading.view or reading.level
@@ -160,7 +192,7 @@ class _Work:
         self._pending: list[dict[int, list[Future[None]]]] = [{}, {}]
         self._tiles: dict[int, Future[Tiles]] = {}
         shape = (self.step_tiles, TILE_PX, TILE_PX, 3)
-        self._buffers = BufferPool(shape, keep=OUTPUT_STEPS)
+        self._buffers: TileBuffers = buffers or BufferPool(shape, keep=OUTPUT_STEPS)
         self._weights = lru_cache(maxsize=4096)(view.weights)
 
     def submit(self, pool: ThreadPoolExecutor, step: int) -> None:

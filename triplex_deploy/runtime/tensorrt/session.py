@@ -27,6 +27,7 @@ from triplex_deploy.runtime.failures import failure
 from triplex_deploy.runtime.row_table import RowTable
 from triplex_deploy.runtime.session import (
     Arrays,
+    Buffers,
     DeviceMemoryError,
     LostDeviceError,
     Session,
@@ -126,6 +127,11 @@ class TrtSession(Session):
             raise self._closed()
         with self._cuda.current():
             return self._uploads.upload(array)
+
+    def lend_buffers(self, shape: tuple[int, ...]) -> Buffers | None:
+        if self._uploads is None:
+            raise self._closed()
+        return self._uploads.lend(shape)
 
     def open_table(self, shape: tuple[int, ...]) -> RowTable | None:
         if self._loaded is None:
