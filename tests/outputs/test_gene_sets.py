@@ -98,7 +98,7 @@ def test_sets_follow_the_genes_and_small_ones_are_named(
 
 
 def test_sets_of_no_predicted_gene_are_an_error(many_genes: Prediction) -> None:
-    with pytest.raises(ConfigError, match=r"none of 1 has 2 predicted genes.* such as GNAS, FASN"):
+    with pytest.raises(ConfigError, match=r"none of 1 can be scored: .* such as GNAS, FASN"):
         with_gene_sets(many_genes, {"MOUSE": ("Gnas", "Fasn")})
 
 
@@ -117,3 +117,11 @@ def test_sets_are_not_compared_with_measurements(
 ) -> None:
     with pytest.raises(ConfigError, match="gene sets: have no measured values"):
         write_report(prediction, tmp_path / "a.html", None, measured, gene_sets={"A": ("GNAS",)})
+
+
+def test_a_set_without_genes_to_compare_with_is_left_out(
+    prediction: Prediction, caplog: pytest.LogCaptureFixture
+) -> None:
+    sets = {"ALL": prediction.genes, "TWO": ("GNAS", "FASN")}
+    with caplog.at_level(logging.WARNING), pytest.raises(ConfigError, match="none of 2"):
+        with_gene_sets(prediction, sets)

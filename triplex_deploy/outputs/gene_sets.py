@@ -26,6 +26,8 @@ SEED: Final = 0
 """Seed by which they are drawn; scanpy's default."""
 MOST_SETS: Final = 500
 """Most gene sets of a report."""
+NAMED: Final = 5
+"""Most sets that a message names."""
 LEAST_GENES: Final = 2
 """Least genes of a set that must be predicted."""
 
@@ -87,7 +89,7 @@ def score_genes(expression: NDArray[np.float32], chosen: NDArray[np.int64]) -> N
             others = others[draw.choice(len(others), CONTROLS, replace=False)]
         controls += np.setdiff1d(others, chosen).tolist()
     if not controls:
-        raise ConfigError("no other gene of like expression is predicted; predict more genes")
+        raise ConfigError("no other genes of like expression are predicted")
     of_set = np.nanmean(values[:, chosen], axis=1)
     return np.asarray(of_set - np.nanmean(values[:, sorted(controls)], axis=1))
 
@@ -98,36 +100,37 @@ def with_gene_sets(
     """Return a prediction in which gene sets follow the genes, and their number.
 
     A set is named with the number of its genes that are predicted, such as ``HYPOXIA (7 genes)``.
-    Sets of fewer than two predicted genes are left out, with a warning.
+    Sets of fewer than two predicted genes, and sets without genes to be compared with, are left
+    out with a warning.
 
     Raises:
-        ConfigError: If no set is left, or a set has no genes to be compared with.
+        ConfigError: If no set is left.
     """
     place = {gene: index for index, gene in enumerate(prediction.genes)}
-    names, scores, left_out = [], [], []
+    scores: dict[str, NDArray[np.float64]] = {}
+    left_out: dict[str, list[str]] = {}
     for name, genes in sets.items():
         chosen = np.array([place[gene] for gene in genes if gene in place], np.int64)
         if len(chosen) < LEAST_GENES:
-            left_out.append(name)
+            reason = f"fewer than {LEAST_GENES} of their genes are predicted"
+            left_out.setdefault(reason, []).append(name)
             continue
         try:
-            scores.append(score_genes(prediction.expression, chosen))
+            score = score_genes(prediction.expression, chosen)
         except ConfigError as error:
-            raise ConfigError(f"gene set {name}: {error}") from error
-        names.append(f"{name} ({len(chosen)} of {len(genes)} genes)")
-    if not names:
+            left_out.setdefault(str(error), []).append(name)
+            continue
+        scores[f"{name} ({len(chosen)} of {len(genes)} genes)"] = score
+    reasons = [f"{reason}: {_some(names)}" for reason, names in left_out.items()]
+    if not scores:
         raise ConfigError(
-            f"gene sets: none of {len(sets)} has {LEAST_GENES} predicted genes; the names must be "
-            f"those of the model, such as {', '.join(prediction.genes[:3])}"
+            f"gene sets: none of {len(sets)} can be scored: {'; '.join(reasons)}; predict more "
+            f"genes, under the names of the model, such as {', '.join(prediction.genes[:3])}"
         )
-    if left_out:
-        logger.warning(
-            "gene sets left out, as fewer than %d of their genes are predicted: %s%s",
-            LEAST_GENES,
-            ", ".join(left_out[:5]),
-            f" and {len(left_out) - 5} others" if len(left_out) > 5 else "",
-        )
-    added = np.stack(scores, axis=1).astype(np.float32)
+    for reason in reasons:
+        logger.warning("gene sets left out, as %s", reason)
+    names = tuple(scores)
+    added = np.stack(list(scores.values()), axis=1).astype(np.float32)
     known = prediction.reliability
     extended = replace(
         prediction,
@@ -137,6 +140,11 @@ def with_gene_sets(
         reliability=known and _extended(known, len(names)),
     )
     return extended, len(names)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _extended(known: GeneReliability, n_sets: int) -> GeneReliability:
