@@ -91,27 +91,29 @@ class _Shown:
     zoom_um: float
 
 
-def _report(what: Path, shown: _Shown, out: Path, as_json: bool) -> None:
+def _report(what: Path, wanted: _Shown, out: Path, as_json: bool) -> None:
     from triplex_deploy.cli.progress import StageBars
     from triplex_deploy.cli.truth import measured_labels
+    from triplex_deploy.outputs.genes import gene_indices
     from triplex_deploy.outputs.h5ad import read_prediction
     from triplex_deploy.outputs.page import require_own_page
     from triplex_deploy.outputs.report import write_report
 
     require_own_page(out)
     prediction = read_prediction(what)
-    truth, genes = shown.truth, shown.genes
+    truth, genes = wanted.truth, wanted.genes
+    gene_indices(genes, prediction.genes)  # an unknown gene is told before any work
     measured = None if truth is None else measured_labels(prediction, truth)
     tiles, sets = None, None
-    if shown.gene_sets is not None:
+    if wanted.gene_sets is not None:
         from triplex_deploy.outputs.gene_sets import read_gene_sets
 
-        sets = read_gene_sets(shown.gene_sets)
-    if shown.zoom is not None:
+        sets = read_gene_sets(wanted.gene_sets)
+    if wanted.zoom is not None:
         from triplex_deploy.pipeline.zoom import write_zoom
 
         with StageBars() as progress:
-            tiles = write_zoom(prediction, shown.zoom, out, shown.zoom_um, progress)
+            tiles = write_zoom(prediction, wanted.zoom, out, wanted.zoom_um, progress)
     write_report(prediction, out, genes, measured, tiles, sets)
     n_genes = len(prediction.genes) if genes is None else len(genes)
     summary: dict[str, Any] = {"report": str(out), "spots": prediction.n_spots, "genes": n_genes}

@@ -80,10 +80,10 @@ def score_genes(expression: NDArray[np.float32], chosen: NDArray[np.int64]) -> N
     means = np.nanmean(expression, axis=0)
     ordered = np.sort(means)
     rank = np.searchsorted(ordered, means) + 1  # of equal means the least
-    group = rank // max(round(len(means) / (BINS - 1)), 1)
+    group = np.asarray(rank // max(round(len(means) / (BINS - 1)), 1))
     draw = np.random.RandomState(SEED)
     controls: list[int] = []
-    for one in np.unique(group[chosen]):
+    for one in np.unique(group[chosen]).tolist():
         others = np.flatnonzero(group == one)
         if len(others) > CONTROLS:
             others = others[draw.choice(len(others), CONTROLS, replace=False)]
