@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,10 @@ class TrainedFold:
 
     def __repr__(self) -> str:
         model = self.metrics["model"]
-        return (
-            f"<TrainedFold in {self.folder}: PCC {model['pcc_m']:.3f}, MSE {model['mse']:.4f} "
-            f"on {', '.join(self.metrics['tested_on'])}>"
-        )
+        known = isinstance(model["pcc_m"], float) and isfinite(model["pcc_m"])
+        pcc = f"{model['pcc_m']:.3f}" if known else "undefined"
+        tested_on = ", ".join(self.metrics["tested_on"])
+        return f"<TrainedFold in {self.folder}: PCC {pcc}, MSE {model['mse']:.4f} on {tested_on}>"
 
 
 def train(

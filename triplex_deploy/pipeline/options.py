@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
 
@@ -25,7 +25,7 @@ OnUnfamiliar = Literal["warn", "fail", "ignore"]
 """What to do with a slide that is unlike the training tissue."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PredictOptions:
     """Options of ``predict_slide``; the defaults are those of the command line.
 
@@ -148,6 +148,16 @@ class PredictOptions:
         if not isinstance(self.spots, str | Path):
             raise ConfigError("pool_um: there is nothing to pool; give the folder as spots")
         return Pooling(self.pool_um, self.lattice, self.spots_format, self.bin_um, self.alignment)
+
+    def __repr__(self) -> str:
+        """Return the options that differ from their defaults."""
+        values = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        chosen = [
+            f"{name}={value!r}"
+            for name, value, default in values
+            if isinstance(value, Spots) or value != default
+        ]
+        return f"PredictOptions({', '.join(chosen)})"
 
     @property
     def skips_bad(self) -> bool:
