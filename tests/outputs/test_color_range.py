@@ -45,3 +45,23 @@ def test_missing_values_are_left_out() -> None:
 def test_a_slide_without_variation_has_ranges() -> None:
     first, last = comparable_ranges(np.zeros((3, 2)))
     assert (first.tolist(), last.tolist()) == ([0.0, 0.0], [1.0, 1.0])
+
+
+@pytest.mark.parametrize("n_spots", [1, 2, 3, 57])
+def test_percentiles_are_numpys(n_spots: int) -> None:
+    values = np.random.default_rng(n_spots).normal(size=(n_spots, 300)).astype(np.float32)
+    values[0, 5] = np.nan
+    first, last = comparable_ranges(values)
+    middle = (first + last) / 2
+    for gene in (0, 4, 5, 299):
+        known = values[np.isfinite(values[:, gene]), gene].astype(np.float64)
+        if not known.size:
+            continue
+        wanted = np.quantile(known, (0.02, 0.98)).mean()
+        if known.min() < 0:  # otherwise the range is moved up to zero
+            assert middle[gene] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_no_spots_have_ranges() -> None:
+    first, last = comparable_ranges(np.zeros((0, 2), np.float32))
+    assert (first.tolist(), last.tolist()) == ([0.0, 0.0], [1.0, 1.0])
