@@ -12,7 +12,7 @@ from tests.pipeline.fake_model import fake_config, fake_model
 from triplex_deploy import open_slide, predict_slide
 from triplex_deploy.errors import BackendError, SlideError, SpotsError
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX
-from triplex_deploy.pipeline import predict
+from triplex_deploy.pipeline import predict, prepared
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Session
@@ -59,7 +59,7 @@ def test_thumbnail_is_drawn_while_tiles_are_encoded(
         assert encoding.wait(10)
         return thumbnail(*arguments)
 
-    monkeypatch.setattr(predict, "thumbnail", draw)
+    monkeypatch.setattr(prepared, "thumbnail", draw)
     found = predict_slide(slide_path, model, PredictOptions(spots=some_spots, batch_size=2))
     assert found.thumbnail.any()
 
@@ -68,7 +68,7 @@ def test_error_of_the_thumbnail_ends_the_encoding(
     slide_path: Path, some_spots: Spots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = fake_model(fake_config(), delay_s=0.05)
-    monkeypatch.setattr(predict, "thumbnail", _broken)
+    monkeypatch.setattr(prepared, "thumbnail", _broken)
     with pytest.raises(SlideError, match="the thumbnail broke"):
         predict_slide(slide_path, model, PredictOptions(spots=some_spots, batch_size=1))
     calls: list[int] = model.sessions["fusion_head"].calls  # type: ignore[attr-defined]
@@ -101,7 +101,7 @@ def test_first_error_is_that_of_the_spots_then_of_the_thumbnail(
         raise SlideError("the thumbnail broke")
 
     monkeypatch.setattr(predict, "encode_tiles", break_tile)
-    monkeypatch.setattr(predict, "thumbnail", break_later)
+    monkeypatch.setattr(prepared, "thumbnail", break_later)
     with pytest.raises((SlideError, SpotsError), match=wanted):
         predict_slide(slide_path, fake_model(fake_config()), options(some_spots))
 

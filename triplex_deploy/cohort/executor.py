@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -94,10 +95,10 @@ def _run_all(
 
 
 def _announced(jobs: Sequence[Job], prefetch: Prefetch) -> Iterator[Job]:
-    """Yield the jobs; when one is taken, the slide of the next is copied."""
-    for job in jobs:
+    """Yield the jobs, each with the next one; when one is taken, the next slide is copied."""
+    for job, following in zip_longest(jobs, jobs[1:]):
         prefetch.started(job.source)
-        yield job
+        yield replace(job, following=following)
 
 
 def _make_folders(jobs: Sequence[Job]) -> None:

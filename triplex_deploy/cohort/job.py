@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -38,6 +38,8 @@ class Job:
     """Keep complete results, and use features that an earlier run has saved."""
     wait: bool = False
     """Wait for a slide that another process works on."""
+    following: Job | None = field(default=None, compare=False)
+    """The job that this process runs next, if that is known."""
     precision: str | None = None
     """Precision of the run; None is that of the bundle, and ``auto`` accepts any."""
     source: RemoteSlide | None = None

@@ -13,6 +13,7 @@ from typing import Any
 
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.cohort.job import Job, Outcome
+from triplex_deploy.cohort.lookahead import Lookahead
 from triplex_deploy.cohort.remote import at_hand
 from triplex_deploy.cohort.resume import (
     KEY,
@@ -36,19 +37,25 @@ from triplex_deploy.runtime.session import LostDeviceError
 
 
 def run_job(
-    job: Job, model: Model, progress: Progress, before: Mapping[str, float] | None = None
+    job: Job,
+    model: Model,
+    progress: Progress,
+    before: Mapping[str, float] | None = None,
+    lookahead: Lookahead | None = None,
 ) -> Outcome:
     """Predict one slide, write its files, and return the outcome; failures are not raised.
 
     ``before`` are the seconds of what came before the job and belongs to it, such as reading the
-    bundle. ``KeyboardInterrupt`` is raised, after half-written files are removed, and
-    ``LostDeviceError``, after which this process cannot use its GPU for any slide.
+    bundle. ``lookahead`` prepares the slide of ``job.following``. ``KeyboardInterrupt`` is
+    raised, after half-written files are removed, and ``LostDeviceError``, after which this process
+    cannot use its GPU for any slide.
     """
     begin = time.perf_counter()
     try:
         with exclusive_lock(job.lock_path, job.wait) as is_locked:
             if is_locked:
-                outcome = _run_locked(job, model, progress, WallClock(before))
+                clock = WallClock(before)
+                outcome = _run_locked(job, model, progress, clock, lookahead)
                 return replace(outcome, seconds=time.perf_counter() - begin)
             error_line = f"in progress elsewhere ({holder(job.lock_path)})"
             return Outcome(job, "elsewhere", 0.0, error=error_line)
@@ -74,7 +81,13 @@ def sweep(job: Job) -> None:
                 shutil.rmtree(job.work_dir, ignore_errors=True)
 
 
-def _run_locked(job: Job, model: Model, progress: Progress, clock: WallClock) -> Outcome:
+def _run_locked(
+    job: Job,
+    model: Model,
+    progress: Progress,
+    clock: WallClock,
+    lookahead: Lookahead | None,
+) -> Outcome:
     """Return the outcome, without its time."""
     if job.resume:
         metadata = complete_metadata(job, model.bundle)  # another process may have been faster
@@ -83,7 +96,10 @@ def _run_locked(job: Job, model: Model, progress: Progress, clock: WallClock) ->
     _require_own(job)
     with at_hand(job.source, clock), _staging_folder(job) as staging:
         key = _key(job, model.bundle)  # of the slide as it was before it was read
-        prediction = predict_slide(job.slide, model, _with_cache(job), progress)
+        ahead = None
+        if lookahead is not None:
+            ahead, progress = lookahead.take(job), lookahead.watched(job, progress)
+        prediction = predict_slide(job.slide, model, _with_cache(job), progress, ahead)
         clock.take(prediction.run.get("wall_s", {}))
         if key != _key(job, model.bundle):
             key = None  # slide or spots were replaced before they were opened

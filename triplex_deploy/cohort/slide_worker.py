@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from triplex_deploy.cohort.job import Job, Outcome
+from triplex_deploy.cohort.lookahead import Lookahead
 from triplex_deploy.cohort.run_job import failed_outcome, run_job
 from triplex_deploy.progress import Progress, WallClock
 from triplex_deploy.runtime.model import Model, load_bundle
@@ -79,22 +80,27 @@ class SlideProgram:
     @contextmanager
     def open(self) -> Iterator[Callable[[Job, Progress], Outcome]]:
         clock = WallClock(self.opener.before)
-        with self.opener.open(clock) as model:
+        with self.opener.open(clock) as model, Lookahead(model) as lookahead:
             before = clock.seconds
 
             def run(job: Job, progress: Progress) -> Outcome:
-                outcome = self._run(job, model, progress, dict(before))
+                outcome = self._run(job, model, progress, dict(before), lookahead)
                 before.clear()  # the first slide of a process counts it
                 return outcome
 
             yield run
 
     def _run(
-        self, job: Job, model: Model, progress: Progress, before: Mapping[str, float]
+        self,
+        job: Job,
+        model: Model,
+        progress: Progress,
+        before: Mapping[str, float],
+        lookahead: Lookahead,
     ) -> Outcome:
         if self.log_level is None:  # no other worker could try the slide again
             try:
-                return run_job(job, model, progress, before)
+                return run_job(job, model, progress, before, lookahead)
             except LostDeviceError as error:
                 return failed_outcome(job, error, 0.0)
         return run_job_logged(self._with_share(job), model, progress, self.log_level, before)

@@ -26,6 +26,8 @@ from triplex_deploy.tiles.plan import TileIndex, TilePlan
 from triplex_deploy.tiles.stream import StreamStats, TileBatch, step_length, stream_tiles
 from triplex_deploy.tiles.view import SlideView
 
+ENCODING: Final = "encoding tiles"
+"""Name of the stage in which tiles are encoded."""
 FEATURES: Final = "features"
 """Name of the tile encoder's output, and of inputs that hold features of tiles."""
 MAX_READERS: Final = 16
@@ -188,7 +190,7 @@ def encode_tiles(
     _encode_masked(context, plan, encoded)
     rows = np.stack([output.row_of_tile for output in encoded.outputs.values()])
     needed = np.flatnonzero((rows >= 0).any(axis=0))
-    context.progress.start("encoding tiles", len(needed))
+    context.progress.start(ENCODING, len(needed))
     if not len(needed):
         return
     rest = replace(plan, origins_xy=np.ascontiguousarray(plan.origins_xy[needed]))
