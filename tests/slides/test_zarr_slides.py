@@ -109,10 +109,10 @@ def test_of_several_images_the_slide_is_the_largest(tmp_path: Path) -> None:
 def test_folders_of_slides_hold_ome_zarr(tmp_path: Path) -> None:
     write_ome_zarr(tmp_path / "a.ome.zarr", picture())
     (tmp_path / "b.svs").touch()
-    assert [entry.output for entry in find_slides([tmp_path], recursive=True)] == ["a.ome", "b"]
+    assert [entry.output for entry in find_slides([tmp_path], recursive=True)] == ["a", "b"]
     assert [entry.slide.name for entry in find_slides([tmp_path / "a.ome.zarr"])] == ["a.ome.zarr"]
     (tmp_path / "list.csv").write_text("slide\na.ome.zarr\n")
-    assert [entry.output for entry in find_slides([tmp_path / "list.csv"])] == ["a.ome"]
+    assert [entry.output for entry in find_slides([tmp_path / "list.csv"])] == ["a"]
 
 
 def test_a_chunk_that_was_replaced_is_noticed(tmp_path: Path) -> None:
