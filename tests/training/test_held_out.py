@@ -17,7 +17,6 @@ from triplex_deploy.models import Checkpoint, read_checkpoint
 from triplex_deploy.reliability import RELIABILITY, GeneReliability, read_reliability
 from triplex_deploy.runtime.ort import open_ort_session
 from triplex_deploy.training import held_out
-from triplex_deploy.training.fit_calibration import UnitMeans
 from triplex_deploy.training.held_out import HeldOutSection, calibrate, measure_reliability
 from triplex_deploy.training.options import TrainOptions
 from triplex_deploy.training.prepare import prepare_dataset
@@ -37,7 +36,6 @@ CONFIG = ModelConfig(
     global_mlp_ratio=1.0,
 )
 OPTIONS = TrainOptions(epochs=2, batch_size=6, learning_rate=0.01)
-ALONE = UnitMeans(np.zeros((1, 3)))
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +142,14 @@ def reliability(prepared: Prepared, *sections: HeldOutSection) -> GeneReliabilit
     counts: LabeledSections = label_sections(
         prepared, ["A1"], prepared.panel(prepared.folds[0], "validation")
     )
-    found = measure_reliability(sections, counts, prepared.label_transform, ALONE)
+    found = measure_reliability(sections, counts, prepared.label_transform)
     assert found is not None
     return found
 
 
 def test_calibration_lowers_the_error_and_keeps_the_correlation_elsewhere() -> None:
     fitted, other = section(1), section(2)
-    lines = calibrate([fitted], ALONE)
+    lines = calibrate([fitted])
     assert lines is not None
     values = lines.apply(other.predicted)
 
@@ -182,7 +180,7 @@ def test_error_is_measured_at_spots_that_the_calibration_was_not_fitted_on(
     prepared: Prepared,
 ) -> None:
     one = section(4)
-    lines = calibrate([one], ALONE)
+    lines = calibrate([one])
     assert lines is not None
     inside = np.sqrt(((lines.apply(one.predicted) - one.labels) ** 2).mean(axis=0))
     found = reliability(prepared, one)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from triplex_deploy.models import read_checkpoint, write_checkpoint
-from triplex_deploy.training.fit_calibration import UnitMeans
 from triplex_deploy.training.held_out import calibrate, measure_reliability, predict_held_out
 from triplex_deploy.training.prepared import Prepared, label_sections
 
@@ -16,7 +15,6 @@ def add_held_out(
     prepared: Prepared,
     checkpoint_path: Path,
     selecting_path: Path,
-    fitted_on: Sequence[str],
     held_out: Sequence[str],
 ) -> None:
     """Add calibration and reliability to a checkpoint, and write it again.
@@ -28,25 +26,19 @@ def add_held_out(
         checkpoint_path: The checkpoint.
         selecting_path: The checkpoint that predicts the held-out sections. It is another one if the
             model was fitted again on all training sections.
-        fitted_on: Names of the sections that ``selecting_path`` was fitted on.
-        held_out: Names of the sections that it was not fitted on. No test section is among them.
+        held_out: Names of the sections that ``selecting_path`` was not fitted on. No test section
+            is among them.
 
     Raises:
         CheckpointError: A checkpoint is damaged.
         OutputError: The checkpoint cannot be written.
     """
     selecting = read_checkpoint(selecting_path)
-    fitted = label_sections(prepared, fitted_on, selecting.genes)
     held = label_sections(prepared, held_out, selecting.genes)
-    means = UnitMeans.of(
-        fitted.labels,
-        [prepared.patient_of[name] for name in fitted_on],
-        [prepared.patient_of[name] for name in held_out],
-    )
     sections = predict_held_out(selecting.build_model(), held)
     described = replace(
         read_checkpoint(checkpoint_path),
-        calibration=calibrate(sections, means),
-        reliability=measure_reliability(sections, held, prepared.label_transform, means),
+        calibration=calibrate(sections),
+        reliability=measure_reliability(sections, held, prepared.label_transform),
     )
     write_checkpoint(described, checkpoint_path)

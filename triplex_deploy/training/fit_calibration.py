@@ -2,85 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.calibration import SLOPE_RANGE, Calibration
 
 
-@dataclass(frozen=True, eq=False)
-class UnitMeans:
-    """Mean labels of the units that a model was fitted on: patients, or sections of one patient."""
-
-    values: NDArray[np.float64]
-    """Mean labels (U, G) of each unit."""
-
-    @classmethod
-    def of(
-        cls,
-        labels: Sequence[NDArray[np.float32]],
-        patients: Sequence[str],
-        held_out: Sequence[str],
-    ) -> UnitMeans:
-        """Return the means over the units that are of the same kind as what is held out.
-
-        Args:
-            labels: Labels (N, G) of each section that was fitted on.
-            patients: Patient of each of these sections.
-            held_out: Patients of the held-out sections. If they were fitted on too, units are
-                sections.
-        """
-        by_section = set(held_out) <= set(patients)
-        units = list(map(str, range(len(labels)))) if by_section else list(patients)
-        means = [
-            np.concatenate([part for part, unit in zip(labels, units, strict=True) if unit == one])
-            .astype(np.float64)
-            .mean(axis=0)
-            for one in dict.fromkeys(units)
-        ]
-        return cls(np.stack(means))
-
-    @property
-    def variance_of_a_new_one(self) -> NDArray[np.float64] | None:
-        """Expected square (G,) of the distance of one more unit from the mean of these.
-
-        None if a single unit does not show what units differ by.
-        """
-        count = len(self.values)
-        if count < 2:
-            return None
-        variance: NDArray[np.float64] = self.values.var(axis=0, ddof=1) * (1 + 1 / count)
-        return variance
-
-
 def fit_calibration(
     labels: NDArray[np.floating],
     predicted: NDArray[np.floating],
     independent: NDArray[np.float64],
-    means: UnitMeans,
 ) -> Calibration:
-    """Return a slope and an offset for each gene, as far as held-out spots support them.
+    """Return a line for each gene, with a slope as far as held-out spots support it.
 
-    The mean squared error over all genes, at the spots that are given, is never above that without
-    calibration.
+    The lines keep the mean prediction of these spots. The mean squared error over all genes, at
+    these spots, is never above that without calibration.
 
     Args:
         labels: Labels (N, G) of held-out spots.
         predicted: Predictions (N, G) of the same spots.
         independent: Effective number (G,) of spots.
-        means: Mean labels of what the model was fitted on.
     """
     labels, predicted = labels.astype(np.float64), predicted.astype(np.float64)
-    center, level = predicted.mean(axis=0), labels.mean(axis=0)
-    x, y = predicted - center, labels - level
-    slope = _slopes(x, y, independent)
-    offset = _supported_share(level - center, means) * (level - center)
-    return Calibration(
-        slope.astype(np.float32), (center - slope * center + offset).astype(np.float32)
-    )
+    center = predicted.mean(axis=0)
+    slope = _slopes(predicted - center, labels - labels.mean(axis=0), independent)
+    return Calibration(slope.astype(np.float32), (center - slope * center).astype(np.float32))
 
 
 def _slopes(
@@ -114,14 +60,6 @@ def _variance_beyond(deviation: NDArray[np.float64], error: NDArray[np.float64])
     error = np.maximum(error, 1e-12)
     excess = float((deviation**2 / error).sum()) - len(deviation)
     return max(0.0, excess / float((1 / error).sum()))
-
-
-def _supported_share(difference: NDArray[np.float64], means: UnitMeans) -> float:
-    """Return the share of the offsets (G,) that units alone do not explain (James and Stein)."""
-    explained = means.variance_of_a_new_one
-    if explained is None:
-        return 0.0
-    return _support(float((difference**2).sum()), float(explained.sum()))
 
 
 def _support(square: float, error: float) -> float:

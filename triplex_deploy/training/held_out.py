@@ -21,7 +21,7 @@ from triplex_deploy.expression.effective_spots import effective_spots
 from triplex_deploy.expression.metrics import gene_correlations
 from triplex_deploy.models import SpotModel
 from triplex_deploy.reliability import GeneReliability
-from triplex_deploy.training.fit_calibration import UnitMeans, fit_calibration
+from triplex_deploy.training.fit_calibration import fit_calibration
 from triplex_deploy.training.predict_section import predict_section
 from triplex_deploy.training.prepared import LabeledSections
 
@@ -62,21 +62,18 @@ def predict_held_out(model: SpotModel, held_out: LabeledSections) -> list[HeldOu
     ]
 
 
-def calibrate(sections: Sequence[HeldOutSection], means: UnitMeans) -> Calibration | None:
+def calibrate(sections: Sequence[HeldOutSection]) -> Calibration | None:
     """Return the calibration that held-out sections support; None if they have too few spots."""
     if sum(len(section.labels) for section in sections) < MIN_SPOTS:
         return None
     labels = np.concatenate([section.labels for section in sections])
     predicted = np.concatenate([section.predicted for section in sections])
     independent = np.stack([section.independent for section in sections]).sum(axis=0)
-    return fit_calibration(labels, predicted, independent, means)
+    return fit_calibration(labels, predicted, independent)
 
 
 def measure_reliability(
-    sections: Sequence[HeldOutSection],
-    held_out: LabeledSections,
-    transform: LabelTransform,
-    means: UnitMeans,
+    sections: Sequence[HeldOutSection], held_out: LabeledSections, transform: LabelTransform
 ) -> GeneReliability | None:
     """Return how well each gene is predicted at held-out spots; None if they are too few.
 
@@ -86,7 +83,6 @@ def measure_reliability(
         sections: The predictions of the held-out sections.
         held_out: The same sections, with their counts.
         transform: How labels are made of counts.
-        means: The mean labels that the calibration is fitted with.
     """
     n_spots = sum(len(section.labels) for section in sections)
     if n_spots < MIN_SPOTS:
@@ -107,7 +103,7 @@ def measure_reliability(
         "pcc": pcc,
         "pcc_low": low,
         "pcc_high": high,
-        "rmse": np.sqrt(_calibrated_errors(sections, means)),
+        "rmse": np.sqrt(_calibrated_errors(sections)),
         "raw_rmse": np.sqrt(_mean_square(sections)),
         "pcc_ceiling": _known_mean(ceilings),
     }
@@ -139,7 +135,7 @@ def _correlations(sections: Sequence[HeldOutSection]) -> tuple[NDArray[np.float6
     return pcc, np.minimum(low, pcc), np.maximum(high, pcc)
 
 
-def _calibrated_errors(sections: Sequence[HeldOutSection], means: UnitMeans) -> NDArray[np.float64]:
+def _calibrated_errors(sections: Sequence[HeldOutSection]) -> NDArray[np.float64]:
     """Return the mean squared error (G,), each part of the spots calibrated on the others.
 
     Parts are the sections, or the two halves of a single section.
@@ -148,7 +144,7 @@ def _calibrated_errors(sections: Sequence[HeldOutSection], means: UnitMeans) -> 
     total = np.zeros(sections[0].labels.shape[1])
     for index, part in enumerate(parts):
         others = [other for i, other in enumerate(parts) if i != index]
-        fitted = calibrate(others, means)
+        fitted = calibrate(others)
         values = part.predicted if fitted is None else fitted.apply(part.predicted)
         total += ((values - part.labels) ** 2).sum(axis=0, dtype=np.float64)
     return total / sum(len(part.labels) for part in parts)

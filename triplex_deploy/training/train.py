@@ -120,7 +120,7 @@ def train_fold(
     if options.selection == VALIDATION:
         # with test_fold, nothing is held out but the test sections, which calibration may not see
         checkpoints = (out / CHECKPOINT, selecting / CHECKPOINT)
-        add_held_out(prepared, *checkpoints, plan.fit, plan.select)
+        add_held_out(prepared, *checkpoints, plan.select)
     metrics = _test(prepared, job.plan, options, record, out)
     write_metrics(out, metrics)
     return metrics
