@@ -131,8 +131,11 @@ def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
         for path in files
         if path.suffix.lower() in SLIDE_SUFFIXES or path.is_dir()  # OME-Zarr
     }
-    for below in {path.parent for path in files}:
-        slides |= _dicom_slides([path for path in files if path.parent == below], slides)
+    of_folder: dict[Path, list[Path]] = {}
+    for path in files:
+        of_folder.setdefault(path.parent, []).append(path)
+    for parts in of_folder.values():
+        slides |= _dicom_slides(parts, slides)
     if not slides:
         remedy = "name the files" if recursive else "--recursive looks below it"
         raise ConfigError(f"{folder}: no slides in this folder; {remedy}")
