@@ -55,7 +55,8 @@ def test_rows_are_gathered_where_they_were_put(
 def test_a_batch_can_be_filled_up_in_place(cuda: Cuda, pool: MemoryPool) -> None:
     table = opened(cuda, pool, (10, 4))
     table.put(np.arange(10), np.ones((10, 4), np.float32))
-    window = table.take(np.array([1, 2, 3])).window(128)
+    assert table.take(np.array([1, 2, 3])).window(128) is None
+    window = table.take(np.array([1, 2, 3]), room=128).window(128)
     assert window is not None
     assert (window[0].shape, window[1]) == ((128, 4), 0)
     del window

@@ -86,7 +86,7 @@ def predict_spots(
     context.progress.start("predicting genes", n_spots)
     size = SPOTS_PER_BATCH[context.model.device.kind]
     batches = [slice(begin, begin + size) for begin in range(0, n_spots, size)]
-    predict = _Predicting(context, Gatherer(plan, encoded, per_spot)).predict
+    predict = _Predicting(context, Gatherer(plan, encoded, per_spot, room=size)).predict
     with OrderedThreadPool("predict", iter(batches), predict, context.setting.workers) as pool:
         for rows, predicted in zip(batches, pool, strict=True):
             expression[rows] = predicted
@@ -130,6 +130,8 @@ class Gatherer:
     """The outputs of the tiles."""
     per_spot: PerSpot
     """Rows (N, ...) by name, one for each spot."""
+    room: int = 0
+    """Rows for which there is memory at least, so that a smaller batch can be filled up."""
 
     def inputs(self, spec: GraphSpec, rows: Rows, made: Tensors) -> dict[str, Tensor]:
         """Return the inputs of ``spec`` for the spots ``rows``; those in ``made`` are ready."""
@@ -142,9 +144,11 @@ class Gatherer:
         if tensor.name == MASK.name:
             return self.plan.neighbor_mask[rows]
         if tensor.name in self.per_spot:
-            return self.per_spot[tensor.name].take(np.arange(len(self.plan.spot_tile))[rows])
+            return self.per_spot[tensor.name].take(
+                np.arange(len(self.plan.spot_tile))[rows], self.room
+            )
         output = self.encoded.outputs[tensor.name]
-        return output.store.take(self._tiles(tensor, output, rows))
+        return output.store.take(self._tiles(tensor, output, rows), self.room)
 
     def _tiles(self, tensor: TensorSpec, output: TileOutput, rows: Rows) -> NDArray[np.int64]:
         """Return rows of a store: of target tiles (B,), or of whole neighborhoods (B, 25)."""

@@ -58,10 +58,13 @@ class KeptRows:
         self._store.put(rows, copied)
         return copied
 
-    def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return the values at ``rows``, of any shape, where the graphs run."""
+    def take(self, rows: NDArray[np.int64], room: int = 0) -> Tensor:
+        """Return the values at ``rows``, of any shape, where the graphs run.
+
+        On a GPU their memory has at least ``room`` rows, so that a batch can be filled up in place.
+        """
         if self._table is not None:
-            return self._table.take(rows)
+            return self._table.take(rows, room)
         return self.on_host(rows)
 
     def on_host(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

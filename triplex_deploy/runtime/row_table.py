@@ -25,10 +25,11 @@ class RowTable(ABC):
         """Store ``values`` (B, ...) at ``rows`` (B,)."""
 
     @abstractmethod
-    def take(self, rows: NDArray[Any]) -> DeviceArray:
+    def take(self, rows: NDArray[Any], room: int = 0) -> DeviceArray:
         """Return the values at ``rows``, of any shape, as (*rows.shape, ...).
 
-        Memory for further rows lies behind them, so that a batch can be filled up in place.
+        With ``room``, their memory has at least so many rows, so that a smaller batch can be filled
+        up in place.
         """
 
     @abstractmethod

@@ -22,8 +22,6 @@ from triplex_deploy.runtime.tensorrt.upload import UploadLane
 
 LARGEST_PART: Final = 0.5
 """Largest part of the free memory that one table takes: engines need the rest."""
-SPARE_ROWS: Final = 128
-"""Rows of a call up to which ``take`` adds memory, so that a padded batch lies in one piece."""
 WORD: Final = 4
 """Bytes of a word."""
 IN_PROGRESS: Final = 8
@@ -65,11 +63,11 @@ class CudaRowTable(RowTable):
             )
             self._keep(source, index)
 
-    def take(self, rows: NDArray[Any]) -> DeviceArray:
+    def take(self, rows: NDArray[Any], room: int = 0) -> DeviceArray:
         self._check(rows)
         shape = (*rows.shape, *self.shape[1:])
         per_call = rows.size // max(1, len(rows))
-        n_rows = max(len(rows), SPARE_ROWS)
+        n_rows = max(len(rows), room)
         with self._lock, self._cuda.current():
             memory = self._pool.take(n_rows * per_call * self._row_bytes)
             index = self._index(rows.reshape(-1))
