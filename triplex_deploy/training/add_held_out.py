@@ -36,9 +36,10 @@ def add_held_out(
     selecting = read_checkpoint(selecting_path)
     held = label_sections(prepared, held_out, selecting.genes)
     sections = predict_held_out(selecting.build_model(), held)
-    described = replace(
-        read_checkpoint(checkpoint_path),
-        calibration=calibrate(sections),
-        reliability=measure_reliability(sections, held, prepared.label_transform),
-    )
+    calibration = calibrate(sections)
+    if calibration is None:
+        return
+    measured = measure_reliability(sections, held, prepared.label_transform, calibration)
+    checkpoint = read_checkpoint(checkpoint_path)
+    described = replace(checkpoint, calibration=calibration, reliability=measured)
     write_checkpoint(described, checkpoint_path)

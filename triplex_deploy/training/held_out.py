@@ -49,10 +49,6 @@ class HeldOutSection:
         """Effective number (G,) of spots."""
         return effective_spots(self.labels, self.predicted, self.grid_rc)
 
-    def part(self, rows: NDArray[np.bool_]) -> HeldOutSection:
-        """Return some spots of the section."""
-        return HeldOutSection(self.labels[rows], self.predicted[rows], self.grid_rc[rows])
-
 
 def predict_held_out(model: SpotModel, held_out: LabeledSections) -> list[HeldOutSection]:
     """Return the predictions of a model in evaluation mode for held-out sections."""
@@ -73,20 +69,20 @@ def calibrate(sections: Sequence[HeldOutSection]) -> Calibration | None:
 
 
 def measure_reliability(
-    sections: Sequence[HeldOutSection], held_out: LabeledSections, transform: LabelTransform
-) -> GeneReliability | None:
-    """Return how well each gene is predicted at held-out spots; None if they are too few.
-
-    The error after calibration is that of spots on which the calibration was not fitted.
+    sections: Sequence[HeldOutSection],
+    held_out: LabeledSections,
+    transform: LabelTransform,
+    calibration: Calibration,
+) -> GeneReliability:
+    """Return how well each gene is predicted at held-out spots.
 
     Args:
         sections: The predictions of the held-out sections.
         held_out: The same sections, with their counts.
         transform: How labels are made of counts.
+        calibration: The calibration that was fitted to these sections.
     """
     n_spots = sum(len(section.labels) for section in sections)
-    if n_spots < MIN_SPOTS:
-        return None
     pcc, low, high = _correlations(sections)
     ceilings = np.stack(
         [
@@ -103,7 +99,7 @@ def measure_reliability(
         "pcc": pcc,
         "pcc_low": low,
         "pcc_high": high,
-        "rmse": np.sqrt(_calibrated_errors(sections)),
+        "rmse": np.sqrt(_calibrated_errors(sections, calibration)),
         "raw_rmse": np.sqrt(_mean_square(sections)),
         "pcc_ceiling": _known_mean(ceilings),
     }
@@ -135,27 +131,18 @@ def _correlations(sections: Sequence[HeldOutSection]) -> tuple[NDArray[np.float6
     return pcc, np.minimum(low, pcc), np.maximum(high, pcc)
 
 
-def _calibrated_errors(sections: Sequence[HeldOutSection]) -> NDArray[np.float64]:
-    """Return the mean squared error (G,), each part of the spots calibrated on the others.
+def _calibrated_errors(
+    sections: Sequence[HeldOutSection], calibration: Calibration
+) -> NDArray[np.float64]:
+    """Return the mean squared error (G,) to expect of calibrated predictions of other spots.
 
-    Parts are the sections, or the two halves of a single section.
+    It is that of these spots, and what it is too small by since a slope was fitted to them: twice
+    the variance of the errors over the effective number of spots (Mallows 1973).
     """
-    parts = list(sections) if len(sections) > 1 else _halves(sections[0])
-    total = np.zeros(sections[0].labels.shape[1])
-    for index, part in enumerate(parts):
-        others = [other for i, other in enumerate(parts) if i != index]
-        fitted = calibrate(others)
-        values = part.predicted if fitted is None else fitted.apply(part.predicted)
-        total += ((values - part.labels) ** 2).sum(axis=0, dtype=np.float64)
-    return total / sum(len(part.labels) for part in parts)
-
-
-def _halves(section: HeldOutSection) -> list[HeldOutSection]:
-    """Return the two sides of a section along the longer side of its array."""
-    axis = int(np.argmax(np.ptp(section.grid_rc, axis=0)))
-    place = section.grid_rc[:, axis]
-    first = place < np.median(place)
-    return [section.part(first), section.part(~first)]
+    errors = np.concatenate([calibration.apply(s.predicted) - s.labels for s in sections])
+    spots = np.stack([section.independent for section in sections]).sum(axis=0)
+    expected: NDArray[np.float64] = (errors**2).mean(axis=0) + 2 * errors.var(axis=0) / spots
+    return expected
 
 
 def _mean_square(sections: Sequence[HeldOutSection]) -> NDArray[np.float64]:
