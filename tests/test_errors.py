@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 
 import pytest
@@ -58,3 +59,34 @@ def test_a_lack_of_memory_or_threads_is_no_bug(error: Exception) -> None:
     line = one_line(error)
     assert "unexpected" not in line
     assert "memory" in line or "threads" in line
+
+
+@pytest.mark.usefixtures("unlimited")
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/a/b\nc"),
+            "/a/b c: Permission denied; check the path and its permissions",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", b"/a/b"),
+            "/a/b: No space left on device; free some space, or use another disk",
+        ),
+        (
+            OSError(errno.EMFILE, "Too many open files", 7),
+            "[Errno 24] Too many open files: 7; raise the limit of open files (`ulimit -n`)",
+        ),
+        (
+            OSError(errno.EIO, "Input/output error"),
+            "[Errno 5] Input/output error; check the disk, or use another one",
+        ),
+    ],
+)
+def test_what_the_system_says_of_a_file_is_no_bug(error: OSError, line: str) -> None:
+    assert one_line(error) == line
+
+
+@pytest.mark.usefixtures("unlimited")
+def test_a_file_that_should_be_there_is_a_bug() -> None:
+    assert one_line(FileNotFoundError(errno.ENOENT, "No such file", "/a")).startswith("unexpected")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 from typing import Final
 
@@ -15,6 +17,19 @@ _SCARCE: Final = (
     "resource temporarily unavailable",
 )
 """Words of libraries that get no memory or thread, in lower case."""
+_REMEDY_OF: Final = {
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
+        "check the path and its permissions",
+    ),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or use another disk"),
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE, errno.EROFS, errno.ENXIO, errno.ETIMEDOUT),
+        "check the disk, or use another one",
+    ),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (`ulimit -n`)"),
+}
+"""What helps against errors of the system that are about a file, by their number."""
 _NARROW_BYTES: Final = 8 << 30
 """Address space below which libraries may fail: they map much more than they use."""
 _NARROW_PROCESSES: Final = 256
@@ -71,7 +86,8 @@ class OutputError(TriplexError):
 def one_line(error: BaseException) -> str:
     """Return an error as one line; an error that is not a ``TriplexError`` is named as a bug.
 
-    Narrow limits of this process are named where they may be the reason.
+    Exceptions are what the system says of a file, such as missing permission, and a lack of memory
+    or threads. Narrow limits of this process are named where they may be the reason.
     """
     text = " ".join(str(error).split())
     limits = narrow_limits()
@@ -79,6 +95,10 @@ def one_line(error: BaseException) -> str:
         return f"{text}; {limits}" if limits and isinstance(error, BackendError) else text
     if "start new thread" in text:
         return "no more threads can be started; raise the limit of processes (`ulimit -u`)"
+    if isinstance(error, OSError) and error.errno in _REMEDY_OF:
+        named = isinstance(error.filename, str | bytes)
+        what = f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error)
+        return f"{' '.join(what.split())}; {_REMEDY_OF[error.errno]}"
     name = type(error).__name__
     is_scarce = isinstance(error, MemoryError) or any(word in text.lower() for word in _SCARCE)
     if is_scarce or (limits and isinstance(error, ImportError | OSError)):

@@ -102,8 +102,11 @@ def dicom_slides(files: Iterable[Path]) -> list[Path]:
 
 
 def is_zarr(path: Path) -> bool:
-    """Return True for a folder that is a group of Zarr, as an OME-Zarr image is."""
-    return any((path / name).is_file() for name in (ZARR_V3, ZARR_ATTRIBUTES))
+    """Return True for a folder that is a group of Zarr, as an OME-Zarr image is.
+
+    False for what may not be entered: the reader of the slide reports it.
+    """
+    return any(os.path.isfile(path / name) for name in (ZARR_V3, ZARR_ATTRIBUTES))  # noqa: PTH113
 
 
 def is_ome_zarr(path: Path) -> bool:
