@@ -25,7 +25,7 @@ from triplex_deploy.cohort.job import Job, Outcome
 from triplex_deploy.pipeline.prepared import NextSlide
 from triplex_deploy.progress import Progress, Silent, WallClock
 from triplex_deploy.runtime.model import Model
-from triplex_deploy.runtime.tensorrt.cuda import MemoryBudget
+from triplex_deploy.runtime.tensorrt.memory import MemoryBudget
 
 PATIENCE_S = 60.0
 

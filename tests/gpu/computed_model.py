@@ -16,7 +16,7 @@ from triplex_deploy.contract import GraphSpec, TensorSpec
 from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.model import Model
 from triplex_deploy.runtime.session import Session
-from triplex_deploy.runtime.tensorrt.cuda import MemoryBudget
+from triplex_deploy.runtime.tensorrt.memory import MemoryBudget
 from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
 from triplex_deploy.runtime.tensorrt.reasons import error_collector
 from triplex_deploy.runtime.tensorrt.session import open_trt_session

@@ -15,7 +15,8 @@ from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.ort import Tuning, _cuda_options
 from triplex_deploy.runtime.session import DeviceMemoryError
-from triplex_deploy.runtime.tensorrt.cuda import Cuda, MemoryBudget, MemoryPool
+from triplex_deploy.runtime.tensorrt.cuda import Cuda
+from triplex_deploy.runtime.tensorrt.memory import MemoryBudget, MemoryPool
 
 
 def test_pools_share_one_limit(cuda: Cuda, gpu: StandInGpu) -> None:

@@ -26,7 +26,8 @@ from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.ort import cuda_device_count
 from triplex_deploy.runtime.session import DeviceMemoryError, LostDeviceError
 from triplex_deploy.runtime.tensorrt.build import EngineSettings, build_plan
-from triplex_deploy.runtime.tensorrt.cuda import Cuda, MemoryPool
+from triplex_deploy.runtime.tensorrt.cuda import Cuda
+from triplex_deploy.runtime.tensorrt.memory import MemoryPool
 from triplex_deploy.runtime.tensorrt.profiles import ProfileRange
 from triplex_deploy.runtime.tensorrt.reasons import error_collector
 from triplex_deploy.runtime.tensorrt.session import TrtSession, open_trt_session

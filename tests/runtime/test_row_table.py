@@ -10,7 +10,8 @@ import pytest
 
 from tests.gpu.stand_in import StandInGpu
 from triplex_deploy.errors import ContractError
-from triplex_deploy.runtime.tensorrt.cuda import Cuda, MemoryBudget, MemoryPool
+from triplex_deploy.runtime.tensorrt.cuda import Cuda
+from triplex_deploy.runtime.tensorrt.memory import MemoryBudget, MemoryPool
 from triplex_deploy.runtime.tensorrt.results import ResultLane
 from triplex_deploy.runtime.tensorrt.row_kernels import NO_ROW, PTX
 from triplex_deploy.runtime.tensorrt.row_table import CudaRowTable, open_row_table

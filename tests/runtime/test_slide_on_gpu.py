@@ -23,7 +23,7 @@ from triplex_deploy.outputs import Prediction
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.progress import Silent
 from triplex_deploy.runtime.tensorrt import session as trt_session
-from triplex_deploy.runtime.tensorrt.cuda import MemoryBudget
+from triplex_deploy.runtime.tensorrt.memory import MemoryBudget
 from triplex_deploy.runtime.tensorrt.upload import UploadLane
 
 TILE = 224

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from triplex_deploy.pipeline.context import PredictionContext
-from triplex_deploy.pipeline.encode import FEATURES
+from triplex_deploy.pipeline.needed import FEATURES
 from triplex_deploy.pipeline.tuning import measured_tiles_per_s
 from triplex_deploy.tiles.plan import TilePlan
 

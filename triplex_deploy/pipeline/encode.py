@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -11,10 +11,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.contract import CENTER, N_NEIGHBORS, TILE_PX, GraphSpec, TensorSpec
+from triplex_deploy.contract import TILE_PX, GraphSpec
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.feature_cache import FeatureCache
 from triplex_deploy.pipeline.kept_rows import KeptRows
+from triplex_deploy.pipeline.needed import FEATURES, TargetTiles, target_tiles
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.pipeline.row_store import RowStore
@@ -28,25 +29,11 @@ from triplex_deploy.tiles.view import SlideView
 
 ENCODING: Final = "encoding tiles"
 """Name of the stage in which tiles are encoded."""
-FEATURES: Final = "features"
-"""Name of the tile encoder's output, and of inputs that hold features of tiles."""
 MAX_READERS: Final = 16
 """Most threads that read and decode."""
 WORKERS_PER_READER: Final = 2
 """CPU workers that one reader keeps busy: decoding a tile takes 1 to 2 ms, and the fastest encoders
 5 ms (int8 with AMX). A reader that is ahead waits, so one too many costs nothing."""
-
-
-@dataclass(frozen=True)
-class TargetTiles:
-    """The target tiles of a slide, each counted once."""
-
-    count: int
-    """Number of distinct target tiles."""
-    slot_of_tile: NDArray[np.int64]
-    """(T,) row of each planned tile in a store of target tiles, -1 for other tiles."""
-    slot_of_spot: NDArray[np.int64]
-    """(N,) row of each spot's target tile in such a store."""
 
 
 @dataclass(frozen=True)
@@ -105,33 +92,6 @@ class Encoded:
         if table is None or needs_host:
             store = self.opened.enter_context(RowStore(shape, budget_bytes, half))
         return KeptRows(shape, table, store)
-
-
-def target_tiles(plan: TilePlan) -> TargetTiles:
-    """Number the target tiles of a plan; two spots on one tile share its row."""
-    tiles, slot_of_spot = np.unique(plan.spot_tile, return_inverse=True)
-    slot_of_tile = np.full(len(plan.origins_xy), -1, dtype=np.int64)
-    slot_of_tile[tiles] = np.arange(len(tiles))
-    return TargetTiles(len(tiles), slot_of_tile, slot_of_spot)
-
-
-def sees_neighbors(specs: Iterable[GraphSpec]) -> bool:
-    """Return True if some graph takes the features of whole neighborhoods."""
-    return any(
-        tensor.axes[1:-1] == (N_NEIGHBORS,) for spec in specs for tensor in _features_of(spec)
-    )
-
-
-def needed_tiles(plan: TilePlan, specs: Iterable[GraphSpec]) -> TilePlan:
-    """Return the plan, or a plan of target tiles alone if no graph sees neighbors."""
-    if sees_neighbors(specs):
-        return plan
-    tiles, spot_tile = np.unique(plan.spot_tile, return_inverse=True)
-    neighbor_tile = np.full_like(plan.neighbor_tile, -1)
-    neighbor_tile[:, CENTER] = spot_tile
-    return TilePlan(
-        np.ascontiguousarray(plan.origins_xy[tiles]), neighbor_tile, neighbor_tile >= 0, spot_tile
-    )
 
 
 @contextmanager
@@ -324,7 +284,3 @@ def _readers(context: PredictionContext, threads: int | None) -> int:
     if context.model.device.kind == "cpu":
         return max(1, min(workers // WORKERS_PER_READER, MAX_READERS))
     return max(2, min((threads or usable_cores()) - workers, MAX_READERS))
-
-
-def _features_of(spec: GraphSpec) -> list[TensorSpec]:
-    return [tensor for tensor in spec.inputs if tensor.name == FEATURES]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.errors import SlideError
 from triplex_deploy.familiarity import FAMILIARITY, UNFAMILIAR_BELOW, read_training_tiles
-from triplex_deploy.pipeline.encode import FEATURES, Encoded
+from triplex_deploy.pipeline.encode import Encoded
+from triplex_deploy.pipeline.needed import FEATURES
 from triplex_deploy.pipeline.options import OnUnfamiliar
 from triplex_deploy.slides.brightfield import not_brightfield_he
 from triplex_deploy.tiles.plan import TilePlan

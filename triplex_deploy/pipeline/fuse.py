@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from triplex_deploy.contract import MASK, GraphSpec, TensorSpec
 from triplex_deploy.pipeline.context import PredictionContext
-from triplex_deploy.pipeline.encode import FEATURES, Encoded, TileOutput
+from triplex_deploy.pipeline.encode import Encoded, TileOutput
 from triplex_deploy.pipeline.kept_rows import KeptRows
+from triplex_deploy.pipeline.needed import FEATURES
 from triplex_deploy.pipeline.ordered_pool import OrderedThreadPool
 from triplex_deploy.runtime.device_array import Tensor, Tensors
 from triplex_deploy.runtime.session import Arrays

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from triplex_deploy.outputs.units import describe_units
 from triplex_deploy.pipeline.context import PredictionContext
-from triplex_deploy.pipeline.encode import Encoded, sees_neighbors
+from triplex_deploy.pipeline.encode import Encoded
 from triplex_deploy.pipeline.familiar import Familiarity
+from triplex_deploy.pipeline.needed import sees_neighbors
 from triplex_deploy.pipeline.reliable import reliability_metadata
 from triplex_deploy.reliability import GeneReliability
 from triplex_deploy.runtime.model import Model

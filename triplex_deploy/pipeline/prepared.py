@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.errors import SlideError
 from triplex_deploy.outputs.prediction import THUMBNAIL_MAX_PX
-from triplex_deploy.pipeline.encode import needed_tiles
 from triplex_deploy.pipeline.familiar import judge_picture
+from triplex_deploy.pipeline.needed import needed_tiles
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.pipeline.placing import place_spots
 from triplex_deploy.pipeline.side_task import Check, SideTask

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.errors import ConfigError
-from triplex_deploy.pipeline.encode import FEATURES, Encoded
+from triplex_deploy.pipeline.encode import Encoded
+from triplex_deploy.pipeline.needed import FEATURES
 from triplex_deploy.tiles.plan import TilePlan
 
 

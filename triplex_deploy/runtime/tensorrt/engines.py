@@ -18,8 +18,9 @@ from triplex_deploy.runtime.tensorrt.build import (
     build_plan,
     read_settings,
 )
-from triplex_deploy.runtime.tensorrt.cuda import Cuda, MemoryBudget, open_cuda
+from triplex_deploy.runtime.tensorrt.cuda import Cuda, open_cuda
 from triplex_deploy.runtime.tensorrt.manifest import Platform
+from triplex_deploy.runtime.tensorrt.memory import MemoryBudget
 from triplex_deploy.runtime.tensorrt.reasons import error_collector
 from triplex_deploy.runtime.tensorrt.session import import_tensorrt, open_trt_session
 from triplex_deploy.runtime.tensorrt.store import EngineStore

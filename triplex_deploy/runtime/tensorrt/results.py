@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import BackendError
-from triplex_deploy.runtime.tensorrt.cuda import Cuda, CudaArray, MemoryPool
+from triplex_deploy.runtime.tensorrt.cuda import Cuda
+from triplex_deploy.runtime.tensorrt.memory import CudaArray, MemoryPool
 from triplex_deploy.runtime.tensorrt.row_kernels import NO_ROW, RowKernels
 
 

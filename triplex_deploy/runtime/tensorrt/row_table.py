@@ -15,7 +15,8 @@ from triplex_deploy.errors import ContractError
 from triplex_deploy.runtime.device_array import DeviceArray, Tensor
 from triplex_deploy.runtime.row_table import RowTable
 from triplex_deploy.runtime.session import DeviceMemoryError, LostDeviceError
-from triplex_deploy.runtime.tensorrt.cuda import Cuda, CudaArray, Event, MemoryPool
+from triplex_deploy.runtime.tensorrt.cuda import Cuda
+from triplex_deploy.runtime.tensorrt.memory import CudaArray, Event, MemoryPool
 from triplex_deploy.runtime.tensorrt.results import ResultLane
 from triplex_deploy.runtime.tensorrt.row_kernels import RowKernels
 from triplex_deploy.runtime.tensorrt.upload import UploadLane

@@ -34,9 +34,9 @@ from triplex_deploy.runtime.session import (
     check_inputs,
     dynamic_length,
 )
-from triplex_deploy.runtime.tensorrt.cuda import (
+from triplex_deploy.runtime.tensorrt.cuda import Cuda
+from triplex_deploy.runtime.tensorrt.memory import (
     ALIGNMENT,
-    Cuda,
     CudaArray,
     Event,
     Memory,

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import BackendError
-from triplex_deploy.runtime.tensorrt.cuda import Cuda, CudaArray, Event, Memory, MemoryPool
+from triplex_deploy.runtime.tensorrt.cuda import Cuda
 from triplex_deploy.runtime.tensorrt.locked_buffers import LockedBuffers
+from triplex_deploy.runtime.tensorrt.memory import CudaArray, Event, Memory, MemoryPool
 
 RING: Final = 3
 """Page-locked buffers: one is filled while another is copied, and one waits."""
