@@ -99,7 +99,7 @@ def measure_reliability(
         "pcc": pcc,
         "pcc_low": low,
         "pcc_high": high,
-        "rmse": np.sqrt(_calibrated_errors(sections, calibration)),
+        "rmse": np.sqrt(_mean_square(sections, calibration)),
         "raw_rmse": np.sqrt(_mean_square(sections)),
         "pcc_ceiling": _known_mean(ceilings),
     }
@@ -131,23 +131,17 @@ def _correlations(sections: Sequence[HeldOutSection]) -> tuple[NDArray[np.float6
     return pcc, np.minimum(low, pcc), np.maximum(high, pcc)
 
 
-def _calibrated_errors(
-    sections: Sequence[HeldOutSection], calibration: Calibration
+def _mean_square(
+    sections: Sequence[HeldOutSection], calibration: Calibration | None = None
 ) -> NDArray[np.float64]:
-    """Return the mean squared error (G,) to expect of calibrated predictions of other spots.
-
-    It is that of these spots, and what it is too small by since a slope was fitted to them: twice
-    the variance of the errors over the effective number of spots (Mallows 1973).
-    """
-    errors = np.concatenate([calibration.apply(s.predicted) - s.labels for s in sections])
-    spots = np.stack([section.independent for section in sections]).sum(axis=0)
-    expected: NDArray[np.float64] = (errors**2).mean(axis=0) + 2 * errors.var(axis=0) / spots
-    return expected
-
-
-def _mean_square(sections: Sequence[HeldOutSection]) -> NDArray[np.float64]:
-    errors = np.concatenate([s.predicted.astype(np.float64) - s.labels for s in sections])
-    mean: NDArray[np.float64] = (errors**2).mean(axis=0)
+    """Return the mean squared error (G,) over all spots, of calibrated predictions if asked for."""
+    errors = np.concatenate(
+        [
+            (s.predicted if calibration is None else calibration.apply(s.predicted)) - s.labels
+            for s in sections
+        ]
+    )
+    mean: NDArray[np.float64] = np.square(errors, dtype=np.float64).mean(axis=0)
     return mean
 
 
