@@ -1,5 +1,6 @@
 """What is read of the machine that the process runs on."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,14 @@ def test_absent_package_has_no_version() -> None:
 def test_memory_and_cores_are_positive() -> None:
     assert system.peak_memory_mb() > 1
     assert system.usable_cores() >= 1
+
+
+def test_free_address_space_is_what_the_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (resource.RLIM_INFINITY, 0))
+    assert system.free_address_space() is None
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (1 << 46, 0))
+    free = system.free_address_space()
+    assert free is not None
+    assert (1 << 46) - (1 << 42) < free < 1 << 46
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (1, 0))
+    assert system.free_address_space() == 0

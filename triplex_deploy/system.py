@@ -113,6 +113,18 @@ def peak_memory_mb() -> float:
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
+def free_address_space() -> int | None:
+    """Return the bytes that this process may still map; None without a limit (``ulimit -v``)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit < 0:
+        return None
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        pages = 0
+    return max(limit - pages * resource.getpagesize(), 0)
+
+
 def return_freed_memory() -> None:
     """Return memory that was freed, but is kept for later use, to the system.
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from triplex_deploy.errors import BackendError
+from triplex_deploy.runtime import openvino
 from triplex_deploy.runtime.cpu_choice import has_fast_bf16
 from triplex_deploy.runtime.model import RunnableBundle
 from triplex_deploy.runtime.openvino import open_session
@@ -87,6 +88,15 @@ def test_closed_session_and_damaged_file_are_named(bundle: RunnableBundle, tmp_p
     damaged.write_bytes((bundle.path / damaged.name).read_bytes()[:5000])
     with pytest.raises(BackendError, match=r"tile_encoder\.onnx: OpenVINO cannot load it"):
         open_session(damaged, spec).run({"tiles": random_tiles(1)})
+
+
+def test_little_address_space_is_an_error_before_openvino_crashes(
+    bundle: RunnableBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "free_address_space", lambda: 900 << 20)
+    session = open_session(bundle.path / "tile_encoder.onnx", bundle.specs["tile_encoder"])
+    with pytest.raises(BackendError, match=r"may map 900 MB more; .*--backend onnxruntime"):
+        session.prepare()
 
 
 def test_missing_openvino_names_the_install_command(

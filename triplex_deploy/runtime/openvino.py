@@ -22,12 +22,19 @@ from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.failures import failed_call, reason_of
 from triplex_deploy.runtime.openvino_blocks import SPOTS_PER_BLOCK, BlockwiseGraph
 from triplex_deploy.runtime.session import Arrays, Session, dynamic_length
-from triplex_deploy.system import cache_folder, return_freed_memory, usable_cores
+from triplex_deploy.system import (
+    cache_folder,
+    free_address_space,
+    return_freed_memory,
+    usable_cores,
+)
 
 logger = logging.getLogger(__name__)
 
 HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
 """``INFERENCE_PRECISION_HINT`` by precision. Without it OpenVINO takes bf16 on some CPUs."""
+LEAST_ADDRESS_SPACE: Final = 1 << 30
+"""Bytes that must be free to map; with less, OpenVINO can end the process while it compiles."""
 _TELEMETRY: Final = "openvino_telemetry"
 
 
@@ -74,6 +81,7 @@ class OpenVinoSession(Session):
             raise BackendError(f"{self.spec.name}: the session is closed; open the bundle again")
 
     def _compile(self) -> Any:
+        _require_address_space(self.spec.name)
         core = import_openvino().Core()
         try:
             return core.compile_model(str(self._path), "CPU", self._options)
@@ -108,6 +116,7 @@ class OpenVinoSession(Session):
             self._require_open()
             self._compiled = None  # it would lie in memory beside the parts
             self._requests = threading.local()
+        _require_address_space(self.spec.name)
         openvino = import_openvino()
         options = {key: value for key, value in self._options.items() if key != "CACHE_DIR"}
         try:
@@ -233,6 +242,17 @@ def _open(
         session = open_session(path, spec, precision, threads, streams)
         sessions[name] = stack.enter_context(session)
     return sessions
+
+
+def _require_address_space(graph: str) -> None:
+    """Raise ``BackendError`` where a narrow limit would let OpenVINO crash while it compiles."""
+    free = free_address_space()
+    if free is not None and free < LEAST_ADDRESS_SPACE:
+        raise BackendError(
+            f"{graph}: OpenVINO needs {LEAST_ADDRESS_SPACE >> 20} MB of free address space, and "
+            f"this process may map {free >> 20} MB more; raise the limit (`ulimit -v`), or use "
+            "--backend onnxruntime"
+        )
 
 
 def import_openvino() -> Any:
