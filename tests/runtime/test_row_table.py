@@ -112,9 +112,9 @@ class Memory:
     def __init__(self, *arrays: np.ndarray) -> None:
         self.base = {(n + 1) << 32: array.view(np.uint8) for n, array in enumerate(arrays)}
 
-    def at(self, address: int) -> tuple[np.ndarray, int]:
+    def at(self, address: int) -> tuple[memoryview, int]:
         base = address >> 32 << 32
-        return self.base[base], address - base
+        return self.base[base].reshape(-1).data, address - base
 
 
 def run_ptx(name: str, memory: Memory, arguments: list[int], block: int, blocks: int) -> None:
