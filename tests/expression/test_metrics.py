@@ -30,7 +30,7 @@ def test_slide_metrics_by_hand() -> None:
 
 def test_error_is_the_sum_of_pattern_and_offset() -> None:
     labels = np.array([[0.0, 1.0], [2.0, 1.0]])
-    shifted = measure_slide(labels, labels + [3.0, -1.0])
+    shifted = measure_slide(labels, labels + np.array([3.0, -1.0]))
     assert (shifted.mse_within, shifted.mse_offset) == (0.0, 5.0)
     flat = measure_slide(labels, np.broadcast_to(labels.mean(axis=0), labels.shape))
     assert (flat.mse_within, flat.mse_offset) == (0.5, 0.0)
