@@ -131,7 +131,7 @@
     const ceiling = genes.ceiling[chosen];
     return [
       ["Held-out PCC", isUnsupported(genes, chosen) ? `${known}, not supported` : known],
-      ["Highest PCC that count noise allows", ceiling === null ? "unknown" : format(ceiling)],
+      ["PCC ceiling", ceiling === null ? "unknown" : format(ceiling)],
       ["Held-out RMSE", format(genes.heldout_rmse[chosen])],
     ];
   }
