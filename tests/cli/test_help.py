@@ -58,7 +58,7 @@ def test_help_answers_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("pyarrow", "files"), ("spatialdata", "files"), ("matplotlib", "plots"), ("ray", "cluster")],
+    [("spatialdata", "files"), ("matplotlib", "plots"), ("ray", "cluster")],
 )
 def test_missing_library_names_the_extra_that_brings_it(module: str, extra: str) -> None:
     error = ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.inner")

@@ -39,7 +39,6 @@ def test_header_decides_whatever_the_order_of_columns(outs: Path) -> None:
 
 
 def test_parquet_positions_are_read(outs: Path) -> None:
-    pytest.importorskip("pyarrow")
     spatial = outs / "spatial"
     names = "barcode,in_tissue,array_row,array_col,pxl_row_in_fullres,pxl_col_in_fullres"
     table = pd.read_csv(spatial / "tissue_positions_list.csv", names=names.split(","))

@@ -189,7 +189,6 @@ def test_f12_an_empty_list_of_patients_is_named(kit: Kit, invoke: Invoke) -> Non
 
 def test_f15_visium_hd_bins_are_bins_or_refused(kit: Kit, predict: Predict) -> None:
     pandas = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow")
     spatial = kit.folder / "square_016um/spatial"
     spatial.mkdir(parents=True)
     rows, columns = (values.ravel() for values in np.indices((6, 6)))

@@ -50,7 +50,6 @@ def test_a_file_of_ours_is_replaced_and_a_foreign_one_kept(
 
 
 def test_a_foreign_folder_is_kept(prediction: Prediction, tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
     folder = tmp_path / "section A.spatialdata.zarr"
     (folder / "images").mkdir(parents=True)
     (folder / "zarr.json").write_text('{"attributes": {"spatialdata_attrs": {}}}')

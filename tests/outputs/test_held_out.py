@@ -109,7 +109,8 @@ def test_table_of_genes_begins_with_the_most_reliable(
 
 def test_other_files_carry_it_as_metadata(measured_genes: Prediction, tmp_path: Path) -> None:
     assert origin(measured_genes)["heldout"]["heldout_pcc"] == [0.5, 0.1, None]
-    parquet = pytest.importorskip("pyarrow.parquet")
+    from pyarrow import parquet
+
     convert(measured_genes, "parquet", tmp_path / "a.parquet")
     metadata = parquet.read_schema(tmp_path / "a.parquet").field("FASN").metadata
     assert metadata[b"heldout"] == b"not supported"

@@ -22,7 +22,8 @@ def test_csv_reads_back_to_the_same_numbers(prediction: Prediction, tmp_path: Pa
 
 
 def test_parquet_reads_back_with_types_and_facts(prediction: Prediction, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    from pyarrow import parquet
+
     path = convert(prediction, "parquet", tmp_path / "a.parquet", genes=["FASN"])
     table = pd.read_parquet(path)
     assert table.dtypes["FASN"] == np.float32

@@ -67,7 +67,8 @@ def test_scanpy_is_told_of_no_logarithm_where_none_is_known(prediction: Predicti
 
 
 def test_units_in_the_files_of_other_programs(with_units: Prediction, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    from pyarrow import parquet
+
     tifffile = pytest.importorskip("tifffile")
     path = convert(with_units, "parquet", tmp_path / "a.parquet")
     schema = parquet.read_schema(path)

@@ -61,14 +61,8 @@ def test_parquet(tmp_path: Path) -> None:
     table = pd.DataFrame({"pxl_row_in_fullres": [5, 9], "pxl_col_in_fullres": [1, 2]})
     table["array_row"], table["array_col"], table["in_tissue"] = [0, 1], [0, 1], [1, 1]
     path = tmp_path / "tissue_positions.parquet"
-    try:
-        table.to_parquet(path)
-    except ImportError:
-        path.touch()
-        with pytest.raises(SpotsError, match="pyarrow"):
-            read_spots(path)
-    else:
-        assert read_spots(path).level0_xy.tolist() == [[1.0, 5.0], [2.0, 9.0]]
+    table.to_parquet(path)
+    assert read_spots(path).level0_xy.tolist() == [[1.0, 5.0], [2.0, 9.0]]
 
 
 def test_h5ad(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.slides import Slide, open_slide, resolve_mpp
-from triplex_deploy.spots import TissueMask, read_spots, tissue_mask
+from triplex_deploy.spots import TissueMask, read_spots, tissue, tissue_mask
 from triplex_deploy.spots.tissue import find_tissue
 
 SIZE = 300
@@ -158,3 +158,24 @@ def test_visium_crop_on_gray_glass(shared_data: Path) -> None:
 def test_crop_of_nothing_but_tissue(shared_data: Path) -> None:
     with open_slide(shared_data / "slides/OS-1-detail.ome.tif") as slide:
         assert tissue_mask(slide, 0.2271).mask.mean() > 0.99
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_threshold_is_that_of_scikit_image(seed: int) -> None:
+    filters = pytest.importorskip("skimage.filters")
+    rng = np.random.default_rng(seed)
+    parts = (rng.normal(0.02, 0.01, 5000), rng.normal(0.2, 0.05, 400 * seed + 1))
+    values = np.concatenate(parts).astype(np.float32)
+    assert tissue._otsu(values) == pytest.approx(filters.threshold_otsu(values), rel=1e-6)
+
+
+def test_glass_between_blocks_is_that_of_scikit_image() -> None:
+    transform = pytest.importorskip("skimage.transform")
+    values = np.random.default_rng(0).random((83, 130, 4), np.float32)
+    found = tissue._around(values)
+    padded = np.pad(values, [(0, 5), (0, 6), (0, 0)], mode="edge")
+    coarse = padded.reshape(11, 8, 17, 8, 4).mean(axis=(1, 3))
+    for axis in (0, 1):
+        coarse = gaussian_filter1d(coarse, tissue.GLASS_REACH_PX / tissue.GLASS_STEP_PX, axis)
+    wanted = transform.resize(coarse, padded.shape, order=1, mode="edge")
+    np.testing.assert_allclose(found, wanted[:83, :130], atol=1e-6)

@@ -32,7 +32,6 @@ EXTRA_OF = {
     "yaml": "train",
     "h5py": "train",
     "matplotlib": "plots",
-    "pyarrow": "files",
     "spatialdata": "files",
     "ray": "cluster",
     "fsspec": "remote",

@@ -199,13 +199,8 @@ def _batches(path: Path) -> Batches:
 
 
 def _of_parquet(path: Path) -> Batches:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise DatasetError(
-            f"{path}: reading Parquet needs the package pyarrow; install it, or give "
-            "transcripts.csv.gz"
-        ) from error
+    from pyarrow import parquet
+
     with parquet.ParquetFile(path) as file:
         wanted = [name for name in (*COLUMNS, IS_GENE) if name in file.schema_arrow.names]
         for batch in file.iter_batches(BATCH_ROWS, columns=wanted):

@@ -125,5 +125,5 @@ def is_own_parquet(path: Path) -> bool:
 
 CSV: Final = FileFormat("csv", ".csv", "is a table of spots and genes", write_csv, is_own_csv)
 PARQUET: Final = FileFormat(
-    "parquet", ".parquet", "is the same table", write_parquet, is_own_parquet, library="pyarrow"
+    "parquet", ".parquet", "is the same table", write_parquet, is_own_parquet
 )

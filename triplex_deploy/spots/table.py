@@ -245,22 +245,17 @@ def _is_positions_list(first_row: list[str]) -> bool:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
+    from pyarrow import parquet
+
     require_regular_file(path, SpotsError, "spots file")
     with damage_as(SpotsError, f"{path}: not a Parquet table", _REMEDY):
-        try:
-            from pyarrow import parquet
-
-            rows = parquet.ParquetFile(path).metadata.num_rows
-            if rows > MAX_SPOTS:
-                raise SpotsError(
-                    f"{path}: has {rows:,} rows, more than a slide has spots; "
-                    "pass the spots of one slide"
-                )
-            return pd.read_parquet(path).reset_index(drop=True)
-        except ImportError as error:
+        rows = parquet.ParquetFile(path).metadata.num_rows
+        if rows > MAX_SPOTS:
             raise SpotsError(
-                f"{path}: reading Parquet needs the package pyarrow; install it or pass the CSV"
-            ) from error
+                f"{path}: has {rows:,} rows, more than a slide has spots; "
+                "pass the spots of one slide"
+            )
+        return pd.read_parquet(path).reset_index(drop=True)
 
 
 def _numbers(path: Path, table: pd.DataFrame, names: tuple[str, str]) -> NDArray[np.float64]:
