@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from triplex_deploy.api.run_study import run_study
     from triplex_deploy.api.train import train
     from triplex_deploy.api.verify import verify
-    from triplex_deploy.cohort.predict_slides import predict_slides
+    from triplex_deploy.cohort.predict_slides import iter_slides, predict_slides
     from triplex_deploy.errors import TriplexError
     from triplex_deploy.outputs.geojson import write_geojson
     from triplex_deploy.outputs.h5ad import read_prediction, write_h5ad
@@ -43,6 +43,7 @@ _HOME = {
     "evaluate": "triplex_deploy.api.evaluate",
     "export": "triplex_deploy.api.export",
     "import_checkpoint": "triplex_deploy.api.import_checkpoint",
+    "iter_slides": "triplex_deploy.cohort.predict_slides",
     "load_bundle": "triplex_deploy.runtime.model",
     "open_slide": "triplex_deploy.slides",
     "predict_slide": "triplex_deploy.pipeline.predict",
@@ -73,6 +74,7 @@ __all__ = [
     "evaluate",
     "export",
     "import_checkpoint",
+    "iter_slides",
     "load_bundle",
     "open_slide",
     "predict_slide",

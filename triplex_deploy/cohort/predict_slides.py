@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from triplex_deploy.bundle import is_bundle
 from triplex_deploy.cohort.executor import ExecutorChoice, run_jobs, write_index
@@ -68,35 +69,104 @@ def predict_slides(
         BackendError: If the device or backend cannot be used.
         OutputError: If ``out`` cannot be made, or is a bundle.
     """
-    arguments = [slides] if isinstance(slides, str | Path) else slides
-    choice = ExecutorChoice(executor, workers)
-    folder, options = Path(out), options or PredictOptions()
-    jobs = plan_jobs(
-        find_slides(arguments, recursive),
-        options,
-        folder,
-        report,
-        resume,
-        precision,
-        None if stage_dir is None else Path(stage_dir),
-    )
-    loaded = load_bundle(bundle)
-    if is_bundle(folder):
-        raise OutputError(f"{folder}: is a bundle; choose another folder for the predictions")
-    opener = ModelOpener(
-        Path(bundle).absolute(),
-        device,
-        backend,
-        options.threads,
-        precision,
-        gpu_memory_gb=gpu_memory_gb,
-    )
-    outcomes = run_jobs(jobs, loaded, partial(choice.make, opener, _Watcher(progress)))
+    choices = {
+        "device": device,
+        "backend": backend,
+        "precision": precision,
+        "executor": executor,
+        "workers": workers,
+        "recursive": recursive,
+        "resume": resume,
+        "report": report,
+        "stage_dir": stage_dir,
+        "gpu_memory_gb": gpu_memory_gb,
+        "progress": progress,
+    }
+    jobs, outcomes = _start(slides, Path(bundle), Path(out), options, choices)
     outcome_of = {outcome.job.h5ad_path: outcome for outcome in outcomes}
     found = [outcome_of[job.h5ad_path] for job in jobs]
     if report and len(jobs) > 1:
-        write_index(found, folder)
+        write_index(found, Path(out))
     return found
+
+
+def iter_slides(
+    slides: str | Path | Sequence[str | Path],
+    bundle: str | Path,
+    out: str | Path,
+    options: PredictOptions | None = None,
+    **choices: Any,
+) -> Iterator[Outcome]:
+    """Do what ``predict_slides`` does, and yield each slide's result as soon as it is complete.
+
+    Args:
+        slides: As of ``predict_slides``.
+        bundle: As of ``predict_slides``.
+        out: As of ``predict_slides``.
+        options: As of ``predict_slides``.
+        choices: Any other argument of ``predict_slides``, by its name.
+
+    Yields:
+        One result per slide, in any order. The index of several slides is written at the end.
+
+    Raises:
+        TypeError: If ``predict_slides`` has no such argument.
+        TriplexError: As of ``predict_slides``.
+    """
+    known = dict(predict_slides.__kwdefaults__ or {})
+    unknown = choices.keys() - known.keys()
+    if unknown:
+        raise TypeError(f"iter_slides: no argument {min(unknown)!r}; use {', '.join(known)}")
+    chosen = {**known, **choices}
+    jobs, outcomes = _start(slides, Path(bundle), Path(out), options, chosen)
+    return _until_complete(jobs, outcomes, Path(out) if chosen["report"] else None)
+
+
+def _until_complete(
+    jobs: Sequence[Job], outcomes: Iterator[Outcome], folder: Path | None
+) -> Iterator[Outcome]:
+    """Yield the outcomes, and write the index of several slides into ``folder`` at the end."""
+    outcome_of = {}
+    for outcome in outcomes:
+        outcome_of[outcome.job.h5ad_path] = outcome
+        yield outcome
+    if folder is not None and len(jobs) > 1:
+        write_index([outcome_of[job.h5ad_path] for job in jobs], folder)
+
+
+def _start(
+    slides: str | Path | Sequence[str | Path],
+    bundle: Path,
+    out: Path,
+    options: PredictOptions | None,
+    choices: Mapping[str, Any],
+) -> tuple[list[Job], Iterator[Outcome]]:
+    """Return the jobs of all slides, and their outcomes, which are predicted when asked for."""
+    arguments = [slides] if isinstance(slides, str | Path) else slides
+    choice = ExecutorChoice(choices["executor"], choices["workers"])
+    options, stage_dir = options or PredictOptions(), choices["stage_dir"]
+    jobs = plan_jobs(
+        find_slides(arguments, choices["recursive"]),
+        options,
+        out,
+        choices["report"],
+        choices["resume"],
+        choices["precision"],
+        None if stage_dir is None else Path(stage_dir),
+    )
+    loaded = load_bundle(bundle)
+    if is_bundle(out):
+        raise OutputError(f"{out}: is a bundle; choose another folder for the predictions")
+    opener = ModelOpener(
+        bundle.absolute(),
+        choices["device"],
+        choices["backend"],
+        options.threads,
+        choices["precision"],
+        gpu_memory_gb=choices["gpu_memory_gb"],
+    )
+    watcher = _Watcher(choices["progress"])
+    return list(jobs), run_jobs(jobs, loaded, partial(choice.make, opener, watcher))
 
 
 class _Watcher:
