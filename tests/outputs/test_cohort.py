@@ -9,6 +9,7 @@ import pytest
 
 from triplex_deploy.errors import OutputError
 from triplex_deploy.outputs import Prediction
+from triplex_deploy.outputs.cautions import UNLIKE
 from triplex_deploy.outputs.cohort import (
     SlideCard,
     page_names,
@@ -69,6 +70,17 @@ def test_the_index_links_reports_and_names_failures(prediction: Prediction, tmp_
     assert json.loads(data[1])[2] == {}
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', html)
     assert [path.name for path in tmp_path.glob(".triplex*")] == []
+
+
+def test_the_index_names_slides_unlike_the_training_tissue(
+    prediction: Prediction, tmp_path: Path
+) -> None:
+    for name, tissue in (("A", "like the training tissue"), ("B", UNLIKE)):
+        write_outputs(replace(prediction, slide_name=name, run={"tissue": tissue}), tmp_path)
+    summaries = summarize_folder(tmp_path)
+    assert [summary.is_unlike for summary in summaries] == [False, True]
+    html = write_cohort_index(tmp_path, summaries).read_text(encoding="utf-8")
+    assert html.count("Unlike the training tissue:") == 1
 
 
 def test_an_unreadable_prediction_is_a_failed_slide(prediction: Prediction, tmp_path: Path) -> None:

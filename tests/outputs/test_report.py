@@ -9,6 +9,7 @@ import pytest
 
 from triplex_deploy.errors import ConfigError, OutputError
 from triplex_deploy.outputs import Prediction
+from triplex_deploy.outputs.cautions import UNLIKE
 from triplex_deploy.outputs.report import render_report, write_report
 
 
@@ -107,3 +108,18 @@ def test_the_report_shows_the_tissue_and_what_the_bundle_warns_of(prediction: Pr
     html = render_report(replace(prediction, tissue_overlay=overlay, run=run))
     assert "Tissue found" in html
     assert "Untrained &lt;demo&gt; weights" in html
+
+
+def test_the_report_says_that_the_slide_is_unlike_the_training_tissue(
+    prediction: Prediction,
+) -> None:
+    def page(**run: object) -> str:
+        return render_report(replace(prediction, run={**prediction.run, **run}))
+
+    html = page(tissue=UNLIKE, unfamiliar_spots=0.7, bundle_note="Demo")
+    assert html.count('role="note"') == 2
+    assert (
+        "(70% of the spots are further from it than 99% of the training tiles): do not rely" in html
+    )
+    assert "trained on: do not rely" in page(tissue=UNLIKE, unfamiliar_spots="<b>")
+    assert 'role="note"' not in page(tissue="like the training tissue", unfamiliar_spots=0.0)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.files.atomic import atomic_path
+from triplex_deploy.outputs.cautions import cautions
 from triplex_deploy.outputs.gene_sets import with_gene_sets
 from triplex_deploy.outputs.measured import Measured
 from triplex_deploy.outputs.metadata import format_metadata, grouped_metadata, stages
@@ -105,7 +106,7 @@ def render_report(
         prediction=prediction,
         thumbnail=jpeg_base64(prediction.thumbnail),
         tissue_overlay="" if overlay is None else jpeg_base64(overlay, OVERLAY_PX),
-        caution=run.get("bundle_note"),
+        cautions=cautions(run),
         units=prediction.units or UNKNOWN,
         measured=measured,
         reliability=prediction.reliability,

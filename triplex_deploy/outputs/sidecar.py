@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from triplex_deploy.errors import OutputError
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.regular import open_regular
 from triplex_deploy.files.strict_json import to_strict_json
+from triplex_deploy.outputs.cautions import is_unlike
 from triplex_deploy.outputs.slide_summary import GENES_KEPT, GeneSummary, SlideSummary
 
 H5AD_DIGEST: Final = "h5ad_sha256"
@@ -98,7 +100,7 @@ def recorded_summary(h5ad_path: Path, is_checked: bool = False) -> SlideSummary 
             return None
         if not is_checked and content.get(H5AD_DIGEST) != sha256_of(h5ad_path):
             return None
-        return _from_record(h5ad_path.stem, content[SUMMARY])
+        return replace(_from_record(h5ad_path.stem, content[SUMMARY]), is_unlike=is_unlike(content))
     except (OutputError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from triplex_deploy.bundle import Bundle
 from triplex_deploy.errors import SlideError
 from triplex_deploy.familiarity import FAMILIARITY, UNFAMILIAR_BELOW, read_training_tiles
+from triplex_deploy.outputs.cautions import UNLIKE
 from triplex_deploy.pipeline.encode import Encoded
 from triplex_deploy.pipeline.needed import FEATURES
 from triplex_deploy.pipeline.options import OnUnfamiliar
@@ -38,7 +39,7 @@ class Familiarity:
 
     @property
     def unfamiliar_share(self) -> float:
-        """Share of the spots that are further away than 99 % of the training tiles."""
+        """Share of the spots that are further away than 99% of the training tiles."""
         return float((self.per_spot < UNFAMILIAR_BELOW).mean())
 
     @property
@@ -48,7 +49,7 @@ class Familiarity:
             return "like the training tissue"
         if self.unfamiliar_share <= UNLIKE_ABOVE:
             return "partly unlike the training tissue: another patient, stain or scanner"
-        return "unlike the training tissue"
+        return UNLIKE
 
     def metadata(self) -> dict[str, Any]:
         """Return the summary for the metadata of the run."""
@@ -101,7 +102,7 @@ def judge(path: Path | str, found: Familiarity | None, how: OnUnfamiliar) -> Non
         return
     _object(
         f"{path}: unlike the tissue that the model was trained on ({found.unfamiliar_share:.0%} of "
-        "the spots are further from it than 99 % of the training tiles)",
+        "the spots are further from it than 99% of the training tiles)",
         how,
     )
 
