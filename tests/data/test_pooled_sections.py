@@ -71,7 +71,7 @@ def test_a_spot_holds_the_sum_of_its_bins(tmp_path: Path) -> None:
 def test_good_transcripts_of_genes_are_counted(
     tmp_path: Path, packed: bool, newer: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "triplex_deploy")
     transcripts = write_xenium(tmp_path / "x", packed, newer)
     write_slide(tmp_path / "x" / "he.tif")
     (section,) = read_dataset(tmp_path / "x", "xenium", pooling=Pooling(50))
