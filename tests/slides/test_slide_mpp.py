@@ -31,7 +31,9 @@ def test_printing_resolution_is_no_scale(dpi: int, suffix: str, tmp_path: Path) 
     Image.fromarray(GRAY).save(path, dpi=(dpi, dpi))
     with open_slide(path) as slide:
         assert slide.mpp is None
-        with pytest.raises(SlideError, match=r"no plausible micrometers per pixel; pass --mpp"):
+        with pytest.raises(
+            SlideError, match=r"no plausible micrometers per pixel; look .* --mpp 0.25"
+        ):
             resolve_mpp(slide, None)
 
 

@@ -47,7 +47,8 @@ def resolve_mpp(slide: Slide, override: float | None) -> float:
         return _checked_override(slide, override)
     if slide.mpp is None:
         raise SlideError(
-            f"{slide.path}: its metadata have no plausible micrometers per pixel; pass --mpp"
+            f"{slide.path}: its metadata have no plausible micrometers per pixel; look it up "
+            "in the scanner's software, and pass it, such as --mpp 0.25"
         )
     if not is_plausible_mpp(slide.mpp):
         raise SlideError(

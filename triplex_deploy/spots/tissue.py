@@ -81,7 +81,8 @@ def tissue_mask(slide: Slide, slide_mpp: float, skip_bad: bool = False) -> Tissu
     mask = find_tissue(picture, mask_um)
     if not mask.any():
         raise SpotsError(
-            f"{slide.path}: no tissue found; if there is some, list its spots in a file (--spots)"
+            f"{slide.path}: no tissue found; if there is some, check the scale (--mpp), draw the "
+            "tissue (--mask), or list its spots in a file (--spots)"
         )
     return TissueMask(mask, (width / mask.shape[1], height / mask.shape[0]))
 
