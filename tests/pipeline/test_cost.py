@@ -59,6 +59,9 @@ def test_a_short_prediction_says_nothing_but_on_a_visium_lattice(
     announce_cost("slide.svs", context, plan, "visium")
     (text,) = warned(caplog)
     assert "tiles to encode for 100 spots; on a Visium lattice spots hardly share tiles" in text
+    caplog.clear()
+    announce_cost("slide.svs", context, plan_of(2000), "visium")  # 1.25 tiles per spot: as a grid
+    assert warned(caplog) == []
 
 
 def test_few_spots_are_told(context: PredictionContext, caplog: pytest.LogCaptureFixture) -> None:

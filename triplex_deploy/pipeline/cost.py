@@ -17,6 +17,8 @@ LONG_S: Final = 60.0
 """Expected seconds from which a prediction says what it costs."""
 FEW_SPOTS: Final = 10
 """Spots below which a prediction says little about where a gene is high."""
+COSTLY: Final = 3
+"""Tiles per spot from which a lattice shares little; a grid has one or two."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,8 @@ def announce_cost(
 ) -> None:
     """Warn of a long prediction and of few spots.
 
-    A Visium lattice is always told, as its spots hardly share tiles.
+    A Visium lattice of which every spot has many tiles of its own is always told, as a grid with as
+    many spots needs far fewer.
 
     Args:
         path: The slide.
@@ -35,6 +38,7 @@ def announce_cost(
         layout: Where its spots are from.
     """
     n_spots = len(plan.spot_tile)
+    shares_little = layout == "visium" and len(plan.origins_xy) >= COSTLY * n_spots
     if n_spots < FEW_SPOTS:
         noun = "spot" if n_spots == 1 else "spots"
         logger.warning(
@@ -45,12 +49,12 @@ def announce_cost(
             noun,
         )
     seconds = expected_seconds(context, plan)
-    if layout != "visium" and (seconds or 0.0) < LONG_S:
+    if not shares_little and (seconds or 0.0) < LONG_S:
         return
     text = f"{len(plan.origins_xy):,} tiles to encode for {n_spots:,} spots"
     if seconds is not None:
         text += f", about {in_words(seconds)} here"
-    if layout == "visium":
+    if shares_little:
         text += "; on a Visium lattice spots hardly share tiles, --layout grid needs far fewer"
     logger.warning("%s: %s", path, text)
 

@@ -61,7 +61,7 @@ def place_spots(
     if options.spots is not None:
         _check_scale(slide, slide_mpp, spots)
     if spots.note:
-        logger.warning("%s", spots.note)
+        logger.warning("%s: %s", slide.path, spots.note)
     return spots, tissue
 
 
