@@ -24,6 +24,8 @@ def test_select_genes_follows_the_order_asked_for(prediction: Prediction) -> Non
 def test_select_genes_names_the_unknown_gene(prediction: Prediction) -> None:
     with pytest.raises(ConfigError, match="gene NOPE: it is not predicted"):
         prediction.select_genes(["GNAS", "NOPE"])
+    with pytest.raises(ConfigError, match="separate names by commas: GNAS,FASN"):
+        prediction.select_genes(["GNAS FASN"])
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ def gene_indices(requested: Sequence[str] | None, genes: Sequence[str]) -> NDArr
 
 
 def _hint(gene: str, genes: Sequence[str]) -> str:
+    words = gene.split()
+    if len(words) > 1 and all(word in genes for word in words):
+        return f"separate names by commas: {','.join(words)}"
     upper = {name.upper(): name for name in genes}
     close = get_close_matches(gene.upper(), list(upper), n=1, cutoff=0.6)
     if close:
