@@ -110,7 +110,7 @@ def test_a_prediction_without_a_transform_takes_the_papers_and_says_so(
 
 def test_chosen_genes_are_compared_alone(invoke, table: Path, truth: Path) -> None:
     done = invoke("report", table, "--truth", truth, "--genes", "FASN")
-    assert done.out.endswith("20 spots, 1 genes; 1 measured on 18 spots, median PCC 1.0000\n")
+    assert done.out.endswith("20 spots, 1 gene; 1 measured on 18 spots, median PCC 1.0000\n")
     assert data_of(table.with_suffix(".html"))["genes"]["names"] == ["FASN"]
 
 

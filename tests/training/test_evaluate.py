@@ -143,7 +143,11 @@ def test_command_writes_metrics_and_pictures(
     path, out = tmp_path / "slide.h5ad", tmp_path / "metrics.json"
     write_h5ad(prediction(LabelTransform()(counts, RC)), path)
     assert run_command(["evaluate", str(path), "--truth", str(truth), "--out", str(out)]) == 0
-    assert "PCC 1.0000" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert "mean PCC 1.0000" in lines[0]
+    assert "values: counts as log10(1 + 10,000 × share of " in lines[3]
+    pictures = f"{tmp_path / 'metrics.png'}, {tmp_path / 'metrics-maps.png'}"
+    assert lines[4] == f"written: {out}, {pictures}"
     assert json.loads(out.read_text())["genes"] == list(GENES)
     for name in ("metrics.png", "metrics-maps.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

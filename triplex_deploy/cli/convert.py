@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.cli.shared import common_options, counted, print_summary
 from triplex_deploy.cli.shared_options import genes_option
 from triplex_deploy.outputs.formats import FORMATS, also_path, convert
 
@@ -67,7 +67,7 @@ def command(
         "genes": n_genes,
         "units": found.units,
     }
-    lines = [f"{path}: {found.n_spots} spots, {n_genes} genes"]
+    lines = [f"{path}: {counted(found.n_spots, 'spot')}, {counted(n_genes, 'gene')}"]
     if found.units:
         lines.append(f"values: {found.units}")
     print_summary(as_json, summary, lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,6 +17,15 @@ from triplex_deploy.errors import ConfigError
 if TYPE_CHECKING:
     from triplex_deploy.exporters.encoder_export import EncoderFile, ExportSettings, OpenEncoder
     from triplex_deploy.exporters.encoder_presets import EncoderDesign
+
+POOLED: Final = {
+    "own": "as the network pools",
+    "cls": "class token",
+    "mean": "mean of the patches",
+    "cls+mean": "class token and mean of the patches",
+    "attention": "attention pool",
+}
+"""How an encoder makes features of a tile, in words."""
 
 
 @click.group(
@@ -131,9 +140,9 @@ def export(
 @command.command(name="list", epilog="Example: triplex-deploy encoder list --json")
 @common_options
 def list_presets(as_json: bool) -> None:
-    """Show the encoders that are known by name, with their terms and where they are handed out.
+    """Show the encoders that are known by name, with their terms.
 
-    --json adds where each fact is written.
+    After the terms stands where the weights are handed out. --json adds where each fact is written.
     """
     from dataclasses import asdict
 
@@ -141,10 +150,10 @@ def list_presets(as_json: bool) -> None:
 
     lines = []
     for preset in PRESETS.values():
-        size = f"{preset.millions:g} M weights" if preset.millions else preset.network
+        size = f"{preset.millions:g} M weights" if preset.millions else f"timm's {preset.network}"
         lines.append(
-            f"{preset.name:14} {preset.feature_dim:5} features, {size}, {preset.input_px} px, "
-            f"{preset.pooling}, {preset.mpp:.2g} um per pixel"
+            f"{preset.name:14} {preset.feature_dim:5} features ({POOLED[preset.pooling]}), {size}, "
+            f"tiles of {preset.input_px} px at {preset.mpp:.2g} microns per pixel"
         )
         lines.append(f"{'':14} {preset.license}; {preset.home}")
     summary = {"presets": [asdict(preset) for preset in PRESETS.values()]}

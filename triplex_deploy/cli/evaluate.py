@@ -55,7 +55,11 @@ def command(
     result = without_nan(result)
     if out is not None:
         _write(out, result, pictures)
-    print_summary(as_json, result, _run_lines(result) if truth is None else _slide_lines(result))
+    lines = _run_lines(result) if truth is None else _slide_lines(result)
+    if out is not None:
+        written = [out, _scores_path(out), *([_maps_path(out)] if pictures.maps else [])]
+        lines.append(f"written: {', '.join(map(str, written))}")
+    print_summary(as_json, result, lines)
 
 
 @dataclass(frozen=True)
@@ -156,17 +160,21 @@ def _write(out: Path, result: dict[str, Any], pictures: _Pictures) -> None:
 
 def _slide_lines(result: dict[str, Any]) -> list[str]:
     model, own = result["model"], result["own_mean"]
-    labels = "as they are in the file"
+    from triplex_deploy.outputs.units import describe_units
+
+    values = "measured values as they are in the file"
     if result["truth_are_counts"]:
-        steps = ", ".join(f"{key} {value}" for key, value in result["label_transform"].items())
-        labels = f"of the counts by {steps} ({result['label_transform_is']})"
+        units = describe_units(result["label_transform"])
+        values = f"counts as {units} ({result['label_transform_is']})"
     return [
         f"{result['slide']}: {result['spots']} spots, {len(result['genes'])} genes: "
-        f"PCC {_number(model['pcc_m'])}, MSE {model['mse']:.4f} (within {model['mse_within']:.4f}, "
-        f"offset {model['mse_offset']:.4f}), MAE {model['mae']:.4f}; "
-        f"its own mean everywhere MSE {own['mse']:.4f}, MAE {own['mae']:.4f}",
+        f"mean PCC {_number(model['pcc_m'])}, MSE {model['mse']:.4f} "
+        f"(within {model['mse_within']:.4f}, offset {model['mse_offset']:.4f}), "
+        f"MAE {model['mae']:.4f}; "
+        f"each gene's measured mean at every spot: MSE {own['mse']:.4f}, MAE {own['mae']:.4f}",
+        "within: the error of the pattern; offset: the squared error of each gene's mean",
         f"spots joined by {result['joined_by']}{_alone(result)}",
-        f"labels {labels}",
+        f"values: {values}",
     ]
 
 

@@ -228,7 +228,7 @@ GROUPS: Final = {
     "--precision",
     type=click.Choice(RUN_PRECISIONS),
     help="Precision of the run on a CPU. bf16 runs an fp32 bundle in OpenVINO; auto is the fastest "
-    "that stays within 0.999 of fp32. [default: that of the bundle]",
+    "whose genes correlate with fp32 by 0.999 or more. [default: that of the bundle]",
 )
 @click.option(
     "--stage-dir",

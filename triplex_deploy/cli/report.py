@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from triplex_deploy.cli.shared import common_options, print_summary
+from triplex_deploy.cli.shared import common_options, counted, print_summary
 from triplex_deploy.cli.shared_options import genes_option
 
 SOME_FAILED = 3
@@ -69,7 +69,7 @@ def command(
     browser, without a network.
     """
     if truth and gene_sets:
-        raise click.UsageError("--gene-sets: have no measured values; drop it or --truth")
+        raise click.UsageError("--gene-sets: gene sets have no measured values; drop it or --truth")
     if what.is_dir():
         if truth or genes or gene_sets or zoom or out:
             raise click.UsageError("a folder gets an index; name one prediction for these options")
@@ -117,7 +117,7 @@ def _report(what: Path, wanted: _Shown, out: Path, as_json: bool) -> None:
     write_report(prediction, out, genes, measured, tiles, sets)
     n_genes = len(prediction.genes) if genes is None else len(genes)
     summary: dict[str, Any] = {"report": str(out), "spots": prediction.n_spots, "genes": n_genes}
-    line = f"{out}: {prediction.n_spots} spots, {n_genes} genes"
+    line = f"{out}: {counted(prediction.n_spots, 'spot')}, {counted(n_genes, 'gene')}"
     if tiles is not None:
         summary["tiles"] = str(out.with_name(tiles.folder_name))
         line += f"; keep {tiles.folder_name} beside it"
@@ -129,7 +129,7 @@ def _report(what: Path, wanted: _Shown, out: Path, as_json: bool) -> None:
             "genes_measured": shown.n_genes,
             "median_pcc": median,
         }
-        line += f"; {shown.n_genes} measured on {shown.n_spots} spots"
+        line += f"; {shown.n_genes} measured on {counted(shown.n_spots, 'spot')}"
         line += "" if median is None else f", median PCC {median:.4f}"
     print_summary(as_json, summary, [line])
 

@@ -113,6 +113,11 @@ def is_quiet() -> bool:
     return screen_level() > logging.WARNING
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun in singular or plural, such as ``1 spot`` and ``2 spots``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def print_summary(as_json: bool, summary: Mapping[str, Any], lines: list[str]) -> None:
     """Print the summary as JSON, or the lines unless the command is quiet."""
     if as_json:

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from triplex_deploy.cli.progress import EVERY_S, StageBars
-from triplex_deploy.cli.shared import is_quiet
+from triplex_deploy.cli.shared import counted, is_quiet
 from triplex_deploy.cli.streams import note_line
 from triplex_deploy.files.escape import printable
 
@@ -75,11 +75,11 @@ class SlidesProgress:
         self._n_done += 1
         self.bars.advance(self._all)
         if self.bars.disable and not is_quiet() and outcome.status != "failed":
-            spots = (outcome.metadata or {}).get("spots", 0)
-            note_line(
-                f"{self._n_done} of {self._n_slides}: {outcome.job.slide.name}: {outcome.status}, "
-                f"{spots} spots, {outcome.seconds:.1f} s"
-            )
+            spots = counted((outcome.metadata or {}).get("spots", 0), "spot")
+            what = f"{outcome.status}, {spots}, {outcome.seconds:.1f} s"
+            if outcome.status == "skipped":
+                what = f"skipped, complete already, {spots}"
+            note_line(f"{self._n_done} of {self._n_slides}: {outcome.job.slide.name}: {what}")
 
     def __enter__(self) -> Self:
         self.bars.start()

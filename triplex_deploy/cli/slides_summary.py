@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from triplex_deploy.cli.shared import is_quiet, print_summary
+from triplex_deploy.cli.shared import counted, is_quiet, print_summary
 from triplex_deploy.cli.streams import note_line
 from triplex_deploy.files.escape import printable
 from triplex_deploy.progress import OTHER, TOTAL
@@ -92,7 +92,8 @@ def _lines(outcome: Outcome, out: Path) -> list[str]:
     table = _as_typed(job.h5ad_path, out)
     kept = " (complete already)" if outcome.status == "skipped" else ""
     lines = [
-        f"{table}: {metadata['spots']} spots, {metadata['tiles_encoded']} tiles, "
+        f"{table}: {counted(metadata['spots'], 'spot')}, "
+        f"{counted(metadata['tiles_encoded'], 'tile')}, "
         f"{metadata['spots_per_s']} spots/s on {metadata['device']}{kept}",
         f"{_as_typed(job.metadata_path, out)}: how it was predicted",
     ]

@@ -69,7 +69,9 @@ def write_report(
     n_sets, names = 0, genes
     if gene_sets:
         if measured is not None:
-            raise ConfigError("gene sets: have no measured values; leave the sets or the truth out")
+            raise ConfigError(
+                "gene sets: have no measured values; leave the gene sets out, or the truth"
+            )
         prediction, n_sets = with_gene_sets(prediction, gene_sets)
         names = None if genes is None else (*genes, *prediction.genes[-n_sets:])
     if names is not None:
