@@ -9,7 +9,7 @@ import pytest
 
 from triplex_deploy.errors import OutputError
 from triplex_deploy.outputs import Prediction
-from triplex_deploy.outputs.cautions import UNLIKE
+from triplex_deploy.outputs.cautions import NOT_HE, UNLIKE
 from triplex_deploy.outputs.cohort import (
     SlideCard,
     page_names,
@@ -72,15 +72,15 @@ def test_the_index_links_reports_and_names_failures(prediction: Prediction, tmp_
     assert [path.name for path in tmp_path.glob(".triplex*")] == []
 
 
-def test_the_index_names_slides_unlike_the_training_tissue(
-    prediction: Prediction, tmp_path: Path
-) -> None:
-    for name, tissue in (("A", "like the training tissue"), ("B", UNLIKE)):
-        write_outputs(replace(prediction, slide_name=name, run={"tissue": tissue}), tmp_path)
+def test_the_index_names_slides_not_to_rely_on(prediction: Prediction, tmp_path: Path) -> None:
+    runs = ({"tissue": "like the training tissue"}, {"tissue": UNLIKE}, {NOT_HE: "it is dark"})
+    for name, run in zip("ABC", runs, strict=True):
+        write_outputs(replace(prediction, slide_name=name, run=run), tmp_path)
     summaries = summarize_folder(tmp_path)
-    assert [summary.is_unlike for summary in summaries] == [False, True]
+    found = [summary.caution for summary in summaries]
+    assert found == ["", "unlike the training tissue", "hardly H&E in brightfield"]
     html = write_cohort_index(tmp_path, summaries).read_text(encoding="utf-8")
-    assert html.count("Unlike the training tissue:") == 1
+    assert html.count("Do not rely on it:") == 2
 
 
 def test_an_unreadable_prediction_is_a_failed_slide(prediction: Prediction, tmp_path: Path) -> None:

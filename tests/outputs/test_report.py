@@ -122,4 +122,5 @@ def test_the_report_says_that_the_slide_is_unlike_the_training_tissue(
         "(70% of the spots are further from it than 99% of the training tiles): do not rely" in html
     )
     assert "trained on: do not rely" in page(tissue=UNLIKE, unfamiliar_spots="<b>")
+    assert "brightfield (it is &lt;dark&gt;): do not rely" in page(hardly_he="it is <dark>")
     assert 'role="note"' not in page(tissue="like the training tissue", unfamiliar_spots=0.0)

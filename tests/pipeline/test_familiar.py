@@ -16,6 +16,7 @@ from triplex_deploy.familiarity import FAMILIARITY, MIN_TILES, TrainingTiles
 from triplex_deploy.models import read_checkpoint, write_checkpoint
 from triplex_deploy.outputs.h5ad import read_prediction
 from triplex_deploy.outputs.prediction import Prediction
+from triplex_deploy.pipeline import familiar
 from triplex_deploy.runtime.model import Model, RunnableBundle
 
 HALF = 112
@@ -105,6 +106,16 @@ def test_other_tissue_is_warned_of_or_refused(
         predict(bundles["unlike"], slide_path, "ignore")
         predict(bundles["like"], slide_path, "fail")
     assert not caplog.records
+
+
+def test_the_metadata_say_what_speaks_against_he(
+    bundles: dict[str, RunnableBundle], slide_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "hardly_he" not in predict(bundles["plain"], slide_path).run
+    monkeypatch.setattr(familiar, "not_brightfield_he", lambda _: "it is dark")
+    assert predict(bundles["plain"], slide_path).run["hardly_he"] == "it is dark"
+    with pytest.raises(SlideError, match=r"hardly an H&E slide in brightfield \(it is dark\)"):
+        predict(bundles["plain"], slide_path, "fail")
 
 
 def test_bundle_that_cannot_tell_says_nothing(

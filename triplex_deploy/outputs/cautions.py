@@ -7,11 +7,15 @@ from typing import Any, Final
 
 UNLIKE: Final = "unlike the training tissue"
 """Value of ``tissue`` of a run whose slide shows other tissue, another stain or no H&E at all."""
+NOT_HE: Final = "hardly_he"
+"""Key of the reason why a slide is hardly H&E in brightfield; absent if nothing says so."""
 
 
-def is_unlike(run: Mapping[str, Any]) -> bool:
-    """Return True if the metadata of a run say that its slide is unlike the training tissue."""
-    return run.get("tissue") == UNLIKE
+def in_short(run: Mapping[str, Any]) -> str:
+    """Return what speaks against trusting a prediction in a few words; empty if nothing does."""
+    if run.get("tissue") == UNLIKE:
+        return UNLIKE
+    return "hardly H&E in brightfield" if run.get(NOT_HE) else ""
 
 
 def cautions(run: Mapping[str, Any]) -> list[str]:
@@ -21,10 +25,16 @@ def cautions(run: Mapping[str, Any]) -> list[str]:
         run: Metadata of the run.
 
     Returns:
-        What the bundle warns of, and that the slide is unlike the training tissue; often none.
+        What the bundle warns of, and that the slide is hardly H&E or unlike the training tissue;
+        often none.
     """
     found = [str(run["bundle_note"])] if run.get("bundle_note") else []
-    if is_unlike(run):
+    if run.get(NOT_HE):
+        found.append(
+            f"This is hardly an H&E slide in brightfield ({run[NOT_HE]}): "
+            "do not rely on this prediction."
+        )
+    if run.get("tissue") == UNLIKE:
         share = run.get("unfamiliar_spots")
         reason = ""
         if isinstance(share, int | float) and 0 <= share <= 1:

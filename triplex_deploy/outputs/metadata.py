@@ -32,6 +32,7 @@ LABELS: Final = {
     "neighborhood_stride_px": "Distance of shared tiles",
     "slide_tiles_decoded": "Parts of the slide read",
     "slide_tiles_unreadable": "Parts of the slide that cannot be read",
+    "hardly_he": "What speaks against H&E",
     "tiles_encoded": "Tiles of tissue encoded",
     "tiles_from_cache": "Tiles known from an earlier run",
     "tiles_without_sharing": "Tiles, if each spot had its own",

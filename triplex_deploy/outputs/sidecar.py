@@ -18,7 +18,7 @@ from triplex_deploy.errors import OutputError
 from triplex_deploy.files.digest import sha256_of
 from triplex_deploy.files.regular import open_regular
 from triplex_deploy.files.strict_json import to_strict_json
-from triplex_deploy.outputs.cautions import is_unlike
+from triplex_deploy.outputs.cautions import in_short
 from triplex_deploy.outputs.slide_summary import GENES_KEPT, GeneSummary, SlideSummary
 
 H5AD_DIGEST: Final = "h5ad_sha256"
@@ -100,7 +100,7 @@ def recorded_summary(h5ad_path: Path, is_checked: bool = False) -> SlideSummary 
             return None
         if not is_checked and content.get(H5AD_DIGEST) != sha256_of(h5ad_path):
             return None
-        return replace(_from_record(h5ad_path.stem, content[SUMMARY]), is_unlike=is_unlike(content))
+        return replace(_from_record(h5ad_path.stem, content[SUMMARY]), caution=in_short(content))
     except (OutputError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

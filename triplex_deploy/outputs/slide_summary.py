@@ -7,7 +7,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from triplex_deploy.outputs.cautions import is_unlike
+from triplex_deploy.outputs.cautions import in_short
 from triplex_deploy.outputs.moran import morans_i
 from triplex_deploy.outputs.pictures import jpeg_base64
 from triplex_deploy.outputs.prediction import Prediction
@@ -53,8 +53,8 @@ class SlideSummary:
     """Picture of the slide, as JPEG in base64."""
     map_jpeg: str = ""
     """Picture of the slide with the first gene drawn on it, as JPEG in base64."""
-    is_unlike: bool = False
-    """The slide is unlike the tissue that the model was trained on."""
+    caution: str = ""
+    """What speaks against trusting the prediction, in a few words; empty if nothing does."""
 
     @classmethod
     def failed(cls, slide_name: str, error: str) -> Self:
@@ -87,7 +87,7 @@ class SlideSummary:
             map_jpeg=jpeg_base64(draw_gene(prediction, int(order[0]), picture))
             if len(order)
             else "",
-            is_unlike=is_unlike(prediction.run),
+            caution=in_short(prediction.run),
         )
 
 

@@ -107,7 +107,7 @@ def judge(path: Path | str, found: Familiarity | None, how: OnUnfamiliar) -> Non
     )
 
 
-def judge_picture(path: Path | str, picture: NDArray[np.uint8], how: OnUnfamiliar) -> None:
+def judge_picture(path: Path | str, picture: NDArray[np.uint8], how: OnUnfamiliar) -> str | None:
     """Warn of a slide that is hardly H&E in brightfield, or refuse it.
 
     Args:
@@ -115,12 +115,16 @@ def judge_picture(path: Path | str, picture: NDArray[np.uint8], how: OnUnfamilia
         picture: RGB thumbnail (h, w, 3).
         how: ``warn``, ``fail`` or ``ignore``.
 
+    Returns:
+        What speaks against H&E, None if nothing does.
+
     Raises:
         SlideError: If something speaks against H&E and ``how`` is ``fail``.
     """
     reason = not_brightfield_he(picture)
     if reason is not None:
         _object(f"{path}: hardly an H&E slide in brightfield ({reason})", how)
+    return reason
 
 
 def _object(message: str, how: OnUnfamiliar) -> None:

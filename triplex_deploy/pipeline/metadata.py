@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.outputs.cautions import NOT_HE
 from triplex_deploy.outputs.units import describe_units
 from triplex_deploy.pipeline.context import PredictionContext
 from triplex_deploy.pipeline.encode import Encoded
@@ -50,8 +51,12 @@ def run_metadata(
     plan: TilePlan,
     counts: RunCounts,
     reliability: GeneReliability | None = None,
+    objection: str | None = None,
 ) -> dict[str, Any]:
-    """Return the metadata of a prediction: bundle, scale, counts, seconds per stage, versions."""
+    """Return the metadata of a prediction: bundle, scale, counts, seconds per stage, versions.
+
+    ``objection`` says why the slide is hardly H&E in brightfield, if something says so.
+    """
     bundle = context.model.bundle
     return {
         "bundle_id": bundle.id,
@@ -72,6 +77,7 @@ def run_metadata(
         **_members(context.model),
         **reliability_metadata(bundle, reliability),
         **({} if counts.familiarity is None else counts.familiarity.metadata()),
+        **({} if objection is None else {NOT_HE: objection}),
         **_neighborhood(context),
         "regions": counts.regions,
         **_counts(context, spots, plan, counts),

@@ -93,7 +93,7 @@ def predict_slide(
         predicted, counts = _run_graphs(context, planned, options)
         slide.require_unchanged()
         with clock.stage("thumbnail"), wall.stage("thumbnail"):
-            picture, overlay = drawing.result()
+            picture, overlay, objection = drawing.result()
     rmse = None
     if reliability is not None and expects_error(model.bundle, reliability):
         rmse = reliability.rmse
@@ -110,7 +110,7 @@ def predict_slide(
         thumbnail=picture,
         tissue_overlay=overlay,
         run=run_metadata(
-            context, planned.slide_mpp, planned.view, spots, plan, counts, reliability
+            context, planned.slide_mpp, planned.view, spots, plan, counts, reliability, objection
         ),
         barcodes=spots.barcodes,
         familiarity=None if counts.familiarity is None else counts.familiarity.per_spot,

@@ -29,8 +29,8 @@ from triplex_deploy.tiles.view import SlideView
 _CHECK_S: Final = 0.05
 """Seconds between two looks whether a thread that waits has been stopped."""
 
-Drawn: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
-"""The thumbnail, and the tissue drawn on it if there is a mask."""
+Drawn: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8] | None, str | None]
+"""The thumbnail, the tissue drawn on it if there is a mask, and what speaks against H&E."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,13 @@ class _Pictures:
         self._is_known.set()
 
     def draw(self, check: Check) -> Drawn:
-        """Return the thumbnail, and a copy with the tissue mask drawn on it if there is a mask."""
+        """Return the thumbnail, a copy with the mask drawn on it, and why it is hardly H&E.
+
+        The last two are None if there is no mask, and if nothing speaks against H&E.
+        """
         picture = thumbnail(self._slide, THUMBNAIL_MAX_PX, self._options.skips_bad, check)
-        judge_picture(self._slide.path, picture, self._options.unfamiliar)
+        objection = judge_picture(self._slide.path, picture, self._options.unfamiliar)
         while not self._is_known.wait(_CHECK_S):
             check()
         tissue = self._tissue
-        return picture, None if tissue is None else mask_overlay(picture, tissue)
+        return picture, None if tissue is None else mask_overlay(picture, tissue), objection
