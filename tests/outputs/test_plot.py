@@ -84,6 +84,9 @@ def test_notebook_shows_the_strongest_pattern_and_escapes_names(prediction: Pred
     assert "GNAS, the strongest pattern" in html
     assert "data:image/jpeg;base64," in html
     assert len(html) < 60_000
+    assert "caution" not in html
+    warned = replace(prediction, run={"bundle_note": "Demo <weights>"})._repr_html_()
+    assert "caution</th><td style='text-align:left'>Demo &lt;weights&gt;</td>" in warned
 
 
 def test_notebook_shows_a_prediction_without_spots(prediction: Prediction) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from triplex_deploy.errors import OutputError
 from triplex_deploy.install import install_command
+from triplex_deploy.outputs.cautions import cautions
 from triplex_deploy.outputs.color_range import comparable_ranges
 from triplex_deploy.outputs.drawable import Drawable
 from triplex_deploy.outputs.moran import morans_i
@@ -79,6 +80,7 @@ def html_summary(prediction: Drawable) -> str:
         best = int(np.nan_to_num(moran, nan=-np.inf).argmax())
         picture = draw_gene(prediction, best, picture)
         rows.append(("picture", f"{prediction.genes[best]}, the strongest pattern"))
+    rows += [("caution", text) for text in cautions(prediction.run)]
     cells = "".join(
         f"<tr><th style='text-align:left'>{name}</th>"
         f"<td style='text-align:left'>{escape(text)}</td></tr>"
