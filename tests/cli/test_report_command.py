@@ -150,7 +150,7 @@ def test_an_unreadable_slide_of_a_folder_is_listed(
         del file["obs/array_row"]
     done = invoke("report", tmp_path)
     assert done.status == 3
-    assert done.out == f"{tmp_path / 'index.html'}: 1 slide, 1 failed\n"
+    assert done.out == f"{tmp_path / 'index.html'}: 1 slide, 1 failed: torn\n"
     assert "torn.h5ad: cannot be read as h5ad" in done.err
 
 
@@ -165,7 +165,7 @@ def test_a_slide_that_predict_could_not_read_stays_listed(
     write_cohort_index(tmp_path, [SlideSummary.of(prediction), failed])
     done = invoke("report", tmp_path)
     assert (done.status, done.err) == (3, "")
-    assert done.out == f"{tmp_path / 'index.html'}: 1 slide, 1 failed\n"
+    assert done.out == f"{tmp_path / 'index.html'}: 1 slide, 1 failed: torn\n"
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "torn.svs: cannot be opened" in page
 

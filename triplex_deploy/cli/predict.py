@@ -84,8 +84,9 @@ GROUPS: Final = {
 @click.command(
     cls=GroupedCommand,
     groups=GROUPS,
-    epilog="Example: triplex-deploy predict slide.svs --bundle bundle/ --out predictions/"
-    " -- many: triplex-deploy predict slides.csv --bundle bundle/ --out predictions/ --workers 4",
+    epilog="Example: triplex-deploy predict slide.svs --bundle bundle/ --out predictions/. "
+    "Many slides: triplex-deploy predict slides.csv --bundle bundle/ --out predictions/ "
+    "--workers 4",
 )
 @click.argument("slides", nargs=-1, required=True, type=PathOrUrl())
 @click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle to run.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -13,6 +13,10 @@ from triplex_deploy.cli.shared_options import genes_option
 
 SOME_FAILED = 3
 """Exit status if some predictions of the folder cannot be read."""
+
+
+NAMED: Final = 5
+"""Most slides that failed of which the line about the index gives the name."""
 
 
 @click.command(
@@ -139,7 +143,6 @@ def _index(folder: Path, as_json: bool) -> int:
 
     index = write_index_pages(folder, folder_cards(folder))
     n_done, failed = len(index.done), index.failed
-    noun = "slide" if n_done == 1 else "slides"
     print_summary(
         as_json,
         {
@@ -147,8 +150,16 @@ def _index(folder: Path, as_json: bool) -> int:
             "slides": list(index.done),
             "failed": [{"slide": name, "error": error} for name, error in failed.items()],
         },
-        [f"{index.path}: {n_done} {noun}" + (f", {len(failed)} failed" if failed else "")],
+        [f"{index.path}: {counted(n_done, 'slide')}{_failed(list(failed))}"],
     )
     if not failed:
         return 0
     return SOME_FAILED if n_done else 1
+
+
+def _failed(names: list[str]) -> str:
+    """Return how many slides failed, and which; nothing if none did."""
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f", {len(names)} failed: {', '.join(names[:NAMED])}{more}"

@@ -137,7 +137,11 @@ def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
                 return None
             reader = DirectTiffReader(base, tif, levels)
             if not all(_is_proven(reader, base, level) for level in range(len(levels))):
-                logger.warning("%s: direct decoding differs from OpenSlide, which is used", path)
+                logger.warning(
+                    "%s: direct decoding differs from OpenSlide, so OpenSlide is used: slower, but "
+                    "with the right pixels",
+                    path,
+                )
                 return None
         except SlideError as error:
             logger.warning("%s: direct decoding failed, OpenSlide is used: %s", path, error)
