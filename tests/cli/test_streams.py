@@ -44,6 +44,16 @@ def test_full_stdout_is_one_line(option: tuple[str, ...]) -> None:
     assert line.startswith(b"error: standard output: cannot be written (No space left")
 
 
+def test_a_reader_that_stops_reading_is_no_failure() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as stdout:
+        finished = subprocess.run(
+            [*COMMAND, "encoder", "list"], stdout=stdout, stderr=subprocess.PIPE, check=False
+        )
+    assert (finished.returncode, finished.stderr) == (0, b"")
+
+
 def test_names_cannot_forge_lines(capfd: pytest.CaptureFixture[str]) -> None:
     note_line(FORGED)
     print_line(f"{FORGED}\t12")

@@ -63,12 +63,16 @@ def print_line(text: str) -> None:
 def print_text(text: str, end: str = "\n") -> None:
     """Print text on stdout as it is, such as JSON.
 
+    A reader that stops reading, such as ``head``, is no failure: the rest is dropped.
+
     Raises:
         OutputError: If stdout cannot be written.
     """
     stdout: TextIO = sys.stdout
     try:
         click.echo(text + end, file=stdout, nl=False)
+    except BrokenPipeError:
+        return
     except OSError as error:
         raise OutputError(
             f"standard output: cannot be written ({error.strerror or error}); "
