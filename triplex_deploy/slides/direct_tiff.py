@@ -138,8 +138,8 @@ def open_direct(path: Path, base: OpenSlideReader) -> DirectTiffReader | None:
             reader = DirectTiffReader(base, tif, levels)
             if not all(_is_proven(reader, base, level) for level in range(len(levels))):
                 logger.warning(
-                    "%s: direct decoding differs from OpenSlide, so OpenSlide is used: slower, but "
-                    "with the right pixels",
+                    "%s: direct decoding differs from OpenSlide, so OpenSlide reads it, which is "
+                    "slower",
                     path,
                 )
                 return None
