@@ -125,8 +125,8 @@ def with_gene_sets(
     if not scores:
         raise ConfigError(
             f"gene sets: none of {len(sets)} can be scored: {'; '.join(reasons)}; predict more "
-            f"genes, under the names of the model, such as {', '.join(prediction.genes[:3])}; for a "
-            "model of few genes, use scanpy's score_genes with fewer groups, such as n_bins=5"
+            f"genes, under the names of the model, such as {', '.join(prediction.genes[:3])}; for "
+            "a model of few genes, use scanpy's score_genes with fewer groups, such as n_bins=5"
         )
     for reason in reasons:
         logger.warning("gene sets left out, as %s", reason)
