@@ -10,7 +10,7 @@ import pytest
 
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.outputs import Prediction
-from triplex_deploy.outputs.gene_sets import read_gene_sets, score_genes, with_gene_sets
+from triplex_deploy.outputs.gene_sets import n_groups, read_gene_sets, score_genes, with_gene_sets
 from triplex_deploy.outputs.measured import Measured
 from triplex_deploy.outputs.report import render_report, write_report
 
@@ -22,7 +22,9 @@ def expression(n_genes: int, seed: int = 0) -> np.ndarray:
     return rng.gamma(2.0, rng.random(n_genes) + 0.1, (12, n_genes)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("n_genes", "n_chosen"), [(40, 5), (250, 20), (3000, 40), (3000, 2)])
+@pytest.mark.parametrize(
+    ("n_genes", "n_chosen"), [(12, 3), (40, 5), (250, 20), (3000, 40), (3000, 2)]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_scores_are_those_of_scanpy(n_genes: int, n_chosen: int) -> None:
     sc = pytest.importorskip("scanpy")
@@ -32,8 +34,12 @@ def test_scores_are_those_of_scanpy(n_genes: int, n_chosen: int) -> None:
     chosen = np.random.default_rng(1).choice(n_genes, n_chosen, replace=False)
     table = anndata.AnnData(values)
     table.var_names = [f"G{i}" for i in range(n_genes)]
-    sc.tl.score_genes(table, [f"G{i}" for i in chosen])
+    sc.tl.score_genes(table, [f"G{i}" for i in chosen], n_bins=n_groups(n_genes))
     np.testing.assert_allclose(score_genes(values, chosen), table.obs["score"], atol=2e-6)
+
+
+def test_groups_are_those_of_scanpy_except_for_few_genes() -> None:
+    assert [n_groups(n) for n in (2, 30, 240, 250, 20_000)] == [2, 3, 24, 25, 25]
 
 
 def test_a_set_that_is_higher_than_its_like_has_a_positive_score() -> None:

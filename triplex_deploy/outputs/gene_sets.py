@@ -19,7 +19,9 @@ from triplex_deploy.reliability import GeneReliability
 logger = logging.getLogger(__name__)
 
 BINS: Final = 25
-"""Groups of genes of like mean expression; scanpy's default."""
+"""Most groups of genes of like mean expression; scanpy's default."""
+GENES_OF_BIN: Final = 10
+"""Genes of a group, at the least: a small panel has fewer groups, or sets had no controls."""
 CONTROLS: Final = 50
 """Most genes of a group that a set is compared with; scanpy's default."""
 SEED: Final = 0
@@ -66,8 +68,9 @@ def score_genes(expression: NDArray[np.float32], chosen: NDArray[np.int64]) -> N
     """Return the score of a gene set at every spot, (N,), as ``scanpy.tl.score_genes`` does.
 
     The score is the mean of the set's genes less the mean of control genes: up to 50 others of each
-    of 25 groups of like mean expression that the set reaches into. Source: Satija et al., 2015,
-    "Spatial reconstruction of single-cell gene expression data".
+    of the groups of like mean expression that the set reaches into. There are 25 groups, and fewer
+    for less than 250 genes: ``n_groups``. Source: Satija et al., 2015, "Spatial reconstruction of
+    single-cell gene expression data".
 
     Args:
         expression: Values of the spots, (N, G).
@@ -80,7 +83,7 @@ def score_genes(expression: NDArray[np.float32], chosen: NDArray[np.int64]) -> N
     means = np.nanmean(expression, axis=0)
     ordered = np.sort(means)
     rank = np.searchsorted(ordered, means) + 1  # of equal means the least
-    group = np.asarray(rank // max(round(len(means) / (BINS - 1)), 1))
+    group = np.asarray(rank // max(round(len(means) / (n_groups(len(means)) - 1)), 1))
     draw = np.random.RandomState(SEED)
     controls: list[int] = []
     for one in np.unique(group[chosen]).tolist():
@@ -92,6 +95,11 @@ def score_genes(expression: NDArray[np.float32], chosen: NDArray[np.int64]) -> N
         raise ConfigError("no other genes of like expression are predicted")
     of_set = np.nanmean(values[:, chosen], axis=1)
     return np.asarray(of_set - np.nanmean(values[:, sorted(controls)], axis=1))
+
+
+def n_groups(n_genes: int) -> int:
+    """Return the number of groups, ``n_bins`` of scanpy, for so many predicted genes."""
+    return min(BINS, max(2, n_genes // GENES_OF_BIN))
 
 
 def with_gene_sets(
@@ -125,8 +133,7 @@ def with_gene_sets(
     if not scores:
         raise ConfigError(
             f"gene sets: none of {len(sets)} can be scored: {'; '.join(reasons)}; predict more "
-            f"genes, under the names of the model, such as {', '.join(prediction.genes[:3])}; for "
-            "a model of few genes, use scanpy's score_genes with fewer groups, such as n_bins=5"
+            f"genes, under the names of the model, such as {', '.join(prediction.genes[:3])}"
         )
     for reason in reasons:
         logger.warning("gene sets left out, as %s", reason)
