@@ -129,5 +129,9 @@ def test_a_set_without_genes_to_compare_with_is_left_out(
     prediction: Prediction, caplog: pytest.LogCaptureFixture
 ) -> None:
     sets = {"ALL": prediction.genes, "TWO": ("GNAS", "FASN")}
-    with caplog.at_level(logging.WARNING), pytest.raises(ConfigError, match="none of 2"):
-        with_gene_sets(prediction, sets)
+    with caplog.at_level(logging.WARNING, "triplex_deploy"):
+        extended, n_sets = with_gene_sets(prediction, sets)
+    assert (n_sets, extended.genes[-1]) == (1, "TWO (2 of 2 genes)")
+    assert "no other genes of like expression are predicted: ALL" in caplog.text
+    with pytest.raises(ConfigError, match="none of 1 can be scored"):
+        with_gene_sets(prediction, {"ALL": prediction.genes})
