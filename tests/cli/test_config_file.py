@@ -77,6 +77,11 @@ def test_doctor_says_which_files_are_read(invoke: Invoke, folder: Path, user_fil
         ("[predict]\nmemory-gb = -1", "[predict] memory-gb: -1.0 is not in the range"),
         ('[predict]\nresume = "yes"', "[predict] resume: 'yes' is neither true nor false"),
         ("[predict]\nlayout = 'hexagon'", "[predict] layout: 'hexagon' is not one of"),
+        ("[predict]\nmemory-gb = {a = 1}", "[predict] memory-gb: {'a': 1} is no single value"),
+        ("[predict]\ngenes = [['GNAS']]", "[predict] genes: [['GNAS']] is no single value"),
+        ("[predict]\nbatch-size = inf", "[predict] batch-size: "),
+        ("[predict]\nthreads = inf", "[predict] threads: inf is no value of it"),
+        ("[predict]\nmemory-gb = 1979-05-27", "[predict] memory-gb: "),
         ("[predict]\n\xff = 1", "not TOML: "),
     ],
 )

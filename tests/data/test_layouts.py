@@ -196,3 +196,9 @@ def test_a_list_of_genes_that_inflates_without_end_is_refused(
     path.write_bytes(gzip.compress(b"E1\tG1\tGene Expression\n" * 500_000))
     with pytest.raises(DatasetError, match=r"features\.tsv\.gz: longer than 1 MiB"):
         feature_matrix.read_feature_matrix(outs)
+
+
+def test_names_of_columns_cannot_break_the_line(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text('section,patient,"a\nb"\nA1,P1,0\n')
+    with pytest.raises(DatasetError, match=r"\['section', 'patient', 'a\\nb'\]; use section"):
+        read_section_list(tmp_path / "list.csv")

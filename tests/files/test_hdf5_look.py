@@ -1,5 +1,6 @@
 """An HDF5 file that hangs or ends the library is one error."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from triplex_deploy.errors import SpotsError
-from triplex_deploy.files import hdf5_look
+from triplex_deploy.files import hdf5_child, hdf5_look
 from triplex_deploy.files.hdf5_look import look_first_at_hdf5
 
 
@@ -42,3 +43,25 @@ def test_what_ends_or_stops_the_child_is_one_error(
     monkeypatch.setattr(hdf5_look, "BASE_SECONDS", 1.0)
     with pytest.raises(SpotsError, match=reason):
         look_first_at_hdf5(table, SpotsError, ("obs", "obsm"))
+
+
+class Damaged:
+    """Attributes that cannot be listed."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.attrs = self
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("wrong version")
+
+    def get(self, name: str) -> None:
+        self.asked.append(name)
+        raise OSError("no such attribute")
+
+
+def test_attributes_that_cannot_be_listed_are_asked_for_all_the_same() -> None:
+    """One of them may hang, and readers ask for it by its name."""
+    item = Damaged()
+    hdf5_child._read_attributes(item)
+    assert tuple(item.asked) == hdf5_child.ASKED_FOR

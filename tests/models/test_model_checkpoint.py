@@ -3,6 +3,7 @@
 import dataclasses
 import fractions
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -290,3 +291,15 @@ def test_checkpoint_is_not_written_through_a_link(checkpoint, tmp_path):
     with pytest.raises(OutputError, match="is a link"):
         write_checkpoint(checkpoint, tmp_path / "model.ckpt")
     assert other.read_text() == "theirs"
+
+
+def test_file_whose_end_is_of_another_zip_is_no_torch_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> bool:
+        raise zipfile.BadZipFile("zipfiles that span multiple disks are not supported")
+
+    (tmp_path / "a.ckpt").write_bytes(b"PK")
+    monkeypatch.setattr(zipfile, "is_zipfile", refuse)
+    with pytest.raises(CheckpointError, match="not a torch file"):
+        read_checkpoint(tmp_path / "a.ckpt")

@@ -2,6 +2,7 @@ import errno
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import anndata
@@ -269,5 +270,12 @@ def test_damaged_metrics_are_one_error(tmp_path: Path, old: str, new: str) -> No
     write_fold(tmp_path, 0, ["X"], [0.4], "honest")
     path = tmp_path / "fold-0" / "metrics.json"
     path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(OutputError, match=r"metrics\.json: damaged"):
+        evaluate_run(tmp_path)
+
+
+@pytest.mark.parametrize("selection", [["validation"], {"a": 1}, None, 3])
+def test_selection_that_is_no_name_is_damage(selection: Any, tmp_path: Path) -> None:
+    write_fold(tmp_path, 0, ["GNAS"], [0.5], selection)
     with pytest.raises(OutputError, match=r"metrics\.json: damaged"):
         evaluate_run(tmp_path)

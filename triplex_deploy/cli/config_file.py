@@ -223,6 +223,12 @@ def _checked(where: str, command: click.Command, option: click.Option, value: An
     """Return the value as click takes it from a default; raises ``ConfigError`` if not valid."""
     if option.is_flag and not option.count and not isinstance(value, bool):
         raise ConfigError(f"{where}: {value!r} is neither true nor false; use true or false")
+    if any(
+        isinstance(item, dict | list) for item in (value if isinstance(value, list) else [value])
+    ):
+        raise ConfigError(
+            f"{where}: {short_repr(value)} is no single value; give a text or a number"
+        )
     several = option.multiple or option.nargs != 1
     if several and not isinstance(value, list):
         raise ConfigError(f"{where}: takes a list; write [{value!r}]")
@@ -235,6 +241,8 @@ def _checked(where: str, command: click.Command, option: click.Option, value: An
         option.type_cast_value(click.Context(command), value)
     except click.BadParameter as error:
         raise ConfigError(f"{where}: {error.message.rstrip('.')}; correct it") from error
+    except (TypeError, ValueError, OverflowError) as error:  # a date or infinity, for a number
+        raise ConfigError(f"{where}: {short_repr(value)} is no value of it; correct it") from error
     return value
 
 

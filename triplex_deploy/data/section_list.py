@@ -12,6 +12,7 @@ from triplex_deploy.data.names import MISSING, require_unique
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.escape import short_repr
 
 COLUMNS: Final = ("section", "patient", "slide", "mpp")
 REMEDY: Final = "pass a CSV of sections"
@@ -67,7 +68,7 @@ def read_section_list(path: str | Path) -> dict[str, SectionEntry]:
     unknown = sorted(set(table.columns) - set(COLUMNS))
     if unknown or not {"section", "patient"} <= set(table.columns):
         raise DatasetError(
-            f"{path}: columns {', '.join(map(str, table.columns))}; use section and patient, "
+            f"{path}: columns {short_repr(list(table.columns))}; use section and patient, "
             "and optionally slide and mpp"
         )
     rows = [{str(key): str(row[key]) for key in row} for row in table.to_dict("records")]

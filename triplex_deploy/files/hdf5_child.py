@@ -12,6 +12,8 @@ from typing import Any
 
 ALL = "--all"
 """In place of the names of groups: everything is read."""
+ASKED_FOR = ("encoding-type", "h5sparse_format", "shape", "h5sparse_shape")
+"""Attributes that readers ask for by name, even if their names cannot be listed."""
 PIECE_BYTES = 1 << 24
 """Bytes that are read at once, so that this process needs little memory."""
 MAX_UNPACKED_RATIO = 5000
@@ -27,7 +29,7 @@ def main(path: str, groups: list[str]) -> None:
     with suppress(Exception), h5py.File(path, "r") as file:
         if link_outside(file) is not None:
             return
-        dict(file.attrs)
+        _read_attributes(file)
         for name in list(file) if groups == [ALL] else groups:
             with suppress(Exception):
                 _read(file[name])
@@ -64,14 +66,24 @@ def _read(item: Any) -> None:
         if address in seen:
             continue
         seen.add(address)
+        _read_attributes(found)
         with suppress(Exception):
-            dict(found.attrs)
             if isinstance(found, h5py.Group):
                 for name in found:
                     with suppress(Exception):
                         waiting.append(found[name])
             elif isinstance(found, h5py.Dataset) and not (found.is_virtual or found.external):
                 _read_dataset(found)
+
+
+def _read_attributes(item: Any) -> None:
+    """Read each attribute; one that fails must not hide another that hangs."""
+    names: list[str] = []
+    with suppress(Exception):
+        names = list(item.attrs)
+    for name in dict.fromkeys((*names, *ASKED_FOR)):
+        with suppress(Exception):
+            item.attrs.get(name)
 
 
 def _read_dataset(data: Any) -> None:

@@ -36,7 +36,7 @@ def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any],
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no such file"
         raise CheckpointError(f"{path}: {what}; pass the path of a checkpoint")
-    if not zipfile.is_zipfile(path):
+    if not _is_zip(path):
         raise CheckpointError(
             f"{path}: not a torch file, or of a version before 1.6; save it again with torch.save"
         )
@@ -65,6 +65,13 @@ def load_tensors(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any],
         ) from error
     _check_storages(path, content)
     return content
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its end claims what no zip of one file has
+        return False
 
 
 def save_tensors(content: object, path: Path) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.escape import short_repr
 from triplex_deploy.files.regular import require_regular_file
 from triplex_deploy.spots.spots import MAX_PLACE, MAX_SPOTS
 
@@ -47,6 +48,8 @@ ARRAY = ("array_row", "array_col")
 ROUNDED_ARRAY = ("y", "x")
 """Array (row, column) of her2st's files, rounded to integers."""
 BARCODE = "barcode"
+MAX_LISTED: Final = 20
+"""Most columns that an error names."""
 _BLANK_LINES: Final = re.compile(r"\A(?:[ \t]*\n)+")
 _NUMBER: Final = re.compile(r"-?\d+(\.\d*)?([eE][+-]?\d+)?")
 
@@ -137,10 +140,15 @@ def pixel_columns(path: Path, table: pd.DataFrame) -> tuple[str, str]:
             return names
     array = "x and y are places on the array; " if set(ROUNDED_ARRAY) <= set(table.columns) else ""
     raise SpotsError(
-        f"{path}: no spot positions among its columns {', '.join(table.columns)}; {array}it "
+        f"{path}: no spot positions among its columns {_listed(table)}; {array}it "
         f"needs {' or '.join(' and '.join(names) for names in PIXELS)}, the spot's center in "
         "level-0 pixels"
     )
+
+
+def _listed(table: pd.DataFrame) -> str:
+    """Return the names of the columns, which a file of others may fill with anything."""
+    return ", ".join(short_repr(name).strip("'\"") for name in table.columns[:MAX_LISTED])
 
 
 def kept_rows(path: Path, table: pd.DataFrame) -> pd.DataFrame:

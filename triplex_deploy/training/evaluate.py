@@ -108,6 +108,7 @@ def _read_fold(path: Path) -> dict[str, Any]:
         genes = fold["genes"]
         right = (
             isinstance(fold["fold"], str)
+            and isinstance(fold["selection"], str)
             and isinstance(fold["shares_patients"], bool)
             and _are_names(fold["tested_on"])
             and _are_names(genes)
