@@ -40,9 +40,19 @@ VARIANTS = [
     {"auxiliary_heads": False},
     {"target_backbone": "efficientnet_lite0"},
 ]
+QUICK = 4
+"""Variants that every run of the tests trains."""
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
+@pytest.mark.parametrize(
+    "variant",
+    # the first ones have every part once; the rest take a minute for what they share
+    [
+        pytest.param(v, marks=[pytest.mark.slow] if n >= QUICK else [])
+        for n, v in enumerate(VARIANTS)
+    ],
+    ids=lambda v: "-".join(map(str, v.values())),
+)
 def test_twenty_spots_are_learnt_by_heart(variant: dict[str, object]) -> None:
     config = ModelConfig.from_dict({**SHAPE, **variant})
     generator = torch.Generator().manual_seed(7)
