@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import BundleError, ContractError
-from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.npz import read_npz
 
 FAMILIARITY: Final = "familiarity.npz"
 """Name of the file in a bundle."""
@@ -152,9 +152,7 @@ def read_training_tiles(path: Path) -> TrainingTiles:
     Raises:
         BundleError: If the file cannot be read.
     """
-    what, remedy = f"{path}: cannot be read", "export the bundle again"
-    with damage_as(BundleError, what, remedy), path.open("rb") as file:
-        arrays = dict(np.load(file, allow_pickle=False))
+    arrays = read_npz(path, BundleError, "cannot be read", "export the bundle again")
     try:
         return TrainingTiles.from_arrays(arrays)
     except ContractError as error:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import BundleError, ContractError
-from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.npz import read_npz
 
 RELIABILITY: Final = "reliability.npz"
 """Name of the file in a bundle."""
@@ -151,9 +151,7 @@ def read_reliability(path: Path) -> GeneReliability:
     Raises:
         BundleError: The file cannot be read, or its values are out of range.
     """
-    what, remedy = f"{path}: cannot be read", "export the bundle again"
-    with damage_as(BundleError, what, remedy), path.open("rb") as file:
-        arrays = dict(np.load(file, allow_pickle=False))
+    arrays = read_npz(path, BundleError, "cannot be read", "export the bundle again")
     try:
         return GeneReliability.from_arrays(arrays)
     except ContractError as error:

@@ -13,7 +13,7 @@ from triplex_deploy.bundle import PARITY_INPUTS, Bundle
 from triplex_deploy.contract import TILES, TensorSpec
 from triplex_deploy.contract.precision import Gate
 from triplex_deploy.errors import BundleError
-from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.npz import read_npz
 from triplex_deploy.runtime.gates import (
     GATES,
     EndToEndParity,
@@ -132,8 +132,4 @@ def _stored(bundle: Bundle, arrays: Mapping[str, NDArray[Any]], name: str) -> ND
 
 def _load(bundle: Bundle) -> Mapping[str, NDArray[Any]]:
     path: Path = bundle.path / PARITY_INPUTS
-    with (
-        damage_as(BundleError, f"{path}: cannot be read", "export the bundle again"),
-        np.load(path, allow_pickle=False) as stored,
-    ):
-        return dict(stored)
+    return read_npz(path, BundleError, "cannot be read", "export the bundle again")

@@ -16,8 +16,8 @@ from triplex_deploy.errors import OutputError, TriplexError
 from triplex_deploy.exporters.export import export_bundle
 from triplex_deploy.exporters.options import ExportOptions
 from triplex_deploy.files.atomic import atomic_path
-from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.npz import read_npz
 from triplex_deploy.files.ours import has_keys, is_our_npz, require_ours
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.study.cells import StudyCell, read_json
@@ -56,12 +56,9 @@ class Deployment:
         path = self.folder / PREDICTION_FILE
         if not path.is_file():
             return None
-        with (
-            damage_as(OutputError, f"{path}: damaged", "remove it and run the study again"),
-            path.open("rb") as file,  # numpy leaves a file open that it cannot read
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            return arrays["expression"], tuple(map(str, arrays["genes"]))
+        names, remedy = ("expression", "genes"), "remove it and run the study again"
+        arrays = read_npz(path, OutputError, "damaged", remedy, names)
+        return arrays["expression"], tuple(map(str, arrays["genes"]))
 
 
 def find_deployments(

@@ -17,8 +17,8 @@ from triplex_deploy.expression import LabelTransform, measure_slide, top_genes
 from triplex_deploy.expression.cross_validation import N_TOP_GENES, Spread
 from triplex_deploy.expression.metrics import nan_mean
 from triplex_deploy.files.atomic import atomic_path
-from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.npz import read_npz
 from triplex_deploy.files.ours import is_our_npz, require_ours
 from triplex_deploy.models import read_checkpoint
 from triplex_deploy.progress import Progress
@@ -139,10 +139,10 @@ def _predict(cell: StudyCell, prepared: Prepared, name: str, folder: Path) -> Se
     key = checksum.hexdigest()
     path = folder / slug(cell.model) / f"fold-{cell.fold}-seed-{cell.seed}-{slug(name)}.npz"
     if path.is_file():
-        damaged = damage_as(DatasetError, f"{path}: damaged", "delete it to predict again")
-        with damaged, path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["key"]) == key:
-                return SectionPrediction(tuple(map(str, arrays["genes"])), arrays["expression"])
+        names, remedy = ("key", "genes", "expression"), "delete it to predict again"
+        arrays = read_npz(path, DatasetError, "damaged", remedy, names)
+        if str(arrays["key"]) == key:
+            return SectionPrediction(tuple(map(str, arrays["genes"])), arrays["expression"])
     logger.info("%s: prediction of %s", cell.key, name)
     checkpoint = read_checkpoint(cell.checkpoint)
     expression = predict_section(checkpoint.build_model(), prepared.sections[name])

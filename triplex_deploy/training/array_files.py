@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from triplex_deploy.errors import DatasetError
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.digest import sha256_of
+from triplex_deploy.files.npz import read_npz
 from triplex_deploy.files.regular import require_regular_file
 
 REMEDY: Final = "run triplex-deploy prepare again"
@@ -73,19 +74,14 @@ def open_array(path: Path) -> NDArray[Any]:
     return array
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def read_prepared_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Read all arrays of an ``.npz`` file; their checksums are looked at.
 
     Raises:
         DatasetError: The file is missing or damaged.
     """
     require_regular_file(path, DatasetError, "file of a prepared section")
-    with (
-        damage_as(DatasetError, f"{path}: damaged", REMEDY),
-        path.open("rb") as file,  # NumPy leaves a damaged file open
-        np.load(file) as stored,
-    ):
-        return dict(stored)
+    return read_npz(path, DatasetError, "damaged", REMEDY)
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from triplex_deploy.errors import ConfigError, DatasetError
 from triplex_deploy.expression import LabelTransform, select_genes
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.sparse_parts import require_sparse_parts
-from triplex_deploy.training.array_files import REMEDY, first_altered, open_array, read_npz
+from triplex_deploy.training.array_files import REMEDY, first_altered, open_array, read_prepared_npz
 from triplex_deploy.training.encode_section import MEASURED, TILE_PLAN
 from triplex_deploy.training.features import FEATURES, TARGETS
 from triplex_deploy.training.options import SELECTIONS, VALIDATION, current_selection
@@ -293,7 +293,7 @@ def _open_section(path: Path, entry: Mapping[str, Any]) -> PreparedSection:
     altered = first_altered(folder, entry.get("digests"))
     if altered is not None:
         raise DatasetError(f"{folder / altered}: altered since it was written; {REMEDY}")
-    arrays = read_npz(folder / TILE_PLAN)
+    arrays = read_prepared_npz(folder / TILE_PLAN)
     section = PreparedSection(
         measured=_open_measured(folder, entry),
         features=open_array(folder / FEATURES),
@@ -336,7 +336,7 @@ def _check_shapes(folder: Path, section: PreparedSection) -> None:
 def _open_measured(folder: Path, entry: Mapping[str, Any]) -> Section:
     from scipy.sparse import csr_array
 
-    arrays = read_npz(folder / MEASURED)
+    arrays = read_prepared_npz(folder / MEASURED)
     genes = tuple(map(str, arrays["genes"]))
     shape = (len(arrays["grid_rc"]), len(genes))
     parts = (len(arrays["data"]), arrays["indices"], arrays["indptr"])
