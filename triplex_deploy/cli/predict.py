@@ -21,6 +21,7 @@ from triplex_deploy.cli.shared_options import (
     ThreadCount,
     executor_options,
     out_option,
+    pooling_settings,
 )
 from triplex_deploy.cli.streams import note_line
 from triplex_deploy.errors import OutputError
@@ -95,35 +96,12 @@ GROUPS: Final = {
     "options",
     "triplex_deploy.pipeline.options:PredictOptions",
     setting("--spots", type=click.Path(path_type=Path), help="Spots file or Space Ranger folder."),
-    setting(
-        "--pool-um",
-        type=float,
-        help="Pool the Visium HD bins or the Xenium cells of the folder --spots into spots at this "
-        "distance in microns.",
-    ),
-    setting(
-        "--lattice",
-        type=click.Choice(["square", "hexagonal"]),
-        show_default=True,
-        help="Lattice of pooled spots.",
-    ),
+    *pooling_settings("the Visium HD bins or the Xenium cells of the folder --spots"),
     setting(
         "--format",
         "spots_format",
         type=click.Choice(["visium-hd", "xenium", "spatialdata"]),
         help="What is pooled. [default: found in the folder]",
-    ),
-    setting(
-        "--bin",
-        "bin_um",
-        type=click.Choice([8, 16]),
-        show_default=True,
-        help="Size in microns of the Visium HD bins that are pooled.",
-    ),
-    setting(
-        "--alignment",
-        type=click.Path(path_type=Path),
-        help="Xenium Explorer's alignment of the slide. [default: the only one in the folder]",
     ),
     setting(
         "--layout",

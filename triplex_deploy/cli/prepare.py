@@ -14,6 +14,7 @@ from triplex_deploy.cli.shared_options import (
     ThreadCount,
     file_option,
     out_option,
+    pooling_settings,
     tile_encoder_option,
 )
 
@@ -40,30 +41,7 @@ if TYPE_CHECKING:
         help="her2st's folders, Space Ranger outputs, HEST, Visium HD or Xenium outputs, or stores "
         "of SpatialData.",
     ),
-    setting(
-        "--pool-um",
-        type=float,
-        help="Pool the bins of Visium HD or the transcripts of Xenium into spots at this distance "
-        "in microns.",
-    ),
-    setting(
-        "--lattice",
-        type=click.Choice(["square", "hexagonal"]),
-        show_default=True,
-        help="Lattice of pooled spots.",
-    ),
-    setting(
-        "--bin",
-        "bin_um",
-        type=click.Choice([8, 16]),
-        show_default=True,
-        help="Size in microns of the Visium HD bins that are pooled.",
-    ),
-    setting(
-        "--alignment",
-        type=click.Path(path_type=Path),
-        help="Xenium Explorer's alignment of the slide. [default: the only one in the folder]",
-    ),
+    *pooling_settings("the bins of Visium HD or the transcripts of Xenium"),
     setting(
         "--genes",
         "n_genes",

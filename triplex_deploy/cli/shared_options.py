@@ -112,6 +112,33 @@ def file_option(
     return declare(name, required=required, type=click.Path(path_type=Path), help=help_text)
 
 
+def pooling_settings(pooled: str) -> tuple[Decorator, ...]:
+    """Declare the settings of pooling; ``pooled`` says what is pooled into spots."""
+    return (
+        setting(
+            "--pool-um", type=float, help=f"Pool {pooled} into spots at this distance in microns."
+        ),
+        setting(
+            "--lattice",
+            type=click.Choice(["square", "hexagonal"]),
+            show_default=True,
+            help="Lattice of pooled spots.",
+        ),
+        setting(
+            "--bin",
+            "bin_um",
+            type=click.Choice([8, 16]),
+            show_default=True,
+            help="Size in microns of the Visium HD bins that are pooled.",
+        ),
+        setting(
+            "--alignment",
+            type=click.Path(path_type=Path),
+            help="Xenium Explorer's alignment of the slide. [default: the only one in the folder]",
+        ),
+    )
+
+
 def model_option() -> Decorator:
     """Declare ``--model``, the name of a model that can be trained."""
     from triplex_deploy.contract import CONFIGS
