@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triplex_deploy.errors import SpotsError
-from triplex_deploy.files.compressed import read_text
-from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.spots.scale import KnownArray, check_array_scale, square
+from triplex_deploy.spots.vendor_json import positive_number
 
 FOLDER_OF_BINS: Final = re.compile(r"square_(\d{3})um")
 """Name of Space Ranger's folder of one bin size."""
@@ -23,7 +21,6 @@ POSITIONS: Final = "spatial/tissue_positions.parquet"
 SCALE: Final = "spatial/scalefactors_json.json"
 _ABOVE: Final = ("", "binned_outputs", "outs/binned_outputs")
 """Where the folders of bins are, from the folder that the user names."""
-_MAX_JSON_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +92,8 @@ def read_bins(folder: Path, bin_um: int) -> Bins:
     level0_xy = columns.pixel_centers(path, table)
     if grid_rc is None or not barcodes:
         raise SpotsError(f"{path}: no column barcode, array_row or array_col; copy it again")
-    mpp = _mpp(folder / SCALE)
+    remedy = "copy the file of Space Ranger 3 again"
+    mpp = positive_number(folder / SCALE, "file of scale factors", "microns_per_pixel", remedy)
     try:
         check_array_scale(level0_xy, grid_rc, mpp, array_of_bins(bin_um))
     except SpotsError as error:
@@ -114,13 +112,3 @@ def _folders_of_bins(folder: Path) -> dict[int, Path]:
                 if size and path.is_dir():
                     found.setdefault(int(size[1]), path)
     return found
-
-
-def _mpp(path: Path) -> float:
-    text = read_text(path, SpotsError, "file of scale factors", limit=_MAX_JSON_BYTES)
-    with damage_as(SpotsError, f"{path}: not readable as JSON", "copy it again"):
-        factors = json.loads(text)
-    mpp = factors.get("microns_per_pixel") if isinstance(factors, dict) else None
-    if not isinstance(mpp, int | float) or not 0 < mpp < np.inf:
-        raise SpotsError(f"{path}: no microns_per_pixel; copy the file of Space Ranger 3 again")
-    return float(mpp)

@@ -8,7 +8,6 @@ morphology image.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.spots.vendor_json import positive_number
 
 EXPERIMENT: Final = "experiment.xenium"
 CELLS: Final = ("cells.parquet", "cells.csv.gz", "cells.csv")
@@ -99,7 +99,9 @@ def read_alignment(outs: Path, path: Path) -> Alignment:
         raise SpotsError(
             f"{path}: stretches the image, {scales[0]:.3g} by {scales[1]:.3g}; align it again"
         )
-    pixel_um = _pixel_size(outs / EXPERIMENT)
+    pixel_um = positive_number(
+        outs / EXPERIMENT, "Xenium experiment", "pixel_size", "copy it again"
+    )
     to_um = np.diag([pixel_um, pixel_um, 1.0]) @ matrix
     return Alignment(np.linalg.inv(to_um), float(pixel_um * np.sqrt(scales.prod())))
 
@@ -123,13 +125,3 @@ def read_cells(outs: Path) -> NDArray[np.float64]:
         what = f"no column {', '.join(missing)}" if missing else "no cell"
         raise SpotsError(f"{path}: {what}; copy it again")
     return np.stack([columns.number_column(path, table, name) for name in CENTERS], axis=1)
-
-
-def _pixel_size(path: Path) -> float:
-    text = read_text(path, SpotsError, "Xenium experiment", limit=_MAX_BYTES)
-    with damage_as(SpotsError, f"{path}: not readable as JSON", "copy it again"):
-        experiment = json.loads(text)
-    size = experiment.get("pixel_size") if isinstance(experiment, dict) else None
-    if not isinstance(size, int | float) or not 0 < size < np.inf:
-        raise SpotsError(f"{path}: no pixel_size; copy it again")
-    return float(size)
