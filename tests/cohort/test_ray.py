@@ -1,26 +1,17 @@
 """The same jobs through Ray on this machine; skipped, visibly, where Ray is not installed."""
 
-import json
-import os
-import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
 import pytest
 
+from tests.cohort.ray_script import needs_ray, run_ray_script
 from triplex_deploy.errors import BackendError
 from triplex_deploy.install import install_command
 
 pytestmark = pytest.mark.lengthy
 
-ROOT = Path(__file__).resolve().parents[2]
-needs_ray = pytest.mark.skipif(
-    find_spec("ray") is None, reason="Ray is absent: pip install 'triplex-deploy[cluster]'"
-)
-
-# In a process of its own: Ray leaves threads, sockets and warnings behind.
 SCRIPT = """
 import json, logging, os, signal, sys, threading, time
 from pathlib import Path
@@ -57,15 +48,7 @@ def test_actor_killed_mid_run_loses_nothing_and_nothing_is_done_twice(
 ) -> None:
     traces, out = tmp_path / "traces", tmp_path / "out"
     traces.mkdir()
-    finished = subprocess.run(
-        [sys.executable, "-c", SCRIPT, traces, out, *slides],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert finished.returncode == 0, finished.stderr
-    outcomes = json.loads(finished.stdout.splitlines()[-1])
+    outcomes, _ = run_ray_script(SCRIPT, traces, out, slides, limit_s=240)
     assert (traces / "killed").exists()
     assert sorted(name for name, _, _ in outcomes) == [slide.name for slide in slides]
     assert {status for _, status, _ in outcomes} == {"done"}

@@ -1,10 +1,5 @@
 """Two Ray nodes on this machine, one of which is killed while it works."""
 
-import json
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
@@ -12,18 +7,12 @@ import numpy as np
 import pytest
 
 from tests.cohort.conftest import NobodyWatches
+from tests.cohort.ray_script import needs_ray, run_ray_script
 from tests.cohort.stub_model import StubOpener, job_of, stub_bundle, write_slide
 from triplex_deploy.cohort.executor import ExecutorChoice, run_jobs
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        find_spec("ray") is None, reason="Ray is absent: pip install 'triplex-deploy[cluster]'"
-    ),
-]
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.slow, needs_ray]
 
-# In a process of its own: Ray leaves threads, sockets and warnings behind.
 SCRIPT = """
 import json, logging, os, sys, threading, time
 from pathlib import Path
@@ -62,20 +51,12 @@ def test_a_node_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     slides = [write_slide(tmp_path / f"s{number}.png", 100 + 20 * number) for number in range(6)]
     traces, out, alone = tmp_path / "traces", tmp_path / "out", tmp_path / "alone"
     traces.mkdir()
-    finished = subprocess.run(
-        [sys.executable, "-c", SCRIPT, traces, out, *slides],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert finished.returncode == 0, finished.stderr
-    outcomes = json.loads(finished.stdout.splitlines()[-1])
+    outcomes, errors = run_ray_script(SCRIPT, traces, out, slides, limit_s=500)
     assert (traces / "killed").exists()
     assert sorted((name, status) for name, status, _ in outcomes) == [
         (slide.name, "done") for slide in slides
     ]
-    assert "state-dump" not in finished.stderr
+    assert "state-dump" not in errors
     choice = ExecutorChoice()
     jobs = [job_of(slide, alone) for slide in slides]
     list(

@@ -66,6 +66,13 @@ class Browser:
     def run(self, script: str) -> Any:
         return self.call("POST", "/execute/sync", {"script": script, "args": []})
 
+    def texts(self, selector: str) -> list[str]:
+        """Return the texts of all elements, without the space around them."""
+        found = self.run(
+            f"return [...document.querySelectorAll('{selector}')].map(e => e.textContent.trim())"
+        )
+        return list(found)
+
     def type(self, selector: str, keys: str) -> None:
         found = self.call("POST", "/element", {"using": "css selector", "value": selector})
         self.call("POST", f"/element/{found[ELEMENT]}/value", {"text": keys})

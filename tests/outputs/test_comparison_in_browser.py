@@ -24,13 +24,6 @@ def page(
     assert [entry["message"] for entry in browser.messages()] == []
 
 
-def texts(page: Browser, selector: str) -> list[str]:
-    found = page.run(
-        f"return [...document.querySelectorAll('{selector}')].map(node => node.textContent.trim())"
-    )
-    return list(found)
-
-
 def pictures(page: Browser) -> list[str]:
     """What both maps show once they are drawn anew."""
     drawn = page.run(
@@ -43,7 +36,7 @@ def pictures(page: Browser) -> list[str]:
 
 def test_it_opens_on_the_best_gene_with_two_different_maps(page: Browser) -> None:
     assert page.run("return document.getElementById('gene').value") == "GNAS"
-    assert texts(page, "#stats dd")[:2] == ["0.900", "1 of 3"]
+    assert page.texts("#stats dd")[:2] == ["0.900", "1 of 3"]
     predicted, measured = pictures(page)
     assert min(len(predicted), len(measured)) > 5000
     assert predicted != measured
@@ -55,12 +48,12 @@ def test_it_opens_on_the_best_gene_with_two_different_maps(page: Browser) -> Non
 
 
 def test_genes_sort_by_agreement_and_by_name(page: Browser) -> None:
-    assert texts(page, "#gene-table tbody th") == ["GNAS", "FASN", "ERBB2"]  # unknown PCC last
-    assert texts(page, "#gene-table tbody td")[::2] == ["0.90", f"{MINUS}0.25", DASH]
+    assert page.texts("#gene-table tbody th") == ["GNAS", "FASN", "ERBB2"]  # unknown PCC last
+    assert page.texts("#gene-table tbody td")[::2] == ["0.90", f"{MINUS}0.25", DASH]
     page.click("[data-column=pcc] button")
-    assert texts(page, "#gene-table tbody th") == ["FASN", "GNAS", "ERBB2"]
+    assert page.texts("#gene-table tbody th") == ["FASN", "GNAS", "ERBB2"]
     page.click("[data-column=names] button")
-    assert texts(page, "#gene-table tbody th") == ["ERBB2", "FASN", "GNAS"]
+    assert page.texts("#gene-table tbody th") == ["ERBB2", "FASN", "GNAS"]
     sorting = page.run(
         "return [...document.querySelectorAll('[data-column]')].map(head => head.ariaSort)"
     )
@@ -80,10 +73,10 @@ def test_a_gene_of_the_table_changes_both_maps(page: Browser) -> None:
 
 def test_a_gene_that_was_not_measured_says_so(page: Browser) -> None:
     page.click("#gene-table tbody tr:nth-child(3) button")
-    assert texts(page, "#measured-axis") == ["not measured"]
+    assert page.texts("#measured-axis") == ["not measured"]
     label = page.run("return document.querySelector('#measured-histogram svg').ariaLabel")
     assert label == "ERBB2 was not measured"
-    assert texts(page, "#stats dd")[:2] == ["undefined", "none"]
+    assert page.texts("#stats dd")[:2] == ["undefined", "none"]
 
 
 def test_both_maps_zoom_and_point_together(page: Browser) -> None:
@@ -95,7 +88,7 @@ def test_both_maps_zoom_and_point_together(page: Browser) -> None:
     assert page.run(
         "return ['tip', 'measured-tip'].every(id => !document.getElementById(id).hidden)"
     )
-    (spoken,) = texts(page, "#spoken")
+    (spoken,) = page.texts("#spoken")
     assert spoken.startswith("GNAS predicted ")
     assert ", measured " in spoken
 
