@@ -154,6 +154,21 @@ def test_a_damaged_store_is_one_error(tmp_path: Path, listed: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_cut_blosc_chunk_of_a_table_is_one_error(tmp_path: Path, listed: Any) -> None:
+    import zarr
+    from zarr.codecs import BloscCodec
+
+    write_store(tmp_path / "s.zarr", points=False)
+    array = tmp_path / "s.zarr/tables/table/X"
+    values = zarr.open_array(array, mode="r")[:]
+    zarr.create_array(array, data=values, compressors=BloscCodec(), overwrite=True)
+    assert read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
+    chunk = array / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-30])
+    with pytest.raises(DatasetError, match=r"X: damaged.*Blosc chunk"):
+        read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
+
+
 def test_a_store_in_a_folder_of_slides_is_no_slide(tmp_path: Path) -> None:
     write_store(tmp_path / "s.zarr", points=False, table=False)
     (tmp_path / "a.svs").touch()

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.slides.ome_zarr import write_ome_zarr
+from tests.slides.zarr_images import write_ome_zarr
 from triplex_deploy.errors import SlideError
 from triplex_deploy.slides import Slide, open_slide
 

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 zarr = pytest.importorskip("zarr")
+import numcodecs  # noqa: E402
+from zarr.codecs import BloscCodec  # noqa: E402
 
-from tests.slides.ome_zarr import AXES, multiscale, write_metadata, write_ome_zarr  # noqa: E402
+from tests.slides.zarr_images import AXES, multiscale, write_metadata, write_ome_zarr  # noqa: E402
 from triplex_deploy.cohort.inputs import find_slides  # noqa: E402
 from triplex_deploy.errors import SlideError  # noqa: E402
 from triplex_deploy.slides import open_slide  # noqa: E402
+from triplex_deploy.slides.zarr_blosc import DESCRIPTIONS  # noqa: E402
 from triplex_deploy.slides.zarr_reader import ZarrReader  # noqa: E402
 
 
@@ -215,6 +218,34 @@ def test_damaged_and_missing_chunks(tmp_path: Path) -> None:
         with pytest.raises(SlideError, match="failed"):
             slide.read(0, 0, 0, 10, 10)
         assert not slide.read(0, 64, 0, 64, 64).any()  # Zarr leaves out chunks of the fill value
+
+
+@pytest.mark.parametrize("cut", [5, 40])
+@pytest.mark.parametrize(
+    ("version", "array"),
+    [
+        ("0.4", {"compressors": numcodecs.Blosc("zstd")}),
+        ("0.5", {"compressors": BloscCodec()}),
+        ("0.5", {"compressors": BloscCodec(), "shards": (3, 128, 128)}),
+    ],
+    ids=["zarr 2", "zarr 3", "shards"],
+)
+def test_a_cut_blosc_chunk_is_not_decoded(
+    tmp_path: Path, version: str, array: dict[str, Any], cut: int
+) -> None:
+    """Blosc reads as far as a chunk's header says, beyond the end of the chunk."""
+    path = write_ome_zarr(tmp_path / "a.zarr", picture(), version, chunks=(3, 64, 64), **array)
+    with open_slide(path) as slide:
+        assert slide.read(0, 0, 0, 64, 64).any()
+    for file in (path / "0").rglob("*"):
+        if file.is_file() and file.name not in DESCRIPTIONS:
+            content = file.read_bytes()
+            if "shards" in array:  # the header of the first chunk says more than the index does
+                length = int.from_bytes(content[12:16], "little")
+                content = content[:12] + (length + cut).to_bytes(4, "little") + content[16:]
+            file.write_bytes(content if "shards" in array else content[:-cut])
+    with open_slide(path) as slide, pytest.raises(SlideError, match=r"Blosc chunk.*bytes"):
+        slide.read(0, 0, 0, 64, 64)
 
 
 def test_without_zarr_one_line_says_what_to_install(

@@ -14,6 +14,7 @@ from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.install import install_command
 from triplex_deploy.slides.mpp import plausible_mpp_xy
 from triplex_deploy.slides.slide import DAMAGED, SegmentGrid, Slide, reading_tile
+from triplex_deploy.slides.zarr_blosc import open_checked
 from triplex_deploy.slides.zarr_metadata import ZarrImage, read_zarr_image
 
 logger = logging.getLogger(__name__)
@@ -34,13 +35,13 @@ class ZarrReader(Slide):
         """
         image = read_zarr_image(path)
         try:
-            import zarr
+            import zarr  # noqa: F401 - whether it is installed
         except ImportError as error:
             raise SlideError(
                 f"{path}: OME-Zarr needs the package zarr; run `{install_command('zarr')}`"
             ) from error
         with damage_as(SlideError, f"{path}: cannot be opened as Zarr", DAMAGED):
-            arrays = [zarr.open_array(level.folder, mode="r") for level in image.levels]
+            arrays = [open_checked(level.folder) for level in image.levels]
         return cls(path, image, arrays)
 
     def __init__(self, path: Path, image: ZarrImage, arrays: list[Any]) -> None:

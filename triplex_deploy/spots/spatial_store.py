@@ -22,6 +22,7 @@ from triplex_deploy.errors import SpotsError
 from triplex_deploy.files.compressed import read_text
 from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.install import install_command
+from triplex_deploy.slides.zarr_blosc import require_whole_chunks
 from triplex_deploy.slides.zarr_metadata import PLAIN_CODECS, SHARDS
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ COLORS: Final = 3
 HARMLESS: Final = PLAIN_CODECS | {SHARDS, "vlen-utf8", "vlen-bytes", "vlen-array"}
 """Codecs that run no code of the file; ``pickle`` would."""
 MAX_JSON_BYTES: Final = 1 << 26
+PICTURES: Final = ("images", "labels")
+"""Elements of which no chunk is read here; a slide checks its own."""
 REMEDY: Final = "write the store again with spatialdata"
 FEATURES: Final = "feature_key"
 """Attribute of points that names the column of genes."""
@@ -176,14 +179,20 @@ def _region(table: AnnData) -> object:
 
 
 def _require_harmless(path: Path) -> None:
-    """Refuse arrays with codecs that could run code when they are read."""
+    """Refuse arrays with codecs that could run code, or whose chunks could end the process."""
     for name in (".zarray", "zarr.json"):
         for file in path.rglob(name):
             text = read_text(file, SpotsError, "file of Zarr", limit=MAX_JSON_BYTES)
             with damage_as(SpotsError, f"{file}: not readable as JSON", "copy it again"):
-                wrong = sorted(set(_codecs(json.loads(text))) - HARMLESS)
-            if wrong:
+                codecs = set(_codecs(json.loads(text)))
+            if wrong := sorted(codecs - HARMLESS):
                 raise SpotsError(f"{file}: the codec {wrong[0]!r} is not used here; {REMEDY}")
+            if "blosc" not in codecs or file.relative_to(path).parts[0] in PICTURES:
+                continue
+            if SHARDS in codecs:
+                raise SpotsError(f"{file}: a table in shards of Blosc cannot be checked; {REMEDY}")
+            with damage_as(SpotsError, f"{file.parent}: damaged", "copy it again"):
+                require_whole_chunks(file.parent)
 
 
 def _codecs(content: Any) -> Iterator[str]:
