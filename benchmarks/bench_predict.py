@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -246,7 +246,8 @@ def make_scenes(folder: Path, quick: bool, mpp: float) -> list[Scene]:
     if quick or not image.exists():
         spots = _jittered(2 if quick else 14)
         return [*scenes, Scene(SPOTS, alone, grid, PredictOptions(spots=spots))]
-    spots = read_spots(HER2ST / "ST-spotfiles/C3_selection.tsv")
+    measured = read_spots(HER2ST / "ST-spotfiles/C3_selection.tsv")
+    spots = replace(measured, array=None)  # a model of other microns per pixel runs on them as well
     options = PredictOptions(spots=spots, mpp=mpp)
     return [*scenes, Scene(SPOTS, alone, _as_tiff(image, folder), options)]
 

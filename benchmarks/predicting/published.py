@@ -108,7 +108,7 @@ def published_way(
     Raises:
         ConfigError: If the checkpoint is not of TRIPLEX with all three views.
     """
-    model = checkpoint.build_model()
+    model = checkpoint.build_calibrated()  # as ours are
     if not isinstance(model, Triplex) or model.config.model != "triplex":
         raise ConfigError("checkpoint: the published way is that of TRIPLEX; give a TRIPLEX")
     encoder = checkpoint.tile_encoder.build()
