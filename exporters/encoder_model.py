@@ -18,6 +18,7 @@ from triplex_deploy.contract import TILE_PX
 from triplex_deploy.errors import BackendError, CheckpointError, ConfigError
 from triplex_deploy.exporters.encoder_presets import EncoderDesign, Kernel, Pooling
 from triplex_deploy.exporters.encoder_weights import named_as_in_timm, read_weights
+from triplex_deploy.install import install_command
 from triplex_deploy.models.torch_files import check_state
 
 PARTS: Final = {"own": (), "cls": (0,), "mean": (1,), "cls+mean": (0, 1)}
@@ -284,7 +285,7 @@ def import_timm() -> Any:
         import timm.layers
     except ImportError as error:
         raise BackendError(
-            f"timm cannot be imported ({error}); run `pip install 'triplex-deploy[encoders]'`"
+            f"timm cannot be imported ({error}); run `{install_command('encoders')}`"
         ) from error
     except RuntimeError as error:  # a torchvision that was built for another torch
         raise BackendError(

@@ -47,7 +47,7 @@ class EncoderDesign:
     layout: Layout = "timm"
     """Names in the file of weights."""
     mpp: float | None = None
-    """Micrometers per pixel at which a tile of ours shows as much tissue as the images that it was
+    """Microns per pixel at which a tile of ours shows as much tissue as the images that it was
     trained on; None if unknown."""
     millions: float | None = None
     """Published number of parameters in millions; None if there is none."""

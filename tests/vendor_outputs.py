@@ -25,7 +25,7 @@ def write_visium_hd(
     Args:
         root: Folder of the section.
         side_um: Side of the square, a multiple of 16. It begins at (16, 32) um of the slide.
-        mpp: Micrometers per pixel of the slide.
+        mpp: Microns per pixel of the slide.
         in_tissue: Flag of each bin of 8 um, by rows; all are in tissue without it.
     """
     fine = np.random.default_rng(1).poisson(1, (side_um // 8, side_um // 8, len(GENES)))

@@ -41,6 +41,19 @@ def test_recursive_looks_below_but_not_into_a_mirax_slides_data(tree: Path) -> N
     assert _names(tree, recursive=True) == ["a [1].TIF", "b.svs", "c.ndpi", "d.mrxs"]
 
 
+def test_folders_of_slides_that_are_left_out_are_named(
+    tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("scans/1/f.dcm", "many/notes.txt"):
+        (tree / name).parent.mkdir(parents=True)
+        (tree / name).touch()
+    _names(tree)
+    assert "left out (low); --recursive takes them" in caplog.text
+    caplog.clear()
+    _names(tree, recursive=True)
+    assert "--recursive" not in caplog.text
+
+
 def test_pattern_is_expanded_and_a_file_of_that_very_name_is_not(tree: Path) -> None:
     assert _names(tree / "*.svs") == ["b.svs"]
     assert _names(tree / "**/*.ndpi") == ["c.ndpi"]

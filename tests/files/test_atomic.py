@@ -4,6 +4,7 @@ import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,14 +75,28 @@ def test_name_of_maximum_length_can_be_written(tmp_path: Path) -> None:
     assert path.read_text() == "content"
 
 
+@pytest.mark.parametrize("write", [atomic_path, atomic_folder])
+def test_missing_folders_are_made_and_removed_again_on_failure(write: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "result"
+    with suppress(InterruptedWriteError), write(path) as temporary:
+        (temporary.mkdir if write is atomic_folder else temporary.touch)()
+        raise InterruptedWriteError
+    assert list(tmp_path.iterdir()) == []
+    with write(path) as temporary:
+        (temporary.mkdir if write is atomic_folder else temporary.touch)()
+    assert [part.name for part in path.parent.iterdir()] == ["result"]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("absent/result.txt", "is not a folder; create it first"),
+        ("file/result.txt", "file is not a folder"),
+        ("file/absent/result.txt", "file is not a folder"),
         (".", "is a folder; give the name"),
     ],
 )
 def test_place_that_cannot_be_written_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=message), atomic_path(tmp_path / name):
         pytest.fail("the block must not run")
 

@@ -161,8 +161,10 @@ def test_a_write_cut_short_is_one_clean_error(prediction: Prediction, tmp_path: 
 def test_folders_that_cannot_take_the_file_are_named(
     prediction: Prediction, tmp_path: Path
 ) -> None:
-    with pytest.raises(OutputError, match="is not a folder; create it first"):
-        prediction.write_h5ad(tmp_path / "absent" / "a.h5ad")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file is not a folder"):
+        prediction.write_h5ad(tmp_path / "file" / "a.h5ad")
+    (tmp_path / "file").unlink()
     with pytest.raises(OutputError, match="is a folder; give the name of a file"):
         prediction.write_h5ad(tmp_path)
     with pytest.raises(OutputError, match="cannot be written"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from triplex_deploy.errors import ContractError, OutputError
+from triplex_deploy.errors import ContractError
 from triplex_deploy.files.strict_json import to_strict_json as run_to_json
 from triplex_deploy.outputs import Prediction
 from triplex_deploy.outputs.json_file import write_json
@@ -31,6 +31,6 @@ def test_facts_without_a_json_form_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_absent_folder_is_named(prediction: Prediction, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="create it first"):
-        write_json(prediction, tmp_path / "absent" / "a.json")
+def test_an_absent_folder_is_made(prediction: Prediction, tmp_path: Path) -> None:
+    write_json(prediction, tmp_path / "absent" / "a.json")
+    assert json.loads((tmp_path / "absent" / "a.json").read_text())

@@ -119,6 +119,13 @@ def test_tensorrt_that_does_not_load_is_a_fault_only_if_installed(
     assert diagnose(Driver(), packages=installed)["TensorRT"].ok is ok
 
 
+def test_without_a_gpu_tensorrt_is_one_short_line() -> None:
+    found = diagnose()
+    assert {found[name].detail for name in ("TensorRT", "pycuda")} == {
+        "not installed; no GPU to use it"
+    }
+
+
 def test_this_machine_can_be_diagnosed() -> None:
     names = [finding.name for finding in GpuDiagnosis().findings()]
     assert names == [

@@ -1,4 +1,4 @@
-"""Where micrometers per pixel come from, and what is refused."""
+"""Where microns per pixel come from, and what is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,7 @@ def test_printing_resolution_is_no_scale(dpi: int, suffix: str, tmp_path: Path) 
     Image.fromarray(GRAY).save(path, dpi=(dpi, dpi))
     with open_slide(path) as slide:
         assert slide.mpp is None
-        with pytest.raises(
-            SlideError, match=r"no plausible micrometers per pixel; look .* --mpp 0.25"
-        ):
+        with pytest.raises(SlideError, match=r"no plausible microns per pixel; look .* --mpp 0.25"):
             resolve_mpp(slide, None)
 
 

@@ -135,7 +135,7 @@ def test_her2st_spots_lie_on_tissue(section_name: str, image: str, shared_data: 
     assert tissue.mask[rows, columns].mean() >= 0.97
     away = np.ones(tissue.mask.shape, np.bool_)
     away[rows, columns] = False
-    far = distance_transform_edt(away) * 8 > 500  # micrometers
+    far = distance_transform_edt(away) * 8 > 500  # microns
     assert far.mean() > 0.5
     assert not tissue.mask[far].any()
 

@@ -123,15 +123,15 @@ def _as_typed(path: Path, out: Path) -> str:
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
     """Return the texts of ``COLUMNS``; a value that this run did not measure is empty."""
-    spots = (outcome.metadata or {}).get("spots")
+    spots, slide = (outcome.metadata or {}).get("spots"), outcome.job.slide
     measured = outcome.status == "done" and spots is not None
     return (
-        outcome.job.slide.name,
+        slide.name,
         "" if spots is None else str(spots),
         "" if outcome.status == "skipped" else f"{outcome.seconds:.1f}",
         f"{spots / outcome.seconds:.1f}" if measured and spots is not None else "",
         outcome.status,
-        outcome.error or "",
+        (outcome.error or "").removeprefix(f"{slide}: "),  # the first column names it
     )
 
 

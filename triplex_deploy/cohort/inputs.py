@@ -9,6 +9,7 @@ import logging
 import math
 import os
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -139,6 +140,8 @@ def _slides_in(folder: Path, recursive: bool) -> Iterator[SlideEntry]:
     if not slides:
         remedy = "name the files" if recursive else "--recursive looks below it"
         raise ConfigError(f"{folder}: no slides in this folder; {remedy}")
+    if not recursive:
+        _name_folders_left_out(folder)
     for path in sorted(slides):
         yield SlideEntry(path, slides[path], origin=str(path))
 
@@ -161,6 +164,35 @@ def _name_what_is_no_file(folder: Path, entries: Sequence[Path]) -> None:
         shown = ", ".join(f"{path.name} ({kind_of(path)})" for path in named[:_MAX_NAMED])
         more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
         logger.warning("%s: %d left out that are no files: %s%s", folder, len(named), shown, more)
+
+
+def _name_folders_left_out(folder: Path) -> None:
+    """Warn in one line of folders in ``folder`` that hold slides and are not looked into."""
+    named = []
+    for path in sorted(folder.iterdir()):
+        if _is_plain_folder(path):
+            with suppress(OSError):  # one that may not be read is not our concern here
+                if any(file.suffix.lower() in (*SLIDE_SUFFIXES, DICOM) for file in path.iterdir()):
+                    named.append(path.name)
+    if named:
+        shown = ", ".join(named[:_MAX_NAMED])
+        more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
+        logger.warning(
+            "%s: slides in folders of it are left out (%s%s); --recursive takes them",
+            folder,
+            shown,
+            more,
+        )
+
+
+def _is_plain_folder(path: Path) -> bool:
+    """Return whether a path is a folder that is neither hidden nor a part of a slide."""
+    return (
+        path.is_dir()
+        and not path.name.startswith(".")
+        and not is_ome_zarr(path)
+        and not path.with_name(f"{path.name}.mrxs").exists()
+    )
 
 
 def _files(folder: Path, recursive: bool, others: list[Path]) -> Iterator[Path]:

@@ -58,7 +58,7 @@ def pool_transcripts(
     """Count the transcripts of a Xenium output by spot and gene.
 
     Takes what ``pool_batches`` takes, with the folder of the output; points are in Xenium's
-    micrometers.
+    microns.
 
     Raises:
         DatasetError: The file is missing or damaged, or has no transcript of a gene.

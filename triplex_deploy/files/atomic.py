@@ -18,8 +18,9 @@ from triplex_deploy.files.room import why_unwritable
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``, and rename it to ``path`` on success.
 
-    The temporary file is always removed. A link at ``path`` is neither followed nor replaced.
-    Errors of the file system raise ``OutputError``.
+    A missing folder is made, and removed again on failure. The temporary file is always removed.
+    A link at ``path`` is neither followed nor replaced. Errors of the file system raise
+    ``OutputError``.
     """
     with atomic_paths(path) as (temporary,):
         yield temporary
@@ -34,7 +35,7 @@ def atomic_paths(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
     are always removed. Links are neither followed nor replaced.
 
     Args:
-        paths: Files to write, each in an existing folder. The block must make every file.
+        paths: Files to write. Folders that are missing are made. The block must make every file.
 
     Yields:
         The temporary paths, in the same order and in the same folders.
@@ -49,8 +50,9 @@ def atomic_paths(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
     try:
         for path in targets:
             require_target(path)
-        yield temporaries
-        replace_files(temporaries, targets)
+        with _parents_of(targets), _removed_at_the_end(temporaries):
+            yield temporaries
+            replace_files(temporaries, targets)
     except OSError as error:
         raise unwritable(known.get(str(error.filename), targets[0]), error) from error
     except OutputError as error:  # of a writer that was given one of the temporary paths
@@ -58,10 +60,6 @@ def atomic_paths(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
         for temporary_name, path in known.items():
             text = text.replace(temporary_name, str(path))
         raise OutputError(text) from error
-    finally:
-        for temporary in temporaries:
-            with suppress(OSError):
-                temporary.unlink()
 
 
 def replace_files(temporaries: Sequence[Path], paths: Sequence[Path]) -> None:
@@ -110,17 +108,19 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         _require_parent(path)
         require_no_link(path)
-        yield temporary
-        if path.exists():
-            path.rename(former)
-        temporary.rename(path)
+        with _parents_of([path]):
+            try:
+                yield temporary
+                if path.exists():
+                    path.rename(former)
+                temporary.rename(path)
+            finally:
+                if former.exists() and not path.exists():
+                    former.rename(path)
+                for leftover in (temporary, former):
+                    shutil.rmtree(leftover, ignore_errors=True)
     except OSError as error:
         raise unwritable(path, error) from error
-    finally:
-        if former.exists() and not path.exists():
-            former.rename(path)
-        for leftover in (temporary, former):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def require_target(path: Path) -> None:
@@ -149,13 +149,42 @@ def copy_file(source: Path, path: Path) -> None:
 
 
 def _require_parent(path: Path) -> None:
+    """Refuse a path whose folder is not there and cannot be made."""
     folder = path.parent
+    while not exists(folder) and folder != folder.parent:
+        folder = folder.parent
     if not folder.is_dir():
-        raise OutputError(f"{path}: {folder} is not a folder; create it first")
+        raise OutputError(f"{path}: {folder} is not a folder; choose another path")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: {folder} is not writable; choose another folder")
+
+
+@contextmanager
+def _parents_of(paths: Sequence[Path]) -> Iterator[None]:
+    """Make the folders that ``paths`` lie in; remove those that were made if the block fails."""
+    missing = {parent for path in paths for parent in path.parents if not parent.exists()}
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in sorted(missing, reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _flush_to_disk(path: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+@contextmanager
+def _removed_at_the_end(paths: Sequence[Path]) -> Iterator[None]:
+    """Remove those of ``paths`` that are there when the block ends in any way."""
+    try:
+        yield
+    finally:
+        for path in paths:
+            with suppress(OSError):
+                path.unlink()

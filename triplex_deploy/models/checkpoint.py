@@ -24,7 +24,6 @@ from triplex_deploy.contract import (
 )
 from triplex_deploy.errors import CheckpointError, ConfigError, ContractError
 from triplex_deploy.familiarity import TrainingTiles
-from triplex_deploy.files.atomic import unwritable
 from triplex_deploy.files.escape import control_in, short_repr
 from triplex_deploy.files.onnx_external import content_reaches_outside
 from triplex_deploy.models.build import build_model
@@ -84,7 +83,7 @@ class Checkpoint:
     label_transform: dict[str, Any]
     """How counts became labels, as plain values: strings, numbers, lists, dicts."""
     tile_mpp: float
-    """Micrometers per pixel of the tiles."""
+    """Microns per pixel of the tiles."""
     state_dict: dict[str, Tensor]
     """Weights of the model."""
     tile_encoder: TileEncoderWeights
@@ -186,10 +185,6 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         if described is not None:
             arrays = described.arrays()
             content[key] = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from error
     save_tensors(content, path)
 
 

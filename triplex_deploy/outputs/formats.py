@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from triplex_deploy.errors import ConfigError, OutputError
-from triplex_deploy.files.atomic import unwritable
 from triplex_deploy.files.ours import exists, require_no_link
 from triplex_deploy.install import install_command
 from triplex_deploy.outputs.file_format import FileFormat
@@ -63,10 +62,6 @@ def convert(
         raise ConfigError(f"qupath_bounds: a {format_name} has whole slides; leave it out")
     own = {"pixel_um": pixel_um} if file_format.has_pixels else {}
     own |= {"qupath_bounds": qupath_bounds} if file_format.has_bounds else {}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(path.parent, error) from error
     file_format.write(chosen, path, **own)
     return path
 

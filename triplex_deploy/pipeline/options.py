@@ -49,7 +49,7 @@ class PredictOptions:
     layout: str | None = None
     """``grid`` (the default) or ``visium``, if ``spots`` is None."""
     pitch_um: float | None = None
-    """Distance of the spots of a grid in micrometers; None lets tiles touch."""
+    """Distance of the spots of a grid in microns; None lets tiles touch."""
     mask: str | Path | None = None
     """A picture of the tissue, or regions as GeoJSON; None finds the tissue."""
     mask_class: str | None = None
@@ -61,7 +61,7 @@ class PredictOptions:
     all_tiles: bool = False
     """Place spots everywhere, not on tissue alone."""
     mpp: float | None = None
-    """Micrometers per level-0 pixel, if the slide's metadata has none or a wrong value."""
+    """Microns per level-0 pixel, if the slide's metadata has none or a wrong value."""
     genes: tuple[str, ...] | None = None
     """Genes to return, in this order; None returns all genes of the bundle."""
     batch_size: int | None = None

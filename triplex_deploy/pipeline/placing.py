@@ -38,7 +38,7 @@ def place_spots(
 
     Args:
         slide: The slide.
-        slide_mpp: Micrometers per level-0 pixel.
+        slide_mpp: Microns per level-0 pixel.
         view: The slide at the bundle's scale.
         options: Where to place spots.
 
@@ -110,7 +110,7 @@ def _lay_out(
     options: PredictOptions,
     tissue: TissueMask,
 ) -> Spots:
-    """Lay out spots: a grid in pixels of the view, so that tiles touch; Visium in micrometers."""
+    """Lay out spots: a grid in pixels of the view, so that tiles touch; Visium in microns."""
     if options.layout == "visium":
         return visium_spots(slide, slide_mpp, tissue, options.min_tissue)
     return grid_spots(

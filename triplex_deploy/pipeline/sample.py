@@ -21,9 +21,9 @@ def sample_tiles(
 
     Args:
         slide_path: The slide file.
-        tile_mpp: Micrometers per pixel of the tiles.
+        tile_mpp: Microns per pixel of the tiles.
         count: Most tiles to return.
-        mpp: Micrometers per level-0 pixel, to be used instead of the metadata.
+        mpp: Microns per level-0 pixel, to be used instead of the metadata.
 
     Returns:
         RGB tiles (T, 224, 224, 3), uint8, with T at most ``count``.

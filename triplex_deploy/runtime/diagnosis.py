@@ -134,7 +134,8 @@ class GpuDiagnosis:
                 module = load()
             except BackendError as error:
                 installed = self.version_of(name.lower())
-                found.append(Finding(name, False if installed and has_gpu else None, str(error)))
+                text = str(error) if installed or has_gpu else "not installed; no GPU to use it"
+                found.append(Finding(name, False if installed and has_gpu else None, text))
             else:
                 found.append(Finding(name, True, _version_text(module, self.version_of(name))))
         return found

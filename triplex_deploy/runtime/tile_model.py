@@ -45,7 +45,7 @@ class Description:
     std: tuple[float, ...]
     """Standard deviation of each channel, by which the graph divides."""
     mpp: float | None
-    """Micrometers per pixel of a tile that shows what the encoder was trained on, if known."""
+    """Microns per pixel of a tile that shows what the encoder was trained on, if known."""
 
 
 @dataclass(frozen=True, eq=False)

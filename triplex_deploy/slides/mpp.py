@@ -1,4 +1,4 @@
-"""Find the physical scale of a slide: micrometers per level-0 pixel."""
+"""Find the physical scale of a slide: microns per level-0 pixel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plausible_mpp_xy(x: float, y: float) -> tuple[float, float] | None:
 
 
 def resolve_mpp(slide: Slide, override: float | None) -> float:
-    """Return the micrometers per level-0 pixel of a slide.
+    """Return the microns per level-0 pixel of a slide.
 
     Args:
         slide: The opened slide.
@@ -47,7 +47,7 @@ def resolve_mpp(slide: Slide, override: float | None) -> float:
         return _checked_override(slide, override)
     if slide.mpp is None:
         raise SlideError(
-            f"{slide.path}: its metadata have no plausible micrometers per pixel; look it up "
+            f"{slide.path}: its metadata have no plausible microns per pixel; look it up "
             "in the scanner's software, and pass it, such as --mpp 0.25"
         )
     if not is_plausible_mpp(slide.mpp):
@@ -68,7 +68,7 @@ def _checked_override(slide: Slide, override: float) -> float:
     if not is_plausible_mpp(override):
         raise SlideError(
             f"{slide.path}: --mpp {override:g} um/px lies outside {MIN_MPP:g} to {MAX_MPP:g}; "
-            "pass micrometers per level-0 pixel, such as 0.5"
+            "pass microns per level-0 pixel, such as 0.5"
         )
     if slide.mpp is not None and abs(override / slide.mpp - 1) > OVERRIDE_TOLERANCE:
         logger.warning(

@@ -82,7 +82,7 @@ class Slide(ABC):
     level_downsamples: tuple[float, ...]
     """Level-0 pixels per pixel of each level, both axes averaged."""
     mpp: float | None
-    """Micrometers per level-0 pixel from the file's metadata, or None."""
+    """Microns per level-0 pixel from the file's metadata, or None."""
     mpp_xy: tuple[float, float] | None = None
     """The same along x and y, or None."""
     background_rgb: RGB

@@ -1,4 +1,4 @@
-"""Read the micrometers per pixel from the metadata of a TIFF."""
+"""Read the microns per pixel from the metadata of a TIFF."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESOLUTION_UNIT_UM = {2: 25400.0, 3: 10000.0}
 
 
 def ome_mpp_xy(ome_xml: str | None, image: int, size_wh: Size) -> tuple[float, float] | None:
-    """Return PhysicalSizeX and Y of one image of an OME-XML document, in micrometers, unchecked.
+    """Return PhysicalSizeX and Y of one image of an OME-XML document, in microns, unchecked.
 
     Args:
         ome_xml: The document, or None.

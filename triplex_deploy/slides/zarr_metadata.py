@@ -23,7 +23,7 @@ MAX_LEVELS: Final = 32
 MAX_CHUNK_BYTES: Final = 1 << 28
 """Most bytes of a decoded chunk; common ones have less than 4 MB."""
 UM_PER: Final = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
-"""Micrometers of the units of space that are used."""
+"""Microns of the units of space that are used."""
 PLAIN_CODECS: Final = frozenset(
     ("blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", "bytes", "crc32c", "transpose")
 )
@@ -65,7 +65,7 @@ class ZarrImage:
 
     @property
     def um_xy(self) -> tuple[float, float] | None:
-        """Return micrometers per pixel along x and y; None if a unit is not one of length."""
+        """Return microns per pixel along x and y; None if a unit is not one of length."""
         found = []
         for axis in ("x", "y"):
             i = self.axes.index(axis)

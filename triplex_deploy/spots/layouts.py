@@ -39,7 +39,7 @@ def grid_spots(
         slide: The slide, for messages.
         view_size_wh: Width and height of the slide at ``mpp``, in pixels.
         scale_xy: Level-0 pixels per pixel of the view, along x and y.
-        mpp: Micrometers per pixel of the view.
+        mpp: Microns per pixel of the view.
         pitch_um: Distance of tile centers. None puts tiles edge to edge, so that neighborhoods
             share every tile.
         tissue: Where the tissue is.
@@ -53,7 +53,7 @@ def grid_spots(
     pitch_px = TILE_PX if pitch_um is None else pitch_um / mpp
     if not pitch_px >= 1:
         raise SpotsError(
-            f"pitch {pitch_um:g} um: is below one pixel; give the spacing of spots in micrometers"
+            f"pitch {pitch_um:g} um: is below one pixel; give the spacing of spots in microns"
         )
     columns, rows = _centers(width, pitch_px), _centers(height, pitch_px)
     if not columns.size or not rows.size:
@@ -89,7 +89,7 @@ def visium_spots(
 
     Args:
         slide: The slide.
-        slide_mpp: Micrometers per level-0 pixel.
+        slide_mpp: Microns per level-0 pixel.
         tissue: Where the tissue is.
         min_tissue: Least share of a spot that is tissue.
 
@@ -140,7 +140,7 @@ def _note_of_edge(
     if not count:
         return ""
     return (
-        f"{count} tiles with tissue at the right or lower edge reach beyond the slide and are not "
+        f"{count} tiles at the right or lower edge reach beyond the slide and are not "
         "predicted; to predict there, list spots in a file (--spots)"
     )
 

@@ -43,7 +43,7 @@ class Pooling:
     """
 
     pool_um: float
-    """Distance of neighboring spots in micrometers."""
+    """Distance of neighboring spots in microns."""
     lattice: str = DEFAULT_LATTICE
     """``square`` or ``hexagonal``."""
     kind: str | None = None
@@ -70,7 +70,7 @@ class Pooling:
 
     @property
     def area_um2(self) -> float:
-        """Return the area of a spot in square micrometers."""
+        """Return the area of a spot in square microns."""
         return self.pool_um**2 * (HEX_ROW if self.is_hexagonal else 1.0)
 
     @property
@@ -88,7 +88,7 @@ class Pooling:
     def places(self, xy_um: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the array (row, column) (N, 2) of the spot that each point (N, 2) belongs to.
 
-        Points are (x, y) in micrometers from the slide's corner. In a hexagonal array the columns
+        Points are (x, y) in microns from the slide's corner. In a hexagonal array the columns
         of a row are 2 apart and row + column is even, as in Space Ranger.
         """
         scaled = np.asarray(xy_um, np.float64) / self.pool_um
@@ -100,7 +100,7 @@ class Pooling:
         return np.where((distance[0] <= distance[1])[:, None], nearest[0], nearest[1])
 
     def centers_um(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the centers (N, 2), (x, y) in micrometers, of spots at array (row, column)."""
+        """Return the centers (N, 2), (x, y) in microns, of spots at array (row, column)."""
         if self.is_hexagonal:
             return _hex_xy(places) * self.pool_um
         return np.asarray((places[:, ::-1] + 0.5) * self.pool_um, np.float64)
@@ -111,8 +111,8 @@ def places_of_bins(pooling: Pooling, xy_um: NDArray[np.float64], bin_um: float) 
 
     Args:
         pooling: The lattice.
-        xy_um: Centers (N, 2) of the bins in tissue, in micrometers from the slide's corner.
-        bin_um: Side of a bin in micrometers.
+        xy_um: Centers (N, 2) of the bins in tissue, in microns from the slide's corner.
+        bin_um: Side of a bin in microns.
     """
     places, spot_of, count = _unique(pooling.places(xy_um))
     return _kept(places, spot_of, count * bin_um**2 >= MIN_TISSUE * pooling.area_um2)
@@ -123,7 +123,7 @@ def places_of_cells(pooling: Pooling, xy_um: NDArray[np.float64]) -> Pooled:
 
     Args:
         pooling: The lattice.
-        xy_um: Centers (N, 2) of the cells, in micrometers from the slide's corner.
+        xy_um: Centers (N, 2) of the cells, in microns from the slide's corner.
     """
     places, spot_of, _ = _unique(pooling.places(xy_um))
     right, below = (xy_um >= pooling.centers_um(places)[spot_of]).T

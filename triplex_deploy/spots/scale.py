@@ -1,7 +1,7 @@
 """Compare the distance of spots on a measured array with the scale of the slide.
 
 The distance of neighboring spots is known for arrays that are sold: 100 um for Visium, 200 um for
-ST, the size of a bin for Visium HD. If the slide's micrometers per pixel give another distance, the
+ST, the size of a bin for Visium HD. If the slide's microns per pixel give another distance, the
 positions were made on an image of another size, or the scale of the slide is wrong.
 """
 
@@ -34,9 +34,9 @@ class KnownArray:
     name: str
     """Name for messages."""
     pitch_um: float
-    """Micrometers between neighboring spots."""
+    """Microns between neighboring spots."""
     step_um_rc: tuple[float, float]
-    """Micrometers of one step of the row and of the column."""
+    """Microns of one step of the row and of the column."""
     is_certain: bool = True
     """False if the array was recognized by its shape only, so that it may be another one."""
 
@@ -72,7 +72,7 @@ def check_array_scale(
     Args:
         level0_xy: (N, 2) centers in level-0 pixels.
         grid_rc: (N, 2) array (row, column).
-        slide_mpp: Micrometers per level-0 pixel of the slide.
+        slide_mpp: Microns per level-0 pixel of the slide.
         array: The array.
 
     Returns:

@@ -30,7 +30,7 @@ def check_swapped(slide: Slide, slide_mpp: float, level0_xy: NDArray[np.float64]
 
     Args:
         slide: The slide.
-        slide_mpp: Micrometers per level-0 pixel.
+        slide_mpp: Microns per level-0 pixel.
         level0_xy: (N, 2) centers in level-0 pixels, inside the slide.
 
     Returns:

@@ -17,7 +17,7 @@ from triplex_deploy.slides import Slide, thumbnail
 from triplex_deploy.spots.tissue_mask import TissueMask
 
 MASK_UM = 8.0
-"""Micrometers per mask pixel, about one nucleus."""
+"""Microns per mask pixel, about one nucleus."""
 MAX_MASK_PX = 4096
 """Longest side of the mask."""
 TEXTURE_WINDOW_PX = 5
@@ -64,7 +64,7 @@ def tissue_mask(slide: Slide, slide_mpp: float, skip_bad: bool = False) -> Tissu
 
     Args:
         slide: The slide.
-        slide_mpp: Micrometers per level-0 pixel.
+        slide_mpp: Microns per level-0 pixel.
         skip_bad: Treat unreadable places as background instead of raising ``SlideError``.
 
     Returns:

@@ -32,13 +32,13 @@ class Bins:
     level0_xy: NDArray[np.float64]
     """Centers (N, 2): x, y in level-0 pixels."""
     mpp: float
-    """Micrometers per level-0 pixel."""
+    """Microns per level-0 pixel."""
     bin_um: float
-    """Side of a bin in micrometers."""
+    """Side of a bin in microns."""
 
     @property
     def xy_um(self) -> NDArray[np.float64]:
-        """Return the centers (N, 2) in micrometers from the slide's corner."""
+        """Return the centers (N, 2) in microns from the slide's corner."""
         return self.level0_xy * self.mpp
 
 
@@ -57,7 +57,7 @@ def find_bins(folder: Path, bin_um: int) -> Path:
 
     Args:
         folder: The output of Space Ranger, its ``outs``, ``binned_outputs``, or that folder itself.
-        bin_um: Side of the bins in micrometers.
+        bin_um: Side of the bins in microns.
 
     Raises:
         SpotsError: There is none of this size.
@@ -77,7 +77,7 @@ def read_bins(folder: Path, bin_um: int) -> Bins:
 
     Args:
         folder: The folder of the bins of one size, see ``find_bins``.
-        bin_um: Side of the bins in micrometers.
+        bin_um: Side of the bins in microns.
 
     Raises:
         SpotsError: A file is missing or damaged, or positions and scale contradict each other.

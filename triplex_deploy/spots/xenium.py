@@ -1,7 +1,7 @@
 """Read where the cells of a Xenium output lie, and how its image lies on them.
 
-``experiment.xenium`` is JSON with ``pixel_size``, the micrometers of a pixel of the morphology
-image. Cells and transcripts are in micrometers of the same frame. The alignment file of Xenium
+``experiment.xenium`` is JSON with ``pixel_size``, the microns of a pixel of the morphology
+image. Cells and transcripts are in microns of the same frame. The alignment file of Xenium
 Explorer is a 3 x 3 matrix from pixels of the other image, here the H&E, to pixels of the
 morphology image.
 """
@@ -35,12 +35,12 @@ class Alignment:
     """How an image lies on a Xenium output."""
 
     um_to_level0: NDArray[np.float64]
-    """(3, 3) matrix from Xenium's micrometers to level-0 pixels of the image."""
+    """(3, 3) matrix from Xenium's microns to level-0 pixels of the image."""
     mpp: float
-    """Micrometers per level-0 pixel."""
+    """Microns per level-0 pixel."""
 
     def level0(self, xy_um: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return (N, 2) level-0 pixels of points (N, 2) in Xenium's micrometers."""
+        """Return (N, 2) level-0 pixels of points (N, 2) in Xenium's microns."""
         return np.asarray(xy_um @ self.um_to_level0[:2, :2].T + self.um_to_level0[:2, 2])
 
 
@@ -115,7 +115,7 @@ def cells_path(outs: Path) -> Path:
 
 
 def read_cells(outs: Path) -> NDArray[np.float64]:
-    """Return the centers (N, 2) of the cells in Xenium's micrometers; raises ``SpotsError``."""
+    """Return the centers (N, 2) of the cells in Xenium's microns; raises ``SpotsError``."""
     from triplex_deploy.spots import table as columns  # imports pandas
 
     path = cells_path(outs)

@@ -147,7 +147,6 @@ def _predict(cell: StudyCell, prepared: Prepared, name: str, folder: Path) -> Se
     checkpoint = read_checkpoint(cell.checkpoint)
     expression = predict_section(checkpoint.build_model(), prepared.sections[name])
     require_ours(path, is_our_npz("key"), "a prediction")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as written:
         np.savez(written, key=key, genes=np.array(checkpoint.genes), expression=expression)
     return SectionPrediction(checkpoint.genes, expression)

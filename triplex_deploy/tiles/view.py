@@ -1,4 +1,4 @@
-"""View a slide at the bundle's micrometers per pixel.
+"""View a slide at the bundle's microns per pixel.
 
 This file alone defines the map between the frames. Per axis:
 
@@ -45,7 +45,7 @@ class SlideView:
     slide: Slide
     """The slide."""
     mpp: float
-    """Micrometers per view pixel."""
+    """Microns per view pixel."""
     level: int
     """The slide level the pixels come from."""
     resampling: Resampling
@@ -65,8 +65,8 @@ class SlideView:
 
         Args:
             slide: The slide.
-            slide_mpp: Micrometers per level-0 pixel.
-            mpp: Micrometers per view pixel.
+            slide_mpp: Microns per level-0 pixel.
+            mpp: Microns per view pixel.
 
         Returns:
             The view.

@@ -50,7 +50,7 @@ class FrozenEncoder(ABC):
     takes_threads: bool
     """True if several threads may call ``encode`` at once, each call in one thread."""
     mpp: float | None = None
-    """Micrometers per pixel of a tile that shows what the encoder was trained on, if known."""
+    """Microns per pixel of a tile that shows what the encoder was trained on, if known."""
 
     @property
     @abstractmethod
