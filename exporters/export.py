@@ -214,7 +214,9 @@ def _add_tensorrt(
         return ()
     specs = graph_specs(config)
     exact = {name: stage / f"{name}.onnx" for name in specs}
-    entries = write_tensorrt_graphs(stage, exact, config, options.precision, calibration)
+    settings = options.settings(specs)
+    longest = {name: settings.profile(name).max for name in specs}
+    entries = write_tensorrt_graphs(stage, exact, config, options.precision, calibration, longest)
     write_settings(stage, fit_profiles(stage, entries, specs, options))
     return entries
 

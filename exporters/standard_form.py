@@ -11,18 +11,35 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    helper,
+    numpy_helper,
+    shape_inference,
+)
 
 from triplex_deploy.errors import ContractError
 
 ATTENTION: Final = "MultiHeadAttention"
+MOST_SCORES: Final = 2**29
+"""Most scores of attention that exist at once: 2.1 GB in fp32, a quarter of what TensorRT takes."""
+MAX_BLOCKS: Final = 64
+"""Most blocks of queries, so that a file does not grow without end."""
 _HEADS_FIRST: Final = [0, 2, 1, 3]
 _KEYS_LAST: Final = [0, 2, 3, 1]
 
 
-def to_standard(model: ModelProto) -> None:
-    """Change ``model`` to the standard operators that TensorRT reads."""
-    decompose_attention(model)
+def to_standard(model: ModelProto, longest: int = 1) -> None:
+    """Change ``model`` to the standard operators that TensorRT reads.
+
+    Args:
+        model: The graph.
+        longest: Most rows of attention, for ``decompose_attention``.
+    """
+    decompose_attention(model, longest)
     cast_bytes_first(model)
 
 
@@ -59,10 +76,16 @@ def _exchange(transpose: NodeProto, followers: list[NodeProto]) -> None:
     cast.input[0], cast.output[0] = transpose.output[0], output
 
 
-def decompose_attention(model: ModelProto) -> None:
+def decompose_attention(model: ModelProto, longest: int = 1) -> None:
     """Replace each ``MultiHeadAttention`` of ``model`` by matrix products and a softmax.
 
-    Changes ``model``.
+    The scores of N rows are heads x N x N numbers. If they are more than ``MOST_SCORES``, the
+    queries are taken in blocks, one after the other. Each row of the softmax is complete in its
+    block, so the result is the same. Changes ``model``.
+
+    Args:
+        model: The graph.
+        longest: Largest N, which decides the number of blocks.
 
     Raises:
         ContractError: The operator has a bias, a mask or another form that this release does not
@@ -75,7 +98,7 @@ def decompose_attention(model: ModelProto) -> None:
     nodes: list[NodeProto] = []
     for node in [_copy(node) for node in graph.node]:
         if node.op_type == ATTENTION:
-            parts = _Parts(node, widths)
+            parts = _Parts(node, widths, longest, _rows_of(graph))
             nodes += parts.nodes
             graph.initializer.extend(parts.constants)
         else:
@@ -91,7 +114,7 @@ def decompose_attention(model: ModelProto) -> None:
 class _Parts:
     """The nodes for softmax(Q Kt / sqrt(d)) V over the heads of one attention node."""
 
-    def __init__(self, node: NodeProto, widths: dict[str, int]) -> None:
+    def __init__(self, node: NodeProto, widths: dict[str, int], longest: int, rows_of: str) -> None:
         if len(node.input) != 3 or [attribute.name for attribute in node.attribute] != [
             "num_heads"
         ]:
@@ -111,12 +134,44 @@ class _Parts:
             )
         )
         scale = self._constant("scale", np.array(1 / math.sqrt(width // heads), np.float32))
-        scores = self._add("MatMul", [self._add("Mul", [query, scale]), key])
-        mixed = self._add("MatMul", [self._add("Softmax", [scores], axis=-1), value])
+        scaled = self._add("Mul", [query, scale])
+        blocks = min(MAX_BLOCKS, -(-heads * longest**2 // MOST_SCORES))
+        if blocks > 1:
+            mixed = self._mixed_in_blocks(scaled, key, value, blocks, rows_of)
+        else:
+            mixed = self._mixed(scaled, key, value)
         merged = self._constant("merged", np.array([0, 0, width], np.int64))
         ordered = self._add("Transpose", [mixed], perm=_HEADS_FIRST)
         self._add("Reshape", [ordered, merged])
         self.nodes[-1].output[0] = node.output[0]
+
+    def _mixed(self, query: str, key: str, value: str) -> str:
+        scores = self._add("MatMul", [query, key])
+        return self._add("MatMul", [self._add("Softmax", [scores], axis=-1), value])
+
+    def _mixed_in_blocks(self, query: str, key: str, value: str, blocks: int, rows_of: str) -> str:
+        """Mix the values for each block of queries (1, heads, ceil(N / blocks), d) in turn.
+
+        Rows of zeros fill the last block, so that no block is empty, and are cut off at the end.
+        """
+        one, count = self._numbers("one", 1), self._numbers("blocks", blocks)
+        zeros, axis = self._numbers("zeros", 0, 0, 0, 0, 0, 0), self._numbers("axis", 2)
+        rows = self._add("Shape", [rows_of], start=0, end=1)
+        above = self._add("Sub", [self._add("Add", [rows, count]), one])
+        block = self._add("Div", [above, count])
+        missing = self._add("Sub", [self._add("Mul", [block, count]), rows])
+        pads = self._add("Concat", [zeros, missing, self._numbers("zero", 0)], axis=0)
+        padded = self._add("Pad", [query, pads])
+        mixed = []
+        for i in range(blocks):
+            start = self._add("Mul", [block, self._numbers(f"start{i}", i)])
+            part = self._add("Slice", [padded, start, self._add("Add", [start, block]), axis])
+            mixed.append(self._mixed(part, key, value))
+        whole = self._add("Concat", mixed, axis=2)
+        return self._add("Slice", [whole, self._numbers("first", 0), rows, axis])
+
+    def _numbers(self, name: str, *numbers: int) -> str:
+        return self._constant(name, np.array(numbers, np.int64))
 
     def _add(self, kind: str, inputs: list[str], **attributes: Any) -> str:
         """Append a node and return the name of its result."""
@@ -127,6 +182,15 @@ class _Parts:
     def _constant(self, name: str, array: NDArray[Any]) -> str:
         self.constants.append(numpy_helper.from_array(array, f"{self._prefix}_{name}"))
         return f"{self._prefix}_{name}"
+
+
+def _rows_of(graph: GraphProto) -> str:
+    """Return the name of an input whose first axis has the rows of the attention."""
+    for tensor in graph.input:
+        axes = tensor.type.tensor_type.shape.dim
+        if axes and axes[0].dim_param:
+            return str(tensor.name)
+    return ""  # of fixed size
 
 
 def _widths(model: ModelProto) -> dict[str, int]:

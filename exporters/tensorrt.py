@@ -49,6 +49,7 @@ def write_tensorrt_graphs(
     config: Config,
     precision: str,
     calibration: NDArray[np.uint8] | None = None,
+    longest: Mapping[str, int] | None = None,
 ) -> tuple[GraphEntry, ...]:
     """Write the graphs as ``tensorrt/<graph>.onnx``.
 
@@ -59,6 +60,8 @@ def write_tensorrt_graphs(
             ``quantizable``.
         precision: Precision of the graphs.
         calibration: Tiles (T, 224, 224, 3), for int8 and fp8.
+        longest: Most rows of each graph, by name. A graph of many spots computes its attention in
+            blocks of queries. None for no blocks.
 
     Returns:
         The entries of the graphs in the manifest.
@@ -73,7 +76,7 @@ def write_tensorrt_graphs(
         own = graph_precision(precision, "tensorrt", name in config.quantizable)
         logger.info("writing %s for TensorRT in %s", name, own)
         out = folder / FOLDER / f"{name}.onnx"
-        _write(exact[name], own, calibration, out)
+        _write(exact[name], own, calibration, out, (longest or {}).get(name, 1))
         entries.append(graph_entry(folder, out, spec, own, "tensorrt"))
     return tuple(entries)
 
@@ -143,9 +146,15 @@ def _longest(path: Path, axis: str, too_long: int, elements: int) -> int:
     return max(1, bisect_left(range(too_long), True, key=lambda length: not fits(length + 1)))
 
 
-def _write(exact: Path, precision: str, calibration: NDArray[np.uint8] | None, out: Path) -> None:
+def _write(
+    exact: Path,
+    precision: str,
+    calibration: NDArray[np.uint8] | None,
+    out: Path,
+    longest: int,
+) -> None:
     model: ModelProto = onnx.load(exact)
-    to_standard(model)
+    to_standard(model, longest)
     if precision in LOW_PRECISIONS:
         model = convert_precision(model, precision)
     out.write_bytes(model.SerializeToString())

@@ -128,7 +128,7 @@ def _run(slide: Path, bundle: Path, side: int, memory_gb: float, encoders: str) 
         *(["--cheap"] if encoders == CHEAP else []),
     ]
     root = Path(__file__).resolve().parents[2]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=root)
     found = json.loads(finished.stdout)
     reason = "memory must not grow" if encoders == CHEAP else "the cost of a spot must not grow"
     case = script_case(f"{side**2} spots, {encoders}", reason, side**2, "spots")

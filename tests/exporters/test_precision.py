@@ -162,6 +162,20 @@ def test_standard_form_computes_the_same(bundle: RunnableBundle, model: Model) -
         np.testing.assert_allclose(run(standard, **inputs), wanted, atol=2e-5, err_msg=entry.name)
 
 
+@pytest.mark.parametrize("spots", [1, 2, 3, 50])
+def test_blocks_of_queries_compute_the_same(bundle: RunnableBundle, spots: int) -> None:
+    """A block may hold rows beyond the last spot, which are cut off."""
+    path = bundle.path / "global_encoder.onnx"
+    whole, blocks = onnx.load(path), onnx.load(path)
+    to_standard(whole)
+    to_standard(blocks, longest=20_000)
+    onnx.checker.check_model(blocks, full_check=True)
+    products = [sum(n.op_type == "Softmax" for n in g.graph.node) for g in (whole, blocks)]
+    assert products[1] > products[0]
+    inputs: dict[str, Any] = graph_inputs(bundle.specs["global_encoder"], spots)
+    np.testing.assert_allclose(run(blocks, **inputs), run(whole, **inputs), atol=1e-5)
+
+
 def test_bytes_meet_a_cast_and_nothing_else(bundle: RunnableBundle) -> None:
     """TensorRT accepts only a cast on uint8 inputs."""
     for name in ("tile_encoder", "target_encoder"):

@@ -220,8 +220,7 @@ def test_export_holds_graphs_settings_and_proof(checkpoint_path: Path, tmp_path:
     settings = read_settings(exported)
     assert settings.precision == "fp16"
     assert settings.profile("tile_encoder").lengths == (1, 8, 32)
-    most = math.isqrt((2**31 - 1) // exported.config.global_heads)  # type: ignore[attr-defined]
-    assert settings.profile("global_encoder").lengths == (1, 4096, most)
+    assert settings.profile("global_encoder").lengths == (1, 4096, 20_000)
     report = json.loads((exported.path / "tensorrt_parity.json").read_text())
     assert (report["passed"], report["precision"]) == (True, "fp16")
     with exported.open(device="cpu") as opened:
@@ -295,8 +294,28 @@ def test_profile_is_shortened_to_the_largest_tensor_or_refused(
         options = TensorrtOptions("fp32", texts)
         return fit_profiles(tmp_path, entries, bundle.specs, options).profiles["global_encoder"]
 
-    assert profile() == (1, 4096, most), "the default says 20,000"
+    assert profile() == (1, 4096, most), "without blocks of queries"
     assert profile(f"spots=1:500:{most}") == (1, 500, most)
     for name in ("spots", "global_encoder"):
         with pytest.raises(ConfigError, match=rf"TensorRT takes 2.1 .* spots=1:500:{most}, and"):
             profile(f"{name}=1:500:{most + 1}")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_blocks_of_queries_fit_and_are_built(
+    precision: str, bundle: RunnableBundle, tmp_path: Path
+) -> None:
+    """With them the global encoder takes 20,000 spots, and 40,000 if asked."""
+    trt, name = tensorrt_rtx(), "global_encoder"
+    exact = {graph: bundle.path / f"{graph}.onnx" for graph in bundle.specs}
+    options = TensorrtOptions(precision, ("spots=1:4096:40000",))
+    longest = {name: options.settings(bundle.specs).profile(name).max}
+    entries = write_tensorrt_graphs(tmp_path, exact, bundle.config, precision, longest=longest)
+    settings = fit_profiles(tmp_path, entries, bundle.specs, options)
+    profile = settings.profile(name)
+    assert profile.lengths == (1, 4096, 40_000)
+    content = (tmp_path / "tensorrt" / f"{name}.onnx").read_bytes()
+    plan = build_plan(
+        trt, content, bundle.specs[name], profile, settings, compute_capability=BUILD_FOR
+    )
+    assert len(plan.engine) > 0.9 * _stored_bytes(content)

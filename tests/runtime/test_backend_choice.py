@@ -1,6 +1,7 @@
 """Which backend and device are chosen, and what a new runtime has to declare."""
 
 import os
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -128,11 +129,14 @@ def test_importing_the_declarations_loads_no_runtime() -> None:
 
 
 def test_a_runtime_is_one_declaration(
-    bundle: RunnableBundle, monkeypatch: pytest.MonkeyPatch
+    bundle: RunnableBundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(BACKENDS, "toy", TOY)
     with pytest.raises(InaccurateError, match="toy on this CPU differs too much from PyTorch"):
         bundle.open(backend="toy")
+    with bundle.open() as model:
+        assert model.backend != "toy", "the fastest, but it is wrong"
+    assert re.search(r"toy on this CPU differs too much .*; using \w+$", caplog.text, re.M)
     monkeypatch.setattr("triplex_deploy.runtime.model.require_accurate", lambda *_: None)
     inputs: dict[str, Any] = {"tiles": np.zeros((2, 224, 224, 3), np.uint8)}
     with bundle.open(backend="toy") as model:

@@ -150,6 +150,16 @@ def _installed(bundle: Bundle) -> list[Backend]:
     return found or [BACKENDS["onnxruntime"]]
 
 
+def other_backends(bundle: Bundle, choice: RunChoice) -> list[Backend]:
+    """Return the other backends that have the precision of a choice on this CPU."""
+    own = bundle.manifest.precision
+    return [
+        backend
+        for backend in _installed(bundle)
+        if backend.name != choice.backend.name and _float_types(own, choice.precision, backend)
+    ]
+
+
 def installed_on_cpu() -> list[Backend]:
     """Return the installed backends that run on a CPU."""
     on_cpu = [backend for backend in BACKENDS.values() if CPU.kind in backend.devices]

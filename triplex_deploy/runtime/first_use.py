@@ -27,6 +27,13 @@ AUTO_MIN_PCC: Final = 0.999
 class InaccurateError(BackendError):
     """A precision differs from PyTorch beyond its gate on this CPU."""
 
+    def __init__(self, finding: str) -> None:
+        super().__init__(
+            f"{finding}; try another --backend, or use --precision fp32 and an fp32 bundle"
+        )
+        self.finding = finding
+        """What differs, without the remedy."""
+
 
 def require_accurate(model: OpenedBundle, is_auto: bool = False) -> None:
     """Raise ``InaccurateError`` unless the model keeps the gate of its precision on this CPU.
@@ -59,7 +66,7 @@ def require_accurate(model: OpenedBundle, is_auto: bool = False) -> None:
     if verdict["missed"]:
         raise InaccurateError(
             f"precision {model.precision}: {model.backend} on this CPU differs too much from "
-            f"PyTorch ({verdict['missed']}); use --precision fp32 and an fp32 bundle"
+            f"PyTorch ({verdict['missed']})"
         )
 
 

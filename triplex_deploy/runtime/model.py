@@ -15,7 +15,7 @@ from triplex_deploy.bundle import Bundle, GraphEntry, Target, read_bundle
 from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.runtime.backends import AUTO, BACKENDS, Backend, OpenOptions, choose
 from triplex_deploy.runtime.concurrent_sessions import share_gpu
-from triplex_deploy.runtime.cpu_choice import RunChoice, choose_on_cpu
+from triplex_deploy.runtime.cpu_choice import RunChoice, choose_on_cpu, other_backends
 from triplex_deploy.runtime.device import CPU, Device, parse_device
 from triplex_deploy.runtime.device_array import Tensors
 from triplex_deploy.runtime.first_use import InaccurateError, require_accurate
@@ -65,17 +65,29 @@ class RunnableBundle(Bundle):
         _warn(self)
         options = OpenOptions(threads, spinning, gpu_memory_gb=gpu_memory_gb)
         try:
-            choice = self._choose(named, place, precision)
-            model = self._open(place, choice, options, precision == AUTO)
+            model = self._open_accurate(named, place, precision, options)
         except InaccurateError as error:
             if precision != AUTO:
                 raise
-            logger.warning("%s; using the precision of the bundle", error)
-            choice = self._choose(named, place, None)
-            model = self._open(place, choice, options, is_auto=False)
+            logger.warning("%s; using the precision of the bundle", error.finding)
+            model = self._open_accurate(named, place, None, options)
         if AUTO in (device, backend, precision):
-            logger.info("using %s on %s in %s", choice.backend.name, place, choice.precision)
+            logger.info("using %s on %s in %s", model.backend, place, model.precision)
         return model
+
+    def _open_accurate(
+        self, named: Backend | None, place: Device, precision: str | None, options: OpenOptions
+    ) -> Model:
+        """Open the bundle; if no backend is named, with the fastest that keeps the gate."""
+        choice = self._choose(named, place, precision)
+        try:
+            return self._open(place, choice, options, precision == AUTO)
+        except InaccurateError as error:
+            others = other_backends(self, choice)
+            if named is not None or precision == AUTO or not others:
+                raise
+            logger.warning("%s; using %s", error.finding, others[0].name)
+            return self._open_accurate(others[0], place, precision, options)
 
     def _open(self, place: Device, choice: RunChoice, options: OpenOptions, is_auto: bool) -> Model:
         options = replace(options, float_type=choice.float_type)
