@@ -45,7 +45,7 @@ from triplex_deploy.outputs.prediction import Prediction
 from triplex_deploy.pipeline.options import PredictOptions
 from triplex_deploy.progress import Silent
 from triplex_deploy.runtime.device import CPU, Device
-from triplex_deploy.runtime.ort import cuda_device_count
+from triplex_deploy.runtime.ort_load import cuda_device_count
 
 logger = logging.getLogger(__name__)
 

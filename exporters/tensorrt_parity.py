@@ -23,7 +23,8 @@ from triplex_deploy.exporters.options import TensorrtOptions
 from triplex_deploy.exporters.parity import ParityReport, measure_parity, session_threads
 from triplex_deploy.exporters.precision import as_rounded_fp32
 from triplex_deploy.exporters.reference import Reference
-from triplex_deploy.runtime.ort import Tuning, open_ort_session
+from triplex_deploy.runtime.ort import open_ort_session
+from triplex_deploy.runtime.ort_load import Tuning
 from triplex_deploy.runtime.session import Session
 
 TENSORRT_PARITY: Final = parity_file("tensorrt")

@@ -92,7 +92,7 @@ ONLY_IN = {
         "triplex_deploy/demo/checkpoint.py",
     ),
     "onnx": ("exporters",),
-    "onnxruntime": ("triplex_deploy/runtime/ort.py", "exporters/int8.py"),
+    "onnxruntime": ("triplex_deploy/runtime/ort_load.py", "exporters/int8.py"),
     "timm": ("exporters/encoder_model.py",),
     "safetensors": ("exporters/encoder_weights.py",),
     "openvino": ("triplex_deploy/runtime/openvino.py",),
@@ -100,7 +100,8 @@ ONLY_IN = {
     "pycuda": ("triplex_deploy/runtime/tensorrt/cuda.py",),
     "ray": ("triplex_deploy/cohort/ray_workers.py",),
     "fsspec": ("triplex_deploy/cohort/remote.py",),
-    "zarr": ("triplex_deploy/slides/zarr_reader.py",),
+    "numcodecs": ("triplex_deploy/slides/zarr_blosc.py",),
+    "zarr": ("triplex_deploy/slides/zarr_reader.py", "triplex_deploy/slides/zarr_blosc.py"),
     "openslide": ("triplex_deploy/slides",),
     "tifffile": (
         "triplex_deploy/slides",

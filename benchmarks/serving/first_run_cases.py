@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from triplex_deploy.runtime.ort import cuda_device_count
+from triplex_deploy.runtime.ort_load import cuda_device_count
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 MPP: Final = 0.688

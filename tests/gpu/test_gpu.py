@@ -21,7 +21,7 @@ from triplex_deploy.pipeline.predict import predict_slide
 from triplex_deploy.runtime.device_array import DeviceArray
 from triplex_deploy.runtime.gates import GATES, compare_end_to_end, compare_graph
 from triplex_deploy.runtime.model import Model, RunnableBundle, load_bundle
-from triplex_deploy.runtime.ort import cuda_device_count
+from triplex_deploy.runtime.ort_load import cuda_device_count
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,7 +12,7 @@ import pytest
 from triplex_deploy.bundle import Bundle, Target
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.errors import BackendError
-from triplex_deploy.runtime import backends, ort
+from triplex_deploy.runtime import backends, ort_load
 from triplex_deploy.runtime.backends import (
     BACKEND_NAMES,
     BACKENDS,
@@ -103,7 +103,7 @@ def test_auto_needs_the_packages_of_tensorrt(
 def test_auto_device_is_the_first_gpu_that_the_backend_can_use(
     gpus: int, device: Device, both_targets: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triplex_deploy.runtime.ort.cuda_usable", lambda: gpus > 0)
+    monkeypatch.setattr("triplex_deploy.runtime.ort_load.cuda_usable", lambda: gpus > 0)
     monkeypatch.setattr(backends, "find_spec", lambda module: module == "onnxruntime" or None)
     assert choose(both_targets, "onnxruntime", None) == (ONNXRUNTIME, device)
     auto = ONNXRUNTIME if gpus else None
@@ -169,7 +169,7 @@ def test_gpu_that_the_cpu_build_leaves_idle_is_named_on_the_screen(
     tool.write_text(f"#!/bin/sh\necho '{listed}'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(ort, "cuda_device_count", lambda: 0)
+    monkeypatch.setattr(ort_load, "cuda_device_count", lambda: 0)
     for device, backend in ((None, "auto"), (None, "onnxruntime"), (CPU, "auto")):
         caplog.clear()
         _, chosen = choose(model.bundle, backend, device)

@@ -13,7 +13,7 @@ from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.runtime.backends import OpenOptions
 from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.model import Model, RunnableBundle
-from triplex_deploy.runtime.ort import Tuning, _cuda_options
+from triplex_deploy.runtime.ort_load import Tuning, cuda_options
 from triplex_deploy.runtime.session import DeviceMemoryError
 from triplex_deploy.runtime.tensorrt.cuda import Cuda
 from triplex_deploy.runtime.tensorrt.memory import MemoryBudget, MemoryPool
@@ -68,9 +68,9 @@ def test_batches_beyond_the_limit_are_divided(
 
 
 def test_onnxruntime_gives_each_graph_its_part() -> None:
-    options = _cuda_options(Device("cuda"), Tuning(arena_bytes=2_000_000_000))
+    options = cuda_options(Device("cuda"), Tuning(arena_bytes=2_000_000_000))
     assert options["gpu_mem_limit"] == "2000000000"
-    assert "gpu_mem_limit" not in _cuda_options(Device("cuda"), Tuning())
+    assert "gpu_mem_limit" not in cuda_options(Device("cuda"), Tuning())
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])

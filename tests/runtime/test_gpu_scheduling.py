@@ -23,7 +23,7 @@ from triplex_deploy.errors import BackendError
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.runtime.concurrent_sessions import share_gpu
 from triplex_deploy.runtime.model import Model, RunnableBundle
-from triplex_deploy.runtime.ort import cuda_device_count
+from triplex_deploy.runtime.ort_load import cuda_device_count
 from triplex_deploy.runtime.session import DeviceMemoryError, LostDeviceError
 from triplex_deploy.runtime.tensorrt.build import EngineSettings, build_plan
 from triplex_deploy.runtime.tensorrt.cuda import Cuda

@@ -1,19 +1,28 @@
 """ONNX Runtime with inputs and outputs bound in the device's memory; here the device is the CPU."""
 
+import base64
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from triplex_deploy.errors import BackendError
+from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.exporters.inputs import graph_inputs
-from triplex_deploy.runtime import ort
+from triplex_deploy.runtime import ort, ort_rows
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import DeviceArray
 from triplex_deploy.runtime.model import Model, RunnableBundle
-from triplex_deploy.runtime.ort import OrtSession, Tuning, _cuda_options, load_session
+from triplex_deploy.runtime.ort import OrtSession
+from triplex_deploy.runtime.ort_load import (
+    Tuning,
+    cuda_device_count,
+    cuda_options,
+    free_gpu_bytes,
+    load_session,
+)
 from triplex_deploy.runtime.session import DeviceMemoryError
 
 
@@ -69,7 +78,7 @@ def test_array_without_room_for_it_is_not_uploaded(
     def no_room(*_: object) -> object:
         raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 9")
 
-    monkeypatch.setattr(ort, "_on_device", no_room)
+    monkeypatch.setattr(ort, "on_device", no_room)
     tiles = np.zeros((2, 224, 224, 3), np.uint8)
     with bound(bundle, "tile_encoder") as session:
         assert session.upload(tiles) is tiles
@@ -165,8 +174,8 @@ def test_out_of_memory_goes_on_with_half_the_batch_and_says_so(
 
 def test_fp32_on_a_gpu_is_not_tf32() -> None:
     """The default of ONNX Runtime's CUDA provider is TF32."""
-    assert _cuda_options(Device("cuda", 1), Tuning())["use_tf32"] == "0"
-    options = _cuda_options(Device("cuda", 1), Tuning(tf32=True))
+    assert cuda_options(Device("cuda", 1), Tuning())["use_tf32"] == "0"
+    options = cuda_options(Device("cuda", 1), Tuning(tf32=True))
     assert (options["use_tf32"], options["device_id"]) == ("1", "1")
 
 
@@ -176,3 +185,87 @@ def test_threads_and_spinning_reach_the_session(bundle: RunnableBundle) -> None:
         options = session._session.get_session_options()  # type: ignore[attr-defined]
         assert options.intra_op_num_threads == 1
         assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_the_graphs_of_rows_are_those_of_onnx() -> None:
+    from onnx import TensorProto, helper
+
+    def graph(name: str, node: Any, inputs: list[Any], output: Any) -> str:
+        model = helper.make_model(
+            helper.make_graph([node], name, inputs, [output]),
+            opset_imports=[helper.make_opsetid("", 20)],
+            ir_version=9,
+        )
+        return base64.b64encode(model.SerializeToString()).decode()
+
+    def floats(name: str, *axes: str) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, axes)
+
+    def numbers(*axes: Any) -> Any:
+        return helper.make_tensor_value_info("rows", TensorProto.INT64, axes)
+
+    table, values = floats("table", "n", "w"), floats("values", "b", "w")
+    gather = helper.make_node("Gather", ["table", "rows"], ["values"])
+    scatter = helper.make_node("ScatterND", ["table", "rows", "values"], ["changed"])
+    assert graph("gather", gather, [table, numbers("b")], values) == ort_rows.GATHER
+    changed = floats("changed", "n", "w")
+    assert graph("scatter", scatter, [table, numbers("b", 1), values], changed) == ort_rows.SCATTER
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort_rows, "free_gpu_bytes", lambda _: 1 << 20)
+
+
+@pytest.mark.usefixtures("room")
+def test_rows_are_stored_and_gathered_without_the_host(bundle: RunnableBundle) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=(9, 4, 3)).astype(np.float32)
+    table = ort_rows.open_ort_table(CPU, (9, 4, 3))
+    assert table is not None
+    with bound(bundle, "tile_encoder") as session:
+        table.put(np.array([8, 2, 5]), values[[8, 2, 5]])
+        kept = session.upload(values[[0, 1, 3, 4, 6, 7]])
+        table.put(np.array([0, 1, 3]), kept[:3])
+        table.put(np.array([4, 6, 7]), kept[3:])
+        table.put(np.zeros(0, np.int64), values[:0])
+    rows = random.integers(0, 9, (2, 5))
+    found = table.take(rows, room=4)
+    assert found.shape == (2, 5, 4, 3)
+    np.testing.assert_array_equal(found.numpy(), values[rows])
+    np.testing.assert_array_equal(found[1:].numpy(), values[rows[1:]])
+    padded, first = found.window(4) or (found, -1)
+    assert (len(padded), first) == (4, 0)
+    with pytest.raises(ContractError, match="rows 0 to 9: the table has 9"):
+        table.take(np.array([0, 9]))
+    table.close()
+    with pytest.raises(BackendError, match="is closed"):
+        table.take(np.array([0]))
+
+
+@pytest.mark.usefixtures("room")
+def test_several_threads_store_rows_at_once() -> None:
+    values = np.arange(400 * 8, dtype=np.float32).reshape(400, 8)
+    table = ort_rows.open_ort_table(CPU, values.shape)
+    assert table is not None
+    parts = np.split(np.random.default_rng(1).permutation(400), 40)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda rows: table.put(rows, values[rows]), parts))
+    np.testing.assert_array_equal(table.take(np.arange(400)).numpy(), values)
+
+
+@pytest.mark.usefixtures("room")
+def test_no_table_without_memory_or_with_wrong_rows(
+    bundle: RunnableBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bound(bundle, "tile_encoder") as session:
+        assert session.open_table((10, 8)) is not None
+        assert session.open_table((1 << 18, 8)) is None, "more than half of the free memory"
+        session._opens_tables = False  # as with a limit of memory
+        assert session.open_table((10, 8)) is None
+    monkeypatch.setattr(ort_rows.OrtRowTable, "put", lambda *_: None)
+    assert ort_rows.open_ort_table(CPU, (10, 8)) is None
+
+
+def test_a_machine_without_a_driver_has_no_free_gpu_memory() -> None:
+    assert cuda_device_count() > 0 or free_gpu_bytes(0) is None

@@ -10,7 +10,8 @@ from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.runtime.device import CPU
 from triplex_deploy.runtime.device_array import DeviceArray
 from triplex_deploy.runtime.model import Model, RunnableBundle
-from triplex_deploy.runtime.ort import OrtSession, load_session
+from triplex_deploy.runtime.ort import OrtSession
+from triplex_deploy.runtime.ort_load import load_session
 from triplex_deploy.runtime.padding import pad_batches
 from triplex_deploy.runtime.session import Session
 

@@ -11,10 +11,12 @@ from tests.gpu.stand_in_tensorrt import StandInTensorrt
 from triplex_deploy import predict_slide
 from triplex_deploy.demo.slide import synthesize_slide
 from triplex_deploy.pipeline.options import PredictOptions
+from triplex_deploy.runtime import ort_rows
 from triplex_deploy.runtime.concurrent_sessions import share_gpu
 from triplex_deploy.runtime.device import CPU
 from triplex_deploy.runtime.model import Model, RunnableBundle
-from triplex_deploy.runtime.ort import OrtSession, load_session
+from triplex_deploy.runtime.ort import OrtSession
+from triplex_deploy.runtime.ort_load import load_session
 from triplex_deploy.spots import Spots
 
 BATCH = 8
@@ -69,10 +71,17 @@ def test_tiles_are_copied_once_and_tokens_stay(
     assert gpu.pageable_copies == 0
 
 
+@pytest.mark.parametrize("free_bytes", [None, 1 << 30])
 def test_bound_sessions_predict_the_same(
-    bundle: RunnableBundle, model: Model, slide_path: Path, options: PredictOptions
+    bundle: RunnableBundle,
+    model: Model,
+    slide_path: Path,
+    options: PredictOptions,
+    free_bytes: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Run ONNX Runtime as on a GPU; the device is the CPU."""
+    """Run ONNX Runtime as on a GPU with and without room for rows; the device is the CPU."""
+    monkeypatch.setattr(ort_rows, "free_gpu_bytes", lambda _: free_bytes)
     with ExitStack() as stack:
         sessions = {}
         for name, spec in bundle.specs.items():
@@ -82,3 +91,5 @@ def test_bound_sessions_predict_the_same(
         found = predict_slide(slide_path, bound, options)
     wanted = predict_slide(slide_path, model, options)
     np.testing.assert_allclose(found.expression, wanted.expression, atol=1e-5)
+    places = set(found.run["kept_in"].values())
+    assert any("GPU" in place for place in places) == (free_bytes is not None), places

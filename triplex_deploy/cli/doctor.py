@@ -84,7 +84,7 @@ def _kernels() -> Finding:
 
 
 def _runtime() -> Finding:
-    from triplex_deploy.runtime.ort import import_onnxruntime
+    from triplex_deploy.runtime.ort_load import import_onnxruntime
 
     try:
         ort = import_onnxruntime()
@@ -100,7 +100,7 @@ def _provider_names(ort: object) -> list[str]:
 
 def _auto_device() -> Finding:
     """Say which device ``--device auto`` chooses."""
-    from triplex_deploy.runtime.ort import cuda_usable
+    from triplex_deploy.runtime.ort_load import cuda_usable
 
     try:
         usable = cuda_usable()

@@ -29,7 +29,7 @@ from triplex_deploy.outputs.cohort import (
 from triplex_deploy.outputs.slide_summary import SlideSummary
 from triplex_deploy.progress import Progress
 from triplex_deploy.runtime.device import ALL_GPUS, each_device
-from triplex_deploy.runtime.ort import cuda_device_count
+from triplex_deploy.runtime.ort_load import cuda_device_count
 from triplex_deploy.system import usable_cores
 
 if TYPE_CHECKING:

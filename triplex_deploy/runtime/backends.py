@@ -102,7 +102,7 @@ def _open_onnxruntime_for_threads(
 
 
 def _onnxruntime_has_gpu() -> bool:
-    from triplex_deploy.runtime.ort import cuda_usable
+    from triplex_deploy.runtime.ort_load import cuda_usable
 
     return cuda_usable()
 
@@ -130,7 +130,7 @@ def _open_tensorrt(
 
 
 def _tensorrt_has_gpu() -> bool:
-    from triplex_deploy.runtime.ort import cuda_device_count
+    from triplex_deploy.runtime.ort_load import cuda_device_count
 
     return cuda_device_count() > 0
 
@@ -211,7 +211,7 @@ def choose(bundle: Bundle, backend: str, device: Device | None) -> tuple[Backend
 
 def _warn_of_idle_gpu() -> None:
     """Say on the screen that this machine's GPU is not used, because nobody chose the CPU."""
-    from triplex_deploy.runtime.ort import gpu_beside_the_cpu
+    from triplex_deploy.runtime.ort_load import gpu_beside_the_cpu
 
     if gpu_beside_the_cpu():
         logger.warning(

@@ -15,7 +15,7 @@ from triplex_deploy.install import install_command, install_package
 from triplex_deploy.runtime.backends import OPENVINO
 from triplex_deploy.runtime.cpu_choice import ISA_LIMIT, has_fast_bf16
 from triplex_deploy.runtime.instructions import instructions_for, known_instructions
-from triplex_deploy.runtime.ort import import_onnxruntime, preload_cuda
+from triplex_deploy.runtime.ort_load import import_onnxruntime, preload_cuda
 from triplex_deploy.runtime.tensorrt.cuda import import_pycuda
 from triplex_deploy.runtime.tensorrt.session import import_tensorrt
 from triplex_deploy.system import installed_version, processor_flags, processor_name

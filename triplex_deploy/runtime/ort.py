@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import io
-import logging
-import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,78 +16,40 @@ from triplex_deploy.bundle import Bundle
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.contract.precision import precision_of
 from triplex_deploy.errors import BackendError
-from triplex_deploy.install import install_command
 from triplex_deploy.runtime.batching import BatchLimit
 from triplex_deploy.runtime.device import CPU, Device
 from triplex_deploy.runtime.device_array import DeviceArray, Tensor, Tensors
-from triplex_deploy.runtime.failures import failed_call, reason_of
+from triplex_deploy.runtime.failures import failed_call
+from triplex_deploy.runtime.ort_load import Tuning, import_onnxruntime, load_session
+from triplex_deploy.runtime.ort_rows import OrtArray, on_device, open_ort_table
+from triplex_deploy.runtime.row_table import RowTable
 from triplex_deploy.runtime.session import Arrays, Session, dynamic_length
-
-logger = logging.getLogger(__name__)
-
-_SMI_S: Final = 10.0
-"""Most seconds that ``nvidia-smi`` may take."""
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How a session uses the machine."""
-
-    threads: int | None = None
-    """Maximum number of CPU threads of one operator; None leaves it to ONNX Runtime."""
-    spinning: bool = True
-    """Whether idle threads poll for work between operators, or sleep and leave cores to others."""
-    tf32: bool = False
-    """Whether a GPU may round the factors of matrix products to 10 bits."""
-    optimize: bool = True
-    """Whether ONNX Runtime rewrites the graph, or runs it as it is in the file."""
-    memory_pattern: bool = True
-    """Whether all tensors of a call share one block of memory, which is kept for the next call.
-
-    Without it each tensor is allocated when it is needed, which takes less memory.
-    """
-    arena_bytes: int | None = None
-    """Most memory of a GPU that the session takes; None sets no limit."""
-
-
-class OrtArray(DeviceArray):
-    """An array in GPU memory that ONNX Runtime allocated."""
-
-    def __init__(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any], pointer: int, value: Any, first: int = 0
-    ) -> None:
-        """Wrap rows of ``value``, an ``OrtValue``, from row ``first`` on."""
-        super().__init__(shape, dtype, pointer)
-        self._value = value
-        self._first = first
-
-    @classmethod
-    def of(cls, value: Any, dtype: str) -> OrtArray:
-        """Return the whole of ``value``, an ``OrtValue``."""
-        return cls(tuple(value.shape()), np.dtype(dtype), value.data_ptr(), value)
-
-    def numpy(self) -> NDArray[Any]:
-        whole: NDArray[Any] = self._value.numpy()
-        return whole[self._first : self._first + len(self)]
-
-    def _view(self, shape: tuple[int, ...], pointer: int) -> OrtArray:
-        row_bytes = self.nbytes // max(1, len(self))
-        first = self._first + ((pointer - self.pointer) // row_bytes if row_bytes else 0)
-        return OrtArray(shape, self.dtype, pointer, self._value, first)
 
 
 class OrtSession(Session):
     """Runs one ONNX file in ONNX Runtime; open it with ``open_ort_session``."""
 
     def __init__(
-        self, spec: GraphSpec, session: Any, device: Device = CPU, bound: bool | None = None
+        self,
+        spec: GraphSpec,
+        session: Any,
+        device: Device = CPU,
+        bound: bool | None = None,
+        opens_tables: bool = True,
     ) -> None:
-        """Run ``session``, an ``onnxruntime.InferenceSession``.
+        """Run a session of ONNX Runtime.
 
-        ``bound`` keeps tensors in the device's memory; None does so on every device but the CPU.
+        Args:
+            spec: The graph's contract.
+            session: An ``onnxruntime.InferenceSession``.
+            device: Where it runs.
+            bound: Whether tensors are kept in the device's memory; None does so on every device but
+                the CPU.
+            opens_tables: Whether rows may be kept there, too. With a limit of memory they may not,
+                as it does not hold for them.
         """
         super().__init__(spec)
+        self._opens_tables = opens_tables
         self._session = session
         self._device = device
         self._bound = device.kind != "cpu" if bound is None else bound
@@ -123,8 +79,13 @@ class OrtSession(Session):
     def _upload(self, array: NDArray[Any]) -> Tensor:
         if not self._bound:
             return array
-        held = self._call(lambda: {"array": _on_device(array, self._device)})
+        held = self._call(lambda: {"array": on_device(array, self._device)})
         return OrtArray.of(held["array"], array.dtype.name)
+
+    def open_table(self, shape: tuple[int, ...]) -> RowTable | None:
+        if not (self._bound and self._opens_tables):
+            return None
+        return open_ort_table(self._device, shape)
 
     def _run_on_host(self, inputs: Tensors) -> Arrays:
         names = [tensor.name for tensor in self.spec.outputs]
@@ -224,18 +185,10 @@ class _InputBuffers:
         value, contiguous = self.held.get(name), np.ascontiguousarray(array)
         if value is None or tuple(value.shape()) != array.shape:
             self.held.pop(name, None)  # free it first: two batches may not fit
-            self.held[name] = value = _on_device(contiguous, self.device)
+            self.held[name] = value = on_device(contiguous, self.device)
         else:
             value.update_inplace(contiguous)
         return value
-
-
-def _on_device(array: NDArray[Any], device: Device) -> Any:
-    """Return a copy of ``array`` as an ``OrtValue``."""
-    if device.kind == "cpu":
-        array = array.copy()  # otherwise the value would share the caller's memory
-    ort = import_onnxruntime()
-    return ort.OrtValue.ortvalue_from_numpy(array, device.kind, device.index)
 
 
 def open_ort_session(
@@ -266,7 +219,8 @@ def open_ort_session(
     tuning = tuning or Tuning(threads)
     if spec.kind == "per slide":
         tuning = replace(tuning, memory_pattern=False)
-    return OrtSession(spec, load_session(path, device, tuning=tuning), device)
+    session = load_session(path, device, tuning=tuning)
+    return OrtSession(spec, session, device, opens_tables=tuning.arena_bytes is None)
 
 
 def open_graphs(
@@ -333,146 +287,8 @@ def open_single_threaded(
     return opened
 
 
-def load_session(
-    path: Path, device: Device = CPU, threads: int | None = None, tuning: Tuning | None = None
-) -> Any:
-    """Return an ``onnxruntime.InferenceSession`` for a file.
-
-    Takes the arguments of ``open_ort_session``, and raises the same errors.
-    """
-    ort = import_onnxruntime()
-    tuning = tuning or Tuning(threads)
-    provider = _PROVIDERS[device.kind]
-    _require_provider(ort, provider, device)
-    config = _cuda_options(device, tuning) if device.kind == "cuda" else {}
-    if device.kind == "cuda":
-        preload_cuda(ort)
-    try:
-        # Without enable_fallback=0 onnxruntime would continue on the CPU after an error.
-        session = ort.InferenceSession(
-            str(path),
-            _session_options(ort, device, tuning),
-            providers=[(provider, config)],
-            enable_fallback=0,
-        )
-    except Exception as error:  # onnxruntime's own exceptions share no public base
-        raise BackendError(
-            f"{path}: ONNX Runtime cannot load it on {device} ({reason_of(error)}); "
-            "compare `triplex-deploy doctor` with the versions in the bundle's README"
-        ) from error
-    if session.get_providers()[0] != provider:
-        raise BackendError(
-            f"device {device}: ONNX Runtime offered {session.get_providers()[0]} instead; "
-            "check the CUDA libraries with `triplex-deploy doctor`, or pass --device cpu"
-        )
-    return session
-
-
-def _session_options(ort: Any, device: Device, tuning: Tuning) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if tuning.threads is not None:
-        options.intra_op_num_threads = tuning.threads
-    if not tuning.spinning:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_mem_pattern = tuning.memory_pattern
-    if not tuning.optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if device.kind != "cpu":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    return options
-
-
 def _freeing_memory() -> Any:
     """Return options of a run on the CPU, after which ONNX Runtime frees its unused memory."""
     options = import_onnxruntime().RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
-
-
-def _cuda_options(device: Device, tuning: Tuning) -> dict[str, str]:
-    """Return options of the CUDA provider; its own default uses TF32 in fp32 graphs."""
-    options = {
-        "device_id": str(device.index),
-        "use_tf32": str(int(tuning.tf32)),
-        "cudnn_conv_algo_search": "HEURISTIC",  # a search would run again for each batch size
-        "do_copy_in_default_stream": "1",
-    }
-    if tuning.arena_bytes is not None:
-        options["gpu_mem_limit"] = str(tuning.arena_bytes)
-        options["arena_extend_strategy"] = "kSameAsRequested"  # not the next power of two
-    return options
-
-
-def import_onnxruntime() -> Any:
-    """Import and return onnxruntime.
-
-    Its telemetry is off unless the environment sets ``ORT_DISABLE_TELEMETRY``, because slides are
-    data of patients. Raises ``BackendError`` with the install command if it is not installed.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError(
-            f"onnxruntime is not installed ({error}); "
-            f"run `{install_command('cpu')}`, or [gpu] on a CUDA machine"
-        ) from error
-    return onnxruntime
-
-
-def preload_cuda(ort: Any) -> None:
-    """Load the CUDA libraries that pip installed, so that ONNX Runtime finds them."""
-    preload = getattr(ort, "preload_dlls", None)
-    if preload is None:
-        return
-    printed = io.StringIO()
-    with redirect_stdout(printed):  # it prints missing libraries; opening a session reports them
-        preload()
-    if printed.getvalue():
-        logger.debug("onnxruntime.preload_dlls: %s", printed.getvalue())
-
-
-def cuda_usable() -> bool:
-    """Return whether this onnxruntime has CUDA and the driver reports at least one GPU."""
-    if _PROVIDERS["cuda"] not in import_onnxruntime().get_available_providers():
-        return False
-    return cuda_device_count() > 0
-
-
-def cuda_device_count() -> int:
-    """Return the number of GPUs that the CUDA driver reports; 0 without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return 0
-    return count.value
-
-
-def gpu_beside_the_cpu() -> bool:
-    """Return whether this machine has an NVIDIA GPU, whatever the installed packages can use.
-
-    The driver says so or, where it does not start, the tool that comes with it.
-    """
-    if cuda_device_count() > 0:
-        return True
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return False
-    try:
-        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=_SMI_S)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return listed.stdout.startswith("GPU ")
-
-
-def _require_provider(ort: Any, provider: str, device: Device) -> None:
-    if provider not in ort.get_available_providers():
-        raise BackendError(
-            f"device {device}: this onnxruntime has no {provider} "
-            f"(it has {', '.join(ort.get_available_providers())}); "
-            "install 'triplex-deploy[gpu]' in place of [cpu], or pass --device cpu"
-        )

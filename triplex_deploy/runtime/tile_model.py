@@ -16,7 +16,7 @@ from triplex_deploy.contract import IMAGE_MEAN, IMAGE_STD, TILE_PX
 from triplex_deploy.errors import BackendError, ContractError
 from triplex_deploy.files.escape import control_in
 from triplex_deploy.runtime.device import CPU, Device
-from triplex_deploy.runtime.ort import load_session
+from triplex_deploy.runtime.ort_load import load_session
 
 UINT8_NHWC: Final = "uint8_nhwc"
 """Input of a graph that takes RGB bytes (B, 224, 224, 3)."""
