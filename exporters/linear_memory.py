@@ -121,14 +121,16 @@ class TermwiseApeg(nn.Module):
 
     def __init__(self, apeg: Apeg) -> None:
         super().__init__()
-        self.apeg = apeg
+        self.rows = nn.ParameterList(nn.Parameter(row.detach()) for row in apeg.weight.unbind())
+        self.bias = apeg.bias
+        self.residual = apeg.residual
 
     def forward(self, tokens: Tensor, apeg_index: Tensor) -> Tensor:
         tokens = tokens.unsqueeze(0)
         padded = F.pad(tokens, (0, 0, 1, 0))  # row 0 is used where there is no spot
-        offsets = zip(self.apeg.weight, (apeg_index + 1).unbind(1), strict=True)
+        offsets = zip(self.rows, (apeg_index + 1).unbind(1), strict=True)
         terms = [weight * padded.index_select(1, row) for weight, row in offsets]
-        own = tokens + self.apeg.bias if self.apeg.residual else self.apeg.bias
+        own = tokens + self.bias if self.residual else self.bias
         return _sum([own, *terms]).squeeze(0)
 
 

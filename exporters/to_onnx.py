@@ -18,13 +18,15 @@ from triplex_deploy.bundle import Target
 from triplex_deploy.contract import GraphSpec
 from triplex_deploy.exporters.inputs import graph_inputs
 from triplex_deploy.exporters.linear_memory import with_linear_memory
-from triplex_deploy.exporters.traces import (
-    put_weights_in,
-    read_trace,
-    take_weights_out,
-    trace_key,
-    write_trace,
+from triplex_deploy.exporters.structure import (
+    OPTIMIZED,
+    fill,
+    structure_of,
+    weights_of,
+    with_weights,
+    without_weights,
 )
+from triplex_deploy.exporters.traces import read_trace, trace_key, write_trace
 
 OPSET: Final = 20
 """The last opset without the ``Attention`` operator, which the runtimes treat differently."""
@@ -49,7 +51,7 @@ def write_onnx(
     """
     if target == "onnxruntime" and spec.batch_axis == "spots":
         module = with_linear_memory(module)
-    proto = _optimize(_trace_with_weights(module, spec))
+    proto = _graph(module, spec)
     _remove_unused_weights(proto)
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
@@ -79,22 +81,24 @@ def model_with_stored_weights(
     return proto
 
 
-def _trace_with_weights(module: nn.Module, spec: GraphSpec) -> ModelProto:
-    """Return the unoptimized program of ``module``, traced now or read from the cache.
+def _graph(module: nn.Module, spec: GraphSpec) -> ModelProto:
+    """Return the optimized program of ``module``, made now or read from the cache.
 
-    A new trace is also converted to the form of the cache and back, so that a new and a known trace
-    give the same file.
+    A new program is also converted to the form of the cache and back, so that a new and a known
+    one give the same file.
     """
-    key = trace_key(module, spec)
-    trace = None if key is None else read_trace(key)
-    if trace is None:
+    key, weights = trace_key(module, spec), weights_of(module)
+    if key is None:
+        return _optimize(_trace(module, spec))
+    known = read_trace(key)
+    if known is None:
         trace = _trace(module, spec)
-        if key is not None:
-            take_weights_out(trace, module)
-            write_trace(key, trace)
-    if key is not None:
-        put_weights_in(trace, module)
-    return trace
+        known = structure_of(trace, weights, _optimize) or without_weights(trace, weights)
+        write_trace(key, known)
+    if known.doc_string != OPTIMIZED:
+        return _optimize(with_weights(known, weights))
+    fill(known, weights)
+    return known
 
 
 def _trace(module: nn.Module, spec: GraphSpec) -> ModelProto:

@@ -1,8 +1,7 @@
 """Keep traced graphs without their weights, so that a known structure is traced only once.
 
-Tracing takes most of the time of an export and does not depend on the values of the weights. A
-trace is the unoptimized ONNX program. Its initializers have the names of the parameters of the
-module, so other weights can be put in before the graph is optimized.
+Tracing takes most of the time of an export and does not depend on the values of the weights, and
+neither does what the optimizer does with most graphs (``structure.py``).
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto
 from torch import Tensor, nn
 
 from triplex_deploy.contract import GraphSpec
@@ -102,27 +100,6 @@ def write_trace(key: str, trace: ModelProto) -> None:
         _remove_oldest(path.parent)
     except (OSError, OutputError) as error:
         logger.info("the trace is not kept: %s", error)
-
-
-def take_weights_out(trace: ModelProto, module: nn.Module) -> None:
-    """Empty the initializers of ``trace`` that are parameters or buffers of ``module``."""
-    names = {name for name, _ in _tensors(module)}
-    for initializer in trace.graph.initializer:
-        if initializer.name in names:
-            empty = TensorProto(
-                name=initializer.name, data_type=initializer.data_type, dims=initializer.dims
-            )
-            initializer.CopyFrom(empty)
-
-
-def put_weights_in(trace: ModelProto, module: nn.Module) -> None:
-    """Fill the initializers of ``trace`` with the parameters and buffers of ``module``."""
-    tensors = dict(_tensors(module))
-    for initializer in trace.graph.initializer:
-        tensor = tensors.get(initializer.name)
-        if tensor is not None:
-            array = np.ascontiguousarray(tensor.detach().cpu().numpy())
-            initializer.CopyFrom(numpy_helper.from_array(array, initializer.name))
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

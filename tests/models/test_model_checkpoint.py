@@ -2,6 +2,8 @@
 
 import dataclasses
 import fractions
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -303,3 +305,15 @@ def test_file_whose_end_is_of_another_zip_is_no_torch_file(
     monkeypatch.setattr(zipfile, "is_zipfile", refuse)
     with pytest.raises(CheckpointError, match="not a torch file"):
         read_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_reading_a_checkpoint_leaves_out_the_compiler_of_pytorch(checkpoint_path: Path) -> None:
+    """Its import takes a second; starting weights of shapes alone would need it."""
+    code = (
+        "import sys; from triplex_deploy.models import read_checkpoint;"
+        "read_checkpoint(sys.argv[1]).build_calibrated();"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, str(checkpoint_path)]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr

@@ -26,7 +26,7 @@ from triplex_deploy.errors import CheckpointError, ConfigError, ContractError
 from triplex_deploy.familiarity import TrainingTiles
 from triplex_deploy.files.escape import control_in, short_repr
 from triplex_deploy.files.onnx_external import content_reaches_outside
-from triplex_deploy.models.build import build_model
+from triplex_deploy.models.build import build_model, shapes_only
 from triplex_deploy.models.image_encoders import TileEncoder, make_backbone
 from triplex_deploy.models.spot_model import SpotModel
 from triplex_deploy.models.torch_files import (
@@ -110,7 +110,7 @@ class Checkpoint:
                 f"{self.config.feature_dim}; use the encoder it was trained on"
             )
         self._check_descriptions()
-        with torch.device("meta"):  # shapes without memory or initialization
+        with shapes_only():
             model = build_model(self.config)
         check_state(model, self.state_dict, "state_dict")
 
@@ -340,7 +340,7 @@ class TileEncoderWeights:
                 f"tile_encoder: {self.kind} gives {BACKBONE_WIDTH[self.kind]} features, "
                 f"not {self.feature_dim}; write the checkpoint again"
             )
-        with torch.device("meta"):  # shapes without memory or initialization
+        with shapes_only():
             backbone = make_backbone(self.kind)
         check_state(backbone, self.state_dict, "tile_encoder")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -222,11 +223,10 @@ def offset_index(side: int) -> Tensor:
 
     The result is (side^2, side^2) int64, for the cells of a square grid in row-major order.
     """
-    cell = torch.arange(side * side)
-    row, col = cell // side, cell % side
-    row_offset = (row[:, None] - row[None, :]).abs()
-    col_offset = (col[:, None] - col[None, :]).abs()
-    return row_offset * side + col_offset
+    row, col = np.divmod(np.arange(side * side), side)
+    row_offset = np.abs(row[:, None] - row[None, :])
+    col_offset = np.abs(col[:, None] - col[None, :])
+    return torch.from_numpy(row_offset * side + col_offset)
 
 
 def feature_projection(feature_dim: int | None, dim: int) -> nn.Module:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import CheckpointError, ConfigError
+from triplex_deploy.models.build import shapes_only
 from triplex_deploy.models.published.keys import (
     Layout,
     State,
@@ -64,7 +64,7 @@ def read_official(path: str | Path, layout: Layout, settings: Mapping[str, Any])
 
 def _check_fit(official: State, config: ModelConfig, layout: Layout) -> None:
     """Refuse keys and sizes that differ from those of the model, in the published names."""
-    with torch.device("meta"):  # shapes without memory or initialization
+    with shapes_only():
         expected = Triplex(config).state_dict()
     sizes = {official_key(key, layout): value.numel() for key, value in expected.items()}
     misfits = {
