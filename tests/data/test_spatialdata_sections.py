@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("spatialdata")
 
-from tests.vendor_outputs import GENES, write_slide
+from tests.vendor_outputs import GENES, write_slide, write_visium_hd
 from triplex_deploy.cohort.inputs import find_slides
 from triplex_deploy.data import SectionEntry, read_dataset
 from triplex_deploy.errors import DatasetError, SpotsError
@@ -79,6 +79,67 @@ def write_store(path: Path, *, points: bool = True, table: bool = True, rgb: boo
     return transcripts
 
 
+def write_bins_store(
+    path: Path, root: Path, *, of_shapes: bool = True, full_image: bool = True
+) -> None:
+    """Write a Visium HD output to ``root``, and its store named as spatialdata-io names it."""
+    import anndata
+    import geopandas
+    import h5py
+    import spatialdata
+    from scipy.sparse import csr_array
+    from shapely import points as shapely_points
+    from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Identity, Scale
+
+    write_visium_hd(root)
+    write_slide(root / "slide.png", (900, 850))
+    frames = {"hd": Identity(), "hd_downscaled_hires": Scale([0.5, 0.5], ("x", "y"))}
+    elements: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        elements["hd_hires_image"] = Image2DModel.parse(
+            np.zeros((3, 425, 450), np.uint8),
+            dims=("c", "y", "x"),
+            transformations={
+                "hd": Scale([2.0, 2.0], ("x", "y")),
+                "hd_downscaled_hires": Identity(),
+            },
+        )
+        if full_image:
+            elements["hd_full_image"] = Image2DModel.parse(
+                np.zeros((3, 850, 900), np.uint8),
+                dims=("c", "y", "x"),
+                transformations={"hd": Identity()},
+            )
+        labels = np.zeros((50, 50), np.uint16)
+        elements["bins"] = Labels2DModel.parse(labels, transformations={"hd": Identity()})
+        for bin_um in (8, 16):
+            name = f"square_{bin_um:03d}um"
+            folder = root / "outs/binned_outputs" / name
+            bins = pd.read_parquet(folder / "spatial/tissue_positions.parquet")
+            with h5py.File(folder / "filtered_feature_bc_matrix.h5") as file:
+                parts = [file["matrix"][part][:] for part in ("data", "indices", "indptr")]
+            counts = anndata.AnnData(csr_array(tuple(parts), (len(bins), len(GENES))))
+            counts.var_names = list(GENES)
+            region = f"hd_{name}" if of_shapes else "bins"
+            counts.obs = pd.DataFrame(
+                {
+                    "region": pd.Categorical([region] * len(bins)),
+                    "location_id": np.arange(len(bins)),
+                }
+            ).set_axis(bins["barcode"].to_numpy())
+            centers = shapely_points(bins[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy())
+            squares = geopandas.GeoSeries(centers).buffer(bin_um, cap_style="square")
+            elements[f"hd_{name}"] = ShapesModel.parse(
+                geopandas.GeoDataFrame(geometry=squares), transformations=frames
+            )
+            elements[name] = TableModel.parse(
+                counts, region=region, region_key="region", instance_key="location_id"
+            )
+        spatialdata.SpatialData.init_from_elements(elements).write(path)
+
+
 @pytest.fixture
 def listed() -> dict[str, SectionEntry]:
     return {"s.zarr": SectionEntry("p", None, 0.5)}
@@ -119,10 +180,39 @@ def test_spots_of_a_store_are_those_of_its_section(tmp_path: Path, listed: Any) 
         read_pooled_spots(tmp_path / "s.zarr", Pooling(50))
 
 
+@pytest.mark.parametrize("bin_um", [8, 16])
+def test_bins_of_a_store_are_pooled_as_those_of_visium_hd(
+    tmp_path: Path, listed: Any, bin_um: int
+) -> None:
+    write_bins_store(tmp_path / "s.zarr", tmp_path / "hd")
+    pooling = Pooling(100, bin_um=bin_um)
+    (section,) = read_dataset(tmp_path / "s.zarr", "spatialdata", listed, pooling)
+    (expected,) = read_dataset(tmp_path / "hd", "visium-hd", pooling=pooling)
+    np.testing.assert_array_equal(section.grid_rc, expected.grid_rc)
+    np.testing.assert_array_equal(section.counts.toarray(), expected.counts.toarray())
+    spots = read_pooled_spots(tmp_path / "s.zarr", pooling, (900, 850), 0.5)
+    np.testing.assert_array_equal(spots.grid_rc, expected.grid_rc)
+
+
 def test_what_a_store_lacks_is_told(tmp_path: Path, listed: Any) -> None:
     write_store(tmp_path / "s.zarr", rgb=False)
     with pytest.raises(DatasetError, match="no image in RGB"):
         read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
+
+
+def test_a_picture_of_the_slide_is_not_taken_for_it(tmp_path: Path, listed: Any) -> None:
+    write_bins_store(tmp_path / "s.zarr", tmp_path / "hd", full_image=False)
+    with pytest.raises(DatasetError, match=r"only small pictures.*hd_hires_image"):
+        read_dataset(tmp_path / "s.zarr", "spatialdata", listed, Pooling(50))
+
+
+def test_a_table_of_labels_alone_is_told(
+    tmp_path: Path, listed: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_bins_store(tmp_path / "s.zarr", tmp_path / "hd", of_shapes=False)
+    with pytest.raises(DatasetError, match=r"nor a table of shapes .*square_008um, square_016um"):
+        read_dataset(tmp_path / "s.zarr", "spatialdata", listed, Pooling(50))
+    assert not caplog.records  # ome-zarr logs about labels without an image
 
 
 def test_a_store_needs_its_scale_and_its_image(tmp_path: Path) -> None:
@@ -160,7 +250,7 @@ def test_a_cut_blosc_chunk_of_a_table_is_one_error(tmp_path: Path, listed: Any) 
 
     write_store(tmp_path / "s.zarr", points=False)
     array = tmp_path / "s.zarr/tables/table/X"
-    values = zarr.open_array(array, mode="r")[:]
+    values = np.asarray(zarr.open_array(array, mode="r")[:])
     zarr.create_array(array, data=values, compressors=BloscCodec(), overwrite=True)
     assert read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
     chunk = array / "c" / "0" / "0"

@@ -131,25 +131,21 @@ def read_spatialdata_section(
         DatasetError: The store is damaged, lacks an image or counts, or does not say its scale.
     """
     with spots_as_data():
-        store = SpatialStore(folder)
+        store = SpatialStore(folder, pooling.bin_um)
         slide = entry.slide or store.image.folder
         mpp = entry.mpp or _slide_mpp(slide, store.image.size_wh)
-        pooled = places_of_cells(pooling, store.centers() * mpp)
+        pooled = store.pooled(pooling, mpp)
 
         def spot_of(level0_xy: NDArray[np.float64]) -> NDArray[np.int64]:
             return pooled.index(pooling.places(level0_xy * mpp))
 
         if store.points is not None:
             genes, counts = pool_batches(folder, store.batches(), spot_of, len(pooled.grid_rc))
-        elif store.table is not None:
-            table = store.table
+        else:
+            table = store.counted_table()
             require_named(str(folder), "gene", map(str, table.var_names))
             summed = sum_by_spot(counts_of(table), np.arange(table.n_obs), pooled)
             genes, counts = merge_repeated_genes(tuple(map(str, table.var_names)), summed)
-        else:
-            raise DatasetError(
-                f"{folder}: neither points with genes nor a table of shapes; add one of them"
-            )
     placed = replace(entry, slide=slide)
     return _section(folder, name, placed, pooling, pooled, genes, counts, mpp)
 

@@ -124,13 +124,13 @@ def _of_store(
         raise SpotsError(
             f"{path}: a SpatialData store does not say its scale; give the slide's mpp"
         )
-    store = SpatialStore(path)
+    store = SpatialStore(path, pooling.bin_um)
     if slide_size_wh not in (None, store.image.size_wh):
         raise SpotsError(
             f"{path}: its image {store.image.name} has other sides than the slide, "
             f"{store.image.size_wh[0]}x{store.image.size_wh[1]}; predict {store.image.folder}"
         )
-    return places_of_cells(pooling, store.centers() * slide_mpp), slide_mpp
+    return store.pooled(pooling, slide_mpp), slide_mpp
 
 
 def _decides(store: Path, part: Path) -> bool:

@@ -7,6 +7,8 @@ own; the store says how each lies on its color image, whose pixels are level 0 h
 from __future__ import annotations
 
 import json
+import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,13 @@ from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.install import install_command
 from triplex_deploy.slides.zarr_blosc import require_whole_chunks
 from triplex_deploy.slides.zarr_metadata import PLAIN_CODECS, SHARDS
+from triplex_deploy.spots.pooling import (
+    DEFAULT_BIN_UM,
+    Pooled,
+    Pooling,
+    places_of_bins,
+    places_of_cells,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +48,10 @@ PICTURES: Final = ("images", "labels")
 REMEDY: Final = "write the store again with spatialdata"
 FEATURES: Final = "feature_key"
 """Attribute of points that names the column of genes."""
+BINS: Final = re.compile(r"square_(\d{3})um")
+"""Name that spatialdata-io gives to a table of Visium HD bins, by their size in microns."""
+PREVIEWS: Final = ("_hires_image", "_lowres_image", "_cytassist_image")
+"""Ends of the names that it gives to pictures which are no slide at its full resolution."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +69,17 @@ class StoreImage:
 class SpatialStore:
     """A SpatialData store with one color image, and points or an annotating table.
 
+    Args:
+        path: Folder of the store.
+        bin_um: Size of the Visium HD bins that are taken, if the store has several tables.
+
     Raises:
         SpotsError: It is no such store, it is damaged, or spatialdata is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bin_um: int = DEFAULT_BIN_UM) -> None:
         self.path = path
+        self.bin_um = bin_um
         _require_harmless(path)
         try:
             import spatialdata
@@ -89,16 +107,46 @@ class SpatialStore:
 
     @cached_property
     def table(self) -> AnnData | None:
-        """Return the only table that annotates one element of shapes; None if there is none."""
-        found = [
-            table
-            for table in self._data.tables.values()
+        """Return the table of shapes, of several that of the chosen bins; None without one."""
+        return None if self._table_name is None else self._data.tables[self._table_name]
+
+    @cached_property
+    def _table_name(self) -> str | None:
+        found = sorted(
+            name
+            for name, table in self._data.tables.items()
             if isinstance(_region(table), str) and _region(table) in self._data.shapes
-        ]
-        if len(found) > 1:
-            names = ", ".join(sorted(self._data.tables))
-            raise SpotsError(f"{self.path}: holds several tables of shapes, {names}; keep one")
-        return found[0] if found else None
+        )
+        of_bins = f"square_{self.bin_um:03d}um"
+        if len(found) > 1 and of_bins not in found:
+            raise SpotsError(
+                f"{self.path}: holds several tables of shapes, {', '.join(found)}; keep one"
+            )
+        return of_bins if of_bins in found else found[0] if found else None
+
+    def counted_table(self) -> AnnData:
+        """Return the table of shapes; raises ``SpotsError`` if there is none."""
+        if self.table is None:
+            others = ", ".join(sorted(self._data.tables))
+            known = f" (no shapes of it belong to {others})" if others else ""
+            raise SpotsError(
+                f"{self.path}: neither points with genes nor a table of shapes{known}; write the "
+                "store again with one of them"
+            )
+        return self.table
+
+    def pooled(self, pooling: Pooling, mpp: float) -> Pooled:
+        """Return the spots in tissue, by the bins of Visium HD, else by cells or points.
+
+        Args:
+            pooling: The lattice.
+            mpp: Microns per level-0 pixel.
+        """
+        xy_um = self.centers() * mpp
+        bins = BINS.fullmatch(self._table_name or "")
+        if bins is not None:
+            return places_of_bins(pooling, xy_um, int(bins[1]))
+        return places_of_cells(pooling, xy_um)
 
     def batches(self) -> Iterator[pd.DataFrame]:
         """Yield the points as tables with x_location and y_location in level-0 pixels.
@@ -120,16 +168,17 @@ class SpatialStore:
 
     def centers(self) -> NDArray[np.float64]:
         """Return level-0 centers (N, 2): of the rows of the table, or of all points without one."""
-        if self.table is None:
+        if self.table is None and self.points is not None:
             parts = [part[["x_location", "y_location"]].to_numpy() for part in self.batches()]
             return np.concatenate(parts).astype(np.float64)
-        shapes = self._data.shapes[str(_region(self.table))]
-        key = self.table.uns["spatialdata_attrs"]["instance_key"]
+        table = self.counted_table()
+        shapes = self._data.shapes[str(_region(table))]
+        key = table.uns["spatialdata_attrs"]["instance_key"]
         what = f"{self.path}: the table's instances are not those of its shapes"
         with _quiet(), damage_as(SpotsError, what, REMEDY):
-            chosen = shapes.loc[self.table.obs[key].to_numpy()]
-            if len(chosen) != self.table.n_obs:
-                raise ValueError(f"{len(chosen)} shapes for {self.table.n_obs} rows")
+            chosen = shapes.loc[table.obs[key].to_numpy()]
+            if len(chosen) != table.n_obs:
+                raise ValueError(f"{len(chosen)} shapes for {table.n_obs} rows")
             centers = chosen.geometry.centroid
             xy = np.stack([centers.x.to_numpy(), centers.y.to_numpy()], axis=1)
         matrix = self._to_level0(shapes)
@@ -137,13 +186,21 @@ class SpatialStore:
 
     def _find_image(self) -> StoreImage:
         found = []
+        previews = [name for name in self._data.images if name.endswith(PREVIEWS)]
         for name, element in self._data.images.items():
+            if name in previews:
+                continue
             image = element
             if hasattr(element, "children"):  # a pyramid
                 image = next(iter(element["scale0"].values()))
             length = dict(zip(image.dims, image.shape, strict=True))
             if length.get("c") == COLORS and image.dtype == np.uint8:
                 found.append((length["x"] * length["y"], str(name), (length["x"], length["y"])))
+        if not found and previews:
+            raise SpotsError(
+                f"{self.path}: only small pictures of the slide ({', '.join(sorted(previews))}); "
+                "write the store again with the full-resolution image"
+            )
         if not found:
             raise SpotsError(f"{self.path}: no image in RGB with 8 bits; add the H&E image to it")
         _, name, size_wh = max(found)
@@ -214,6 +271,12 @@ def _codecs(content: Any) -> Iterator[str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide warnings about calls within spatialdata and its libraries."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    log = logging.getLogger("ome_zarr")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
