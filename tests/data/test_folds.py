@@ -60,6 +60,12 @@ def test_one_patient_needs_folds_over_sections_which_say_so() -> None:
     assert all(fold.shares_patients for fold in folds)
 
 
+@pytest.mark.parametrize("scheme", ["patients", "sections"])
+def test_a_single_section_makes_no_fold(scheme: str) -> None:
+    with pytest.raises(DatasetError, match=r"C2 is the only section.*add sections"):
+        make_folds({"C2": "C"}, scheme)
+
+
 @pytest.mark.parametrize("scheme", ["kfold:1", "kfold:9", "slides", "kfold"])
 def test_impossible_scheme_is_refused(scheme: str) -> None:
     with pytest.raises(DatasetError, match="folds"):

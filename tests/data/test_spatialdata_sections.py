@@ -16,7 +16,7 @@ from triplex_deploy.cohort.inputs import find_slides
 from triplex_deploy.data import SectionEntry, read_dataset
 from triplex_deploy.errors import DatasetError, SpotsError
 from triplex_deploy.slides import open_slide
-from triplex_deploy.spots import Pooling, pooled_files, read_pooled_spots
+from triplex_deploy.spots import Pooling, pooled_files, read_pooled_spots, read_spots
 
 SIZE = (900, 800)
 TO_GLOBAL = np.array([[0.0, 2.0, 40.0], [-2.0, 0.0, 2000.0], [0.0, 0.0, 1.0]])
@@ -174,6 +174,8 @@ def test_spots_of_a_store_are_those_of_its_section(tmp_path: Path, listed: Any) 
     np.testing.assert_array_equal(spots.grid_rc, section.grid_rc)
     np.testing.assert_array_equal(spots.level0_xy, section.level0_xy)
     assert pooled_files(tmp_path / "s.zarr", Pooling(50))
+    with pytest.raises(SpotsError, match=r"s\.zarr: holds no spots but .*--pool-um 100"):
+        read_spots(tmp_path / "s.zarr")
     with pytest.raises(SpotsError, match="900x800; predict"):
         read_pooled_spots(tmp_path / "s.zarr", Pooling(50), (100, 100), 0.5)
     with pytest.raises(SpotsError, match="give the slide's mpp"):
@@ -192,6 +194,14 @@ def test_bins_of_a_store_are_pooled_as_those_of_visium_hd(
     np.testing.assert_array_equal(section.counts.toarray(), expected.counts.toarray())
     spots = read_pooled_spots(tmp_path / "s.zarr", pooling, (900, 850), 0.5)
     np.testing.assert_array_equal(spots.grid_rc, expected.grid_rc)
+
+
+def test_a_listed_section_that_is_absent_names_those_that_are_there(
+    tmp_path: Path, listed: Any
+) -> None:
+    write_store(tmp_path / "t.zarr", points=False)
+    with pytest.raises(DatasetError, match=r"no section s\.zarr; correct .* here are t\.zarr$"):
+        read_dataset(tmp_path, "spatialdata", listed, Pooling(50))
 
 
 def test_what_a_store_lacks_is_told(tmp_path: Path, listed: Any) -> None:

@@ -257,6 +257,14 @@ def test_without_zarr_one_line_says_what_to_install(
         ZarrReader.open(path)
 
 
+def test_a_spatialdata_store_names_its_images(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    write_ome_zarr(path / "images" / "he", picture(), "0.5")
+    (path / "zarr.json").write_text('{"attributes": {}, "zarr_format": 3, "node_type": "group"}')
+    with pytest.raises(SlideError, match=r"pass an image in it: .*s\.zarr/images/he$"):
+        open_slide(path)
+
+
 def test_a_plate_is_refused(tmp_path: Path) -> None:
     path = write_ome_zarr(tmp_path / "a.zarr", picture(), "0.4")
     (path / ".zattrs").write_text('{"plate": {"wells": []}}')

@@ -96,7 +96,9 @@ GROUPS: Final = {
     "options",
     "triplex_deploy.pipeline.options:PredictOptions",
     setting("--spots", type=click.Path(path_type=Path), help="Spots file or Space Ranger folder."),
-    *pooling_settings("the Visium HD bins or the Xenium cells of the folder --spots"),
+    *pooling_settings(
+        "the Visium HD bins, or the cells of Xenium or SpatialData, of the folder --spots"
+    ),
     setting(
         "--format",
         "spots_format",

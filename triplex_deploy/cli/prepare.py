@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         help="her2st's folders, Space Ranger outputs, HEST, Visium HD or Xenium outputs, or stores "
         "of SpatialData.",
     ),
-    *pooling_settings("the bins of Visium HD or the transcripts of Xenium"),
+    *pooling_settings("the bins of Visium HD, or the transcripts of Xenium or SpatialData,"),
     setting(
         "--genes",
         "n_genes",

@@ -25,6 +25,8 @@ from triplex_deploy.spots import Pooling
 from triplex_deploy.spots.pooling import POOLED_FORMATS
 
 FORMATS: Final = ("st", "visium", "hest", *POOLED_FORMATS)
+MAX_NAMED: Final = 5
+"""Most sections that a message names."""
 
 Reader = Callable[[str, SectionEntry], Section]
 """Reads the section of a name, with what the table of sections gives for it."""
@@ -72,7 +74,11 @@ def _sections(
     else:
         absent = sorted(set(listed) - set(found))
         if absent:
-            raise DatasetError(f"{root}: no section {', '.join(absent)}; correct --patients")
+            there = ", ".join(sorted(found, key=natural_key)[:MAX_NAMED])
+            raise DatasetError(
+                f"{root}: no section {', '.join(absent[:MAX_NAMED])}; correct --patients, here "
+                f"are {there}{', ...' if len(found) > MAX_NAMED else ''}"
+            )
         entries = dict(listed)
     return [reader(name, entry) for name, entry in entries.items()]
 

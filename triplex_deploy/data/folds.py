@@ -59,6 +59,11 @@ def make_folds(
     Raises:
         DatasetError: The scheme is unknown or does not fit the patients.
     """
+    if len(patient_of) == 1:
+        raise DatasetError(
+            f"folds: {next(iter(patient_of))} is the only section, and a fold trains on one and "
+            "tests on another; add sections"
+        )
     if scheme == "sections":
         names = sorted(patient_of, key=natural_key)
         return _folds([(name, (name,)) for name in names], patient_of)

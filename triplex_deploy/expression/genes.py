@@ -67,8 +67,7 @@ def select_genes(sections: Sequence[GeneTotals], count: int) -> tuple[str, ...]:
     means = pooled_means(sections)
     if len(means) < count:
         raise DatasetError(
-            f"genes: {count} asked for, but {len(sections)} sections hold {len(means)}; ask for "
-            "fewer"
+            f"genes: {count} asked for, but all sections together hold {len(means)}; ask for fewer"
         )
     ranked = sorted(means, key=lambda gene: (-means[gene], gene))
     return tuple(ranked[:count])

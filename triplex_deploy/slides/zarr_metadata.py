@@ -84,6 +84,10 @@ def read_zarr_image(path: Path) -> ZarrImage:
     Raises:
         SlideError: The folder is damaged, is no RGB image, or two images could be the slide.
     """
+    if names := _images_of_store(path):
+        raise SlideError(
+            f"{path}: a SpatialData store is no slide; pass an image in it: {', '.join(names)}"
+        )
     attributes = _attributes(path)
     if LAYOUT not in attributes:
         return _image(path, path, attributes)
@@ -97,6 +101,14 @@ def read_zarr_image(path: Path) -> ZarrImage:
     if len(found) > 1 and 2 * math.prod(found[1].size_wh(0)) > math.prod(found[0].size_wh(0)):
         raise SlideError(f"{path}: holds several images; pass the folder of one, such as {path}/0")
     return found[0]
+
+
+def _images_of_store(path: Path) -> list[str]:
+    """Return the images of a SpatialData store; none of another folder."""
+    images = path / "images"
+    if not images.is_dir():
+        return []
+    return [str(folder) for folder in sorted(images.iterdir()) if folder.is_dir()]
 
 
 def _attributes(folder: Path) -> dict[str, Any]:

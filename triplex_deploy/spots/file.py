@@ -15,6 +15,7 @@ from triplex_deploy.files.damaged import damage_as
 from triplex_deploy.files.hdf5 import open_hdf5
 from triplex_deploy.spots.lattice import infer_lattice
 from triplex_deploy.spots.scale import ST_PITCH_UM, KnownArray, square, visium
+from triplex_deploy.spots.spatial_store import is_spatial_store
 from triplex_deploy.spots.spot_diameter import (
     diameter_from_pitch,
     named_diameter,
@@ -88,10 +89,11 @@ def find_positions(folder: Path) -> Path:
             with suppress(OSError):  # a folder that cannot be entered
                 if (folder / below / name).exists():
                     return folder / below / name
-    if is_visium_hd(folder) or xenium_outs(folder) is not None:
+    if is_visium_hd(folder) or xenium_outs(folder) is not None or is_spatial_store(folder):
         raise SpotsError(
-            f"{folder}: holds no spots but bins of Visium HD, or cells of Xenium; pool them into "
-            "spots as far apart as those that the model was trained on, such as --pool-um 100"
+            f"{folder}: holds no spots but bins of Visium HD, or cells of Xenium or SpatialData; "
+            "pool them into spots as far apart as those that the model was trained on, such as "
+            "--pool-um 100"
         )
     raise SpotsError(
         f"{folder}: a folder with none of {', '.join(POSITIONS)} in it, in spatial/ or in "
