@@ -242,9 +242,8 @@ def test_the_least_share_of_tissue_and_tiles_at_the_edge() -> None:
     assert set(wide.grid_rc[:, 1]) == {0, 1}
     # 2000 = 8 x 224 + 208 and 4000 = 17 x 224 + 192: most of the next tiles is on the slide
     note = grid_spots(slide, SIZE, (1, 1), 0.5, None, whole_slide_mask(slide)).note
-    assert note.startswith(
-        "26 tiles at the right or lower edge"
-    )  # 17 below, 8 to the right, and the corner
+    # 17 below, 8 to the right, and the corner
+    assert note.startswith("26 tiles at the right or lower edge")
 
 
 def read_mask_of(mask: np.ndarray) -> Any:
