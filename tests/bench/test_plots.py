@@ -59,9 +59,10 @@ def test_many_cases_are_thinned_and_missing_costs_are_said(tmp_path: Path) -> No
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
-def test_plot_into_a_missing_folder_is_refused(sweep: BenchResult, tmp_path: Path) -> None:
+def test_plot_into_a_file_is_refused(sweep: BenchResult, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is not a folder"):
-        plots.write_plots(sweep, tmp_path / "absent" / "plot.png")
+        plots.write_plots(sweep, tmp_path / "file" / "plot.png")
 
 
 def test_ceilings_are_the_best_of_their_runs(monkeypatch: pytest.MonkeyPatch) -> None:

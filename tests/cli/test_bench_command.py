@@ -129,10 +129,14 @@ def test_absent_matplotlib_is_said_before_measuring(invoke, bundle, monkeypatch,
         (["--graphs", "--slide", "x.tif"], 2, "--slide is for end to end"),
         (["--mpp", "0.5"], 2, "give --slide"),
         (["--backend", "magic"], 2, "'magic' is not one of 'auto'"),
-        (["--json", "absent/out.json"], 1, "absent is not a folder"),
+        (["--json", "file/out.json"], 1, "file is not a folder"),
     ],
 )
-def test_bad_options_are_refused(invoke, bundle, arguments, status: int, named: str) -> None:
+def test_bad_options_are_refused(
+    invoke, bundle, arguments, status: int, named: str, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     finished = invoke("bench", bundle.path, *arguments)
     assert finished.status == status
     assert named in finished.err

@@ -69,4 +69,4 @@ def test_the_folder_of_out_is_made(invoke, table: Path, tmp_path: Path) -> None:
     below = out / "b.csv"
     refused = invoke("convert", table, "--to", "csv", "--out", below)
     assert refused.status == 1
-    assert "a.csv: cannot be written" in refused.err
+    assert "a.csv is not a folder" in refused.err

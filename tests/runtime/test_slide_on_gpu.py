@@ -120,8 +120,8 @@ def test_the_second_batch_is_queued_before_the_first_is_computed(
     class PausesEncoding(Silent):
         def start(self, stage: str, total: int) -> None:
             if stage == "encoding tiles":
-                gpu.clear()
                 gpu.pause()
+                gpu.clear()
 
     with computed_model(gpu, trt, MemoryBudget()) as model:
         call = partial(predict_slide, slide, model, OPTIONS, PausesEncoding())
@@ -133,7 +133,7 @@ def test_the_second_batch_is_queued_before_the_first_is_computed(
     assert len(results) == 1
     uploads = [r for r in records if r.kind == "htod" and r.n_bytes >= TILE_BYTES]
     assert len(uploads) == 2
-    assert {record.phase for record in records} == {"queue"}, "nothing has begun"
+    assert "begin" not in {record.phase for record in records}
 
 
 def test_short_memory_falls_back_to_the_host_and_says_so(

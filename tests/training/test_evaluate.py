@@ -203,11 +203,12 @@ def test_maps_of_an_earlier_evaluation_do_not_stay(
     assert not (tmp_path / "metrics-maps.png").exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.png", "absent/metrics.json"])
+@pytest.mark.parametrize("name", ["metrics.png", "file/metrics.json"])
 def test_a_place_for_metrics_that_cannot_be_is_refused_before_scoring(
     name: str, truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["evaluate", str(tmp_path / "none.h5ad"), "--truth", str(truth)]
+    (tmp_path / "file").touch()
     assert run_command([*given, "--out", str(tmp_path / name)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert name in line
