@@ -3,6 +3,7 @@
 import builtins
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -109,9 +110,26 @@ def test_a_slide_that_is_gone_fails_alone(
     jobs = _jobs([bucket + "gone.png", bucket + "s1.png"], out, tmp_path / "scratch")
     gone, there = _run(jobs, opening)
     assert gone.status == "failed"
-    assert "gone.png: cannot be read" in (gone.error or "")
+    assert "gone.png: no such file; check the URL" in (gone.error or "")
     assert there.status == "done"
     assert not list((tmp_path / "scratch").rglob("*"))
+
+
+def test_warnings_name_the_url_and_not_the_copy(
+    bucket: str, out: Path, tmp_path: Path, opening: StubOpener, caplog: pytest.LogCaptureFixture
+) -> None:
+    (job,) = _jobs([bucket + "s1.png"], out, tmp_path / "scratch")
+    spots = tmp_path / "spots.csv"
+    spots.write_text("pixel_x,pixel_y\n120,120\n320,120\n120,320\n320,320\n")
+    _run([replace(job, options=PredictOptions(spots=spots, mpp=0.5))], opening)
+    inferred = [text for text in caplog.messages if "were inferred" in text]
+    assert inferred
+    assert all(text.startswith("memory://bucket/s1.png: ") for text in inferred)
+
+
+def test_a_folder_needs_its_slash(bucket: str) -> None:
+    with pytest.raises(ConfigError, match="bucket: is a folder; end its URL with /"):
+        find_slides([bucket.rstrip("/")])
 
 
 def test_a_slide_list_may_name_urls(bucket: str, tmp_path: Path) -> None:

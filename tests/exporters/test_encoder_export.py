@@ -127,7 +127,11 @@ def test_cost_is_that_of_the_network(opened: OpenEncoder) -> None:
 
 @pytest.mark.parametrize(
     ("network", "pooling"),
-    [("test_resnet", "own"), ("test_convnext", "own"), ("test_vit", "mean")],
+    [
+        pytest.param("test_resnet", "own", marks=pytest.mark.slow),
+        pytest.param("test_convnext", "own", marks=pytest.mark.slow),
+        ("test_vit", "mean"),
+    ],
 )
 def test_any_network_of_timm_is_exported(network: str, pooling: Any, tmp_path: Path) -> None:
     """They take 160 px and have a classifier, which is left out."""

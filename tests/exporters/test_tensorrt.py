@@ -301,7 +301,14 @@ def test_profile_is_shortened_to_the_largest_tensor_or_refused(
             profile(f"{name}=1:500:{most + 1}")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize(
+    "precision",
+    [
+        "fp32",
+        pytest.param("fp16", marks=pytest.mark.slow),
+        pytest.param("bf16", marks=pytest.mark.slow),
+    ],
+)
 def test_blocks_of_queries_fit_and_are_built(
     precision: str, bundle: RunnableBundle, tmp_path: Path
 ) -> None:

@@ -147,7 +147,13 @@ def test_bundle_is_whole_and_replays_what_pytorch_gave(
     assert json.loads(finished.out)["passed"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=[pytest.mark.slow] if family == "triplex" else [])
+        for family in FAMILIES
+    ],
+)
 def test_checkpoint_exports_to_the_same_numbers(
     invoke: Invoke, old: Path, tmp_path: Path, family: str
 ) -> None:

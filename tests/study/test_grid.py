@@ -219,6 +219,7 @@ def kill_when_locked(cells: tuple[StudyCell, ...], killed: list[int]) -> threadi
     return thread
 
 
+@pytest.mark.slow
 def test_process_that_is_killed_fails_its_cell_and_the_others_are_trained(
     prepared_path: Path, tmp_path: Path
 ) -> None:
@@ -239,6 +240,7 @@ def test_process_that_is_killed_fails_its_cell_and_the_others_are_trained(
     assert killed[0] != os.getpid()
 
 
+@pytest.mark.slow
 def test_interrupt_stops_the_workers_and_leaves_no_result(
     prepared_path: Path, tmp_path: Path
 ) -> None:
