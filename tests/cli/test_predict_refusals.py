@@ -180,6 +180,19 @@ def test_file_of_one_slide_for_two_slides_is_refused(
         assert_refused(finished, tmp_path / "out", f"{option} ", "belongs to one slide")
 
 
+@pytest.mark.parametrize("option", ["--out", "--bundle", "--spots", "--stage-dir"])
+def test_a_url_of_anything_but_a_slide_is_a_usage_error(
+    invoke: Invoke, slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {"--bundle": "bundle", "--out": "out", option: "s3://user:secret@bucket/there"}
+    words = [word for pair in options.items() for word in pair]
+    finished = invoke("predict", str(slide_path), *words)
+    assert finished.status == 2
+    assert f"'{option}': s3://bucket/there: is a URL; give a path" in finished.err
+    assert not (tmp_path / "s3:").exists()
+
+
 def test_missing_option_is_a_usage_error(invoke: Invoke, slide_path: Path) -> None:
     finished = invoke("predict", slide_path)
     assert finished.status == 2

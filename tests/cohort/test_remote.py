@@ -128,8 +128,9 @@ def test_warnings_name_the_url_and_not_the_copy(
 
 
 def test_a_folder_needs_its_slash(bucket: str) -> None:
-    with pytest.raises(ConfigError, match="bucket: is a folder; end its URL with /"):
-        find_slides([bucket.rstrip("/")])
+    fsspec.filesystem("memory").pipe("/bucket/below/a.png", b"")
+    with pytest.raises(ConfigError, match="below: is a folder; end its URL with /"):
+        find_slides([bucket + "below"])
 
 
 def test_a_slide_list_may_name_urls(bucket: str, tmp_path: Path) -> None:

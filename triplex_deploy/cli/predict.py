@@ -17,6 +17,7 @@ from triplex_deploy.cli.shared import common_options, is_quiet
 from triplex_deploy.cli.shared_options import (
     BatchSize,
     GeneList,
+    LocalPath,
     PathOrUrl,
     ThreadCount,
     executor_options,
@@ -90,12 +91,12 @@ GROUPS: Final = {
     "--workers 4",
 )
 @click.argument("slides", nargs=-1, required=True, type=PathOrUrl())
-@click.option("--bundle", required=True, type=click.Path(path_type=Path), help="Bundle to run.")
+@click.option("--bundle", required=True, type=LocalPath(), help="Bundle to run.")
 @out_option("Output folder.")
 @settings(
     "options",
     "triplex_deploy.pipeline.options:PredictOptions",
-    setting("--spots", type=click.Path(path_type=Path), help="Spots file or Space Ranger folder."),
+    setting("--spots", type=LocalPath(), help="Spots file or Space Ranger folder."),
     *pooling_settings(
         "the Visium HD bins, or the cells of Xenium or SpatialData, of the folder --spots"
     ),
@@ -113,7 +114,7 @@ GROUPS: Final = {
     setting("--pitch-um", type=float, help="Distance of the spots of a grid in microns."),
     setting(
         "--mask",
-        type=click.Path(path_type=Path),
+        type=LocalPath(),
         help="Picture of the tissue, white on black, or regions from QuPath (.geojson).",
     ),
     setting(
@@ -176,7 +177,7 @@ GROUPS: Final = {
     ),
     setting(
         "--cache",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=LocalPath(file_okay=False),
         help="Folder that keeps tile features for later runs and other models.",
     ),
     setting(
@@ -213,7 +214,7 @@ GROUPS: Final = {
 )
 @click.option(
     "--stage-dir",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Folder to which slides at URLs are copied while they are predicted. [default: --out]",
 )
 @click.option("--no-report", is_flag=True, help="Leave out the HTML report.")
@@ -297,10 +298,13 @@ def _collect(
     under_way: Iterator[Outcome], watcher: SingleSlideProgress | SlidesProgress, jobs: Sequence[Job]
 ) -> list[Outcome]:
     """Return all outcomes in the order of ``jobs``; errors are logged as they arrive."""
-    outcome_of = {}
+    outcome_of, told = {}, set()
     for outcome in under_way:
         for level, text in outcome.messages:
-            logger.log(level, "%s", text)
+            if text not in told:  # every worker says the same of the bundle
+                logger.log(level, "%s", text)
+            if level >= logging.WARNING:
+                told.add(text)
         if outcome.error is not None:
             logger.error("%s", _named(outcome))
             for line in (outcome.traceback or "").splitlines():

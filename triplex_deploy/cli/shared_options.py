@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from triplex_deploy.cli.settings import Decorator, RenamedSetting, setting, settings
-from triplex_deploy.files.url import is_url
+from triplex_deploy.files.url import is_url, shown_url
 from triplex_deploy.system import usable_cores
 
 Declare = Callable[..., Decorator]
@@ -31,6 +31,19 @@ class PathOrUrl(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a URL as text, and anything else as a path."""
         return value if is_url(str(value)) else super().convert(value, param, ctx)
+
+
+class LocalPath(click.Path):
+    """A path of this machine; a URL would become a folder such as ``s3:``."""
+
+    def __init__(self, **choices: Any) -> None:
+        super().__init__(path_type=Path, **choices)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; a URL is wrong usage."""
+        if is_url(str(value)):
+            self.fail(f"{shown_url(str(value))}: is a URL; give a path of this machine", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class GeneList(click.ParamType[tuple[str, ...]]):
@@ -81,8 +94,7 @@ class ThreadCount(click.ParamType[int | None]):
 
 def out_option(help_text: str) -> Decorator:
     """Declare ``--out``, the required path of what a command writes."""
-    path = click.Path(path_type=Path)
-    return click.option("--out", required=True, type=path, help=help_text)
+    return click.option("--out", required=True, type=LocalPath(), help=help_text)
 
 
 def mpp_option(help_text: str, required: bool = False) -> Decorator:
@@ -109,7 +121,7 @@ def file_option(
     name: str, help_text: str, required: bool = False, declare: Declare = click.option
 ) -> Decorator:
     """Declare an option that gives the path of a file."""
-    return declare(name, required=required, type=click.Path(path_type=Path), help=help_text)
+    return declare(name, required=required, type=LocalPath(), help=help_text)
 
 
 def pooling_settings(pooled: str) -> tuple[Decorator, ...]:

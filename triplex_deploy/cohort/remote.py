@@ -35,6 +35,8 @@ SEVERAL_FILES: Final = (MIRAX, DICOM, ".vms", ".vmu", ".zarr")
 """Suffixes of slides that are several files, of which a URL names one only."""
 MARKERS: Final = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "generation")
 """What a server may say about a file, which changes when the file is replaced."""
+PACKAGE: Final = "triplex_deploy"
+"""Logger of this package."""
 PIECE_BYTES: Final = 1 << 23
 """Bytes that are copied at once."""
 MAX_NAME_CHARACTERS: Final = 100
@@ -77,9 +79,37 @@ def at_hand(source: RemoteSlide | None, clock: WallClock) -> Iterator[None]:
     try:
         with clock.stage("copy slide"):
             fetch(source)
-        yield
+        with _named_by_url(source):
+            yield
     finally:
         discard(source)
+
+
+@contextmanager
+def _named_by_url(source: RemoteSlide) -> Iterator[None]:
+    """Let the log name the slide by its URL, since the copy is soon gone."""
+    handlers = [*logging.getLogger(PACKAGE).handlers, *logging.getLogger().handlers]
+    naming = _NamedByUrl(source)
+    for handler in handlers:
+        handler.addFilter(naming)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(naming)
+
+
+class _NamedByUrl(logging.Filter):
+    def __init__(self, source: RemoteSlide) -> None:
+        super().__init__()
+        self._source = source
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if str(self._source.local) in text:
+            record.msg = text.replace(str(self._source.local), self._source.name)
+            record.args = ()
+        return True
 
 
 def fetch(source: RemoteSlide, stop: threading.Event | None = None) -> None:
@@ -127,6 +157,8 @@ def find_urls(url: str, recursive: bool = False) -> list[tuple[str, str]]:
     system, path = _file_system(url)
     if not any(mark in path for mark in "*[") and not url.endswith("/"):
         _require_one_file(url)
+        if _info(system, path).get("type") == "directory":
+            raise ConfigError(f"{shown}: is a folder; end its URL with /")
         return [(url, _state(system, path))]
     pattern = path
     if url.endswith("/"):
@@ -222,7 +254,10 @@ def _copy(source: RemoteSlide, stop: threading.Event | None) -> None:
 
 def _pieces(source: RemoteSlide, system: AbstractFileSystem, path: str) -> Iterator[bytes]:
     with damage_as(SlideError, f"{source.name}: cannot be read", CHECK):
-        file = system.open(path, "rb")
+        try:
+            file = system.open(path, "rb")
+        except FileNotFoundError as error:
+            raise SlideError(f"{source.name}: no such file; check the URL") from error
     with file:
         while True:
             with damage_as(SlideError, f"{source.name}: cannot be read to its end", "run again"):
