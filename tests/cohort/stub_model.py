@@ -1,5 +1,6 @@
 """A fake model for workers that open fast, are slow or crash."""
 
+import logging
 import os
 import signal
 from dataclasses import dataclass, replace
@@ -40,10 +41,14 @@ class StubOpener(ModelOpener):
     """Seconds that each call of a tile encoder takes."""
     breaks: bool = False
     """Fail to open."""
+    says: str = ""
+    """What the log says while it opens."""
 
     def open(self, clock: WallClock | None = None) -> Model:
         if self.breaks:
             raise BackendError("device cuda:9: not there; pass --device cpu")
+        if self.says:
+            logging.getLogger("triplex_deploy.runtime.model").warning("%s", self.says)
         (self.bundle / str(os.getpid())).write_text(self.device)
         model = fake_model(fake_config())
         sessions = {

@@ -147,6 +147,20 @@ def test_warnings_of_a_worker_come_home_with_the_outcome(
         assert any("were inferred" in text for _, text in outcome.messages)
 
 
+def test_what_a_worker_says_while_it_opens_comes_home_once(
+    slides: list[Path],
+    out: Path,
+    opening: StubOpener,
+    watcher: Any,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    jobs = [job_of(slide, out) for slide in slides]
+    outcomes = _predict(jobs, replace(opening, says="not for real slides"), watcher, 2)
+    told = [text for o in outcomes.values() for _, text in o.messages if "real slides" in text]
+    assert len(told) == len(_processes(opening))
+    assert "real slides" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("is_single_use", "n_processes"), [(False, 1), (True, 3)])
 def test_single_use_process_runs_one_job(is_single_use: bool, n_processes: int) -> None:
     workers = ProcessWorkers(ProcessIdProgram(), limit=1, is_single_use=is_single_use)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
@@ -80,12 +80,17 @@ class SlideProgram:
     @contextmanager
     def open(self) -> Iterator[Callable[[Job, Progress], Outcome]]:
         clock = WallClock(self.opener.before)
-        with self.opener.open(clock) as model, Lookahead(model) as lookahead:
+        with ExitStack() as stack:
+            with _collected(self.log_level) as of_opening:
+                model = stack.enter_context(self.opener.open(clock))
+            lookahead = stack.enter_context(Lookahead(model))
             before = clock.seconds
 
             def run(job: Job, progress: Progress) -> Outcome:
                 outcome = self._run(job, model, progress, dict(before), lookahead)
+                outcome = replace(outcome, messages=(*of_opening, *outcome.messages))
                 before.clear()  # the first slide of a process counts it
+                of_opening.clear()  # and tells what the log said
                 return outcome
 
             yield run
@@ -138,9 +143,12 @@ class _Collector(logging.Handler):
 
 
 @contextmanager
-def _collected(log_level: int) -> Iterator[list[tuple[int, str]]]:
-    """Collect the package's log records from ``log_level`` on."""
+def _collected(log_level: int | None) -> Iterator[list[tuple[int, str]]]:
+    """Collect the package's log records from ``log_level`` on; with None leave the log as it is."""
     logger, collector = logging.getLogger(LOGGER), _Collector()
+    if log_level is None:
+        yield collector.messages
+        return
     logger.setLevel(log_level)
     logger.addHandler(collector)
     try:
