@@ -129,8 +129,15 @@ def test_manifest_that_breaks_the_contract_is_named(folder: Path, change: Edit, 
 
 
 def test_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="not a bundle"):
+    with pytest.raises(BundleError, match=r"not a bundle.*make one"):
         read_bundle(tmp_path)
+    with pytest.raises(BundleError, match="bundel: no such folder; check the path"):
+        read_bundle(tmp_path / "bundel")
+
+
+def test_folder_around_a_bundle_names_it(folder: Path) -> None:
+    with pytest.raises(BundleError, match=rf"not a bundle.*; pass {folder}$"):
+        read_bundle(folder.parent)
 
 
 def test_manifest_that_is_not_json_is_refused(folder: Path) -> None:

@@ -286,6 +286,14 @@ def tensor_entries(spec: GraphSpec) -> tuple[tuple[TensorEntry, ...], tuple[Tens
     return inputs, outputs
 
 
+def _why_no_bundle(root: Path) -> str:
+    if not root.exists():
+        return "no such folder; check the path of the bundle"
+    inside = sorted(root.glob(f"*/{MANIFEST}"))
+    remedy = f"pass {inside[0].parent}" if inside else "make one with `triplex-deploy export`"
+    return f"not a bundle, because it is not a folder with a {MANIFEST}; {remedy}"
+
+
 def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     try:
@@ -293,10 +301,7 @@ def _read_manifest(root: Path) -> Manifest:
             require_regular_file(path, BundleError, remedy="export the bundle again")
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(
-            f"{root}: not a bundle, because it is not a folder with a {MANIFEST}; "
-            "make one with `triplex-deploy export`"
-        ) from None
+        raise BundleError(f"{root}: {_why_no_bundle(root)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from error
     _check_schema(path, text)

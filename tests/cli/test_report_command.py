@@ -184,7 +184,10 @@ def test_mistakes_are_one_line_and_change_nothing(
     own.write_text("<p>mine</p>")
     assert "is not a report written by" in invoke("report", table, "--out", own).err
     assert own.read_text() == "<p>mine</p>"
-    assert invoke("report", tmp_path, "--genes", "GNAS").status == 2
+    folder = invoke("report", tmp_path, "--genes", "GNAS")
+    assert (folder.status, f"an index, {tmp_path / 'index.html'}" in folder.err) == (2, True)
+    without = invoke("report", table, "--zoom-um", "1")
+    assert (without.status, "give the slide with --zoom" in without.err) == (2, True)
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "has no prediction" in invoke("report", empty).err

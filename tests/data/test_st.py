@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from triplex_deploy.data import SectionEntry, read_dataset, read_section_list
+from triplex_deploy.data.st import read_count_table
 from triplex_deploy.errors import DatasetError
 
 pytestmark = pytest.mark.lengthy
@@ -56,6 +57,11 @@ def test_missing_counts_are_named(st_root: Path) -> None:
     (st_root / "ST-cnts" / "B1.tsv").unlink()
     with pytest.raises(DatasetError, match=r"B1\.tsv\.gz"):
         read_dataset(st_root, "st")
+
+
+def test_places_given_as_counts_are_told(st_root: Path) -> None:
+    with pytest.raises(DatasetError, match="lists places of spots; give the table of their counts"):
+        read_count_table(st_root / "ST-spotfiles" / "A1_selection.tsv")
 
 
 def test_second_image_is_refused(st_root: Path) -> None:

@@ -184,8 +184,10 @@ def test_foreign_files_are_refused(prediction: Prediction, tmp_path: Path) -> No
     with pytest.raises(OutputError, match="no such file"):
         read_prediction(tmp_path / "absent.h5ad")
     (tmp_path / "text.h5ad").write_text("not HDF5")
-    with pytest.raises(OutputError, match="cannot be read as HDF5"):
+    with pytest.raises(OutputError, match=r"cannot be read as HDF5.*give the right prediction"):
         read_prediction(tmp_path / "text.h5ad")
+    with pytest.raises(OutputError, match=r"is a folder; give an \.h5ad"):
+        read_prediction(tmp_path)
     table = prediction.to_anndata()
     table.uns["triplex"]["schema"] = "triplex-prediction/2"
     table.write_h5ad(tmp_path / "newer.h5ad")

@@ -71,6 +71,14 @@ def test_a_mask_of_another_shape_is_refused(slide: Slide, tmp_path: Path) -> Non
         read_mask(path, slide)
 
 
+def test_a_large_mask_brings_no_warning_of_python(
+    slide: Slide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "mask.png", LEFT_HALF)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", LEFT_HALF.size - 1)
+    assert np.array_equal(read_mask(path, slide).mask, LEFT_HALF > 0)
+
+
 def test_a_black_mask_is_refused(slide: Slide, tmp_path: Path) -> None:
     path = save(tmp_path / "mask.png", LEFT_HALF * 0)
     with pytest.raises(SpotsError, match="all black"):

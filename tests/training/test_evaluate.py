@@ -153,6 +153,9 @@ def test_command_writes_metrics_and_pictures(
     for name in ("metrics.png", "metrics-maps.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert run_command(["evaluate", str(path)]) == 2
+    assert "needs --truth, its measured counts" in capsys.readouterr().err
+    assert run_command(["evaluate", str(tmp_path), "--truth", str(truth)]) == 2
+    assert "is for one prediction (.h5ad)" in capsys.readouterr().err
     assert run_command(["evaluate", str(path), "--truth", str(truth), "--genes", "GNAS"]) == 2
     asked = ["evaluate", str(path), "--truth", str(truth), "--out", str(out), "--genes", "GNSA"]
     assert run_command(asked) == 1
@@ -251,8 +254,11 @@ def test_folds_of_different_selection_are_not_mixed(tmp_path: Path) -> None:
     write_fold(tmp_path, 1, ["X"], [0.4], "paper")
     with pytest.raises(OutputError, match="selection"):
         evaluate_run(tmp_path)
-    with pytest.raises(OutputError, match="finished train"):
+    with pytest.raises(OutputError, match="no such file or folder"):
         evaluate_run(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OutputError, match="finished train"):
+        evaluate_run(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,10 @@ def command(
     """
     from triplex_deploy.training.run_files import without_nan
 
-    if (truth is None) != (what.suffix != ".h5ad"):
-        raise click.UsageError("a prediction (.h5ad) needs --truth, and a run takes none")
+    if truth is None and what.suffix == ".h5ad":
+        raise click.UsageError("a prediction (.h5ad) needs --truth, its measured counts")
+    if truth is not None and what.suffix != ".h5ad":
+        raise click.UsageError(f"--truth is for one prediction (.h5ad), and {what} is none")
     if genes is not None and (truth is None or out is None):
         raise click.UsageError("--genes chooses the maps of a prediction; give --truth and --out")
     if out is not None:

@@ -54,7 +54,7 @@ NAMED: Final = 5
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Page to write.  [default: PREDICTION.html; of a folder, FOLDER/index.html]",
+    help="Page to write of one prediction. [default: PREDICTION.html]",
 )
 @common_options
 def command(
@@ -67,16 +67,22 @@ def command(
     out: Path | None,
     as_json: bool,
 ) -> int:
-    """Write the report of PREDICTION.h5ad, or an index of all predictions in FOLDER.
+    """Write the report of PREDICTION.h5ad, or FOLDER/index.html of all predictions in FOLDER.
 
     The page is one HTML file, with --zoom also a folder of tiles. It opens from disk in any
     browser, without a network.
     """
     if truth and gene_sets:
         raise click.UsageError("--gene-sets: gene sets have no measured values; drop it or --truth")
+    source = click.get_current_context().get_parameter_source("zoom_um")
+    if zoom is None and source == click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--zoom-um: is of the tiles of --zoom; give the slide with --zoom")
     if what.is_dir():
         if truth or genes or gene_sets or zoom or out:
-            raise click.UsageError("a folder gets an index; name one prediction for these options")
+            raise click.UsageError(
+                f"a folder gets an index, {what / 'index.html'}; name one prediction for --truth, "
+                "--genes, --gene-sets, --zoom and --out"
+            )
         return _index(what, as_json)
     page = out or what.with_suffix(".html")
     shown = _Shown(truth, genes, gene_sets, zoom, zoom_um)

@@ -124,6 +124,8 @@ def read_count_table(path: Path) -> CountTable:
             f"{REMEDY}"
         )
     genes = tuple(listed[-n_genes:])
+    if {"pixel_x", "pixel_y"} <= {name.lower() for name in listed}:
+        raise DatasetError(f"{path}: lists places of spots; give the table of their counts")
     require_unique(str(path), "spot", ids)
     require_named(str(path), "gene", genes)
     with damage_as(DatasetError, f"{path}: not a readable table", REMEDY):

@@ -23,6 +23,8 @@ OPEN_ELSEWHERE: Final = (
     "open elsewhere or cannot be locked here; close it there, or set "
     "HDF5_USE_FILE_LOCKING=FALSE where the file system has no locks"
 )
+_NO_HDF5: Final = "signature not found"
+"""Text of HDF5 about a file of another kind."""
 _LOCKED: Final = re.compile(r"\block\b|already open for (write|read-only)", re.IGNORECASE)
 """Texts of HDF5 about locks; a file that was cut short is said to lack its ``sblock``."""
 
@@ -65,6 +67,8 @@ def open_hdf5(
         if is_open_elsewhere(error):
             raise kind(f"{path}: {OPEN_ELSEWHERE}") from error
         reason = " ".join(str(error).split())
+        if _NO_HDF5 in reason:
+            raise kind(f"{path}: cannot be read as HDF5, is none; give the right {what}") from error
         raise kind(f"{path}: cannot be read as HDF5 ({reason}); {remedy}") from error
     with file:
         with damage_as(kind, f"{path}: damaged HDF5", remedy):

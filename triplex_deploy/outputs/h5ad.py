@@ -58,7 +58,8 @@ def read_prediction(path: str | Path) -> Prediction:
     """
     path = Path(path)
     if not path.is_file():
-        raise OutputError(f"{path}: no such file; give an .h5ad written by triplex-deploy predict")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise OutputError(f"{path}: {what}; give an .h5ad written by triplex-deploy predict")
     table = read_checked_h5ad(path, OutputError, "prediction (.h5ad)", REMEDY)
     altered = f"{path}: altered since it was written"
     with damage_as(OutputError, altered, REMEDY):

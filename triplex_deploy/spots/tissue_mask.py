@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -158,7 +159,10 @@ def _picture(path: Path, mask_class: str | None) -> NDArray[np.bool_]:
     require_regular_file(path, SpotsError, "mask file")
     with damage_as(SpotsError, f"{path}: not a picture of a mask", "pass a PNG"):
         try:
-            with Image.open(path) as image:
+            with (
+                warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+                Image.open(path) as image,
+            ):
                 if mask_class is not None or image.mode == "L":
                     classes = _of_classes(path, image, mask_class)
                     if classes is not None:

@@ -95,6 +95,8 @@ def fold_correlations(run: Path) -> dict[str, list[float | None]]:
 
 def _read_folds(run: Path) -> list[dict[str, Any]]:
     paths = files_of_folds(run, METRICS)
+    if not run.exists():
+        raise OutputError(f"{run}: no such file or folder; check the path")
     if not paths:
         raise OutputError(f"{run}: no fold-*/{METRICS}; pass the --out of a finished train")
     return [_read_fold(path) for path in paths]
