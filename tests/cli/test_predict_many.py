@@ -61,6 +61,15 @@ def test_failing_slide_does_not_stop_the_others_and_the_table_says_so(
     assert written == {"first.h5ad", "sub/second.h5ad", "third.h5ad"}
 
 
+def test_a_wrong_gene_is_told_once(predict_all, manifest: Path, tmp_path: Path) -> None:
+    finished = predict_all(manifest, "--genes", "NOPE")
+    assert (finished.status, finished.out) == (1, "")
+    errors = [line for line in finished.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "gene NOPE: it is not predicted" in errors[0]
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_second_run_skips_what_is_complete_and_the_json_tells_all(
     predict_all, manifest: Path
 ) -> None:

@@ -26,6 +26,7 @@ from triplex_deploy.outputs.cohort import (
     summarize_prediction,
     write_index_pages,
 )
+from triplex_deploy.outputs.genes import gene_indices
 from triplex_deploy.outputs.slide_summary import SlideSummary
 from triplex_deploy.progress import Progress
 from triplex_deploy.runtime.device import ALL_GPUS, each_device
@@ -59,10 +60,13 @@ def run_jobs(
         executor_for: Returns the executor for a number of slides; called only if any is left.
 
     Raises:
+        ConfigError: If a chosen gene is not predicted.
         OutputError: If an output folder cannot be made.
         BundleError: If the bundle cannot be opened.
         BackendError: If the device or backend cannot be used.
     """
+    for genes in {job.options.genes for job in jobs}:
+        gene_indices(genes, bundle.manifest.genes)  # a wrong gene is told once, not for each slide
     _make_folders(jobs)
     left, shared = [], SharedValues()
     for job in jobs:
