@@ -115,6 +115,7 @@ def measure_parity(
     precisions: Mapping[str, str],
     precision: str,
     slide_tiles: NDArray[np.uint8] | None = None,
+    usual_sizes: Mapping[str, int] | None = None,
 ) -> ParityReport:
     """Compare every graph at three sizes, and the prediction of a small slide by all graphs.
 
@@ -124,10 +125,13 @@ def measure_parity(
         precisions: The precision of each graph, which decides its gate.
         precision: The precision of the bundle, which decides the gate of the prediction.
         slide_tiles: Tiles (T, 224, 224, 3) of real slides, one more input for the graphs of tiles.
+        usual_sizes: One more size of a graph, by name, such as the usual number of spots: sums over
+            many spots round more than those over few.
 
     Returns:
         The results; nothing is raised for a comparison outside its gate.
     """
+    more = usual_sizes or {}
     with _workers() as workers:
         slide = _grid_slide(reference)
         by_graphs = workers.submit(_predict_grid, reference, sessions, slide)
@@ -135,7 +139,7 @@ def measure_parity(
         pending = {
             name: [
                 workers.submit(_compared, reference, session, inputs)
-                for inputs in _graph_cases(reference, session.spec, slide_tiles)
+                for inputs in _graph_cases(reference, session.spec, slide_tiles, more.get(name))
             ]
             for name, session in sessions.items()
         }
@@ -221,10 +225,14 @@ def _n_positions(reference: Reference) -> int:
 
 
 def _graph_cases(
-    reference: Reference, spec: GraphSpec, slide_tiles: NDArray[np.uint8] | None
+    reference: Reference,
+    spec: GraphSpec,
+    slide_tiles: NDArray[np.uint8] | None,
+    usual_size: int | None,
 ) -> list[dict[str, NDArray[Any]]]:
     n_positions = _n_positions(reference)
-    cases = [graph_inputs(spec, size, SEED, n_positions) for size in SIZES[spec.name]]
+    sizes = dict.fromkeys((*SIZES[spec.name], *([usual_size] if usual_size else [])))
+    cases = [graph_inputs(spec, size, SEED, n_positions) for size in sizes]
     if slide_tiles is not None and spec.kind == "per tile":
         cases.append({TILES.name: slide_tiles})
     return cases

@@ -39,7 +39,8 @@ def measure_emulated_parity(
 ) -> ParityReport:
     """Compare the emulated graphs for TensorRT with PyTorch.
 
-    Graphs for TF32 run in fp32 here, and must pass the gate of fp32.
+    Graphs for TF32 run in fp32 here, and must pass the gate of fp32. Graphs of whole slides are
+    also compared at the best size of their engine's profile.
 
     Args:
         folder: Folder of the bundle.
@@ -49,11 +50,19 @@ def measure_emulated_parity(
         slide_tiles: Tiles (T, 224, 224, 3) of real slides, one more input for graphs of tiles.
     """
     specs = graph_specs(reference.model.config)
+    usual = usual_sizes(options, specs)
     with emulated_sessions(folder, entries, specs) as sessions:
         precisions = {entry.name: _as_run(entry.precision) for entry in entries}
         return measure_parity(
-            reference, sessions, precisions, _as_run(options.precision), slide_tiles
+            reference, sessions, precisions, _as_run(options.precision), slide_tiles, usual
         )
+
+
+def usual_sizes(options: TensorrtOptions, specs: Mapping[str, GraphSpec]) -> dict[str, int]:
+    """Return the best size of the profile of each graph of whole slides, by name."""
+    settings = options.settings(specs)
+    per_slide = [name for name, spec in specs.items() if spec.kind == "per slide"]
+    return {name: settings.profile(name).opt for name in per_slide}
 
 
 def _as_run(precision: str) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import click
 import pytest
@@ -68,6 +69,23 @@ def test_options_that_override_a_file_show_the_default_of_the_field(invoke: Invo
     for name in ("selection", "epochs", "seed"):
         assert options[name].get_default(context) is None
         assert f"[default: {getattr(TrainOptions(), name)}]" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--spots", "hd", "--pool-um", "3"], "--pool-um=3: use at least 20 microns"),
+        (["--pool-um", "100"], "--pool-um: there is nothing to pool"),
+        (["--mask-class", "Tumor"], "--mask-class: there is no mask"),
+        (["--layout", "visium", "--pitch-um", "50"], "--pitch-um: only the grid layout"),
+    ],
+)
+def test_a_refused_setting_has_the_name_of_its_option(
+    invoke: Invoke, tmp_path: Path, words: list[str], told: str
+) -> None:
+    refused = invoke("predict", "a.svs", "--bundle", "b", "--out", tmp_path / "out", *words)
+    assert refused.status == 1
+    assert refused.err.startswith(f"error: {told}")
 
 
 def test_missing_required_setting_is_a_usage_error(invoke: Invoke) -> None:

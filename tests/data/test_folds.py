@@ -72,6 +72,11 @@ def test_impossible_scheme_is_refused(scheme: str) -> None:
         make_folds(SKIN, scheme)
 
 
+def test_a_misspelled_scheme_is_told_before_what_lacks_patients() -> None:
+    with pytest.raises(DatasetError, match=r"folds 'section': not known"):
+        make_folds({"C2": "C", "C3": "C"}, "section")
+
+
 def test_validation_holds_out_a_training_patient() -> None:
     fold = make_folds(SKIN)[0]
     fit, held = inner_validation(fold, SKIN)

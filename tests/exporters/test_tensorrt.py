@@ -16,7 +16,7 @@ from triplex_deploy.exporters.inputs import graph_inputs, tiles
 from triplex_deploy.exporters.options import TensorrtOptions
 from triplex_deploy.exporters.precision import convert_precision
 from triplex_deploy.exporters.tensorrt import fit_profiles, write_tensorrt_graphs
-from triplex_deploy.exporters.tensorrt_parity import emulated_sessions
+from triplex_deploy.exporters.tensorrt_parity import emulated_sessions, usual_sizes
 from triplex_deploy.runtime.gates import GATES, compare_graph
 from triplex_deploy.runtime.model import Model, RunnableBundle
 from triplex_deploy.runtime.tensorrt.build import build_plan
@@ -223,6 +223,8 @@ def test_export_holds_graphs_settings_and_proof(checkpoint_path: Path, tmp_path:
     assert settings.profile("global_encoder").lengths == (1, 4096, 20_000)
     report = json.loads((exported.path / "tensorrt_parity.json").read_text())
     assert (report["passed"], report["precision"]) == (True, "fp16")
+    compared = {(graph["graph"], graph["size"]) for graph in report["graphs"]}
+    assert {("global_encoder", size) for size in (1, 2, 5)} <= compared, "5 is the usual size here"
     with exported.open(device="cpu") as opened:
         assert opened.backend == "onnxruntime"
 
@@ -247,6 +249,11 @@ def test_graph_beyond_its_gate_fails_the_export(
     with pytest.raises(ParityError, match=r"graphs for tensorrt miss the fp16 gate .*fusion_head"):
         export_bundle(tiny_checkpoint, tmp_path / "bundle", options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_usual_size_of_a_slide_is_the_best_of_its_profile(bundle: RunnableBundle) -> None:
+    options = TensorrtOptions("fp16", ("spots=1:300:900",))
+    assert usual_sizes(options, bundle.specs) == {"global_encoder": 300}
 
 
 def _stored_bytes(content: bytes) -> int:

@@ -7,13 +7,16 @@ it is needed, so that a command is listed without its libraries.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from functools import wraps
 from importlib import import_module
 from typing import Any
 
 import click
+
+from triplex_deploy.errors import ConfigError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -113,22 +116,32 @@ def settings(parameter: str, home: str, *options: Decorator) -> Decorator:
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        names: list[str] = []
+        option_of: dict[str, str] = {}
 
         @wraps(command)
         def gathered(**values: Any) -> Any:
-            chosen = {name: values.pop(name) for name in names}
-            return command(**values, **{parameter: _load(home)(**chosen)})
+            chosen = {name: values.pop(name) for name in option_of}
+            try:
+                made = _load(home)(**chosen)
+            except ConfigError as error:
+                raise ConfigError(_with_option(str(error), option_of)) from error
+            return command(**values, **{parameter: made})
 
         decorated: Callable[..., Any] = gathered
         for option in reversed(options):
             decorated = option(decorated)
             added = decorated.__click_params__[-1]  # type: ignore[attr-defined]
             added.home = home
-            names.append(added.name)
+            option_of[added.name] = added.opts[-1]
         return decorated
 
     return decorate
+
+
+def _with_option(message: str, option_of: Mapping[str, str]) -> str:
+    """Return a message about a field, such as ``pool_um: ...``, with the name of its option."""
+    field, mark, rest = re.split(r"([:=])", f"{message}:", maxsplit=1)
+    return option_of[field] + mark + rest[:-1] if field in option_of else message
 
 
 def _load(home: str) -> Any:

@@ -122,6 +122,9 @@ def patients_of(sections: Sequence[Section]) -> dict[str, str]:
 
 def _patient_groups(patient_of: dict[str, str], scheme: str, seed: int) -> list[tuple[str, ...]]:
     patients = sorted(set(patient_of.values()), key=natural_key)
+    groups = re.fullmatch(r"kfold:(\d+)", scheme)
+    if groups is None and scheme not in SCHEMES:
+        raise DatasetError(f"folds {scheme!r}: not known; use {', '.join(SCHEMES)}")
     if len(patients) < 2:
         raise DatasetError(
             f"folds: all {len(patient_of)} sections are of one patient; use --folds sections; "
@@ -138,10 +141,9 @@ def _patient_groups(patient_of: dict[str, str], scheme: str, seed: int) -> list[
                 "them); use kfold:8"
             )
         return list(BC2_FOLDS)
-    match = re.fullmatch(r"kfold:(\d+)", scheme)
-    if match is None:
-        raise DatasetError(f"folds {scheme!r}: not known; use {', '.join(SCHEMES)}")
-    return _deal(patients, int(match[1]), seed)
+    if groups is None:
+        raise DatasetError(f"folds {scheme!r}: give the number of groups, such as kfold:5")
+    return _deal(patients, int(groups[1]), seed)
 
 
 def _deal(patients: list[str], n_groups: int, seed: int) -> list[tuple[str, ...]]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -198,8 +199,10 @@ def split_settings(values: Mapping[str, Any]) -> tuple[Config, TrainOptions]:
     of_training = {field.name for field in fields(TrainOptions)}
     unknown = sorted(set(values) - of_model - of_training)
     if unknown:
-        known = ", ".join(sorted(of_model | of_training))
-        raise ConfigError(f"{', '.join(unknown)}: not a setting of {name}; known: {known}")
+        known = sorted(of_model | of_training)
+        close = get_close_matches(unknown[0], known, n=1)
+        remedy = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        raise ConfigError(f"{', '.join(unknown)}: not a setting of {name}; {remedy}")
     config = config_from_dict({k: v for k, v in values.items() if k in of_model})
     chosen = {k: v for k, v in values.items() if k in of_training}
     return config, TrainOptions.from_dict({**recommended_options(kind), **chosen})
