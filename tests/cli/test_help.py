@@ -74,6 +74,13 @@ def test_command_without_its_extra_names_what_to_install(capsys, monkeypatch, tm
     assert install_command("export") in capsys.readouterr().err
 
 
+def test_without_a_command_the_help_is_shown_in_lines(capsys) -> None:
+    assert run([]) == 2
+    shown = capsys.readouterr().err
+    assert run(["--help"]) == 0
+    assert shown.splitlines() == capsys.readouterr().out.splitlines()
+
+
 def test_unknown_command_is_a_usage_error(capsys) -> None:
     assert run(["predcit"]) == 2
     assert "No such command 'predcit'; did you mean predict?" in capsys.readouterr().err

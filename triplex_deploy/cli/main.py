@@ -130,7 +130,8 @@ def _status(given: list[str]) -> int:
             )
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        vars(error)["message"] = printable(error.message)
+        if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # that is the help, in lines
+            vars(error)["message"] = printable(error.message)
         with suppress(OSError):
             error.show()
         note(logging.ERROR, error.format_message())
