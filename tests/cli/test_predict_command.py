@@ -161,7 +161,7 @@ def test_failure_is_json_where_json_was_asked_for(predict, invoke: Invoke, tmp_p
     assert summary["failed"][0]["slide"].endswith("gone.svs")
     verified = invoke("verify", tmp_path / "nothing", "--json")
     assert verified.status == 1
-    assert "not a bundle" in json.loads(verified.out)["error"]
+    assert "no such folder" in json.loads(verified.out)["error"]
 
 
 def test_one_bad_slide_of_several_does_not_stop_the_others(
