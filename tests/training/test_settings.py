@@ -83,10 +83,16 @@ def test_key_of_one_model_is_refused_for_another(model: str, key: str, value: st
 
 
 def test_model_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(ConfigError, match=r"model='vit': use triplex, .*hist2st, egn, bleep"):
+    with pytest.raises(ConfigError, match=r"model='vit': use triplex, .*hist2st, egn, bleep$"):
         split_settings({"model": "vit"})
     with pytest.raises(ConfigError, match="model=3: use triplex"):
         split_settings({"model": 3})
+    with pytest.raises(ConfigError, match=r"made of trained models.*export with --ensemble"):
+        split_settings({"model": "ensemble"})
+    with pytest.raises(
+        ConfigError, match=r"epocs: not a setting .*did you mean epochs\?"
+    ):
+        split_settings({"epocs": 3})
 
 
 def test_models_bring_their_own_settings_and_learning_rate() -> None:

@@ -16,6 +16,7 @@ from triplex_deploy.contract import (
     config_from_dict,
 )
 from triplex_deploy.contract.config import without_new_defaults
+from triplex_deploy.contract.ensemble import ENSEMBLE
 from triplex_deploy.errors import ConfigError
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -191,9 +192,14 @@ def split_settings(values: Mapping[str, Any]) -> tuple[Config, TrainOptions]:
     """
     values = current_keys(values)
     name = values.get("model", "triplex")
+    if name == ENSEMBLE:
+        raise ConfigError(
+            f"model={name!r}: is made of trained models; train them, and export with --ensemble"
+        )
     kind = CONFIGS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ConfigError(f"model={name!r}: use {', '.join(CONFIGS)}")
+        trained = ", ".join(other for other in CONFIGS if other != ENSEMBLE)
+        raise ConfigError(f"model={name!r}: use {trained}")
     values = kind.current_keys(values)
     of_model = {field.name for field in fields(kind)}
     of_training = {field.name for field in fields(TrainOptions)}
