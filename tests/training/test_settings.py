@@ -89,9 +89,7 @@ def test_model_that_does_not_exist_is_refused_with_those_that_do() -> None:
         split_settings({"model": 3})
     with pytest.raises(ConfigError, match=r"made of trained models.*export with --ensemble"):
         split_settings({"model": "ensemble"})
-    with pytest.raises(
-        ConfigError, match=r"epocs: not a setting .*did you mean epochs\?"
-    ):
+    with pytest.raises(ConfigError, match=r"epocs: not a setting .*did you mean epochs\?"):
         split_settings({"epocs": 3})
 
 
