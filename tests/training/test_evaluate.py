@@ -192,6 +192,15 @@ def test_metrics_and_pictures_are_written_together_or_not_at_all(
     assert {found.name: found.read_bytes() for found in out.parent.iterdir()} == before
 
 
+def test_a_prediction_given_as_truth_is_named(
+    counts: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "slide.h5ad"
+    write_h5ad(prediction(LabelTransform()(counts, RC)), path)
+    assert run_command(["evaluate", str(path), "--truth", str(path)]) == 0
+    assert "slide.h5ad: is a prediction; the figures compare two" in capsys.readouterr().err
+
+
 def test_maps_of_an_earlier_evaluation_do_not_stay(
     truth: Path, counts: np.ndarray, tmp_path: Path
 ) -> None:

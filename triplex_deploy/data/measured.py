@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from triplex_deploy.files.hdf5 import read_h5ad
 
 if TYPE_CHECKING:
     from anndata import AnnData, Raw
+
+logger = logging.getLogger(__name__)
 
 SYMBOL_COLUMNS: Final = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "symbol")
 """Columns of ``var`` that may hold gene symbols if its index holds Ensembl ids."""
@@ -172,6 +175,8 @@ def _read_h5ad(path: Path) -> Measurements:
     )
     if table.X is None:
         raise DatasetError(f"{path}: no values in X; put the counts there")
+    if "triplex" in table.uns:
+        logger.warning("%s: is a prediction; the figures compare two predictions", path)
     obs = kept_obs(path, table)
     kept = obs.index.to_numpy(np.int64)
     level0_xy = level0_centers(path, table)
