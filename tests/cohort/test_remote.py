@@ -250,4 +250,7 @@ def test_urls_are_known_and_secrets_not_shown() -> None:
     assert shown_url("https://me:pw@host:1/d/a.svs?sig=1#x") == "https://host:1/d/a.svs"
     assert url_file_name("https://host/d/a%20b.svs?x=/c.svs") == "a b.svs"
     assert url_file_name("https://host/d/..%2f..") == ""
+    assert url_file_name("s3://bucket/odd name #1?%20.svs") == "odd name #1?%20.svs"
+    assert url_file_name("s3://bucket/a.svs?versionId=7") == "a.svs"
+    assert shown_url("s3://key:secret@bucket/a#b.svs") == "s3://bucket/a#b.svs"
     assert RemoteSlide("s3://k:s@b/a.svs", "", Path("a")).name == "s3://b/a.svs"

@@ -9,6 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
+BUCKETS: Final = ("s3", "gs", "gcs", "memory")
+"""Schemes in which ``?``, ``#`` and ``%`` are letters of a name; only a version may follow it."""
+
 
 def is_url(text: str) -> bool:
     """Return True for a text such as ``s3://bucket/slide.svs``."""
@@ -17,11 +20,23 @@ def is_url(text: str) -> bool:
 
 def shown_url(url: str) -> str:
     """Return a URL without what may be secret in it: user, password and the query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{urlsplit(url).scheme}://{urlsplit(url).netloc.rpartition('@')[2]}{_path(url)}"
 
 
 def url_file_name(url: str) -> str:
     """Return the name of the file at a URL, ``""`` if it names none."""
-    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    path = _path(url) if _is_in_a_bucket(url) else unquote(_path(url))
+    name = PurePosixPath(path).name
     return "" if name in ("", ".", "..") or "\0" in name else name
+
+
+def _path(url: str) -> str:
+    """Return the path of a URL."""
+    if not _is_in_a_bucket(url):
+        return urlsplit(url).path
+    _, slash, key = url.partition("://")[2].partition("/")
+    return slash + key.partition("?versionId=")[0]
+
+
+def _is_in_a_bucket(url: str) -> bool:
+    return urlsplit(url).scheme in BUCKETS
