@@ -51,6 +51,14 @@ def test_committed_results_are_read_and_compare_with_themselves(name: str) -> No
     assert comparison.slower == []
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks/results").glob("*.json")), ids=lambda path: path.name
+)
+def test_committed_results_name_no_folder_of_a_machine(path: Path) -> None:
+    words = str(json.loads(path.read_text()).get("command", "")).split()
+    assert [word for word in words if word.startswith("/")] == []
+
+
 def test_older_timings_of_a_script_keep_their_figures(tmp_path: Path) -> None:
     case = {
         "name": "grid, ours fp32",

@@ -122,7 +122,7 @@ def script_result(
     return BenchResult(
         schema_version=SCHEMA_VERSION,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["python", *sys.argv]),
+        command=shlex.join(["python", *map(_without_folders, sys.argv)]),
         machine=read_machine(),
         versions=installed_versions(PACKAGES),
         settings=None,
@@ -146,3 +146,9 @@ def report(result: BenchResult, path: Path | None) -> None:
     lines = [f"{name:44} {value:.4g}" for name, value in result.ratios.items()]
     lines += [f"{name:44} not measured: {why}" for name, why in result.ratios_absent.items()]
     sys.stdout.write("\n".join([*lines, ""]))
+
+
+def _without_folders(word: str) -> str:
+    """Return the name alone of a file that is given from the root, as folders differ by machine."""
+    path = Path(word)
+    return path.name if path.is_absolute() else word
