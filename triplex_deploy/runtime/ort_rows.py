@@ -13,17 +13,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.errors import BackendError, ContractError
+from triplex_deploy.errors import BackendError
 from triplex_deploy.runtime.device import Device
 from triplex_deploy.runtime.device_array import DeviceArray, Tensor
 from triplex_deploy.runtime.failures import failed_call
 from triplex_deploy.runtime.ort_load import free_gpu_bytes, import_onnxruntime, load_session
-from triplex_deploy.runtime.row_table import RowTable
+from triplex_deploy.runtime.row_table import LARGEST_PART, RowTable
 
 logger = logging.getLogger(__name__)
 
-LARGEST_PART: Final = 0.5
-"""Largest part of the free memory that one table takes: graphs need the rest."""
 GATHER: Final = (
     "CAk6cwodCgV0YWJsZQoEcm93cxIGdmFsdWVzIgZHYXRoZXISBmdhdGhlcloZCgV0YWJsZRIQCg4IARIKCgMSAW4KAxIB"
     "d1oTCgRyb3dzEgsKCQgHEgUKAxIBYmIaCgZ2YWx1ZXMSEAoOCAESCgoDEgFiCgMSAXdCBAoAEBQ="
@@ -92,7 +90,7 @@ class OrtRowTable(RowTable):
         )
 
     def put(self, rows: NDArray[np.int64], values: Tensor) -> None:
-        self._check(rows)
+        self.check_rows(rows)
         if not rows.size:
             return
         binding, shape = self._binding(self._scatter), (len(rows), self._width)
@@ -115,7 +113,7 @@ class OrtRowTable(RowTable):
         self._run(self._scatter, binding)
 
     def take(self, rows: NDArray[Any], room: int = 0) -> DeviceArray:
-        self._check(rows)
+        self.check_rows(rows)
         per_call = rows.size // max(1, len(rows))
         n_rows = max(len(rows), room)
         wanted = np.zeros(n_rows * per_call, np.int64)
@@ -130,10 +128,6 @@ class OrtRowTable(RowTable):
 
     def close(self) -> None:
         self._memory = self._gather = self._scatter = None
-
-    def _check(self, rows: NDArray[Any]) -> None:
-        if rows.size and (rows.min() < 0 or rows.max() >= self.shape[0]):
-            raise ContractError(f"rows {rows.min()} to {rows.max()}: the table has {self.shape[0]}")
 
     def _binding(self, session: Any) -> Any:
         """Return a binding of a session that takes the rows of the table."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triplex_deploy.errors import ContractError
 from triplex_deploy.runtime.device_array import DeviceArray, Tensor
+
+LARGEST_PART: Final = 0.5
+"""Largest part of the free memory of a GPU that one table takes: graphs need the rest."""
 
 
 class RowTable(ABC):
@@ -19,6 +23,11 @@ class RowTable(ABC):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
+
+    def check_rows(self, rows: NDArray[Any]) -> None:
+        """Raise ``ContractError`` if one of ``rows`` is outside the table."""
+        if rows.size and (rows.min() < 0 or rows.max() >= self.shape[0]):
+            raise ContractError(f"rows {rows.min()} to {rows.max()}: the table has {self.shape[0]}")
 
     @abstractmethod
     def put(self, rows: NDArray[np.int64], values: Tensor) -> None:

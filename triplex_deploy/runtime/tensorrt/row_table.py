@@ -11,9 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triplex_deploy.errors import ContractError
 from triplex_deploy.runtime.device_array import DeviceArray, Tensor
-from triplex_deploy.runtime.row_table import RowTable
+from triplex_deploy.runtime.row_table import LARGEST_PART, RowTable
 from triplex_deploy.runtime.session import DeviceMemoryError, LostDeviceError
 from triplex_deploy.runtime.tensorrt.cuda import Cuda
 from triplex_deploy.runtime.tensorrt.memory import CudaArray, Event, MemoryPool
@@ -21,8 +20,6 @@ from triplex_deploy.runtime.tensorrt.results import ResultLane
 from triplex_deploy.runtime.tensorrt.row_kernels import RowKernels
 from triplex_deploy.runtime.tensorrt.upload import UploadLane
 
-LARGEST_PART: Final = 0.5
-"""Largest part of the free memory that one table takes: engines need the rest."""
 WORD: Final = 4
 """Bytes of a word."""
 IN_PROGRESS: Final = 8
@@ -48,7 +45,7 @@ class CudaRowTable(RowTable):
         self._lock = threading.Lock()
 
     def put(self, rows: NDArray[np.int64], values: Tensor) -> None:
-        self._check(rows)
+        self.check_rows(rows)
         if not rows.size:
             return
         with self._lock, self._cuda.current():
@@ -65,7 +62,7 @@ class CudaRowTable(RowTable):
             self._keep(source, index)
 
     def take(self, rows: NDArray[Any], room: int = 0) -> DeviceArray:
-        self._check(rows)
+        self.check_rows(rows)
         shape = (*rows.shape, *self.shape[1:])
         per_call = rows.size // max(1, len(rows))
         n_rows = max(len(rows), room)
@@ -93,10 +90,6 @@ class CudaRowTable(RowTable):
             finally:
                 self._working.clear()
                 self._stream = None
-
-    def _check(self, rows: NDArray[Any]) -> None:
-        if rows.size and (rows.min() < 0 or rows.max() >= self.shape[0]):
-            raise ContractError(f"rows {rows.min()} to {rows.max()}: the table has {self.shape[0]}")
 
     def _on_device(self, values: Tensor) -> CudaArray:
         if not isinstance(values, CudaArray):
