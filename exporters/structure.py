@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 from torch import nn
 
+from triplex_deploy.exporters.traces import tensors_of
+
 Weights = Mapping[str, NDArray[Any]]
 """Parameters and buffers of a module by name."""
 OPTIMIZED: Final = "optimized"
@@ -27,10 +29,7 @@ def weights_of(module: nn.Module) -> dict[str, NDArray[Any]]:
     """Return the parameters and buffers of a module, shared ones under each name."""
     return {
         name: np.ascontiguousarray(tensor.detach().cpu().numpy())
-        for name, tensor in (
-            *module.named_parameters(remove_duplicate=False),
-            *module.named_buffers(remove_duplicate=False),
-        )
+        for name, tensor in tensors_of(module)
     }
 
 

@@ -60,7 +60,7 @@ def trace_key(module: nn.Module, spec: GraphSpec) -> str | None:
     first_name: dict[int, str] = {}
     weights = [
         (name, str(tensor.dtype), list(tensor.shape), first_name.setdefault(id(tensor), name))
-        for name, tensor in _tensors(module)
+        for name, tensor in tensors_of(module)
     ]
     decisive = {
         "parts": parts,
@@ -102,7 +102,7 @@ def write_trace(key: str, trace: ModelProto) -> None:
         logger.info("the trace is not kept: %s", error)
 
 
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield parameters and buffers with their names, shared ones under each name."""
     yield from module.named_parameters(remove_duplicate=False)
     yield from module.named_buffers(remove_duplicate=False)
