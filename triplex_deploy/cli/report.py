@@ -10,6 +10,7 @@ import click
 
 from triplex_deploy.cli.shared import common_options, counted, print_summary
 from triplex_deploy.cli.shared_options import genes_option
+from triplex_deploy.files.escape import first_of
 
 SOME_FAILED = 3
 """Exit status if some predictions of the folder cannot be read."""
@@ -167,5 +168,4 @@ def _failed(names: list[str]) -> str:
     """Return how many slides failed, and which; nothing if none did."""
     if not names:
         return ""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f", {len(names)} failed: {', '.join(names[:NAMED])}{more}"
+    return f", {len(names)} failed: {first_of(names, NAMED)}"

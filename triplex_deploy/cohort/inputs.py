@@ -17,7 +17,7 @@ from typing import Final
 from triplex_deploy.cohort.remote import find_urls
 from triplex_deploy.errors import ConfigError
 from triplex_deploy.files.compressed import read_text
-from triplex_deploy.files.escape import short_repr
+from triplex_deploy.files.escape import first_of, short_repr
 from triplex_deploy.files.regular import kind_of
 from triplex_deploy.files.url import is_url, shown_url, url_file_name
 from triplex_deploy.slides.slide_files import (
@@ -161,9 +161,8 @@ def _name_what_is_no_file(folder: Path, entries: Sequence[Path]) -> None:
     """Warn in one line of pipes, devices and broken links that are named like slides."""
     named = [path for path in entries if path.suffix.lower() in (*SLIDE_SUFFIXES, DICOM)]
     if named:
-        shown = ", ".join(f"{path.name} ({kind_of(path)})" for path in named[:_MAX_NAMED])
-        more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
-        logger.warning("%s: %d left out that are no files: %s%s", folder, len(named), shown, more)
+        shown = first_of([f"{path.name} ({kind_of(path)})" for path in named], _MAX_NAMED)
+        logger.warning("%s: %d left out that are no files: %s", folder, len(named), shown)
 
 
 def _name_folders_left_out(folder: Path) -> None:
@@ -175,13 +174,10 @@ def _name_folders_left_out(folder: Path) -> None:
                 if any(file.suffix.lower() in (*SLIDE_SUFFIXES, DICOM) for file in path.iterdir()):
                     named.append(path.name)
     if named:
-        shown = ", ".join(named[:_MAX_NAMED])
-        more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
         logger.warning(
-            "%s: slides in folders of it are left out (%s%s); --recursive takes them",
+            "%s: slides in folders of it are left out (%s); --recursive takes them",
             folder,
-            shown,
-            more,
+            first_of(named, _MAX_NAMED),
         )
 
 

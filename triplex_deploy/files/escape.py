@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import reprlib
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 _DIRECTION: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e")
@@ -63,6 +64,12 @@ def short_repr(value: object) -> str:
     except ValueError:  # an integer of too many digits
         return f"{type(value).__name__} that is too long to show"
     return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 3]}..."
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Return the first names as a list in words, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def xml_text(text: str) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from triplex_deploy.errors import CheckpointError
 from triplex_deploy.files.atomic import atomic_path, unwritable
 from triplex_deploy.files.damaged import damage_as
+from triplex_deploy.files.escape import first_of
 
 _AGAIN: Final = "copy or save it again"
 
@@ -281,8 +282,7 @@ def _is_tensor(value: object) -> bool:
 def _refuse(what: str, why: str, keys: list[str]) -> None:
     if not keys:
         return
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     raise CheckpointError(
-        f"{what}: {why}: {', '.join(keys[:_SHOWN])}{more}; "
+        f"{what}: {why}: {first_of(keys, _SHOWN)}; "
         "use weights of this architecture and configuration"
     )

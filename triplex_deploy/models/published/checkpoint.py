@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from triplex_deploy.contract import ModelConfig
 from triplex_deploy.errors import CheckpointError, ConfigError
+from triplex_deploy.files.escape import first_of
 from triplex_deploy.models.build import shapes_only
 from triplex_deploy.models.published.keys import (
     Layout,
@@ -76,16 +77,11 @@ def _check_fit(official: State, config: ModelConfig, layout: Layout) -> None:
             if key in official and official[key].numel() != size
         ],
     }
-    found = [f"{what}: {_listed(keys)}" for what, keys in misfits.items() if keys]
+    found = [f"{what}: {first_of(keys, _SHOWN)}" for what, keys in misfits.items() if keys]
     if found:
         raise CheckpointError(
             f"does not fit the {layout} layout; {'; '.join(found)}; check --layout and --config"
         )
-
-
-def _listed(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    return ", ".join(keys[:_SHOWN]) + more
 
 
 def _single(value: Tensor) -> Tensor:
